@@ -1,0 +1,37 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export HF_HUB_OFFLINE = 1
+
+.PHONY: demo test slow lint types check clean
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+demo: $(READY)  ## the main job on the shipped model: an answer from a compressed context, a table, an HTML report
+	$(BIN)/laconic run --model testbed/lm --method snapkv --keep 0.1 --compare --context README.md --question "What is the code for falcon?"
+	$(BIN)/laconic bench --preset demo --out demo
+
+test: $(READY)  ## everything but the slow tests
+	$(BIN)/pytest
+
+slow: $(READY)
+	$(BIN)/pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: lint types test slow demo  ## what CI runs
+
+clean:
+	rm -rf $(VENV) demo

@@ -1,0 +1,85 @@
+"""The attention seam: one function registered with transformers' `AttentionInterface`, one mask function under the same name.
+
+While nothing is compressed it runs the fastest exact kernel; afterwards it attends over the parts that the cache layer holds.
+Layers that laconic leaves alone (sliding window, linear attention) get transformers' own mask and SDPA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import causal_mask_function, sdpa_mask
+
+from laconic.cache.layer import NewEntries
+from laconic.errors import SessionError, UnsupportedModelError
+
+NAME = "laconic"
+
+
+def register() -> None:
+    """Make the name known to transformers. Registering twice is harmless; no existing entry is touched."""
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, mask)
+
+
+def attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor | NewEntries,
+    value: torch.Tensor | NewEntries,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """query [B, H, T, D] against what the cache layer stores -> output [B, T, H, Dv]."""
+    if kwargs.get("output_attentions"):
+        raise SessionError("output_attentions is not available inside a session; run the model outside of it.")
+    for name in ("s_aux", "position_bias"):
+        if kwargs.get(name) is not None:
+            raise UnsupportedModelError(
+                f"{type(module).__name__} uses {name} in its attention, which laconic cannot merge yet."
+            )
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if isinstance(key, NewEntries):
+        out = key.layer.attend(query, key.keys, key.values, scale, softcap)
+        return out.transpose(1, 2).contiguous(), None
+    assert isinstance(value, torch.Tensor)
+    if softcap is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling=scaling, **kwargs)
+    return _softcapped(query, key, value, attention_mask, scale, softcap).transpose(1, 2).contiguous(), None
+
+
+def _softcapped(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scale: float, softcap: float
+) -> torch.Tensor:
+    """Gemma 2's sliding layers: q [B, H, T, D], k, v [B, Hkv, n, D], mask bool [B, 1, T, n] or None -> [B, H, T, Dv]."""
+    b, h, t, d = q.shape
+    grouped = q.view(b, k.shape[1], -1, t, d)
+    logits = softcap * torch.tanh(torch.matmul(grouped, k[:, :, None].transpose(-1, -2)).float() * scale / softcap)
+    if mask is None:
+        mask = torch.ones(t, k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - t)[None, None]
+    logits = logits.masked_fill(~mask[:, :, None], torch.finfo(logits.dtype).min)
+    return torch.matmul(logits.softmax(-1).to(v.dtype), v[:, :, None]).view(b, h, t, -1)
+
+
+def mask(
+    *,
+    mask_function: Callable[..., Any] = causal_mask_function,
+    local_size: int | None = None,
+    **kwargs: Any,
+) -> torch.Tensor | None:
+    """No mask for full-attention layers: the cache layer knows which entries are real and visible. Others get sdpa's."""
+    if local_size is not None:
+        return sdpa_mask(mask_function=mask_function, local_size=local_size, **kwargs)
+    if mask_function is not causal_mask_function:
+        raise UnsupportedModelError(
+            "this model asks for an attention mask that is not plain causal (bidirectional or packed blocks); "
+            "laconic supports causal decoders."
+        )
+    return None

@@ -1,0 +1,247 @@
+"""One layer of the compressed cache: parts that are attended exactly, then shortened by the method that owns the layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.cache_utils import CacheLayerMixin
+
+from laconic.cache.parts import DensePart
+from laconic.cache.ragged import RaggedPart
+from laconic.errors import SessionError, UnsupportedModelError
+from laconic.ops.attend import attend, merge
+from laconic.ops.select import Selection
+
+if TYPE_CHECKING:
+    from laconic.cache.cache import CompressedCache
+
+Part = DensePart | RaggedPart
+
+
+class NewEntries:
+    """Keys and values of this pass on their way from `update()` to the attention function; not a tensor."""
+
+    def __init__(self, layer: CompressedLayer, keys: torch.Tensor, values: torch.Tensor):
+        self.layer, self.keys, self.values = layer, keys, values
+
+    def __getattr__(self, name: str) -> Any:
+        raise UnsupportedModelError(
+            f"this model reads `{name}` of its keys between the cache and the attention function, so its attention does not "
+            "fit laconic's seam. Use a model whose attention calls `AttentionInterface` right after `cache.update()`."
+        )
+
+
+class CompressedLayer(CacheLayerMixin):
+    """A cache layer with two lengths: *seen* (positions, `get_seq_length`) and *stored* (entries, per head).
+
+    The last part is the one that grows; it may be dense or ragged. All parts attend on their own and merge exactly.
+    """
+
+    is_sliding = False
+    is_compileable = False
+
+    def __init__(self, cache: CompressedCache, number: int):
+        super().__init__()
+        self.cache, self.number = cache, number
+        self.parts: list[Part] = []
+        self.seen = 0
+        self.evicted = False
+
+    # -- the face that transformers sees ---------------------------------------------------------------------------
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.is_initialized = True
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Hand the new entries [B, Hkv, T, D] to the attention function, which attends and then stores what stays."""
+        if self.cache.step is None:
+            raise SessionError("a compressed cache works inside `with laconic.compress(...)` only; open a session again.")
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        new = NewEntries(self, key_states, value_states)
+        return new, new
+
+    def get_seq_length(self) -> int:
+        return self.seen
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.stored + query_length, self.seen - self.stored
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def get_max_cache_shape(self) -> int:
+        """Name of `get_max_length` in older transformers."""
+        return -1
+
+    @property
+    def is_croppable(self) -> bool:  # type: ignore[override]
+        """Rolling back works while nothing was evicted."""
+        return not self.evicted
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Remove the last ``-tokens_to_remove`` tokens (a negative number, as in transformers)."""
+        if tokens_to_remove > 0:
+            raise ValueError(f"crop({tokens_to_remove}): pass a negative number of tokens to remove.")
+        if tokens_to_remove == 0 or not self.parts:
+            return
+        if self.evicted:
+            raise SessionError(
+                "a cache that has evicted entries cannot be rolled back (assisted decoding needs that); "
+                "use keep=1.0 or plain decoding."
+            )
+        part = self.parts[-1]
+        assert isinstance(part, DensePart)
+        part.length += tokens_to_remove
+        self.seen += tokens_to_remove
+
+    def reset(self) -> None:
+        self.parts, self.seen, self.evicted, self.is_initialized = [], 0, False, False
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        self.map(lambda x: x.index_select(0, beam_idx.to(x.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self.map(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        self.map(lambda x: x[indices.to(x.device)])
+
+    def offload(self) -> None:
+        self.map(lambda x: x.to("cpu", non_blocking=True))
+
+    def prefetch(self) -> None:
+        self.map(lambda x: x.to(self.device, non_blocking=True))
+
+    def map(self, f: Any) -> None:
+        """Apply `f` to the tensors of all parts (batch first)."""
+        for part in self.parts:
+            part.map(f)
+
+    # -- sizes -----------------------------------------------------------------------------------------------------
+    @property
+    def stored(self) -> int:
+        """Entries of the longest head."""
+        return sum(part.length for part in self.parts)
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        """Real entries of every head, [B, Hkv]."""
+        total = self.parts[0].lengths.cpu().clone()
+        for part in self.parts[1:]:
+            total += part.lengths.cpu()
+        return total
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of stored keys and values."""
+        return sum(part.nbytes for part in self.parts)
+
+    @property
+    def allocated(self) -> int:
+        """Bytes in memory, spare capacity and columns included."""
+        return sum(part.allocated for part in self.parts)
+
+    def kept(self, row: int, head: int) -> torch.Tensor:
+        """Token indices that KV head `head` of batch row `row` still stores, ascending."""
+        found = []
+        for part in self.parts:
+            keys, _, columns = part.padded()
+            index = columns["index"][row, head] if "index" in columns else torch.arange(keys.shape[2])
+            found.append(index[columns["valid"][row, head]] if "valid" in columns else index)
+        return torch.cat(found).long().sort().values
+
+    # -- one pass --------------------------------------------------------------------------------------------------
+    def attend(
+        self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, softcap: float | None
+    ) -> torch.Tensor:
+        """Attention of q [B, H, T, D] over stored and new entries, exact; then the layer is shortened. -> [B, H, T, Dv]"""
+        step = self.cache.step
+        assert step is not None
+        columns = self._new_columns(keys)
+        self.cache.count(self, q, keys, values)
+        if q.shape[2] == 1 and self.parts:
+            self.parts[-1].append(keys, values, columns)
+            out = merge([part.attend(q, scale, softcap) for part in self.parts])[0]
+            self.seen = step.start + step.length
+            self.cache.after_decode(self, q, scale, softcap)
+            return out
+        bias = None
+        if step.valid is not None:
+            bias = torch.zeros(step.valid.shape, device=q.device).masked_fill_(~step.valid, float("-inf"))[:, None]
+        done = [attend(q, keys, values, scale, causal=True, bias=bias, softcap=softcap)]
+        done += [part.attend(q, scale, softcap) for part in self.parts]
+        out = merge(done)[0]
+        self.seen = step.start + step.length
+        self.cache.after_prefill(self, q, keys, values, columns, scale, softcap)
+        return out
+
+    def _new_columns(self, keys: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Columns of this pass's entries; those that a default explains are left out while that is still true."""
+        step = self.cache.step
+        assert step is not None
+        b, h, t = keys.shape[:3]
+        columns = {}
+        if step.index is not None or any("index" in part.columns for part in self.parts):
+            columns["index"] = step.token_index(b)[:, None].expand(b, h, t)
+        if step.valid is not None:
+            columns["valid"] = step.valid[:, None].expand(b, h, t)
+        return columns
+
+    def everything(
+        self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Stored entries followed by the new ones, as rectangles."""
+        if not self.parts:
+            return keys, values, columns
+        pieces = [part.padded() for part in self.parts] + [(keys, values, columns)]
+        names = {name for piece in pieces for name in piece[2]}
+        merged = {}
+        for name in names:
+            merged[name] = torch.cat([self._default(name, piece) for piece in pieces], -1)
+        return torch.cat([p[0] for p in pieces], 2), torch.cat([p[1] for p in pieces], 2), merged
+
+    def _default(self, name: str, piece: tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]) -> torch.Tensor:
+        keys, _, columns = piece
+        if name in columns:
+            return columns[name]
+        if name == "valid":
+            return torch.ones(keys.shape[:3], dtype=torch.bool, device=keys.device)
+        if name == "index":  # nothing was evicted yet: entries are the tokens 0, 1, 2, ...
+            return torch.arange(keys.shape[2], device=keys.device, dtype=torch.int32).expand(keys.shape[:3])
+        return torch.zeros(keys.shape[:3], device=keys.device)
+
+    def append(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> None:
+        """Store all new entries."""
+        if self.parts:
+            self.parts[-1].append(keys, values, columns)
+        else:
+            self.parts = [DensePart(keys, values, columns)]
+
+    def replace(
+        self,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        columns: dict[str, torch.Tensor],
+        selection: Selection,
+        ragged: bool,
+    ) -> None:
+        """Store only the selected of the given entries; the rest is freed with the tensors that held it."""
+        n = keys.shape[2]
+        index = selection.index.clamp(max=n - 1)
+
+        def picked(x: torch.Tensor) -> torch.Tensor:
+            at = index.view(*index.shape, *[1] * (x.ndim - 3)).expand(*index.shape, *x.shape[3:])
+            return x.gather(2, at)
+
+        kept = {name: picked(column) for name, column in columns.items()}
+        if selection.lengths is None:
+            self.parts = [DensePart(picked(keys), picked(values), kept)]
+        elif ragged:
+            kept.pop("valid", None)
+            self.parts = [RaggedPart(picked(keys), picked(values), kept, selection.lengths)]
+        else:
+            kept["valid"] = selection.index < n
+            self.parts = [DensePart(picked(keys), picked(values), kept)]
+        self.evicted = True

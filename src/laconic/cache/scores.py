@@ -1,0 +1,49 @@
+"""Scores that several methods share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from laconic.cache.observe import Observation
+
+Pooling = Literal["avg", "max"]
+
+
+def pool(scores: torch.Tensor, kernel: int, pooling: Pooling) -> torch.Tensor:
+    """scores [..., n] -> the same shape, smoothed along the entries (stride 1, zero padding), so that neighbours of an
+    important entry stay with it."""
+    flat = scores.reshape(-1, 1, scores.shape[-1])
+    if pooling == "max":
+        flat = F.max_pool1d(flat, kernel, 1, kernel // 2)
+    elif pooling == "avg":
+        flat = F.avg_pool1d(flat, kernel, 1, kernel // 2)
+    else:
+        raise ValueError(f"pooling={pooling!r}: choose 'avg' or 'max'.")
+    return flat.view(scores.shape)
+
+
+def window_scores(seen: Observation, window: int, kernel: int, pooling: Pooling) -> torch.Tensor:
+    """Attention of the last `window` queries, mean over them, pooled, mean over the group: [B, Hkv, n] (SnapKV, eq. 1-6).
+
+    The columns of the window itself are pooled apart from the context, so that its attention does not leak into it.
+    """
+    rows = seen.window(window)
+    w = rows.shape[3]
+    attention = rows.mean(3)  # [B, Hkv, G, n]
+    if pooling == "avg":  # linear, so the group may go first
+        attention = attention.mean(2, keepdim=True)
+    n = attention.shape[-1]
+    context, own = attention.split([n - w, w], -1)
+    parts = [pool(part, kernel, pooling) for part in (context, own) if part.shape[-1]]
+    return torch.cat(parts, -1).mean(2)
+
+
+def check_window(name: str, window: int, kernel: int) -> None:
+    """Refuse windows and kernels that make no sense."""
+    if window < 1:
+        raise ValueError(f"{name}: window={window} must be at least 1.")
+    if kernel < 1 or kernel % 2 == 0:
+        raise ValueError(f"{name}: kernel={kernel} must be odd and at least 1.")

@@ -1,0 +1,92 @@
+"""What a prompt costs: FLOPs and KV bytes by formula, and the meter that counts what really ran.
+
+Conventions: a multiply-add is two FLOPs; attention costs ``4 * D`` per visible (query, key) pair and query head (scores and
+values); norms, activations and softmax are left out, as usual. The language-model head counts for the positions it ran on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder that its cost depends on.
+
+    Attributes:
+        weights: parameters of the matrices of each layer (all experts of a mixture count, so a bound there).
+        heads, kv_heads, head_dim: of the attention.
+        head_weights: parameters of the language-model head.
+        itemsize: bytes of one cached number.
+    """
+
+    weights: tuple[int, ...]
+    heads: int
+    kv_heads: int
+    head_dim: int
+    head_weights: int
+    itemsize: int
+
+    @classmethod
+    def of(cls, model: nn.Module, stack: Any) -> Shape:
+        """Read the sizes off a transformers model and its text stack."""
+        config = stack.config
+        weights = tuple(sum(p.numel() for p in layer.parameters() if p.ndim == 2) for layer in stack.layers)
+        head = getattr(model, "lm_head", None)
+        return cls(
+            weights,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+            head.weight.numel() if isinstance(head, nn.Linear) else 0,
+            next(stack.parameters()).element_size(),
+        )
+
+    @property
+    def layers(self) -> int:
+        return len(self.weights)
+
+    def kv_bytes(self, entries: Sequence[int]) -> int:
+        """Bytes of keys and values when layer i stores `entries[i]` entries in each KV head."""
+        return sum(entries) * 2 * self.kv_heads * self.head_dim * self.itemsize
+
+    def prefill_flops(self, stream: Sequence[int], logits: int = 1) -> int:
+        """FLOPs of one prompt when `stream[i]` tokens run through layer i and `logits` positions through the head."""
+        linear = sum(2 * w * n for w, n in zip(self.weights, stream, strict=True))
+        pairs = sum(n * (n + 1) // 2 for n in stream)
+        return linear + 4 * self.head_dim * self.heads * pairs + 2 * self.head_weights * logits
+
+    def decode_flops(self, entries: Sequence[int]) -> int:
+        """FLOPs of one decoded token that sees `entries[i]` entries (itself included) in layer i."""
+        return 2 * (sum(self.weights) + self.head_weights) + 4 * self.head_dim * self.heads * sum(entries)
+
+
+@dataclass
+class Meter:
+    """Counts what ran: (layer, tokens, visible pairs) of every pass. FLOPs follow from the model's `Shape`."""
+
+    shape: Shape
+    prefill: int = 0
+    decode: int = 0
+    stream: dict[int, int] = field(default_factory=dict)
+
+    def layer(self, layer: int, batch: int, tokens: int, pairs: int, prefill: bool) -> None:
+        """One layer ran `tokens` tokens per sequence; `pairs` (query, key) pairs per query head were visible in all."""
+        flops = 2 * self.shape.weights[layer] * batch * tokens + 4 * self.shape.head_dim * self.shape.heads * pairs
+        self._add(flops, prefill)
+        if prefill:
+            self.stream[layer] = self.stream.get(layer, 0) + tokens
+
+    def head(self, positions: int, prefill: bool) -> None:
+        """The language-model head ran on `positions` positions in all."""
+        self._add(2 * self.shape.head_weights * positions, prefill)
+
+    def _add(self, flops: int, prefill: bool) -> None:
+        if prefill:
+            self.prefill += flops
+        else:
+            self.decode += flops

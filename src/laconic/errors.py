@@ -1,0 +1,41 @@
+"""Every error that laconic raises on purpose derives from `LaconicError`; its message names the value, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LaconicError(Exception):
+    """Base of all laconic errors."""
+
+
+class BudgetError(LaconicError, ValueError):
+    """A budget is out of range, or too small for what must be kept."""
+
+
+class ConflictError(LaconicError, ValueError):
+    """Two methods claim the same seam."""
+
+
+class UnknownNameError(LaconicError, ValueError):
+    """A method, task or model name is not in its catalogue."""
+
+
+class UnsupportedModelError(LaconicError, TypeError):
+    """The model's layers, attention or cache do not fit the seams."""
+
+
+class SessionError(LaconicError, RuntimeError):
+    """A call that makes no sense inside (or outside) the running session."""
+
+
+class ProtectError(LaconicError, ValueError):
+    """A protected span could not be found in the prompt."""
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """A sentence that offers the closest known names, or all of them when none is close."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {', '.join(near)}?" if near else f"known names: {', '.join(known)}."

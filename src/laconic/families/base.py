@@ -1,0 +1,91 @@
+"""What a family adapter says about a model, and how the adapter of a model is found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from laconic.errors import UnsupportedModelError
+
+_REGISTRY: dict[str, Family] = {}
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where the parts of a decoder are.
+
+    Attributes:
+        name: for messages.
+        model_types: `config.model_type` values of the text stack that it covers.
+        half_rope: RoPE rotates channel i with channel i + D/2 (needed by methods that undo RoPE).
+        proven: tests hold it on the real class; False for the generic adapter.
+    """
+
+    name: str
+    model_types: tuple[str, ...] = ()
+    half_rope: bool = True
+    proven: bool = True
+
+    def stack(self, model: nn.Module) -> PreTrainedModel:
+        """The text decoder: the module that owns `.layers` and `.rotary_emb`."""
+        stack: nn.Module = model
+        while not isinstance(getattr(stack, "layers", None), nn.ModuleList):
+            inner = getattr(stack, "language_model", None) or getattr(stack, "model", None)
+            if not isinstance(inner, nn.Module):
+                raise UnsupportedModelError(
+                    f"{type(model).__name__} has no decoder with a `.layers` list that laconic can find; pass a causal language "
+                    "model such as LlamaForCausalLM."
+                )
+            stack = inner
+        if not isinstance(stack, PreTrainedModel):
+            raise UnsupportedModelError(f"{type(stack).__name__} is no transformers PreTrainedModel; laconic needs one.")
+        return stack
+
+    def cos_sin(self, stack: nn.Module, layer: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos and sin of RoPE at `positions` [B, m] for decoder layer `layer`, fp32 [B, m, D_rot]."""
+        if not self.half_rope:
+            raise UnsupportedModelError(
+                f"the {self.name} family's RoPE layout is not known to laconic, so queries cannot be un-rotated; "
+                "choose a method that uses queries as they are (snapkv, h2o, tova, keydiff ...)."
+            )
+        cos, sin = stack.rotary_emb(torch.zeros(1, device=positions.device), positions)  # type: ignore[operator]
+        return cos, sin
+
+
+GENERIC = Family("generic", half_rope=False, proven=False)
+
+
+def add(family: Family) -> Family:
+    """Enter a family for all its model types."""
+    for model_type in family.model_types:
+        _REGISTRY[model_type] = family
+    return family
+
+
+def supported_families() -> list[Family]:
+    """Families with an adapter of their own, by name."""
+    return sorted(set(_REGISTRY.values()), key=lambda f: f.name)
+
+
+def family_of(model: nn.Module) -> Family:
+    """The adapter for a model: by the model type of its text stack, else the generic one.
+
+    Raises:
+        UnsupportedModelError: the layers do not fit (no decoder stack, no attention interface).
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise UnsupportedModelError(f"compress() needs a transformers model, got {type(model).__name__}.")
+    stack = GENERIC.stack(model)
+    family = _REGISTRY.get(stack.config.model_type, GENERIC)
+    config = stack.config
+    if getattr(config, "is_encoder_decoder", False) or not getattr(stack, "_supports_attention_backend", False):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} does not route its attention through transformers' AttentionInterface, so laconic has no "
+            f"seam in it. Proven families: {', '.join(f.name for f in supported_families())}."
+        )
+    if not hasattr(stack, "rotary_emb"):
+        raise UnsupportedModelError(f"{type(stack).__name__} has no rotary embedding; laconic supports RoPE decoders.")
+    return family

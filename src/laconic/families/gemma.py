@@ -1,0 +1,24 @@
+"""Gemma 2 (soft-capped logits) and Gemma 3 (a RoPE per layer type); both alternate sliding-window and full layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from laconic.families.base import Family, add
+
+
+@dataclass(frozen=True)
+class Gemma3(Family):
+    """Gemma 3 rotates sliding and full layers with different bases; the rotary module asks for the layer's type."""
+
+    def cos_sin(self, stack: nn.Module, layer: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        kind = stack.config.layer_types[layer]  # type: ignore[union-attr,index]
+        cos, sin = stack.rotary_emb(torch.zeros(1, device=positions.device), positions, kind)  # type: ignore[operator]
+        return cos, sin
+
+
+GEMMA2 = add(Family("gemma2", ("gemma2",)))
+GEMMA3 = add(Gemma3("gemma3", ("gemma3_text",)))

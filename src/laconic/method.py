@@ -1,0 +1,203 @@
+"""The base of every method, and the catalogue: one decorator carries name, site, modality, mechanism, training and source."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, TypeVar
+
+from laconic.budget import Budget
+from laconic.errors import BudgetError, UnknownNameError, closest
+
+SITES = ("encoder", "tokens", "cache", "memory", "reasoning", "weights", "codecs", "lens")
+Span = tuple[int, int]
+Protect = str | Span | Sequence[str | Span]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the catalogue. `summary` is the first line of the class docstring."""
+
+    name: str
+    cls: type[Method] = field(repr=False)
+    site: str
+    modality: str
+    mechanism: str
+    training: str
+    source: str
+    query_aware: bool
+    inferred: str
+
+    @property
+    def summary(self) -> str:
+        return (self.cls.__doc__ or "").strip().splitlines()[0]
+
+    def parameters(self) -> dict[str, Any]:
+        """Parameter names and defaults, budget aside."""
+        shared = {f.name for f in dataclasses.fields(Method)}
+        return {f.name: _default(f) for f in dataclasses.fields(self.cls) if f.name not in shared}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Stable keys for ``laconic methods --json``."""
+        keys = ("name", "site", "modality", "mechanism", "training", "source", "query_aware", "inferred", "summary")
+        return {k: getattr(self, k) for k in keys} | {"class": self.cls.__name__, "parameters": self.parameters()}
+
+
+def _default(f: dataclasses.Field[Any]) -> Any:
+    if f.default is not dataclasses.MISSING:
+        return f.default
+    return f.default_factory() if f.default_factory is not dataclasses.MISSING else None
+
+
+CATALOGUE: dict[str, Entry] = {}
+M = TypeVar("M", bound="type[Method]")
+
+
+@dataclass(kw_only=True)
+class Method:
+    """A compression method with its parameters: a dataclass, and so its own configuration.
+
+    Args:
+        keep: share of the tokens kept, ``0 < keep <= 1``; 1.0 is neutral.
+        tokens: entries kept per layer and head instead (mean).
+        bytes: bytes of keys and values per sequence instead.
+        protect: what must stay: a token range ``(start, stop)``, a substring of the prompt, ``"system"`` for the chat
+            template's system turn, or a list of these. It counts against the budget.
+
+    Raises:
+        BudgetError: a budget out of range, or more than one.
+    """
+
+    keep: float | None = None
+    tokens: int | None = None
+    bytes: int | None = None
+    protect: Protect = ()
+
+    name: ClassVar[str] = ""
+    claims: ClassVar[frozenset[str]] = frozenset()
+    """Seams that this method needs for itself; two methods with a common claim do not go together."""
+    default_keep: ClassVar[float] = 0.25
+
+    def __post_init__(self) -> None:
+        if self.keep is None and self.tokens is None and self.bytes is None:
+            self.keep = self.default_keep
+        self.budget = Budget(self.keep, self.tokens, self.bytes)
+
+    @property
+    def neutral(self) -> bool:
+        """True when this setting changes nothing."""
+        return self.budget.neutral
+
+    def parameters(self) -> dict[str, Any]:
+        """The method's own parameters as set, for result rows."""
+        return {name: getattr(self, name) for name in CATALOGUE[self.name].parameters()}
+
+    def __str__(self) -> str:
+        own = ", ".join(f"{k}={v}" for k, v in self.parameters().items())
+        return f"{self.name}({self.budget}{', ' if own else ''}{own})"
+
+
+def register(
+    name: str,
+    *,
+    site: str,
+    mechanism: str,
+    source: str,
+    query_aware: bool,
+    modality: str = "text",
+    training: str = "none",
+    inferred: str = "",
+) -> Callable[[M], M]:
+    """Class decorator that enters a `Method` into the catalogue.
+
+    Args:
+        name: lower-case with underscores, unique.
+        site: where it acts, one of `SITES`.
+        mechanism: one word or two: eviction, merging, pruning, quantisation ...
+        source: arXiv id or project.
+        query_aware: its choice depends on the queries at the end of the prompt, so it may fail on a later question.
+        inferred: what was not published and had to be chosen.
+    """
+    if site not in SITES:
+        raise ValueError(f"site={site!r} of method {name!r}: choose one of {', '.join(SITES)}.")
+    if not name.isidentifier() or name != name.lower():
+        raise ValueError(f"method name {name!r} must be lower-case letters, digits and underscores.")
+
+    def enter(cls: M) -> M:
+        known = CATALOGUE.get(name)
+        if known is not None and known.cls.__qualname__ != cls.__qualname__:
+            raise ValueError(f"method name {name!r} is taken by {known.cls.__module__}.{known.cls.__qualname__}.")
+        cls.name = name
+        CATALOGUE[name] = Entry(name, cls, site, modality, mechanism, training, source, query_aware, inferred)
+        return cls
+
+    return enter
+
+
+@cache
+def _load_outsiders() -> None:
+    """Import what other packages registered in the entry-point group ``laconic.methods``."""
+    for point in entry_points(group="laconic.methods"):
+        point.load()
+
+
+def methods(pattern: str = "*") -> list[Entry]:
+    """Catalogue entries whose name matches the shell pattern, sorted by site and name.
+
+    Raises:
+        UnknownNameError: nothing matches; the closest names are offered.
+    """
+    _load_outsiders()
+    found = [e for e in CATALOGUE.values() if fnmatch.fnmatch(e.name, pattern)]
+    if not found:
+        raise UnknownNameError(f"no method matches {pattern!r}: {closest(pattern.strip('*'), CATALOGUE)}")
+    return sorted(found, key=lambda e: (SITES.index(e.site), e.name))
+
+
+def find(name: str) -> Entry:
+    """The entry called `name`; raises `UnknownNameError` with the closest names."""
+    _load_outsiders()
+    if name not in CATALOGUE:
+        raise UnknownNameError(f"unknown method {name!r}: {closest(name, CATALOGUE)}")
+    return CATALOGUE[name]
+
+
+def create(spec: str, **budget: Any) -> Method:
+    """A method from text such as ``"snapkv"`` or ``"adakv:scorer=keydiff,alpha=0.1,keep=0.2"``.
+
+    Args:
+        spec: name, then parameters as ``key=value`` pairs; a budget given here wins over `budget`.
+        budget: keep=, tokens=, bytes= or protect= for methods whose spec names no budget.
+    """
+    name, _, rest = spec.partition(":")
+    entry = find(name.strip())
+    allowed = {f.name: f for f in dataclasses.fields(entry.cls)}
+    given: dict[str, Any] = {}
+    for pair in filter(None, (p.strip() for p in rest.split(","))):
+        key, eq, text = pair.partition("=")
+        if not eq or key not in allowed:
+            raise UnknownNameError(f"{spec!r}: {name} has no parameter {key!r}: {closest(key, allowed)}")
+        given[key] = _parse(text)
+    if {"keep", "tokens", "bytes"} & given.keys():
+        budget = {k: v for k, v in budget.items() if k not in ("keep", "tokens", "bytes")}
+    try:
+        return entry.cls(**{k: v for k, v in budget.items() if v is not None} | given)
+    except TypeError as error:
+        raise BudgetError(f"{spec!r}: {error}") from error
+
+
+def _parse(text: str) -> Any:
+    """A number, true/false/none, or the text itself."""
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,1 @@
+"""Pure tensor functions: tensors in, tensors out, shapes in the first line of every docstring."""

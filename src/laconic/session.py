@@ -1,0 +1,327 @@
+"""`compress(model, *methods)`: a session installs the seams on one model, owns its figures, and restores everything on exit."""
+
+from __future__ import annotations
+
+import inspect
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+
+from laconic import attention
+from laconic.cache.base import CacheMethod
+from laconic.cache.cache import CompressedCache
+from laconic.cost import Meter, Shape
+from laconic.errors import ConflictError, SessionError
+from laconic.families import family_of
+from laconic.method import Method, Protect
+from laconic.protect import Protection
+from laconic.stats import Stats
+from laconic.step import Step
+from laconic.tokens import seam
+from laconic.trace import Trace
+
+
+def compress(model: PreTrainedModel, *methods: Method, protect: Protect = (), tokenizer: Any | None = None) -> Session:
+    """Compress what `model` remembers, while the returned session is open.
+
+    Args:
+        model: a decoder of a supported family, unmodified.
+        methods: what to do, e.g. ``SnapKV(keep=0.1)``; methods at different seams compose. None at all stores everything, in
+            a cache that neither copies itself per token nor repeats keys.
+        protect: what no method may remove, for all methods: token ranges, substrings, ``"system"``.
+        tokenizer: needed to protect text.
+
+    Returns:
+        a context manager; inside it `generate()`, `pipeline()` and plain calls are compressed.
+
+    Raises:
+        ConflictError: two methods claim the same seam.
+        UnsupportedModelError: the model does not fit.
+
+    Example:
+        >>> with laconic.compress(model, laconic.SnapKV(keep=0.1)) as session:
+        ...     model.generate(**inputs)
+        >>> session.stats.kv_bytes
+    """
+    return Session(model, methods, protect, tokenizer)
+
+
+class Session:
+    """One activation of methods on one model. See `compress`.
+
+    Attributes:
+        stats: figures so far; `trace`: events; `cache`: the cache of the latest call (pass it as `past_key_values` for
+            another turn).
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, methods: Sequence[Method] = (), protect: Protect = (), tokenizer: Any | None = None
+    ):
+        for method in methods:
+            if not isinstance(method, Method):
+                raise TypeError(f"compress() takes methods such as SnapKV(keep=0.1); got {method!r}.")
+        self.model, self.methods = model, tuple(methods)
+        self.family = family_of(model)
+        self.stack = self.family.stack(model)
+        self._check_claims()
+        self._cache_method = next((m for m in methods if isinstance(m, CacheMethod)), None)
+        self._protection = Protection([protect, *(m.protect for m in methods)], tokenizer)
+        CompressedCache(self.stack.config)  # refuses models without a full-attention layer before any work
+        self._stream_from = self._first_shortened_layer()
+        self.shape = Shape.of(model, self.stack)
+        self.trace = Trace()
+        self.cache: CompressedCache | None = None
+        self._hold = False
+        self._handles: list[RemovableHandle] = []
+        self._implementation: str | None = None
+        self._arguments = list(inspect.signature(model.forward).parameters)
+        self._clock = 0.0
+        self._new_figures()
+
+    def _new_figures(self) -> None:
+        self.meter = Meter(self.shape)
+        self._prefill_seconds = self._decode_seconds = self._compress_seconds = 0.0
+        self._decoded = self._prompt_passes = 0
+
+    def _check_claims(self) -> None:
+        owners: dict[str, Method] = {}
+        for method in self.methods:
+            for claim in method.claims:
+                if claim in owners:
+                    raise ConflictError(
+                        f"{owners[claim].name} and {method.name} both claim the seam {claim!r}; use one of them per session."
+                    )
+                owners[claim] = method
+
+    def _first_shortened_layer(self) -> int | None:
+        method = self._cache_method
+        first = None if method is None else method.shortens_from(len(self.stack.layers))  # type: ignore[arg-type]
+        if first is not None:
+            config = self.stack.config
+            seam.check_layers(list(getattr(config, "layer_types", None) or []), first)
+        return first
+
+    # -- open and close --------------------------------------------------------------------------------------------
+    def __enter__(self) -> Session:
+        attention.register()
+        config = self.stack.config
+        if config._attn_implementation == attention.NAME:
+            raise SessionError("this model is in a laconic session already; close that one first.")
+        self._implementation = config._attn_implementation
+        try:
+            self.stack.set_attn_implementation(attention.NAME)
+            if config._attn_implementation != attention.NAME:
+                raise SessionError(f"{type(self.stack).__name__} refuses a registered attention function.")
+            self._handles = [
+                self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
+                self.stack.register_forward_pre_hook(self._before_stack, with_kwargs=True),
+                self.model.register_forward_hook(self._after_model, with_kwargs=True, always_call=True),
+            ]
+            if self._stream_from is not None:
+                layers = self.stack.layers
+                assert isinstance(layers, nn.ModuleList)
+                self._handles += seam.install(layers, self._stream_from, self._current)
+        except BaseException:
+            self._restore()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        if self._implementation is not None:
+            self.stack.set_attn_implementation(self._implementation)
+            self._implementation = None
+        if self.cache is not None:
+            self.cache.step = None
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep every token that comes in meanwhile: a question asked of a compressed context is stored whole."""
+        self._hold = True
+        try:
+            yield
+        finally:
+            self._hold = False
+
+    # -- around a pass ---------------------------------------------------------------------------------------------
+    def _current(self) -> CompressedCache:
+        assert self.cache is not None
+        return self.cache
+
+    def _before_model(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        kwargs = kwargs | dict(zip(self._arguments, args, strict=False))
+        use_cache = kwargs.get("use_cache")
+        if use_cache is False or (use_cache is None and self.stack.config.use_cache is False):
+            raise SessionError(
+                "use_cache=False stores nothing, so there is nothing to compress; drop it or leave the session."
+            )
+        kwargs["use_cache"] = True
+        kwargs["past_key_values"] = self.cache = self._adopt(kwargs.get("past_key_values"))
+        self._clock = time.perf_counter()
+        return (), kwargs
+
+    def _adopt(self, cache: Any) -> CompressedCache:
+        """The cache of this pass: a new one for an empty start, or the compressed one of an earlier turn."""
+        if isinstance(cache, CompressedCache):
+            if len(cache.layers) != len(self.stack.layers):  # type: ignore[arg-type]
+                raise SessionError(
+                    f"this cache has {len(cache.layers)} layers, the model {len(self.stack.layers)}: "  # type: ignore[arg-type]
+                    "it belongs to another model."
+                )
+            if len({layer.seen for layer in cache.compressed()}) > 1:
+                raise SessionError(
+                    "this cache was left half written when a call failed; start again without past_key_values."
+                )
+        elif cache is None or (type(cache) is DynamicCache and cache.get_seq_length() == 0 and not cache.offloading):
+            cache = CompressedCache(self.stack.config)
+            self.trace.clear()
+            self._new_figures()
+        else:
+            state = f"holds {cache.get_seq_length()} tokens" if isinstance(cache, Cache) else "is no transformers cache"
+            raise SessionError(
+                f"past_key_values is a {type(cache).__name__} that {state}; inside a session pass nothing, an empty DynamicCache, "
+                "or the cache of an earlier turn of a session."
+            )
+        cache.method, cache.meter, cache.trace = self._cache_method, self.meter, self.trace
+        cache.rotary = lambda layer, positions: self.family.cos_sin(self.stack, layer, positions)
+        return cache
+
+    def _before_stack(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        cache = self._current()
+        ids = kwargs.get("input_ids")
+        x = kwargs.get("inputs_embeds") if ids is None else ids
+        if x is None:
+            raise SessionError("the model was called without input_ids or inputs_embeds.")
+        batch, length = x.shape[:2]
+        if length == 0 or batch == 0:
+            raise SessionError("the prompt is empty; give at least one token.")
+        cache.step = self._step(cache, batch, length, x.device, kwargs)
+        if self._protection and cache.step.prefill:
+            self._protect(cache, ids, cache.step)
+        elif self._protection and cache.step.start > 0 and not cache.protection_checked:
+            assert cache.ids is not None and cache.ids_valid is not None
+            self._protection.check_found(cache.ids, cache.ids_valid)
+            cache.protection_checked = True
+        return args, kwargs
+
+    def _step(self, cache: CompressedCache, batch: int, length: int, device: torch.device, kwargs: dict[str, Any]) -> Step:
+        start = cache.seen
+        positions = kwargs.get("position_ids")
+        if positions is None:
+            positions = torch.arange(start, start + length, device=device)[None]
+        mask = kwargs.get("attention_mask")
+        if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
+            raise SessionError("laconic builds attention masks itself; pass a 2-D attention_mask [batch, tokens] or none.")
+        valid = None
+        if mask is not None and mask.shape[1] >= length:
+            fresh = mask[:, -length:].to(device=device, dtype=torch.bool)
+            valid = None if bool(fresh.all()) else fresh
+            if valid is not None and bool((valid[:, :-1] & ~valid[:, 1:]).any()):
+                raise SessionError("the batch is padded on the right; set tokenizer.padding_side = 'left'.")
+        added = [length] * batch if valid is None else valid.sum(-1).tolist()
+        cache.real = [a + b for a, b in zip(cache.real or [0] * batch, added, strict=True)]
+        return Step(start, length, positions, list(cache.real), valid=valid, hold=self._hold)
+
+    def _protect(self, cache: CompressedCache, ids: torch.Tensor | None, step: Step) -> None:
+        if ids is None:
+            raise SessionError("protect= needs input_ids; the model was called with inputs_embeds.")
+        valid = torch.ones_like(ids, dtype=torch.bool) if step.valid is None else step.valid
+        if cache.protection_checked:  # a later turn: its tokens are not part of the protected prompt
+            return
+        cache.ids = ids if cache.ids is None else torch.cat([cache.ids, ids], 1)
+        cache.ids_valid = valid if cache.ids_valid is None else torch.cat([cache.ids_valid, valid], 1)
+        cache.protected = self._protection.mask(cache.ids, cache.ids_valid, ids.shape[1])
+
+    def _after_model(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        cache = self.cache
+        if cache is None or cache.step is None:
+            return
+        step, cache.step = cache.step, None
+        if output is None:  # the call raised
+            return
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - self._clock
+        logits = getattr(output, "logits", None)
+        if logits is not None:
+            self.meter.head(logits.shape[0] * logits.shape[1], step.prefill)
+        self._compress_seconds += cache.compress_seconds
+        cache.compress_seconds = 0.0
+        if step.prefill:
+            self._prefill_seconds += seconds
+            self._check_achieved(step)
+        else:
+            self._decode_seconds += seconds
+            self._decoded += 1
+
+    def _check_achieved(self, step: Step) -> None:
+        """A budget that was missed by over 2 % (and more than one entry) is said aloud."""
+        method = self._cache_method
+        if method is None or step.hold or method.neutral:
+            return
+        stats = self.stats
+        tokens = sum(step.real) / len(step.real)
+        gap = abs(stats.achieved - stats.asked)
+        if gap > 0.02 * stats.asked and gap * tokens > 1:
+            warnings.warn(
+                f"{method.name} was asked to keep {stats.asked:.4f} of the tokens and kept {stats.achieved:.4f}.",
+                stacklevel=3,
+            )
+
+    # -- figures ---------------------------------------------------------------------------------------------------
+    @property
+    def stats(self) -> Stats:
+        """Figures of the current cache and of all passes since it was new."""
+        stats = Stats(
+            tokens_out=self._decoded,
+            prefill_seconds=self._prefill_seconds,
+            decode_seconds=self._decode_seconds,
+            compress_seconds=self._compress_seconds,
+            prefill_flops=self.meter.prefill,
+            decode_flops=self.meter.decode,
+            stream=dict(self.meter.stream),
+        )
+        cache = self.cache
+        if cache is None or cache.seen == 0:
+            return stats
+        real = cache.real
+        seen = sum(real) / len(real)
+        per_entry = cache.entry_bytes
+        stats.tokens_in = seen - self._decoded
+        stats.layers = list(cache.layer_ids)
+        stats.entries = [float(layer.lengths.float().mean()) for layer in cache.compressed()]
+        stats.achieved = sum(stats.entries) / len(stats.entries) / seen
+        if self._cache_method is not None:
+            stats.asked = sum(self._cache_method.budget.entries(n, per_entry) for n in real) / sum(real)
+        stats.kv_bytes, stats.kv_bytes_allocated = cache.nbytes, cache.allocated
+        stats.kv_bytes_full = sum(real) * per_entry
+        prompt = [round(stats.tokens_in)] * self.shape.layers
+        stats.prefill_flops_full = len(real) * self.shape.prefill_flops(prompt)
+        return stats
+
+    def kept(self, layer: int, head: int = 0, row: int = 0) -> torch.Tensor:
+        """Token indices that decoder layer `layer`, KV head `head` stores now for batch row `row`, ascending [m]."""
+        cache = self.cache
+        if cache is None:
+            raise SessionError("nothing has run in this session yet.")
+        if layer not in cache.layer_ids:
+            raise ValueError(f"layer={layer} is not compressed; compressed layers: {cache.layer_ids}.")
+        return cache.layers[layer].kept(row, head)  # type: ignore[union-attr]

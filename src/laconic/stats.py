@@ -1,0 +1,45 @@
+"""What a session saved, measured on the cache and the clock."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Stats:
+    """Figures of the session's current cache and of all passes so far. Bytes and entries are of the whole batch.
+
+    Attributes:
+        tokens_in: real prompt tokens per sequence (mean over the batch).
+        tokens_out: tokens decoded per sequence (passes over one token).
+        entries: stored entries per compressed layer, mean over batch rows and heads.
+        layers: decoder layer numbers that `entries` speaks of.
+        asked, achieved: share of the seen tokens that the budget asks for, and that is stored.
+        kv_bytes: keys and values stored; `kv_bytes_full`: what the same tokens cost uncompressed.
+        kv_bytes_allocated: bytes held in memory, spare room and bookkeeping included.
+        prefill_seconds, decode_seconds: time inside the model; `compress_seconds` is the methods' own share of it.
+        prefill_flops, decode_flops: counted; `prefill_flops_full`: of the same prompt uncompressed.
+        stream: tokens that ran through each decoder layer in prefill.
+    """
+
+    tokens_in: float = 0
+    tokens_out: int = 0
+    entries: list[float] = field(default_factory=list)
+    layers: list[int] = field(default_factory=list)
+    asked: float = 1.0
+    achieved: float = 1.0
+    kv_bytes: int = 0
+    kv_bytes_full: int = 0
+    kv_bytes_allocated: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    compress_seconds: float = 0.0
+    prefill_flops: int = 0
+    prefill_flops_full: int = 0
+    decode_flops: int = 0
+    stream: dict[int, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values with stable keys, for JSON."""
+        return asdict(self)

@@ -1,0 +1,125 @@
+"""The table of a testbed language model: uncompressed accuracy per task and length under greedy generation.
+
+python -m laconic.testbed.evaluate testbed/lm --samples 200
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from laconic.testbed import MODELS, model_path
+from laconic.testbed.tasks import EVALUATION_SEED, TASKS, Sample, Turn, make, prompt_ids, score
+
+LENGTHS = (512, 1024, 2048)
+GATE = 0.95
+
+
+@torch.no_grad()
+def generate(model: Any, tokenizer: Any, prompts: list[list[int]], new_tokens: int) -> list[str]:
+    """Greedy continuations of ``prompts`` (token ids), generated as one left-padded batch, without special
+    tokens.
+    """
+    longest = max(map(len, prompts))
+    ids = torch.tensor(
+        [[tokenizer.pad_token_id] * (longest - len(p)) + p for p in prompts], device=model.device
+    )
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    out = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False, use_cache=True)
+    return tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+
+
+def ask(model: Any, tokenizer: Any, samples: list[Sample], turn: int, prefix: bool) -> list[str]:
+    """Answers of the model to question ``turn`` of every sample, earlier turns answered with the gold
+    answers.
+    """
+    prompts = [sum(prompt_ids(sample, tokenizer, turn, prefix), []) for sample in samples]
+    wanted = [sample.turns[turn] for sample in samples]
+    longest = max(len(tokenizer.encode(t.gold.removeprefix(t.prefix) if prefix else t.gold)) for t in wanted)
+    return generate(model, tokenizer, prompts, longest + 2)
+
+
+def whole(output: str, turn: Turn) -> float:
+    """1 if the answer is all right: the reference answer itself, or for an unordered list its items in any
+    order.
+    """
+    gold = turn.gold.removeprefix(turn.prefix)
+    if turn.ordered:
+        return float(output.strip() == gold.strip())
+    return float(sorted(output.strip(" .").split(", ")) == sorted(turn.answers))
+
+
+def cell(
+    model: Any,
+    tokenizer: Any,
+    task: str,
+    tokens: int,
+    samples: int,
+    prefix: bool = True,
+    seed: int = EVALUATION_SEED,
+) -> tuple[float, float]:
+    """Mean recall and mean whole-answer accuracy of ``task`` at ``tokens`` over ``samples`` seeds from
+    ``seed`` on.
+    """
+    recall, right, asked = 0.0, 0.0, 0
+    batch = max(1, 16384 // tokens)
+    for start in range(0, samples, batch):
+        chunk = [make(task, seed + i, tokens, tokenizer) for i in range(start, min(start + batch, samples))]
+        for turn in range(len(chunk[0].turns)):
+            for sample, output in zip(chunk, ask(model, tokenizer, chunk, turn, prefix), strict=True):
+                expected = sample.turns[turn]
+                shown = output if prefix else output.removeprefix(expected.prefix)
+                recall += score(task, shown, expected.answers)
+                right += whole(shown, expected)
+                asked += 1
+    return recall / asked, right / asked
+
+
+def table(
+    model: Any, tokenizer: Any, samples: int, lengths: tuple[int, ...] = LENGTHS, prefix: bool = True
+) -> bool:
+    """Print recall and whole-answer accuracy of every task and length; true if every recall passes the gate."""
+    print(
+        "| task | " + " | ".join(f"{n:,}" for n in lengths) + " |\n|---|" + "---|" * len(lengths), flush=True
+    )
+    passed = True
+    for task in TASKS:
+        cells = [cell(model, tokenizer, task, n, samples, prefix) for n in lengths]
+        passed = passed and min(recall for recall, _ in cells) >= GATE
+        print(
+            f"| {task} | " + " | ".join(f"{100 * r:.1f} / {100 * w:.1f}" for r, w in cells) + " |", flush=True
+        )
+    return passed
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="testbed/lm or a folder")
+    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))
+    parser.add_argument("--no-prefix", action="store_true", help="the model must open the answer itself")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    folder = model_path(args.model) if args.model in MODELS else Path(args.model)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=args.dtype).eval()
+    began = time.time()
+    print(
+        f"recall / whole answers in percent, {args.samples} samples a cell, answer prefix: {not args.no_prefix}"
+    )
+    passed = table(model, tokenizer, args.samples, tuple(args.lengths), not args.no_prefix)
+    print(f"gate of {GATE:.0%} recall {'passed' if passed else 'NOT passed'}; {time.time() - began:.0f} s")
+    sys.exit(0 if passed else 1)
+
+
+if __name__ == "__main__":
+    main()

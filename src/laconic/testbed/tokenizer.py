@@ -1,0 +1,77 @@
+"""Trains the testbed tokenizer: byte-level BPE of 4,096 tokens, so that any UTF-8 text round-trips without
+unknowns.
+
+Pre-tokenisation follows Llama 3 (digits in groups of one to three, without a leading blank) but for one
+change: a line break is never glued to the punctuation before it. Text that ends in a non-blank, followed by a
+line break, is therefore always tokenised as if the two parts stood alone; the tasks rely on it to compress a
+context before its question is known.
+"""
+
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from laconic.testbed import corpus
+from laconic.testbed.words import NOUNS
+
+VOCAB_SIZE = 4096
+SPECIALS = ("<pad>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>")
+SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{{ eos_token }}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+# Enough repetitions that every merge inside a digit group or a key noun is learnt before rare prose merges.
+DIGIT_WEIGHT, NOUN_WEIGHT = 400, 4000
+PHRASES = "Question: What are the codes for it? What is the code? The codes\nWhich names hold it? Put it Copy it into\nWhat\nPut\nCopy"
+
+
+def train() -> PreTrainedTokenizerFast:
+    """Train on the corpus, all three-digit groups and the key nouns; raises ``RuntimeError`` if one of those
+    is split.
+    """
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    groups = " ".join(f"{i:03d}" for i in range(1000))
+    nouns = " " + " ".join(NOUNS)
+    text = [line for kind in corpus.KINDS for line in corpus.lines(kind)]
+    breaks = ["\n", "\n\n", PHRASES] * NOUN_WEIGHT
+    bpe.train_from_iterator([*text, *breaks, *[groups] * DIGIT_WEIGHT, *[nouns] * NOUN_WEIGHT], trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=list(SPECIALS[3:]),
+        clean_up_tokenization_spaces=False,
+        model_max_length=4096,
+        padding_side="left",
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    pieces = [*groups.split(), *(f" {noun}" for noun in NOUNS), "\n", "\n\n", " "]
+    broken = [piece for piece in pieces if len(tokenizer.encode(piece, add_special_tokens=False)) != 1]
+    if broken:
+        raise RuntimeError(
+            f"{len(broken)} pieces are not single tokens (first: {broken[:8]}); raise their weight"
+        )
+    return tokenizer
+
+
+def save(folder: Path) -> PreTrainedTokenizerFast:
+    """Train and write ``tokenizer.json`` and ``tokenizer_config.json`` into ``folder``."""
+    tokenizer = train()
+    tokenizer.save_pretrained(folder, save_jinja_files=False)
+    return tokenizer

@@ -1,0 +1,348 @@
+"""Trains ``testbed/lm``, resumable at any step, on CPU or GPU.
+
+    OMP_WAIT_POLICY=PASSIVE python -m laconic.testbed.train_lm --out runs/lm --workers 2
+    python -m laconic.testbed.train_lm --out runs/lm --resume          # go on from the last checkpoint
+    python -m laconic.testbed.train_lm --evaluate runs/lm              # the table of the model card
+
+Curriculum: induction on a small alphabet, on the whole vocabulary, then task chats of 128 to 2,048 tokens;
+every stage keeps the shorter lengths, prose and some induction in the mixture. ``--decay-steps`` before the
+end the learning rate falls linearly to zero. Nothing is unpickled: the optimizer's state is kept in
+safetensors and JSON.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from laconic.testbed import tokenizer as tokenizer_module
+from laconic.testbed.mixture import KINDS, Example, Mixture
+
+INDUCTION_IDS = tokenizer_module.VOCAB_SIZE - len(tokenizer_module.SPECIALS)
+# (name, tokens, alphabet of the induction stage, accuracy to pass)
+STAGES = [
+    ("induction", 64, 256, 0.85),
+    ("induction", 64, INDUCTION_IDS, 0.85),
+    ("induction", 128, INDUCTION_IDS, 0.85),
+    ("relation", 64, 0, 0.9),
+    ("relation", 128, 0, 0.9),
+    ("task", 128, 0, 0.93),
+    ("task", 256, 0, 0.93),
+    ("task", 512, 0, 0.93),
+    ("task", 1024, 0, 0.93),
+    ("task", 2048, 0, 2.0),
+]
+
+
+def build_model() -> LlamaForCausalLM:
+    """A fresh Llama-class model of 1.3 M parameters: 4 layers, 4 query and 2 key-value heads of 32."""
+    config = LlamaConfig(
+        vocab_size=tokenizer_module.VOCAB_SIZE,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=4096,
+        rope_theta=10000.0,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return LlamaForCausalLM(config)
+
+
+def collate(examples: list[Example], tokens: int, device: str) -> tuple[Tensor, ...]:
+    """Right-padded ids [B, tokens] and, for the N supervised positions: flat index of the position before
+    [N], acceptable ids [N, K] (-1 where unused), weight [N], kind [N].
+    """
+    ids = torch.zeros(len(examples), tokens, dtype=torch.long)
+    at, accept, weight, kind = [], [], [], []
+    for b, example in enumerate(examples):
+        ids[b, : len(example.ids)] = torch.tensor(example.ids)
+        for position, (choices, w, k) in example.targets.items():
+            at.append(b * tokens + position - 1)
+            accept.append(choices)
+            weight.append(w)
+            kind.append(k)
+    width = max(map(len, accept))
+    table = torch.tensor([[*row, *[-1] * (width - len(row))] for row in accept])
+    return tuple(
+        t.to(device) for t in (ids, torch.tensor(at), table, torch.tensor(weight), torch.tensor(kind))
+    )
+
+
+def set_loss(logits: Tensor, accept: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted mean of ``logsumexp(logits) - logsumexp(logits of acceptable ids)`` and hits [N] of the
+    argmax.
+
+    logits [N, V], accept [N, K] with -1 for unused, weight [N]. One acceptable id is plain cross-entropy.
+    """
+    good = logits.gather(1, accept.clamp(min=0)).masked_fill(accept < 0, float("-inf"))
+    loss = logits.logsumexp(1) - good.logsumexp(1)
+    hits = (logits.argmax(1, keepdim=True) == accept).any(1)
+    return (loss * weight).sum() / weight.sum(), hits
+
+
+class Trainer:
+    """Model, optimizers and curriculum state; everything that a resumed run needs goes through save and load."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.out, self.rank = args, Path(args.out), dist.get_rank()
+        self.tokenizer = tokenizer_module.train()
+        if self.rank == 0:
+            self.tokenizer.save_pretrained(self.out, save_jinja_files=False)
+        self.mixture = Mixture(self.tokenizer)
+        torch.manual_seed(args.seed)
+        self.model = build_model().to(args.device)
+        weights = [p for p in self.model.parameters() if p.ndim == 2 and p is not self.model.lm_head.weight]
+        others = [p for p in self.model.parameters() if p.ndim != 2 or p is self.model.lm_head.weight]
+        adamw = {"betas": (0.9, 0.98), "weight_decay": 0.01}
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=args.lr, **adamw)]
+        if args.muon:
+            rule = {"adjust_lr_fn": "match_rms_adamw", "weight_decay": 0.01, "momentum": 0.95}
+            self.optimizers.append(torch.optim.Muon(weights, lr=args.muon_lr, **rule))
+        else:
+            self.optimizers.append(torch.optim.AdamW(weights, lr=args.lr, **adamw))
+        self.base_lr = [args.lr, args.muon_lr if args.muon else args.lr]
+        self.state: dict[str, Any] = {"step": 0, "stage": 0, "stage_step": 0, "tokens": 0, "seconds": 0.0}
+        self.state |= {"next_seed": 0, "decay_start": None, "ema": {}}
+
+    def save(self) -> None:
+        """Write model, optimizer state and curriculum state into the output folder."""
+        if self.rank:
+            return
+        self.model.save_pretrained(self.out)
+        tensors, scalars = {}, []
+        for i, optimizer in enumerate(self.optimizers):
+            packed = optimizer.state_dict()
+            scalars.append(packed["param_groups"])
+            for key, entry in packed["state"].items():
+                tensors |= {
+                    f"{i}.{key}.{name}": torch.as_tensor(value).contiguous() for name, value in entry.items()
+                }
+        save_file(tensors, self.out / "optimizer.safetensors")
+        (self.out / "trainer.json").write_text(json.dumps({"state": self.state, "groups": scalars}))
+
+    def load(self) -> None:
+        """Restore what :meth:`save` wrote."""
+        trained = AutoModelForCausalLM.from_pretrained(self.out, dtype=torch.float32)
+        self.model.load_state_dict(trained.state_dict())
+        saved = json.loads((self.out / "trainer.json").read_text())
+        self.state = saved["state"]
+        entries: list[dict[int, dict[str, Tensor]]] = [{} for _ in self.optimizers]
+        for name, tensor in load_file(self.out / "optimizer.safetensors").items():
+            i, key, field = name.split(".", 2)
+            entries[int(i)].setdefault(int(key), {})[field] = tensor
+        for optimizer, entry, groups in zip(self.optimizers, entries, saved["groups"], strict=True):
+            optimizer.load_state_dict({"state": entry, "param_groups": groups})
+
+    def draw(self) -> tuple[str, int, list[Example]]:
+        """This worker's examples of one step: (label for the log, padded length, examples).
+
+        Label and length are the same for all workers, so that their steps take the same time.
+        """
+        args, mixture = self.args, self.mixture
+        shared = random.Random(f"step-{args.seed}-{self.state['step']}")
+        own = random.Random(f"step-{args.seed}-{self.state['step']}-{self.rank}")
+        kind, tokens, alphabet, _ = STAGES[self.state["stage"]]
+        u = shared.random()
+        batch = args.tokens // args.workers
+        if u < args.prose:
+            tokens = max(128, min(tokens, shared.choice([128, 512, tokens])))
+            return "prose", tokens, [mixture.plain_prose(own, tokens) for _ in range(batch // tokens)]
+        if kind == "induction" or u < args.prose + args.induction:
+            tokens, alphabet = (tokens, alphabet) if kind == "induction" else (min(tokens, 256), INDUCTION_IDS)
+            return "induction", tokens, [mixture.induction(own, tokens, alphabet) for _ in range(batch // tokens)]
+        if kind == "relation" or u < args.prose + args.induction + args.relation:
+            tokens = min(tokens, 256)
+            return "relation", tokens, [mixture.relation(own, tokens) for _ in range(batch // tokens)]
+        label = "now"
+        if shared.random() < args.shorter:
+            tokens, label = shared.choice([s[1] for s in STAGES if s[0] == "task" and s[1] <= tokens]), "any"
+        count = batch // tokens
+        first = self.state["next_seed"] + self.rank * count
+        self.state["next_seed"] += args.workers * count
+        return label, tokens, [mixture.task_chat(first + i, tokens) for i in range(count)]
+
+    def rate(self) -> float:
+        """Factor on the learning rates: 100 steps of warm-up, then 1, then the linear decay."""
+        start = self.state["decay_start"]
+        left = 1.0 if start is None else 1.0 - (self.state["step"] - start) / self.args.decay_steps
+        return min(1.0, (self.state["step"] + 1) / 100) * max(0.0, left)
+
+    def step(self) -> None:
+        """One optimizer step on one batch, with the accuracies of its kinds folded into the running means."""
+        label, tokens, examples = self.draw()
+        ids, at, accept, weight, kind = collate(examples, tokens, self.args.device)
+        device = self.args.device.split(":")[0]
+        with torch.autocast(device, torch.bfloat16, enabled=self.args.bf16):
+            hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state
+            logits = self.model.lm_head(hidden.flatten(0, 1)[at])
+        loss, hits = set_loss(logits.float(), accept, weight)
+        loss.backward()
+        # Accuracy per kind travels with the gradients: hits and counts of kinds, then the loss.
+        scores = torch.zeros(len(KINDS), 2, device=ids.device)
+        scores.index_add_(0, kind, torch.stack([hits.float(), torch.ones_like(weight)], 1))
+        scores = self.average(torch.cat([scores.flatten(), loss.detach()[None]]))
+        self.state["loss"] = round(scores[-1].item(), 3)
+        per_kind = scores[:-1].view(-1, 2)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer, base in zip(self.optimizers, self.base_lr, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = base * self.rate()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if label == "relation":
+            self.fold(label, (per_kind[1, 0] / per_kind[1, 1]).item())
+        elif label != "now" and label != "any":
+            self.fold(label, (per_kind[:, 0].sum() / per_kind[:, 1].sum()).item())
+        elif label == "now":
+            for name, (right, count) in zip(KINDS, per_kind.tolist(), strict=True):
+                if count:
+                    self.fold(name, right / count)
+        self.state["step"] += 1
+        self.state["stage_step"] += 1
+        self.state["tokens"] += ids.numel() * self.args.workers
+
+    def average(self, extra: Tensor) -> Tensor:
+        """Average the gradients, in place, and ``extra`` [N] over the workers; returns the averaged
+        ``extra``.
+        """
+        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+        flat = torch.cat([*(grad.flatten() for grad in grads), extra])
+        dist.all_reduce(flat)
+        flat /= self.args.workers
+        for grad, part in zip(
+            grads, flat[: -len(extra)].split([grad.numel() for grad in grads]), strict=True
+        ):
+            grad.copy_(part.view_as(grad))
+        return flat[-len(extra) :]
+
+    def fold(self, name: str, value: float) -> None:
+        """Fold an accuracy into its running mean (over all so far, then over about 25)."""
+        mean, seen = self.state["ema"].get(name, (0.0, 0))
+        self.state["ema"][name] = (mean + (value - mean) * max(0.04, 1 / (seen + 1)), seen + 1)
+
+    def advance(self) -> None:
+        """Go to the next stage when every kind passes, or when the stage has had its share of steps."""
+        kind, _, _, gate = STAGES[self.state["stage"]]
+        ema = self.state["ema"]
+        names = KINDS[1:] if kind == "task" else (kind,)
+        passed = all(ema.get(name, (0.0, 0))[1] >= 25 and ema[name][0] > gate for name in names)
+        late = kind == "task" and self.state["stage_step"] > self.args.stage_steps
+        if self.state["stage"] + 1 < len(STAGES) and (passed or late):
+            self.state["stage"] += 1
+            self.state["stage_step"] = 0
+            self.state["ema"] = {}
+            self.log(f"-> stage {self.state['stage']} {STAGES[self.state['stage']][:2]}")
+            self.save()
+
+    def agreed(self, decision: bool) -> bool:
+        """The first worker's ``decision``: clocks differ between workers, and all must turn at the same step."""
+        shared = torch.tensor(int(decision))
+        dist.broadcast(shared, 0)
+        return bool(shared)
+
+    def log(self, text: str) -> None:
+        if self.rank:
+            return
+        line = f"{time.strftime('%H:%M:%S')} {text}"
+        print(line, flush=True)
+        with open(self.out / "train.log", "a") as file:
+            file.write(line + "\n")
+
+    def run(self) -> None:
+        """Train until the decay has ended."""
+        began, before = time.time(), self.state["seconds"]
+        args = self.args
+        while (
+            self.state["decay_start"] is None
+            or self.state["step"] < self.state["decay_start"] + args.decay_steps
+        ):
+            self.step()
+            self.advance()
+            self.state["seconds"] = before + time.time() - began
+            step, minutes = self.state["step"], self.state["seconds"] / 60
+            if self.state["decay_start"] is None and self.agreed(minutes >= args.decay_after):
+                self.state["decay_start"] = step
+                self.log("-> decay")
+            if step % 50 == 0:
+                ema = " ".join(f"{k}={mean:.3f}" for k, (mean, _) in self.state["ema"].items())
+                speed = self.state["tokens"] / self.state["seconds"]
+                self.log(
+                    f"{minutes:.1f} min step {step} stage {self.state['stage']} loss {self.state['loss']} {ema} "
+                    f"lr x{self.rate():.2f} {self.state['tokens'] / 1e6:.2f} M tokens {speed:.0f}/s"
+                )
+            if step % 500 == 0:
+                self.save()
+        self.save()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--out", default="runs/lm", help="folder of checkpoint, optimizer state and log")
+    options.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    options.add_argument("--device", default="cpu")
+    options.add_argument(
+        "--workers", type=int, default=2, help="processes that share a batch, one CPU thread each"
+    )
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--tokens", type=int, default=8192, help="tokens per step")
+    options.add_argument("--lr", type=float, default=1e-3)
+    options.add_argument("--muon", action=argparse.BooleanOptionalAction, default=False)
+    options.add_argument("--muon-lr", type=float, default=2e-3)
+    options.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
+    options.add_argument("--prose", type=float, default=0.08, help="share of prose steps")
+    options.add_argument(
+        "--induction", type=float, default=0.04, help="share of induction steps once tasks have begun"
+    )
+    options.add_argument("--relation", type=float, default=0.06, help="the same for relation steps")
+    options.add_argument(
+        "--shorter", type=float, default=0.35, help="share of task steps at any length so far"
+    )
+    options.add_argument(
+        "--stage-steps", type=int, default=900, help="go on to the next length after so many steps"
+    )
+    options.add_argument(
+        "--decay-after", type=float, default=80.0, help="minutes of training before the decay"
+    )
+    options.add_argument("--decay-steps", type=int, default=2000)
+    return options
+
+
+def main() -> None:
+    """Start the workers."""
+    args = parser().parse_args()
+    Path(args.out).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as meeting:
+        torch.multiprocessing.spawn(work, (args, f"file://{meeting}/store"), nprocs=args.workers)
+
+
+def work(rank: int, args: argparse.Namespace, meeting: str) -> None:
+    """One of the processes that share every batch; their gradients are averaged."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=args.workers)
+    trainer = Trainer(args)
+    if args.resume:
+        trainer.load()
+    trainer.run()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
