@@ -10,7 +10,7 @@ from transformers.cache_utils import CacheLayerMixin
 from laconic.cache.parts import DensePart
 from laconic.cache.ragged import RaggedPart
 from laconic.errors import SessionError, UnsupportedModelError
-from laconic.ops.attend import attend, merge
+from laconic.ops.attend import attend, attend_padded, merge
 from laconic.ops.select import Selection
 
 if TYPE_CHECKING:
@@ -167,10 +167,11 @@ class CompressedLayer(CacheLayerMixin):
             self.seen = step.start + step.length
             self.cache.after_decode(self, q, scale, softcap)
             return out
-        bias = None
-        if step.valid is not None:
-            bias = torch.zeros(step.valid.shape, device=q.device).masked_fill_(~step.valid, float("-inf"))[:, None]
-        done = [attend(q, keys, values, scale, causal=True, bias=bias, softcap=softcap)]
+        if step.valid is None:
+            done = [attend(q, keys, values, scale, causal=True, softcap=softcap)]
+        else:  # padding is always on the left: the session refuses anything else
+            starts = (~step.valid).sum(-1).tolist()
+            done = [attend_padded(q, keys, values, scale, starts, softcap)]
         done += [part.attend(q, scale, softcap) for part in self.parts]
         out = merge(done)[0]
         self.seen = step.start + step.length

@@ -104,6 +104,24 @@ def _blocked(
     return torch.cat(outs, 3).reshape(b, h, t, -1), torch.cat(lses, 3).reshape(b, h, t)
 
 
+def attend_padded(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, starts: list[int], softcap: float | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Causal attention of left-padded rows: q [B, H, T, D], k, v [B, Hkv, T, D], row b real from `starts[b]` on.
+
+    Every sequence is attended alone without its padding, so no mask is built and padding costs nothing. Padding returns
+    zeros and lse = -inf. -> output [B, H, T, Dv], lse [B, H, T].
+    """
+    b, h, t, _ = q.shape
+    out = q.new_zeros(b, h, t, v.shape[-1])
+    lse = torch.full((b, h, t), float("-inf"), device=q.device)
+    for row, start in enumerate(starts):
+        if start < t:
+            own = slice(row, row + 1), slice(None), slice(start, None)
+            out[own], lse[own] = attend(q[own], k[own], v[own], scale, causal=True, softcap=softcap)
+    return out, lse
+
+
 def merge(parts: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
     """[(output [B, H, T, D], lse [B, H, T]), ...] -> the attention over the union of their keys, exactly.
 

@@ -1,0 +1,54 @@
+"""Write docs/methods.md from the catalogue. Run: python docs/make_catalogue.py [--check]"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+
+import laconic
+
+PAGE = Path(__file__).parent / "methods.md"
+
+
+def catalogue() -> str:
+    """The page as Markdown: one table, then one section per method."""
+    lines = [
+        "# Methods",
+        "",
+        "Generated from the catalogue by `python docs/make_catalogue.py`; do not edit. What each method did on the testbed is in",
+        "[findings.md](findings.md).",
+        "",
+        "Every method takes `keep=`, `tokens=` or `bytes=`, and `protect=`; `keep=1.0` changes nothing.",
+        "",
+        "| name | class | site | mechanism | training | query-aware | source |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    entries = laconic.methods()
+    for e in entries:
+        aware = "yes" if e.query_aware else "no"
+        cells = (f"[`{e.name}`](#{e.name})", f"`{e.cls.__name__}`", e.site, e.mechanism, e.training, aware, e.source)
+        lines.append("| " + " | ".join(cells) + " |")
+    for e in entries:
+        lines += ["", f"## {e.name}", "", inspect.getdoc(e.cls) or "", ""]
+        own = ", ".join(f"`{k}={v!r}`" for k, v in e.parameters().items())
+        lines.append(f"Defaults: {own or 'no parameters of its own'}; budget `keep={e.cls.default_keep}`.")
+        if e.inferred:
+            lines += ["", f"Not published, chosen here: {e.inferred}."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Write the page, or with --check say whether it is current."""
+    text = catalogue()
+    if "--check" in sys.argv[1:]:
+        current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == text
+        print("docs/methods.md is current." if current else "docs/methods.md is stale: run python docs/make_catalogue.py")
+        return 0 if current else 1
+    PAGE.write_text(text, encoding="utf-8")
+    print(f"wrote {PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

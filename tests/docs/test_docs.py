@@ -1,0 +1,60 @@
+"""The documentation is held to the code: the catalogue page is current, the worked example runs, the README stays true."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import laconic
+from laconic.method import CATALOGUE
+
+ROOT = Path(__file__).parents[2]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
+
+
+def test_the_catalogue_page_is_current():
+    done = subprocess.run([sys.executable, "docs/make_catalogue.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_worked_example_is_short_and_runs(monkeypatch: pytest.MonkeyPatch):
+    define, use = blocks("docs/adding-a-method.md", "python")
+    assert len(define.splitlines()) < 60
+    names: dict[str, object] = {"__name__": "worked_example"}
+    monkeypatch.setitem(CATALOGUE, "loud_values", None)
+    del CATALOGUE["loud_values"]
+    exec(define, names)
+    exec(use, names)
+    session = names["session"]
+    assert isinstance(session, laconic.Session)
+    assert abs(session.stats.asked - 0.5) < 0.05
+    window = session.kept(layer=0, head=0)
+    assert torch.equal(window, window.sort().values) and len(window) < session.stats.tokens_in
+
+
+def test_the_readmes_python_runs():
+    names: dict[str, object] = {}
+    (code,) = blocks("README.md", "python")
+    exec(code, names)
+
+
+def test_the_readme_fits_the_model_that_reads_it():
+    _, tokenizer = laconic.load("testbed/lm")
+    tokens = len(tokenizer((ROOT / "README.md").read_text(encoding="utf-8")).input_ids)
+    assert tokens < 2_000, f"README.md has {tokens} tokens; the demo reads it with a model of 2,048"
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
