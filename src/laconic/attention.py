@@ -1,6 +1,6 @@
-"""The attention seam: one function registered with transformers' `AttentionInterface`, one mask function under the same name.
+"""The attention seam: one function registered with transformers' `AttentionInterface`, one mask function under its name.
 
-While nothing is compressed it runs the fastest exact kernel; afterwards it attends over the parts that the cache layer holds.
+While nothing is compressed it runs the fastest exact kernel; afterwards it attends over the parts that the layer holds.
 Layers that laconic leaves alone (sliding window, linear attention) get transformers' own mask and SDPA.
 """
 
@@ -40,6 +40,8 @@ def attention(
     """query [B, H, T, D] against what the cache layer stores -> output [B, T, H, Dv]."""
     if kwargs.get("output_attentions"):
         raise SessionError("output_attentions is not available inside a session; run the model outside of it.")
+    if dropout:
+        raise SessionError("attention dropout is not applied inside a session; call model.eval() or set it to 0.")
     for name in ("s_aux", "position_bias"):
         if kwargs.get(name) is not None:
             raise UnsupportedModelError(
@@ -50,9 +52,23 @@ def attention(
         out = key.layer.attend(query, key.keys, key.values, scale, softcap)
         return out.transpose(1, 2).contiguous(), None
     assert isinstance(value, torch.Tensor)
+    if _is_full(module):
+        raise SessionError(
+            f"{type(module).__name__} was called without the session's cache. Gradient checkpointing drops the cache: switch "
+            "it off. Or another model shares this model's configuration object: give it a copy."
+        )
     if softcap is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling=scaling, **kwargs)
     return _softcapped(query, key, value, attention_mask, scale, softcap).transpose(1, 2).contiguous(), None
+
+
+def _is_full(module: torch.nn.Module) -> bool:
+    """A full-attention layer, whose mask is left out here because its cache layer knows what is visible."""
+    config, layer = getattr(module, "config", None), getattr(module, "layer_idx", None)
+    if config is None or layer is None:
+        return False
+    kinds = getattr(config, "layer_types", None)
+    return kinds is None or kinds[layer] == "full_attention"
 
 
 def _softcapped(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from laconic.errors import BudgetError
@@ -33,7 +34,7 @@ class Budget:
             raise BudgetError(f"{name}={value!r} must be a number.")
         if name == "keep" and not 0 < value <= 1:
             raise BudgetError(f"keep={value} is out of range: it is the share kept, 0 < keep <= 1 (keep=1.0 keeps all).")
-        if name != "keep" and (value < 1 or int(value) != value):
+        if name != "keep" and not (1 <= value < math.inf and int(value) == value):
             raise BudgetError(f"{name}={value} is out of range: it is a whole number of at least 1.")
 
     @property
@@ -54,10 +55,11 @@ class Budget:
             count = int(self.tokens)
         else:
             assert self.bytes is not None
-            count = self.bytes // bytes_per_entry
+            count = int(self.bytes) // bytes_per_entry
             if count < 1:
                 raise BudgetError(
-                    f"bytes={self.bytes} holds not one token: a token costs {bytes_per_entry} bytes over the compressed layers."
+                    f"bytes={self.bytes} holds not one token: a token costs {bytes_per_entry} bytes over the "
+                    "compressed layers."
                 )
         return max(1, min(count, seen))
 
@@ -77,9 +79,11 @@ def pyramid(mean: float, beta: float, layers: int, ceiling: float) -> list[float
     Returns:
         one real-valued budget per layer, first layer first; round at the end to keep the mean exact.
     """
+    if layers == 1:
+        return [mean]
     low = mean / beta
     high = 2 * mean - low
     if high > ceiling:
         high, low = ceiling, 2 * mean - ceiling
-    step = (high - low) / max(1, layers - 1)
+    step = (high - low) / (layers - 1)
     return [high - i * step for i in range(layers)]

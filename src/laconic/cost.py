@@ -35,7 +35,7 @@ class Shape:
     def of(cls, model: nn.Module, stack: Any) -> Shape:
         """Read the sizes off a transformers model and its text stack."""
         config = stack.config
-        weights = tuple(sum(p.numel() for p in layer.parameters() if p.ndim == 2) for layer in stack.layers)
+        weights = tuple(sum(p.numel() for p in layer.parameters() if p.ndim >= 2) for layer in stack.layers)
         head = getattr(model, "lm_head", None)
         return cls(
             weights,

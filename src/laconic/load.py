@@ -30,7 +30,10 @@ def load(
         UnknownNameError: no such testbed model.
     """
     testbed = name.startswith("testbed/")
-    path = str(model_path(name)) if testbed else name
+    try:
+        path = str(model_path(name)) if testbed else name
+    except ValueError as error:
+        raise UnknownNameError(str(error)) from None
     if not testbed and name.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
         raise UnknownNameError(f"model folder {name!r} does not exist; give a folder, a Hugging Face id or 'testbed/lm'.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""The base of every method, and the catalogue: one decorator carries name, site, modality, mechanism, training and source."""
+"""The base of every method, and the catalogue: one decorator carries a method's whole entry."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def register(
 
     def enter(cls: M) -> M:
         known = CATALOGUE.get(name)
-        if known is not None and known.cls.__qualname__ != cls.__qualname__:
+        if known is not None and (known.cls.__module__, known.cls.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"method name {name!r} is taken by {known.cls.__module__}.{known.cls.__qualname__}.")
         cls.name = name
         CATALOGUE[name] = Entry(name, cls, site, modality, mechanism, training, source, query_aware, inferred)
@@ -179,8 +179,10 @@ def create(spec: str, **budget: Any) -> Method:
     given: dict[str, Any] = {}
     for pair in filter(None, (p.strip() for p in rest.split(","))):
         key, eq, text = pair.partition("=")
-        if not eq or key not in allowed:
+        if key not in allowed:
             raise UnknownNameError(f"{spec!r}: {name} has no parameter {key!r}: {closest(key, allowed)}")
+        if not eq or key in given:
+            raise ValueError(f"{spec!r}: give {key} once, as {key}=value.")
         given[key] = _parse(text)
     if {"keep", "tokens", "bytes"} & given.keys():
         budget = {k: v for k, v in budget.items() if k not in ("keep", "tokens", "bytes")}

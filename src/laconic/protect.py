@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from jinja2.exceptions import TemplateError
 
 from laconic.errors import ProtectError
 from laconic.method import Protect, Span
@@ -85,13 +86,17 @@ class Protection:
     def _find(self, text: str, row: list[int]) -> list[Span]:
         if text == "system":
             return self._system(row)
-        found, start = [], 0
-        while text in self._decode(row[start:]):
-            stop = _first(start + 1, len(row), lambda j: text in self._decode(row[start:j]))
-            begin = _last(start, stop - 1, lambda i: text in self._decode(row[i:stop]))
-            found.append((begin, stop))
-            start = stop
+        found: list[Span] = []
+        while (span := self._next(text, row, found[-1][1] if found else 0)) is not None:
+            found.append(span)
         return found
+
+    def _next(self, text: str, row: list[int], start: int) -> Span | None:
+        """The fewest tokens from `start` on that hold the first occurrence."""
+        if text not in self._decode(row[start:]):
+            return None
+        stop = _first(start + 1, len(row), lambda j: text in self._decode(row[start:j]))
+        return _last(start, stop - 1, lambda i: text in self._decode(row[i:stop])), stop
 
     def _system(self, row: list[int]) -> list[Span]:
         """The template's text before a system message, and what stands between it and the user's, frame the turn."""
@@ -102,7 +107,10 @@ class Protection:
             )
         marks = "\u2402system\u2402", "\u2402user\u2402"
         chat = [{"role": "system", "content": marks[0]}, {"role": "user", "content": marks[1]}]
-        frame = self.tokenizer.apply_chat_template(chat, tokenize=False)
+        try:
+            frame = self.tokenizer.apply_chat_template(chat, tokenize=False)
+        except TemplateError as error:
+            raise ProtectError(f"protect='system': the chat template refuses a system message ({error}).") from error
         if marks[0] not in frame or marks[1] not in frame:
             raise ProtectError("protect='system': the chat template drops the system message.")
         head, rest = frame.split(marks[0])

@@ -1,8 +1,9 @@
-"""`compress(model, *methods)`: a session installs the seams on one model, owns its figures, and restores everything on exit."""
+"""`compress(model, *methods)`: a session installs the seams on one model, owns its figures, restores everything on exit."""
 
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,8 @@ def compress(model: PreTrainedModel, *methods: Method, protect: Protect = (), to
     """Compress what `model` remembers, while the returned session is open.
 
     Args:
-        model: a decoder of a supported family, unmodified.
+        model: a decoder of a supported family, unmodified. Its full-attention layers are compressed; sliding-window and
+            linear-attention layers are left alone (`Session.left_alone` names them).
         methods: what to do, e.g. ``SnapKV(keep=0.1)``; methods at different seams compose. None at all stores everything, in
             a cache that neither copies itself per token nor repeats keys.
         protect: what no method may remove, for all methods: token ranges, substrings, ``"system"``.
@@ -61,6 +63,8 @@ class Session:
     Attributes:
         stats: figures so far; `trace`: events; `cache`: the cache of the latest call (pass it as `past_key_values` for
             another turn).
+        left_alone: decoder layers that laconic does not compress, layer number -> kind, such as
+            ``{0: "sliding_attention"}``. They are bounded already and keep transformers' own cache.
     """
 
     def __init__(
@@ -75,12 +79,14 @@ class Session:
         self._check_claims()
         self._cache_method = next((m for m in methods if isinstance(m, CacheMethod)), None)
         self._protection = Protection([protect, *(m.protect for m in methods)], tokenizer)
-        CompressedCache(self.stack.config)  # refuses models without a full-attention layer before any work
+        empty = CompressedCache(self.stack.config)  # refuses models without a full-attention layer before any work
+        kinds = getattr(self.stack.config, "layer_types", None) or [type(layer).__name__ for layer in empty.layers]
+        self.left_alone = {i: kind for i, kind in enumerate(kinds) if i not in empty.layer_ids}
         self._stream_from = self._first_shortened_layer()
         self.shape = Shape.of(model, self.stack)
         self.trace = Trace()
         self.cache: CompressedCache | None = None
-        self._hold = False
+        self._hold = self._warned = False
         self._handles: list[RemovableHandle] = []
         self._implementation: str | None = None
         self._arguments = list(inspect.signature(model.forward).parameters)
@@ -137,6 +143,8 @@ class Session:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._restore()
+        if kind is None:
+            self._check_found()
 
     def _restore(self) -> None:
         for handle in self._handles:
@@ -159,7 +167,8 @@ class Session:
 
     # -- around a pass ---------------------------------------------------------------------------------------------
     def _current(self) -> CompressedCache:
-        assert self.cache is not None
+        if self.cache is None:
+            raise SessionError("nothing has run in this session yet; call the model that was given to compress().")
         return self.cache
 
     def _before_model(
@@ -171,6 +180,12 @@ class Session:
             raise SessionError(
                 "use_cache=False stores nothing, so there is nothing to compress; drop it or leave the session."
             )
+        if kwargs.get("output_attentions") or (
+            kwargs.get("output_attentions") is None and self.model.config.output_attentions
+        ):
+            raise SessionError("output_attentions is not available inside a session; run the model outside of it.")
+        if self.cache is not None:
+            self.cache.step = None
         kwargs["use_cache"] = True
         kwargs["past_key_values"] = self.cache = self._adopt(kwargs.get("past_key_values"))
         self._clock = time.perf_counter()
@@ -184,7 +199,7 @@ class Session:
                     f"this cache has {len(cache.layers)} layers, the model {len(self.stack.layers)}: "  # type: ignore[arg-type]
                     "it belongs to another model."
                 )
-            if len({layer.seen for layer in cache.compressed()}) > 1:
+            if cache.unfinished:
                 raise SessionError(
                     "this cache was left half written when a call failed; start again without past_key_values."
                 )
@@ -194,9 +209,11 @@ class Session:
             self._new_figures()
         else:
             state = f"holds {cache.get_seq_length()} tokens" if isinstance(cache, Cache) else "is no transformers cache"
+            if getattr(cache, "offloading", False):
+                state = "offloads to the CPU"
             raise SessionError(
-                f"past_key_values is a {type(cache).__name__} that {state}; inside a session pass nothing, an empty DynamicCache, "
-                "or the cache of an earlier turn of a session."
+                f"past_key_values is a {type(cache).__name__} that {state}; inside a session pass nothing, an empty "
+                "DynamicCache, or the cache of an earlier turn of a session."
             )
         cache.method, cache.meter, cache.trace = self._cache_method, self.meter, self.trace
         cache.rotary = lambda layer, positions: self.family.cos_sin(self.stack, layer, positions)
@@ -206,6 +223,11 @@ class Session:
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         cache = self._current()
+        if kwargs.get("past_key_values") is not cache:
+            raise SessionError(
+                f"{type(module).__name__} was called on its own; inside a session call the model that was given to "
+                "compress()."
+            )
         ids = kwargs.get("input_ids")
         x = kwargs.get("inputs_embeds") if ids is None else ids
         if x is None:
@@ -216,10 +238,9 @@ class Session:
         cache.step = self._step(cache, batch, length, x.device, kwargs)
         if self._protection and cache.step.prefill:
             self._protect(cache, ids, cache.step)
-        elif self._protection and cache.step.start > 0 and not cache.protection_checked:
-            assert cache.ids is not None and cache.ids_valid is not None
-            self._protection.check_found(cache.ids, cache.ids_valid)
-            cache.protection_checked = True
+        else:
+            self._check_found()
+        cache.unfinished = True
         return args, kwargs
 
     def _step(self, cache: CompressedCache, batch: int, length: int, device: torch.device, kwargs: dict[str, Any]) -> Step:
@@ -231,14 +252,21 @@ class Session:
         if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
             raise SessionError("laconic builds attention masks itself; pass a 2-D attention_mask [batch, tokens] or none.")
         valid = None
-        if mask is not None and mask.shape[1] >= length:
+        if mask is not None and mask.shape[1] < length:
+            raise SessionError(f"attention_mask covers {mask.shape[1]} tokens, but the call brings {length}.")
+        if mask is not None:
             fresh = mask[:, -length:].to(device=device, dtype=torch.bool)
             valid = None if bool(fresh.all()) else fresh
             if valid is not None and bool((valid[:, :-1] & ~valid[:, 1:]).any()):
                 raise SessionError("the batch is padded on the right; set tokenizer.padding_side = 'left'.")
+        before = cache.real or [0] * batch
+        if len(before) != batch:
+            raise SessionError(
+                f"this call is a batch of {batch}, but the cache holds {len(before)}; reorder or start again."
+            )
         added = [length] * batch if valid is None else valid.sum(-1).tolist()
-        cache.real = [a + b for a, b in zip(cache.real or [0] * batch, added, strict=True)]
-        return Step(start, length, positions, list(cache.real), valid=valid, hold=self._hold)
+        real = [a + b for a, b in zip(before, added, strict=True)]
+        return Step(start, length, positions, real, valid=valid, hold=self._hold)
 
     def _protect(self, cache: CompressedCache, ids: torch.Tensor | None, step: Step) -> None:
         if ids is None:
@@ -250,6 +278,15 @@ class Session:
         cache.ids_valid = valid if cache.ids_valid is None else torch.cat([cache.ids_valid, valid], 1)
         cache.protected = self._protection.mask(cache.ids, cache.ids_valid, ids.shape[1])
 
+    def _check_found(self) -> None:
+        """The prompt is complete (a token is decoded, or the session ends): all that is to be protected was in it."""
+        cache = self.cache
+        if not self._protection or cache is None or cache.protection_checked or cache.ids is None:
+            return
+        assert cache.ids_valid is not None
+        self._protection.check_found(cache.ids, cache.ids_valid)
+        cache.protection_checked = True
+
     def _after_model(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         cache = self.cache
         if cache is None or cache.step is None:
@@ -257,6 +294,7 @@ class Session:
         step, cache.step = cache.step, None
         if output is None:  # the call raised
             return
+        cache.unfinished, cache.real = False, step.real
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds = time.perf_counter() - self._clock
@@ -273,17 +311,18 @@ class Session:
             self._decoded += 1
 
     def _check_achieved(self, step: Step) -> None:
-        """A budget that was missed by over 2 % (and more than one entry) is said aloud."""
+        """A budget that was missed by over 2 % (and more than one entry) is said aloud, once."""
         method = self._cache_method
-        if method is None or step.hold or method.neutral:
+        if method is None or step.hold or method.neutral or self._warned or not any(step.real):
             return
         stats = self.stats
         tokens = sum(step.real) / len(step.real)
         gap = abs(stats.achieved - stats.asked)
         if gap > 0.02 * stats.asked and gap * tokens > 1:
+            self._warned = True
             warnings.warn(
                 f"{method.name} was asked to keep {stats.asked:.4f} of the tokens and kept {stats.achieved:.4f}.",
-                stacklevel=3,
+                stacklevel=_callers_level(),
             )
 
     # -- figures ---------------------------------------------------------------------------------------------------
@@ -300,7 +339,7 @@ class Session:
             stream=dict(self.meter.stream),
         )
         cache = self.cache
-        if cache is None or cache.seen == 0:
+        if cache is None or not any(cache.real):
             return stats
         real = cache.real
         seen = sum(real) / len(real)
@@ -325,3 +364,12 @@ class Session:
         if layer not in cache.layer_ids:
             raise ValueError(f"layer={layer} is not compressed; compressed layers: {cache.layer_ids}.")
         return cache.layers[layer].kept(row, head)  # type: ignore[union-attr]
+
+
+def _callers_level() -> int:
+    """The `stacklevel` at which a warning points at the first line outside of laconic, transformers and torch."""
+    level, frame = 1, sys._getframe(1)
+    inner = ("laconic.", "transformers.", "torch.")
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(inner):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -1,4 +1,4 @@
-"""The contract of methods that decide which cache entries stay: give scores; forced entries, budgets and cutting are shared."""
+"""The contract of methods that decide which cache entries stay: give scores; the rest is shared."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ class CacheMethod(Method):
         rank = self.score(seen).float()
         if rank.shape != seen.keys.shape[:3]:
             raise ValueError(
-                f"{self.name}: score() returned {tuple(rank.shape)}, needed one score per entry, {tuple(seen.keys.shape[:3])}."
+                f"{self.name}: score() returned {tuple(rank.shape)}, needed one score per entry, "
+                f"{tuple(seen.keys.shape[:3])}."
             )
         top = torch.finfo(torch.float32).max
         sinks, recent = self.forced()
@@ -78,7 +79,10 @@ class CacheMethod(Method):
             real = seen.valid if seen.valid is not None else torch.ones_like(index, dtype=torch.bool)
             last = index.masked_fill(~real, -1).amax(-1, keepdim=True)
             first = index.masked_fill(~real, torch.iinfo(index.dtype).max).amin(-1, keepdim=True)
-            half = torch.tensor(seen.targets, device=index.device)[:, None, None] // 2
+            left = torch.tensor(seen.targets, device=index.device)[:, None, None]
+            if seen.protected is not None:  # protection comes first; the ends may take half of what it leaves
+                left = (left - seen.protected.sum(-1, keepdim=True)).clamp(min=0)
+            half = left // 2
             at_end, at_start = index > last - half.clamp(max=recent), index < first + half.clamp(max=sinks)
             rank = rank.masked_fill(at_end | at_start, top)
         if seen.protected is not None:
@@ -104,6 +108,6 @@ class CacheMethod(Method):
         for count, target in zip(counts, seen.targets, strict=True):
             if count > target:
                 raise BudgetError(
-                    f"{self.name}: {count} tokens are protected but the budget ({self.budget}) leaves {target} entries in layer "
-                    f"{seen.layer}. Raise the budget or protect less."
+                    f"{self.name}: {count} tokens are protected but the budget ({self.budget}) leaves {target} entries in "
+                    f"layer {seen.layer}. Raise the budget or protect less."
                 )

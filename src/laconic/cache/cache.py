@@ -20,7 +20,7 @@ from laconic.trace import Trace
 
 
 class CompressedCache(Cache):
-    """One compressed layer for every full-attention layer of the model; other layers keep transformers' own kind.
+    """One compressed layer for every full-attention layer of the model; others keep transformers' own kind.
 
     Args:
         config: the text configuration; it says which layers are full attention.
@@ -50,6 +50,7 @@ class CompressedCache(Cache):
         self.method, self.rotary = method, rotary
         self.trace = trace if trace is not None else Trace()
         self.step: Step | None = None
+        self.unfinished = False  # a pass began and did not come to its end: some layers may know its tokens, others not
         self.protected: torch.Tensor | None = None
         self.protection_checked = False
         self.ids: torch.Tensor | None = None
@@ -59,6 +60,8 @@ class CompressedCache(Cache):
         self.real: list[int] = []
         self.entry_bytes = 0
         self.compress_seconds = 0.0
+        self._phases: list[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]] = []
+        # the two latest answers of `rotary`: full-attention layers of a model share one RoPE, so one layer computes it for all
 
     # -- views -----------------------------------------------------------------------------------------------------
     def compressed(self) -> Iterator[CompressedLayer]:
@@ -101,13 +104,14 @@ class CompressedCache(Cache):
         self._rows(indices.nonzero()[:, 0].tolist() if indices.dtype == torch.bool else indices.tolist())
 
     def crop(self, tokens_to_remove: int) -> None:
+        tokens_to_remove = int(tokens_to_remove)  # transformers 5.16 passes a tensor
         super().crop(tokens_to_remove)
         self.real = [count + tokens_to_remove for count in self.real]
 
     def reset(self) -> None:
         super().reset()
         self.real, self.protected, self.ids, self.ids_valid = [], None, None, None
-        self.protection_checked = False
+        self.protection_checked = self.unfinished = False
 
     def _rows(self, rows: list[int]) -> None:
         self.real = [self.real[row] for row in rows]
@@ -179,6 +183,8 @@ class CompressedCache(Cache):
             rank = method.rank(seen)
             if seen.valid is not None:
                 rank = rank.masked_fill(~seen.valid, float("inf"))
+            if "index" not in columns:  # the first eviction of all: from now on the place says nothing about the token
+                part.write({"index": seen.index})
             part.replace(rank.argmin(-1), evict)
         elif max(over) > 1 and (selection := method.select(seen)) is not None:
             layer.replace(keys, values, {**part.columns, "index": seen.index}, selection, method.ragged)
@@ -236,7 +242,15 @@ class CompressedCache(Cache):
         )
 
     def _rotary(self, number: int) -> Rotary:
-        rotary = self.rotary
+        rotary, layer = self.rotary, self.layer_ids[number]
         if rotary is None:
             raise SessionError("this cache was made outside of a session; methods that undo RoPE need one.")
-        return lambda positions: rotary(self.layer_ids[number], positions)
+
+        def phases(positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            for known, cos_sin in self._phases:
+                if known.shape == positions.shape and torch.equal(known, positions):
+                    return cos_sin
+            self._phases = [*self._phases[-1:], (positions, rotary(layer, positions))]
+            return self._phases[-1][1]
+
+        return phases

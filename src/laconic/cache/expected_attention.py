@@ -10,6 +10,17 @@ from laconic.cache.base import CacheMethod
 from laconic.cache.observe import Observation, rotate
 from laconic.method import register
 
+_BLOCK = 1024  # positions worked on at a time: small enough for the CPU's caches
+
+
+def _logits(keys: torch.Tensor, mean: torch.Tensor, sigma: torch.Tensor | None) -> torch.Tensor:
+    """keys [B, Hkv, n, D], mean [B, Hkv, D, G], sigma [B, Hkv, D, G * D] -> k' mean + k' sigma k, [B, Hkv, n, G]."""
+    logits = torch.matmul(keys, mean)
+    if sigma is None:
+        return logits
+    spread = torch.matmul(keys, sigma).view(*logits.shape, -1)
+    return logits + (spread * keys[:, :, :, None]).sum(-1)
+
 
 @register(
     "expected_attention",
@@ -24,8 +35,8 @@ class ExpectedAttention(CacheMethod):
     """Model future queries as Gaussian, rotate them to the coming positions, and keep what they attend to in expectation.
 
     With mean ``mu`` and covariance ``Sigma`` of the queries before RoPE and ``R`` the mean rotation over the next `future`
-    positions: ``s_j = softmax_j(mu' k_j / sqrt(d) + k_j' Sigma' k_j / (2 d))``, ``mu' = R mu``, ``Sigma' = R Sigma R'``; mean over
-    the group; ``score = (s + epsilon) * ||v||``.
+    positions: ``s_j = softmax_j(mu' k_j / sqrt(d) + k_j' Sigma' k_j / (2 d))``, ``mu' = R mu``, ``Sigma' = R Sigma R'``; mean
+    over the group; ``score = (s + epsilon) * ||v||``.
 
     Args:
         future: positions to average the rotation over (512).
@@ -46,13 +57,12 @@ class ExpectedAttention(CacheMethod):
 
     def score(self, seen: Observation) -> torch.Tensor:
         mean, covariance = self._statistics(seen)
-        keys = seen.keys.float()
-        b, hkv, n, d = keys.shape
-        logits = torch.matmul(keys, (mean * seen.scale).view(b, hkv, -1, d).transpose(-1, -2))  # [B, Hkv, n, G]
+        b, hkv, _, d = seen.keys.shape
+        mean = (mean * seen.scale).view(b, hkv, -1, d).transpose(-1, -2)
+        sigma = None
         if covariance is not None:
-            sigma = (covariance * seen.scale**2 / 2).view(b, hkv, -1, d, d)
-            spread = torch.matmul(keys, sigma.transpose(2, 3).reshape(b, hkv, d, -1)).view(b, hkv, n, -1, d)
-            logits = logits + torch.einsum("bhngd,bhnd->bhng", spread, keys)
+            sigma = (covariance * seen.scale**2 / 2).view(b, hkv, -1, d, d).transpose(2, 3).reshape(b, hkv, d, -1)
+        logits = torch.cat([_logits(keys.float(), mean, sigma) for keys in seen.keys.split(_BLOCK, 2)], 2)
         hidden = self._sinks(seen) if seen.valid is None else self._sinks(seen) | ~seen.valid
         expected = logits.masked_fill(hidden[..., None], float("-inf")).softmax(2).mean(-1) + self.epsilon
         if self.use_values:
@@ -68,18 +78,24 @@ class ExpectedAttention(CacheMethod):
 
     def _statistics(self, seen: Observation) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mean [B, H, D] and covariance [B, H, D, D] of the queries, rotated to the coming positions."""
-        queries = seen.plain_queries().float()
-        b, h, t, d = queries.shape
-        weight = torch.ones(b, t, device=queries.device) if seen.step.valid is None else seen.step.valid.float()
-        order = weight.cumsum(-1) + (torch.tensor(seen.step.real, device=queries.device) - weight.sum(-1))[:, None]
+        b, h, t, d = seen.queries.shape
+        device = seen.queries.device
+        weight = torch.ones(b, t, device=device) if seen.step.valid is None else seen.step.valid.float()
+        order = weight.cumsum(-1) + (torch.tensor(seen.step.real, device=device) - weight.sum(-1))[:, None]
         if bool((weight * (order > self.sinks)).any(-1).all()):  # a pass of sinks only uses them all the same
             weight = weight * (order > self.sinks)
         weight = (weight / weight.sum(-1, keepdim=True).clamp(min=1))[:, None, :, None]
-        mean = (queries * weight).sum(2)
+        mean = torch.zeros(b, h, d, device=device)
+        second = torch.zeros(b, h, d, d, device=device)
+        for queries, share in zip(seen.plain_blocks(_BLOCK), weight.split(_BLOCK, 2), strict=True):
+            queries = queries.float()
+            weighted = queries * share
+            mean = mean + weighted.sum(2)
+            if self.use_covariance:
+                second = second + torch.matmul(weighted.transpose(-1, -2), queries)
         rotation = self._mean_rotation(seen, d)
         covariance = None
         if self.use_covariance:
-            second = torch.matmul((queries * weight).transpose(-1, -2), queries)
             covariance = second - mean[..., :, None] * mean[..., None, :]
             covariance = rotation.transpose(-1, -2) @ covariance @ rotation
         return torch.matmul(mean[:, :, None], rotation)[:, :, 0], covariance

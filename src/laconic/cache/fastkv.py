@@ -26,10 +26,10 @@ from laconic.step import Step
 )
 @dataclass(kw_only=True)
 class FastKV(CacheMethod):
-    """Select tokens once at a middle layer; later layers run on them alone. Every layer stores its own SnapKV-like selection.
+    """Select tokens once at a middle layer; later layers run on them alone. Every layer stores its own selection.
 
-    The two rates are independent: `tsp_rate` shortens prefill, `keep` the cache. A layer stores ``int(N * keep)`` entries up to
-    the selection layer, ``int(int(N * tsp_rate) * keep / tsp_rate)`` after it.
+    The two rates are independent: `tsp_rate` shortens prefill, `keep` the cache. A layer stores ``int(N * keep)`` entries up
+    to the selection layer, ``int(int(N * tsp_rate) * keep / tsp_rate)`` after it, chosen by scores like SnapKV's.
 
     Args:
         keep: retention rate of the cache (0.1).
@@ -108,5 +108,19 @@ class FastKV(CacheMethod):
         votes = self.score(seen)[..., -seen.new :].sum(1)
         place = torch.arange(seen.new, device=votes.device)
         recent = torch.tensor([min(self.window, count // 2 + 1) for count in counts], device=votes.device)[:, None]
-        votes = votes.masked_fill(place >= seen.new - recent, float("inf"))
-        return pick(votes, counts, valid)
+        votes = votes.masked_fill(place >= seen.new - recent, torch.finfo(votes.dtype).max)
+        return pick(self._with_protected(votes, seen, counts), counts, valid)
+
+    def _with_protected(self, votes: torch.Tensor, seen: Observation, counts: list[int]) -> torch.Tensor:
+        """Protected tokens travel on, and so does the last one, whose output is the answer's first token."""
+        must = torch.zeros_like(votes, dtype=torch.bool)
+        must[:, -1] = True if seen.step.valid is None else seen.step.valid[:, -1]
+        if seen.protected is not None:
+            must |= seen.protected[:, 0, -seen.new :]
+        for needed, count in zip(must.sum(-1).tolist(), counts, strict=True):
+            if needed > count:
+                raise BudgetError(
+                    f"fastkv: {needed} tokens must travel on (protected ones and the last) but only {count} may. "
+                    "Raise tsp_rate or tsp_tokens, or protect less."
+                )
+        return votes.masked_fill(must, float("inf"))

@@ -30,8 +30,8 @@ class KNorm(CacheMethod):
         left = mean * layers - seen * self.skip_layers
         if left < layers - self.skip_layers:
             raise BudgetError(
-                f"knorm: skip_layers={self.skip_layers} of {layers} layers already cost more than the budget ({self.budget}); "
-                "raise the budget or skip fewer layers."
+                f"knorm: skip_layers={self.skip_layers} of {layers} layers already cost more than the budget "
+                f"({self.budget}); raise the budget or skip fewer layers."
             )
         return left // (layers - self.skip_layers)
 

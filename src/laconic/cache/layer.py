@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from laconic.cache.cache import CompressedCache
 
 Part = DensePart | RaggedPart
+Piece = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
+"""Keys [B, Hkv, n, D], values and columns [B, Hkv, n] as rectangles."""
 
 
 class NewEntries:
@@ -26,8 +28,16 @@ class NewEntries:
         self.layer, self.keys, self.values = layer, keys, values
 
     def __getattr__(self, name: str) -> Any:
-        raise UnsupportedModelError(
-            f"this model reads `{name}` of its keys between the cache and the attention function, so its attention does not "
+        raise self._misfit(name)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise cls._misfit(getattr(func, "__name__", str(func)))
+
+    @staticmethod
+    def _misfit(name: str) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            f"this model uses `{name}` of its keys between the cache and the attention function, so its attention does not "
             "fit laconic's seam. Use a model whose attention calls `AttentionInterface` right after `cache.update()`."
         )
 
@@ -184,7 +194,7 @@ class CompressedLayer(CacheLayerMixin):
         assert step is not None
         b, h, t = keys.shape[:3]
         columns = {}
-        if step.index is not None or any("index" in part.columns for part in self.parts):
+        if step.index is not None or any(part.has("index") for part in self.parts):
             columns["index"] = step.token_index(b)[:, None].expand(b, h, t)
         if step.valid is not None:
             columns["valid"] = step.valid[:, None].expand(b, h, t)
@@ -193,17 +203,31 @@ class CompressedLayer(CacheLayerMixin):
     def everything(
         self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Stored entries followed by the new ones, as rectangles."""
+        """Stored entries followed by the new ones, as rectangles; real stored entries end where the new ones begin."""
         if not self.parts:
             return keys, values, columns
-        pieces = [part.padded() for part in self.parts] + [(keys, values, columns)]
+        pieces = [self._filler_first(part.padded()) for part in self.parts] + [(keys, values, columns)]
         names = {name for piece in pieces for name in piece[2]}
         merged = {}
         for name in names:
             merged[name] = torch.cat([self._default(name, piece) for piece in pieces], -1)
         return torch.cat([p[0] for p in pieces], 2), torch.cat([p[1] for p in pieces], 2), merged
 
-    def _default(self, name: str, piece: tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]) -> torch.Tensor:
+    def _filler_first(self, piece: Piece) -> Piece:
+        """Filler of short rows goes to the front: scores are pooled over neighbours, and a row's neighbours must not depend
+        on the rows beside it."""
+        keys, values, columns = piece
+        if "valid" not in columns:
+            return piece
+        columns = {**columns, "index": self._default("index", piece)}
+        order = columns["valid"].int().argsort(dim=-1, stable=True)
+
+        def ordered(x: torch.Tensor) -> torch.Tensor:
+            return x.gather(2, order.view(*order.shape, *[1] * (x.ndim - 3)).expand(*order.shape, *x.shape[3:]))
+
+        return ordered(keys), ordered(values), {name: ordered(column) for name, column in columns.items()}
+
+    def _default(self, name: str, piece: Piece) -> torch.Tensor:
         keys, _, columns = piece
         if name in columns:
             return columns[name]
@@ -230,19 +254,14 @@ class CompressedLayer(CacheLayerMixin):
     ) -> None:
         """Store only the selected of the given entries; the rest is freed with the tensors that held it."""
         n = keys.shape[2]
-        index = selection.index.clamp(max=n - 1)
-
-        def picked(x: torch.Tensor) -> torch.Tensor:
-            at = index.view(*index.shape, *[1] * (x.ndim - 3)).expand(*index.shape, *x.shape[3:])
-            return x.gather(2, at)
-
-        kept = {name: picked(column) for name, column in columns.items()}
-        if selection.lengths is None:
-            self.parts = [DensePart(picked(keys), picked(values), kept)]
-        elif ragged:
-            kept.pop("valid", None)
-            self.parts = [RaggedPart(picked(keys), picked(values), kept, selection.lengths)]
-        else:
-            kept["valid"] = selection.index < n
-            self.parts = [DensePart(picked(keys), picked(values), kept)]
         self.evicted = True
+        if selection.lengths is None:
+            self.parts = [DensePart.picked(keys, values, columns, selection.index)]
+            return
+        if ragged:
+            columns = {name: column for name, column in columns.items() if name != "valid"}
+            self.parts = [RaggedPart.picked(keys, values, columns, selection.index, selection.lengths)]
+            return
+        part = DensePart.picked(keys, values, columns, selection.index.clamp(max=n - 1))
+        part.write({"valid": selection.index < n})
+        self.parts = [part]

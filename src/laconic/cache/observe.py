@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -75,9 +75,12 @@ class Observation:
         w = min(w, self.new)
         key = ("window", w)
         if key not in self._memo:
-            self._memo[key] = ops.attention_rows(
+            rows = ops.attention_rows(
                 self.queries[:, :, self.new - w :], self.keys, self.scale, bias=self.bias, softcap=self.softcap
             )
+            if self.step.valid is not None:  # a row shorter than the window: its padding has no vote
+                rows = rows.masked_fill(~self.step.valid[:, None, None, self.new - w :, None], 0.0)
+            self._memo[key] = rows
         return self._memo[key]
 
     def last(self) -> torch.Tensor:
@@ -90,41 +93,36 @@ class Observation:
         What earlier passes gave is taken from the column `mass`, so the sum is right over chunks and decoding steps.
         """
         if "mass" not in self._memo:
-            queries = self.queries
-            if self.step.valid is not None:  # padding asks nothing
-                queries = queries.masked_fill(~self.step.valid[:, None, :, None], 0)
-            mass = ops.attention_mass(queries, self.keys, self.scale, bias=self.bias, softcap=self.softcap)
-            if self.step.valid is not None:
-                mass = mass - self._padding_mass(queries)
+            mass = ops.attention_mass(
+                self.queries, self.keys, self.scale, bias=self.bias, softcap=self.softcap, real=self.step.valid
+            )
             if "mass" in self.columns:
                 mass[..., : self.columns["mass"].shape[-1]] += self.columns["mass"]
             self._memo["mass"] = mass
         return self._memo["mass"]
 
-    def _padding_mass(self, queries: torch.Tensor) -> torch.Tensor:
-        """What the zeroed padding queries (uniform attention over the real keys they see) added to the column sums."""
-        assert self.step.valid is not None
-        past = self.keys.shape[2] - self.new
-        visible = torch.ones_like(self.keys[:, :, :, 0], dtype=torch.bool) if self.valid is None else self.valid
-        counts = visible[..., :past].sum(-1, keepdim=True) + visible[..., past:].cumsum(-1)  # [B, Hkv, T]
-        share = (~self.step.valid)[:, None] / counts.clamp(min=1)
-        share = share.masked_fill(counts == 0, 0)
-        later = share.flip(-1).cumsum(-1).flip(-1)  # every entry is seen by the padding queries at or after it
-        return torch.cat([share.sum(-1, keepdim=True).expand(-1, -1, past), later], -1) * visible
-
     def plain_queries(self) -> torch.Tensor:
         """Queries of this pass before RoPE, [B, H, T, D]; q-norm stays applied."""
         if "plain" not in self._memo:
-            cos, sin = self.rotary(self.step.position_ids)
-            # a rotation times s is undone by its inverse over s^2 (cos and sin carry the attention factor s of YaRN)
-            factor = (cos[..., :1, :1] ** 2 + sin[..., :1, :1] ** 2)[:, None]
-            self._memo["plain"] = rotate(self.queries, cos, -sin) / factor
+            self._memo["plain"] = torch.cat(list(self.plain_blocks(self.new)), 2)
         return self._memo["plain"]
+
+    def plain_blocks(self, size: int = 1024) -> Iterator[torch.Tensor]:
+        """The same in blocks of `size` queries, [B, H, size, D]: enough for statistics, and it stays in the CPU's caches."""
+        cos, sin = self.rotary(self.step.position_ids)
+        # a rotation times s is undone by its inverse over s^2 (cos and sin carry the attention factor s of YaRN)
+        factor = cos[..., :1, :1] ** 2 + sin[..., :1, :1] ** 2
+        cos, sin = cos / factor, -sin / factor
+        for start in range(0, self.new, size):
+            block = slice(start, start + size)
+            yield rotate(self.queries[:, :, block], cos[:, block], sin[:, block])
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """x [B, H, n, D], cos/sin [B or 1, n, D_rot] -> x with its first D_rot channels rotated (half-split RoPE)."""
     rot = cos.shape[-1]
-    x, rest = x[..., :rot], x[..., rot:]
-    half = torch.cat([-x[..., rot // 2 :], x[..., : rot // 2]], -1)
-    return torch.cat([x * cos[:, None] + half * sin[:, None], rest], -1)
+    cos, sin, half = cos[:, None], sin[:, None], rot // 2
+    turned = x[..., :rot] * cos
+    turned[..., :half] -= x[..., half:rot] * sin[..., :half]
+    turned[..., half:] += x[..., :half] * sin[..., half:]
+    return turned if rot == x.shape[-1] else torch.cat([turned, x[..., rot:]], -1)

@@ -25,6 +25,17 @@ def slack(n: int) -> int:
     return max(32, n // 16)
 
 
+def take(buffer: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> None:
+    """Write the entries `index` [B, Hkv, m] of x [B, Hkv, n, D] to the first m of buffer [B, Hkv, capacity, D]."""
+    b, h, m = index.shape
+    if x.device.type != "cpu":
+        buffer[:, :, :m] = x.gather(2, index[..., None].expand(b, h, m, x.shape[-1]))
+        return
+    for row in range(b):  # on a CPU whole rows are copied several times faster than `gather` looks up their numbers
+        for head in range(h):
+            buffer[row, head, :m] = x[row, head].index_select(0, index[row, head])
+
+
 class DensePart:
     """Every KV head stores the same number of entries. keys [B, Hkv, n, D], values [B, Hkv, n, Dv]."""
 
@@ -42,6 +53,19 @@ class DensePart:
         for name, column in columns.items():
             self._column(name)[:, :, :n] = column
 
+    @classmethod
+    def picked(
+        cls, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor], index: torch.Tensor
+    ) -> DensePart:
+        """Take the entries `index` [B, Hkv, m] of keys [B, Hkv, n, D], values and columns [B, Hkv, n], in one copy."""
+        m = index.shape[-1]
+        part = cls(keys[:, :, :0], values[:, :, :0], {}, room=m + slack(m))
+        part.length = m
+        take(part._keys, keys, index)
+        take(part._values, values, index)
+        part.write({name: column.gather(2, index) for name, column in columns.items()})
+        return part
+
     # -- views -----------------------------------------------------------------------------------------------------
     @property
     def keys(self) -> torch.Tensor:
@@ -54,6 +78,10 @@ class DensePart:
     @property
     def columns(self) -> dict[str, torch.Tensor]:
         return {name: column[:, :, : self.length] for name, column in self._columns.items()}
+
+    def has(self, name: str) -> bool:
+        """Whether a column of this name is stored."""
+        return name in self._columns
 
     @property
     def lengths(self) -> torch.Tensor:
@@ -141,7 +169,8 @@ class DensePart:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What has to be saved, without spare room."""
-        return {"keys": self.keys, "values": self.values, **{f"column.{k}": v for k, v in self.columns.items()}}
+        stored = {"keys": self.keys, "values": self.values, **{f"column.{k}": v for k, v in self.columns.items()}}
+        return {name: x.contiguous() for name, x in stored.items()}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, torch.Tensor]) -> DensePart:

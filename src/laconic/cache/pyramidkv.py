@@ -18,8 +18,8 @@ from laconic.method import register
 class PyramidKV(CacheMethod):
     """Window scores as in SnapKV, with a budget that falls linearly from the first layer to the last.
 
-    With ``C`` entries per layer on average and window ``w``: the last layer gets ``w + (C - w) / beta``, the first as much more
-    as keeps the mean. Real-valued steps, rounded at the end, so the mean is exact (the release floors).
+    With ``C`` entries per layer on average and window ``w``: the last layer gets ``w + (C - w) / beta``, the first as much
+    more as keeps the mean. Real-valued steps, rounded at the end, so the mean is exact (the release floors).
 
     Args:
         beta: how flat the top is (20); 1 gives equal budgets.

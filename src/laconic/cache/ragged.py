@@ -27,16 +27,44 @@ class RaggedPart:
         b, h, n = keys.shape[:3]
         self.shape = (b, h)
         self.counts: list[int] = [int(c) for c in lengths.flatten().tolist()]
-        room = slack(max(self.counts)) if room is None else room
-        self._layout([c + room for c in self.counts], keys.device)
+        self._layout(room, keys.device)
         own = torch.arange(n, device=keys.device) < lengths.to(keys.device)[..., None]
         rows = self._rows()
         self._keys = self._filled(keys[own], rows)
         self._values = self._filled(values[own], rows)
         self._columns = {name: self._filled(column[own].to(FILL[name][0]), rows) for name, column in columns.items()}
 
-    def _layout(self, capacities: list[int], device: torch.device) -> None:
-        self._capacities = capacities
+    @classmethod
+    def picked(
+        cls,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        columns: dict[str, torch.Tensor],
+        index: torch.Tensor,
+        lengths: torch.Tensor,
+    ) -> RaggedPart:
+        """Take the first `lengths[b, h]` entries of every row of `index` [B, Hkv, m] out of keys [B, Hkv, n, D] etc."""
+        part = cls.__new__(cls)
+        part.shape = (keys.shape[0], keys.shape[1])
+        part.counts = [int(c) for c in lengths.flatten().tolist()]
+        part._layout(None, keys.device)
+
+        def filled(x: torch.Tensor) -> torch.Tensor:
+            buffer = x.new_empty(part._starts[-1], *x.shape[3:])
+            for i, (start, count) in enumerate(zip(part._starts, part.counts, strict=False)):
+                row, head = divmod(i, part.shape[1])
+                buffer[start : start + count] = x[row, head].index_select(0, index[row, head, :count])
+            return buffer
+
+        part._keys, part._values = filled(keys), filled(values)
+        part._columns = {name: filled(column.to(FILL[name][0])) for name, column in columns.items()}
+        return part
+
+    def _layout(self, room: int | None, device: torch.device) -> None:
+        """Give every head the same spare room, a share of the *mean* length: all heads grow together, so a short head with
+        less would copy everybody again and again, and a share of the longest would waste memory."""
+        room = slack(sum(self.counts) // len(self.counts)) if room is None else room
+        self._capacities = capacities = [count + room for count in self.counts]
         starts = [0]
         for capacity in capacities:
             starts.append(starts[-1] + capacity)
@@ -49,6 +77,10 @@ class RaggedPart:
         counts = torch.tensor(self.counts, device=device)
         first = torch.repeat_interleave(self._start_tensor - (counts.cumsum(0) - counts), counts)
         return first + torch.arange(int(counts.sum()), device=device)
+
+    def _used(self) -> torch.Tensor:
+        """Entries of every head, padding included, [B, Hkv]."""
+        return torch.tensor(self.counts).view(self.shape)
 
     def _filled(self, stored: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         buffer = stored.new_empty(self._starts[-1], *stored.shape[1:])
@@ -63,13 +95,17 @@ class RaggedPart:
 
     @property
     def lengths(self) -> torch.Tensor:
-        """Entries of every head, [B, Hkv]."""
-        return torch.tensor(self.counts).view(self.shape)
+        """Real entries of every head, [B, Hkv]."""
+        valid = self._columns.get("valid")
+        if valid is None:
+            return self._used()
+        spans = zip(self._starts, self.counts, strict=False)
+        return torch.tensor([int(valid[start : start + count].sum()) for start, count in spans]).view(self.shape)
 
     @property
     def entries(self) -> int:
-        """Entries of all heads and rows together."""
-        return sum(self.counts)
+        """Real entries of all heads and rows together."""
+        return int(self.lengths.sum())
 
     @property
     def nbytes(self) -> int:
@@ -82,6 +118,10 @@ class RaggedPart:
         """Bytes held in memory: spare capacity and columns included."""
         return self._keys.nbytes + self._values.nbytes + sum(c.nbytes for c in self._columns.values())
 
+    def has(self, name: str) -> bool:
+        """Whether a column of this name is stored; unlike `columns` it copies nothing."""
+        return name in self._columns
+
     @property
     def columns(self) -> dict[str, torch.Tensor]:
         return self.padded()[2]
@@ -90,7 +130,7 @@ class RaggedPart:
         """A rectangular copy: keys [B, Hkv, n, D], values, columns with `valid`. For scoring again, not for decoding."""
         rows = self._rows()
         n = self.length
-        own = torch.arange(n, device=rows.device) < self.lengths.to(rows.device)[..., None]
+        own = torch.arange(n, device=rows.device) < self._used().to(rows.device)[..., None]
 
         def rectangle(buffer: torch.Tensor) -> torch.Tensor:
             out = buffer.new_zeros(*self.shape, n, *buffer.shape[1:])
@@ -137,7 +177,8 @@ class RaggedPart:
 
     def _grow(self, new: int) -> None:
         old = self._rows()
-        self._layout([count + new + slack(count + new) for count in self.counts], old.device)
+        room = new + slack(sum(self.counts) // len(self.counts) + new)
+        self._layout(room, old.device)
         rows = self._rows()
         self._keys, self._values = self._filled(self._keys[old], rows), self._filled(self._values[old], rows)
         self._columns = {name: self._filled(column[old], rows) for name, column in self._columns.items()}
@@ -147,7 +188,7 @@ class RaggedPart:
         keys, values, columns = self.padded()
         if "valid" not in self._columns:
             del columns["valid"]
-        lengths = f(self.lengths.to(keys.device))
+        lengths = f(self._used().to(keys.device))
         part = RaggedPart(f(keys), f(values), {name: f(column) for name, column in columns.items()}, lengths)
         self.__dict__.update(part.__dict__)
 
@@ -155,7 +196,7 @@ class RaggedPart:
         """What has to be saved, without spare room: entries in head order and the heads' lengths."""
         rows = self._rows()
         columns = {f"column.{name}": column[rows] for name, column in self._columns.items()}
-        return {"lengths": self.lengths, "keys": self._keys[rows], "values": self._values[rows], **columns}
+        return {"lengths": self._used(), "keys": self._keys[rows], "values": self._values[rows], **columns}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, torch.Tensor]) -> RaggedPart:
@@ -163,7 +204,7 @@ class RaggedPart:
         lengths = tensors["lengths"]
         part.shape = (lengths.shape[0], lengths.shape[1])
         part.counts = [int(c) for c in lengths.flatten().tolist()]
-        part._layout([c + slack(c) for c in part.counts], tensors["keys"].device)
+        part._layout(None, tensors["keys"].device)
         rows = part._rows()
         part._keys, part._values = part._filled(tensors["keys"], rows), part._filled(tensors["values"], rows)
         names = [k for k in tensors if k.startswith("column.")]

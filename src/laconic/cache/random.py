@@ -16,7 +16,8 @@ from laconic.method import register
 class Random(CacheMethod):
     """Keep entries drawn uniformly, per head, from a seeded generator.
 
-    The draw depends on seed, layer, head and the token's place in its sequence only, so batches, chunks and single runs agree.
+    The draw depends on seed, layer, head and the token's place in its sequence only, so batches, chunks and single runs
+    agree.
 
     Args:
         seed: of the generator.

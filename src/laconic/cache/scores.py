@@ -32,18 +32,17 @@ def window_scores(seen: Observation, window: int, kernel: int, pooling: Pooling)
     """
     rows = seen.window(window)
     w = rows.shape[3]
-    attention = rows.mean(3)  # [B, Hkv, G, n]
-    if pooling == "avg":  # linear, so the group may go first
-        attention = attention.mean(2, keepdim=True)
-    n = attention.shape[-1]
+    attention = rows.mean((2, 3)) if pooling == "avg" else rows.mean(3)  # pooling by average is linear: the group goes first
+    n = rows.shape[-1]
     context, own = attention.split([n - w, w], -1)
     parts = [pool(part, kernel, pooling) for part in (context, own) if part.shape[-1]]
-    return torch.cat(parts, -1).mean(2)
+    pooled = torch.cat(parts, -1)
+    return pooled if pooling == "avg" else pooled.mean(2)
 
 
 def check_window(name: str, window: int, kernel: int) -> None:
     """Refuse windows and kernels that make no sense."""
-    if window < 1:
-        raise ValueError(f"{name}: window={window} must be at least 1.")
-    if kernel < 1 or kernel % 2 == 0:
-        raise ValueError(f"{name}: kernel={kernel} must be odd and at least 1.")
+    if not isinstance(window, int) or window < 1:
+        raise ValueError(f"{name}: window={window!r} must be a whole number of at least 1.")
+    if not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
+        raise ValueError(f"{name}: kernel={kernel!r} must be an odd whole number of at least 1.")

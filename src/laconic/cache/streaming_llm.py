@@ -17,7 +17,8 @@ from laconic.method import register
     mechanism="eviction",
     source="arXiv 2309.17453",
     query_aware=False,
-    inferred="keys keep their original positions; the paper's re-assignment inside the cache matters only beyond the trained length",
+    inferred="keys keep their original positions; re-assigning them in the cache, as published, matters only beyond the "
+    "trained length",
 )
 @dataclass(kw_only=True)
 class StreamingLLM(CacheMethod):

@@ -1,7 +1,7 @@
-"""Model families: where the layers are and how positions are rotated. One short adapter each; the generic one fits the rest."""
+"""Model families: where the layers are and how positions are rotated. One short adapter each; a generic one for the rest."""
 
-from laconic.families import gemma as _gemma
-from laconic.families import llama as _llama
+from laconic.families import gemma as gemma  # families enter themselves when they are imported
+from laconic.families import llama as llama
 from laconic.families.base import Family, family_of, supported_families
 
 __all__ = ["Family", "family_of", "supported_families"]

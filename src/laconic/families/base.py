@@ -36,8 +36,8 @@ class Family:
             inner = getattr(stack, "language_model", None) or getattr(stack, "model", None)
             if not isinstance(inner, nn.Module):
                 raise UnsupportedModelError(
-                    f"{type(model).__name__} has no decoder with a `.layers` list that laconic can find; pass a causal language "
-                    "model such as LlamaForCausalLM."
+                    f"{type(model).__name__} has no decoder with a `.layers` list that laconic can find; pass a causal "
+                    "language model such as LlamaForCausalLM."
                 )
             stack = inner
         if not isinstance(stack, PreTrainedModel):
@@ -74,17 +74,22 @@ def family_of(model: nn.Module) -> Family:
     """The adapter for a model: by the model type of its text stack, else the generic one.
 
     Raises:
-        UnsupportedModelError: the layers do not fit (no decoder stack, no attention interface).
+        UnsupportedModelError: the layers do not fit (no decoder stack, no attention interface, no RoPE, shared keys).
     """
     if not isinstance(model, PreTrainedModel):
         raise UnsupportedModelError(f"compress() needs a transformers model, got {type(model).__name__}.")
     stack = GENERIC.stack(model)
     family = _REGISTRY.get(stack.config.model_type, GENERIC)
     config = stack.config
-    if getattr(config, "is_encoder_decoder", False) or not getattr(stack, "_supports_attention_backend", False):
+    if getattr(config, "is_encoder_decoder", False) or not stack._can_set_attn_implementation():
         raise UnsupportedModelError(
-            f"{type(model).__name__} does not route its attention through transformers' AttentionInterface, so laconic has no "
-            f"seam in it. Proven families: {', '.join(f.name for f in supported_families())}."
+            f"{type(model).__name__} does not route its attention through transformers' AttentionInterface, so laconic has "
+            f"no seam in it. Proven families: {', '.join(f.name for f in supported_families())}."
+        )
+    if getattr(config, "num_kv_shared_layers", 0) or getattr(config, "is_heterogeneous", False):
+        raise UnsupportedModelError(
+            f"{type(stack).__name__} shares keys and values between layers, or its layers differ in shape; laconic needs a "
+            "cache of its own for every layer, all of one shape."
         )
     if not hasattr(stack, "rotary_emb"):
         raise UnsupportedModelError(f"{type(stack).__name__} has no rotary embedding; laconic supports RoPE decoders.")

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 _BLOCK = 512  # query rows per block of the masked path: bounds the score matrix to block x keys
+_SCORES = 1 << 20
 
 
 def attend(
@@ -29,6 +30,8 @@ def attend(
             returns zeros and lse = -inf.
         softcap: ``softcap * tanh(logits / softcap)`` before the bias (Gemma 2).
     """
+    if k.shape[2] == 0:
+        return q.new_zeros(*q.shape[:3], v.shape[-1]), q.new_full(q.shape[:3], float("-inf"), dtype=torch.float32)
     plain = softcap is None and bias is None
     if q.device.type == "cpu" and softcap is None and (plain or not causal) and q.dtype != torch.float16:
         if not causal:
@@ -163,17 +166,28 @@ def attention_rows(
 
 
 def attention_mass(
-    q: torch.Tensor, k: torch.Tensor, scale: float, *, bias: torch.Tensor | None = None, softcap: float | None = None
+    q: torch.Tensor,
+    k: torch.Tensor,
+    scale: float,
+    *,
+    bias: torch.Tensor | None = None,
+    softcap: float | None = None,
+    real: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """q [B, H, T, D] (the last T positions), k [B, Hkv, n, D] -> column sums of the causal attention, fp32 [B, Hkv, n].
 
     Mean over the query heads of each KV head; computed in blocks of query rows, never a T x n matrix (H2O's heavy hitters).
+    Queries that are False in `real` [B, T] give nothing.
     """
     t, n = q.shape[2], k.shape[2]
+    size = max(16, min(_BLOCK, _SCORES // (q.shape[0] * q.shape[1] * n)))
     mass = torch.zeros(*k.shape[:3], dtype=torch.float32, device=q.device)
-    for start in range(0, t, _BLOCK):
-        block = q[:, :, start : start + _BLOCK]
-        seen = n - t + start + block.shape[2]
+    for start in range(0, t, size):
+        block = q[:, :, start : start + size]
+        stop = start + block.shape[2]
+        seen = n - t + stop
         rows = attention_rows(block, k[:, :, :seen], scale, bias=None if bias is None else bias[..., :seen], softcap=softcap)
-        mass[..., :seen] += rows.nan_to_num(0.0).sum(3).mean(2)
-    return mass
+        if real is not None:
+            rows = rows.masked_fill(~real[:, None, None, start:stop, None], 0.0)
+        mass[..., :seen] += rows.sum((2, 3))
+    return mass / (q.shape[1] // k.shape[1])

@@ -43,7 +43,10 @@ def best(scores: torch.Tensor, counts: torch.Tensor | int) -> torch.Tensor:
 def top_k(scores: torch.Tensor, counts: list[int]) -> Selection:
     """scores [B, Hkv, n], entries kept by each batch row -> the best `counts[b]` entries of every head of row b."""
     if min(counts) == max(counts):
-        index = best(scores, counts[0]).nonzero()[:, -1]
+        least = scores.topk(counts[0], sorted=False).values.amin(-1, keepdim=True)
+        index = (scores >= least).nonzero()[:, -1]
+        if index.numel() != scores.shape[0] * scores.shape[1] * counts[0]:  # equal scores at the edge
+            index = best(scores, counts[0]).nonzero()[:, -1]
         return Selection(index.view(*scores.shape[:2], counts[0]))
     return from_mask(best(scores, torch.tensor(counts, device=scores.device)[:, None]))
 

@@ -82,7 +82,7 @@ def cell(
 def table(
     model: Any, tokenizer: Any, samples: int, lengths: tuple[int, ...] = LENGTHS, prefix: bool = True
 ) -> bool:
-    """Print recall and whole-answer accuracy of every task and length; true if every recall passes the gate."""
+    """Print recall and whole-answer accuracy of every task and length; true if all recalls pass the gate."""
     print(
         "| task | " + " | ".join(f"{n:,}" for n in lengths) + " |\n|---|" + "---|" * len(lengths), flush=True
     )
@@ -113,9 +113,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=args.dtype).eval()
     began = time.time()
-    print(
-        f"recall / whole answers in percent, {args.samples} samples a cell, answer prefix: {not args.no_prefix}"
-    )
+    print(f"recall / whole answers in percent, {args.samples} samples a cell, prefix: {not args.no_prefix}")
     passed = table(model, tokenizer, args.samples, tuple(args.lengths), not args.no_prefix)
     print(f"gate of {GATE:.0%} recall {'passed' if passed else 'NOT passed'}; {time.time() - began:.0f} s")
     sys.exit(0 if passed else 1)

@@ -6,11 +6,13 @@ dense; a part of the chats are the tasks exactly as they are evaluated.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from laconic.testbed import corpus, tasks
 from laconic.testbed.needles import (
+    CHAIN_LENGTH,
     VALUES_PER_KEY,
     Block,
     Turn,
@@ -49,8 +51,13 @@ class Example:
 class Mixture:
     """Draws training examples with a tokenizer; refuses seeds that are reserved for evaluation."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(
+        self, tokenizer: Any, dense: float = 0.3, drill: float = 0.1, list_sizes: Sequence[int] = (VALUES_PER_KEY,)
+    ) -> None:
+        """``dense``: share of chats that are mostly needles; ``drill``: of chats of lists or chains alone;
+        ``list_sizes``: values per key, one size a chat.
+        """
+        self.tokenizer, self.dense, self.drill, self.list_sizes = tokenizer, dense, drill, list_sizes
         self.encode_text = tokenizer.backend_tokenizer.encode
         self.cache: dict[str, list[int]] = {}
         special = tokenizer.convert_tokens_to_ids
@@ -75,19 +82,33 @@ class Mixture:
         """A chat of at most ``tokens`` tokens; raises ``ValueError`` for a seed reserved for evaluation."""
         if not 0 <= seed < tasks.EVALUATION_SEED:
             raise ValueError(
-                f"seed={seed} is reserved for evaluation; train with seeds from 0 to {tasks.EVALUATION_SEED - 1}"
+                f"seed={seed} is reserved for evaluation; train with 0 to {tasks.EVALUATION_SEED - 1}"
             )
         rng = random.Random(f"train-{seed}")
-        if rng.random() < 0.25:
+        kind = rng.random()
+        if kind < self.drill:
+            return self._assemble(rng, self._drill(rng, tokens), tokens, plain=True, dense=True)
+        if kind < self.drill + 0.2:
             facts = tasks.block(rng.choice(["multikey", "multiquery", *tasks.TASKS]), rng, tokens)
-            plain = True
-        else:
-            facts = self._mixed(rng, tokens)
-            plain = rng.random() < 0.5
-        return self._assemble(rng, facts, tokens, plain)
+            return self._assemble(rng, facts, tokens, plain=True)
+        dense = rng.random() < self.dense
+        return self._assemble(rng, self._mixed(rng, tokens, dense), tokens, rng.random() < 0.5, dense)
+
+    def _drill(self, rng: random.Random, tokens: int) -> Block:
+        """Lists or chains alone, hardly any haystack, asked again and again: the densest supervision of an item.
+
+        Repeats are no loss for lists, where the hard part is not to say a value twice.
+        """
+        n = rng.randint(1, min(6, 1 + tokens // 128))
+        if rng.random() < 0.7:
+            size = rng.choice(self.list_sizes)
+            facts = multivalue(rng, self._keys(rng, n), numbers(rng, size * n))
+            return Block(facts.groups, rng.choices(facts.turns, k=tokens // 24))
+        facts = chains(rng, self._keys(rng, CHAIN_LENGTH * n), numbers(rng, n))
+        return Block(facts.groups, rng.sample(facts.turns, n))
 
     def _keys(self, rng: random.Random, n: int) -> list[str]:
-        """``n`` different keys: nouns, and in half of the contexts a share of corpus words and made-up words."""
+        """``n`` different keys: nouns, and in half of the contexts some corpus words and made-up words too."""
         keys = rng.sample(NOUNS, n)
         if rng.random() < 0.5:
             for i in range(n):
@@ -95,27 +116,33 @@ class Mixture:
                     keys[i] = rng.choice(self.odd_words) if rng.random() < 0.5 else made_up(rng)
         return keys if len(set(keys)) == n else rng.sample(NOUNS, n)
 
-    def _mixed(self, rng: random.Random, tokens: int) -> Block:
-        """Single values, lists of values and chains in one context, and as many questions as fit well."""
-        cap = tasks.needles_at(tokens)
+    def _mixed(self, rng: random.Random, tokens: int, dense: bool) -> Block:
+        """Single values, lists of values and chains in one context, and as many questions as fit well.
+
+        ``dense`` fills about half of the chat with needles and the rest with questions.
+        """
+        cap = min(60, tokens // 22) if dense else tasks.needles_at(tokens)
         budget = rng.randint(max(1, cap // 2), cap + cap // 4)
         kinds = rng.sample(["single", "multivalue", "vartrack"], rng.choice([1, 2, 2, 3]))
+        size = rng.choice(self.list_sizes)
         lists = rng.randint(1, max(1, budget // 6)) if "multivalue" in kinds and budget >= 3 else 0
+        if kinds == ["multivalue"]:
+            lists = max(lists, budget // size)
         linked = rng.randint(1, max(1, budget // 6)) if "vartrack" in kinds and budget >= 3 else 0
-        alone = max(0, budget - VALUES_PER_KEY * (lists + linked))
+        alone = max(0, budget - size * lists - CHAIN_LENGTH * linked)
         alone = alone if "single" in kinds or not lists + linked else 0
-        keys = self._keys(rng, alone + lists + 4 * linked)
-        values = numbers(rng, alone + VALUES_PER_KEY * lists + linked)
+        keys = self._keys(rng, alone + lists + CHAIN_LENGTH * linked)
+        values = numbers(rng, alone + size * lists + linked)
         if rng.random() < 0.1:
             values = [value[: rng.randint(3, 6)] for value in values]
         parts = [singles(rng, keys[:alone], values[:alone])]
         if lists:
-            own = values[alone : alone + VALUES_PER_KEY * lists]
+            own = values[alone : alone + size * lists]
             parts.append(multivalue(rng, keys[alone : alone + lists], own))
         if linked:
             parts.append(chains(rng, keys[alone + lists :], values[len(values) - linked :]))
         pool = [turn for part in parts[1:] for turn in part.turns]
-        wanted = max(2, min(12, tokens // 64))
+        wanted = tokens // 40 if dense else max(2, min(12, tokens // 64))
         turns: list[Turn] = []
         # An answer given before could be copied from there: hardly ever ask the same twice.
         for _ in range(3 * wanted):
@@ -130,7 +157,7 @@ class Mixture:
         turns = turns[:wanted]
         return Block([group for part in parts for group in part.groups], turns)
 
-    def _assemble(self, rng: random.Random, facts: Block, tokens: int, plain: bool) -> Example:
+    def _assemble(self, rng: random.Random, facts: Block, tokens: int, plain: bool, dense: bool = False) -> Example:
         """Lay out haystack, needles and turns; ``plain`` is the evaluation's layout, else a varied one."""
         needles = merge_lines(rng, facts.groups)
         system = rng.choice(SYSTEMS) if rng.random() < 0.3 else ""
@@ -140,7 +167,7 @@ class Mixture:
         turns = []
         for turn in facts.turns:
             cost = 7 + len(self.ids(turn.question)) + len(self.ids(turn.gold))
-            if turns and cost > room * 0.6:
+            if turns and cost > room * (1.0 if dense else 0.6):
                 break
             turns.append(turn)
             room -= cost
@@ -220,34 +247,24 @@ class Mixture:
         return example
 
     def relation(self, rng: random.Random, tokens: int) -> Example:
-        """Sentences of one form, repeated at random: ``opening key joint value end``, where only the value of a
-        repeat is supervised and only the key, up to four tokens before it, tells which value it is.
+        """Needle sentences alone, repeated at random; only the values of repeats are supervised.
 
-        Plain induction is solved by the token just before; here that token is the same in every sentence.
+        Plain induction is solved by the token just before. Here that token is the same in every sentence, and
+        only the key, two tokens before, tells the value. Values of one token are learnt first, values of three
+        long after; so both are in the mixture, with two in between.
         """
-        low, high = len(self.tokenizer.all_special_ids), len(self.tokenizer)
-
-        def some(least: int, most: int) -> list[int]:
-            return [rng.randrange(low, high) for _ in range(rng.randint(least, most))]
-
-        real = rng.random() < 0.5
-        opening = self.ids("\nThe code for") if real else some(0, 3)
-        joint = self.ids(" is ") if real else some(0, 3)
-        n = rng.randint(3, max(4, tokens // 16))
-        keys = self._keys(rng, n) if real else [""] * n
-        pool = []
-        for key, number in zip(keys, numbers(rng, n), strict=True):
-            value = self.ids(number) if rng.random() < 0.5 else some(1, 3)
-            pool.append(((self.ids(" " + key) if real else some(1, 2)), value))
-        end = self.ids(".") if real else some(0, 1)
+        n = rng.randint(2, max(3, tokens // 32))
+        digits = rng.choice([3, 6, 7, 7])
+        values = [self.ids(value[: digits if rng.random() < 0.8 else 3]) for value in numbers(rng, n)]
+        heads = [self.ids("\nThe code for") + self.ids(f" {key}") + self.ids(" is ") for key in self._keys(rng, n)]
+        end = self.ids(".")
         example, seen = Example(), set()
         while True:
             pick = rng.randrange(n)
-            key, value = pool[pick]
-            if len(example.ids) + len(opening + key + joint + value + end) > tokens:
+            if len(example.ids) + len(heads[pick] + values[pick] + end) > tokens:
                 return example
-            example.ids += opening + key + joint
-            for i, token in enumerate(value):
+            example.ids += heads[pick]
+            for i, token in enumerate(values[pick]):
                 if pick in seen:
                     example.targets[len(example.ids)] = ((token,), 1.0 if i else FIRST_WEIGHT, int(not i))
                 example.ids.append(token)

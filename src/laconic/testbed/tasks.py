@@ -16,15 +16,25 @@ from laconic.testbed.needles import Block, Turn, chains, merge_lines, multivalue
 from laconic.testbed.words import NOUNS
 
 __all__ = [
-    "EVALUATION_SEED", "TASKS", "Block", "Sample", "Turn", "gold_ids", "make", "messages", "prompt_ids", "score", "turn_ids",
-]  # fmt: skip
+    "EVALUATION_SEED",
+    "TASKS",
+    "Block",
+    "Sample",
+    "Turn",
+    "gold_ids",
+    "make",
+    "messages",
+    "prompt_ids",
+    "score",
+    "turn_ids",
+]
 
 TASKS: dict[str, str] = {
     "single": "one needle in prose: read the value behind its key",
     "multikey": "many needles of one form, one of them asked for",
     "multiquery": "many needles, four of them asked for in one question",
     "multivalue": "every key has four values in needles of their own; list all values of one key",
-    "vartrack": "a value is copied along a chain of four names among other chains; list the names that hold it",
+    "vartrack": "a value is copied along a chain of four names, among other chains; list those names",
     "kvturns": "many key-value pairs, then five questions in successive turns",
 }
 EVALUATION_SEED = 1_000_000

@@ -17,14 +17,20 @@ from laconic.testbed.words import NOUNS
 
 VOCAB_SIZE = 4096
 SPECIALS = ("<pad>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>")
-SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{{ eos_token }}"
-    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "{{ bos_token }}{% for message in messages %}"
+    "<|{{ message['role'] }}|>{{ message['content'] }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 # Enough repetitions that every merge inside a digit group or a key noun is learnt before rare prose merges.
 DIGIT_WEIGHT, NOUN_WEIGHT = 400, 4000
-PHRASES = "Question: What are the codes for it? What is the code? The codes\nWhich names hold it? Put it Copy it into\nWhat\nPut\nCopy"
+PHRASES = (
+    "Question: What are the codes for it? What is the code? The codes\n"
+    "Which names hold it? Put it Copy it into\nWhat\nPut\nCopy"
+)
 
 
 def train() -> PreTrainedTokenizerFast:

@@ -34,7 +34,7 @@ STAGES = [
     ("induction", 64, INDUCTION_IDS, 0.85),
     ("induction", 128, INDUCTION_IDS, 0.85),
     ("relation", 64, 0, 0.9),
-    ("relation", 128, 0, 0.9),
+    ("relation", 256, 0, 0.9),
     ("task", 128, 0, 0.93),
     ("task", 256, 0, 0.93),
     ("task", 512, 0, 0.93),
@@ -96,14 +96,14 @@ def set_loss(logits: Tensor, accept: Tensor, weight: Tensor) -> tuple[Tensor, Te
 
 
 class Trainer:
-    """Model, optimizers and curriculum state; everything that a resumed run needs goes through save and load."""
+    """Model, optimizers and curriculum state; all that a resumed run needs goes through save and load."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.out, self.rank = args, Path(args.out), dist.get_rank()
         self.tokenizer = tokenizer_module.train()
         if self.rank == 0:
             self.tokenizer.save_pretrained(self.out, save_jinja_files=False)
-        self.mixture = Mixture(self.tokenizer)
+        self.mixture = Mixture(self.tokenizer, args.dense, args.drill, args.list_sizes)
         torch.manual_seed(args.seed)
         self.model = build_model().to(args.device)
         weights = [p for p in self.model.parameters() if p.ndim == 2 and p is not self.model.lm_head.weight]
@@ -163,8 +163,14 @@ class Trainer:
             tokens = max(128, min(tokens, shared.choice([128, 512, tokens])))
             return "prose", tokens, [mixture.plain_prose(own, tokens) for _ in range(batch // tokens)]
         if kind == "induction" or u < args.prose + args.induction:
-            tokens, alphabet = (tokens, alphabet) if kind == "induction" else (min(tokens, 256), INDUCTION_IDS)
-            return "induction", tokens, [mixture.induction(own, tokens, alphabet) for _ in range(batch // tokens)]
+            tokens, alphabet = (
+                (tokens, alphabet) if kind == "induction" else (min(tokens, 256), INDUCTION_IDS)
+            )
+            return (
+                "induction",
+                tokens,
+                [mixture.induction(own, tokens, alphabet) for _ in range(batch // tokens)],
+            )
         if kind == "relation" or u < args.prose + args.induction + args.relation:
             tokens = min(tokens, 256)
             return "relation", tokens, [mixture.relation(own, tokens) for _ in range(batch // tokens)]
@@ -250,7 +256,7 @@ class Trainer:
             self.save()
 
     def agreed(self, decision: bool) -> bool:
-        """The first worker's ``decision``: clocks differ between workers, and all must turn at the same step."""
+        """The first worker's ``decision``: clocks differ, and all workers must turn at the same step."""
         shared = torch.tensor(int(decision))
         dist.broadcast(shared, 0)
         return bool(shared)
@@ -282,10 +288,11 @@ class Trainer:
                 ema = " ".join(f"{k}={mean:.3f}" for k, (mean, _) in self.state["ema"].items())
                 speed = self.state["tokens"] / self.state["seconds"]
                 self.log(
-                    f"{minutes:.1f} min step {step} stage {self.state['stage']} loss {self.state['loss']} {ema} "
+                    f"{minutes:.1f} min step {step} stage {self.state['stage']} loss {self.state['loss']} "
+                    f"{ema} "
                     f"lr x{self.rate():.2f} {self.state['tokens'] / 1e6:.2f} M tokens {speed:.0f}/s"
                 )
-            if step % 500 == 0:
+            if step % 100 == 0:
                 self.save()
         self.save()
 
@@ -312,6 +319,9 @@ def parser() -> argparse.ArgumentParser:
         "--induction", type=float, default=0.04, help="share of induction steps once tasks have begun"
     )
     options.add_argument("--relation", type=float, default=0.06, help="the same for relation steps")
+    options.add_argument("--dense", type=float, default=0.3, help="share of chats that are mostly needles")
+    options.add_argument("--drill", type=float, default=0.1, help="share of chats of lists or chains alone")
+    options.add_argument("--list-sizes", type=int, nargs="+", default=[4], help="values per key in lists")
     options.add_argument(
         "--shorter", type=float, default=0.35, help="share of task steps at any length so far"
     )

@@ -15,13 +15,14 @@ from laconic.step import gather
 
 
 def check_layers(layer_types: list[str], first: int) -> None:
-    """Refuse models with other than full attention from layer `first` on: their windows would count kept tokens only."""
+    """Refuse models with other than full attention from layer `first` on: windows would count kept tokens only, and
+    recurrent states would miss the others."""
     other = [(i, kind) for i, kind in enumerate(layer_types) if i >= first and kind != "full_attention"]
     if other:
         i, kind = other[0]
         raise UnsupportedModelError(
-            f"the stream would be shortened before layer {first}, but layer {i} is {kind}, whose window would then be wrong. "
-            "Shorten later, or use a method that acts on the cache only."
+            f"the stream would be shortened before layer {first}, but layer {i} is {kind}, which has to see "
+            "every token. Shorten later, or use a method that acts on the cache only."
         )
 
 

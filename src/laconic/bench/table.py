@@ -1,0 +1,148 @@
+"""The table of a bench: in the terminal, as markdown, and as cells for the report."""
+
+from __future__ import annotations
+
+import math
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from laconic.bench.grid import MODES, NONE
+from laconic.bench.statistics import Interval
+from laconic.bench.summary import Line
+
+TABLE_FILE = "table.md"
+SPARE = ("KV bytes", "compress", "prefill FLOPs", "n", "kept", "per token", "first token", "q")
+FOOT = (
+    "Recall in percent (RULER: share of the reference answers found in the output); [..] is a 95 % bootstrap interval over "
+    "samples. KV: bytes stored of bytes uncompressed when the answer begins; in the modes agnostic and turns the question, "
+    "stored whole, is part of both. vs random: mean difference on the same samples to the line of `random` with the closest "
+    "KV bytes; † where these differ by over 2 %. q: the method looks at the question. The chat template is always applied. "
+    "Few samples that all agree give an interval of no width: it is not certainty."
+)
+
+
+def sections(lines: list[Line]) -> list[tuple[str, int]]:
+    """(mode, length) in order."""
+    return list(dict.fromkeys(line.section for line in lines))
+
+
+def tasks(lines: list[Line]) -> list[str]:
+    """Names of all tasks of the lines, in order."""
+    return list(dict.fromkeys(task for line in lines for task in line.tasks))
+
+
+def title(section: tuple[str, int]) -> str:
+    """One section in words."""
+    mode, length = section
+    return f"mode {mode}, {length:,} tokens: {MODES.get(mode, '')}"
+
+
+def head(lines: list[Line]) -> list[str]:
+    """Column names for one section."""
+    first = ["method", "q", "asked", "kept", "KV", "KV bytes", "mean", "vs random"]
+    last = ["prefill FLOPs", "first token", "per token", "compress", "n"]
+    return [*first, *tasks(lines), *last]
+
+
+def cells(line: Line, names: list[str]) -> list[str]:
+    """The text of one line's columns."""
+    none = line.method == NONE
+    asked = "-" if none else line.budget.removeprefix("keep=")
+    return [
+        "uncompressed" if none else line.method,
+        "q" if line.query_aware else "",
+        asked,
+        f"{line.achieved:.3f}",
+        f"{100 * line.kv_share:.1f} %",
+        size(line.kv_bytes),
+        spread(line.mean),
+        gain(line),
+        *(percent(line.tasks[name].mean) if name in line.tasks else "" for name in names),
+        f"{100 * line.flops_share:.0f} %",
+        milliseconds(line.seconds["first_token"]),
+        milliseconds(line.seconds["per_token"]),
+        milliseconds(line.seconds["compress"]) if not none else "-",
+        str(line.samples),
+    ]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f}"
+
+
+def spread(interval: Interval) -> str:
+    """``62 [50, 75]`` in percent."""
+    return f"{percent(interval.mean)} [{percent(interval.low)}, {percent(interval.high)}]"
+
+
+def gain(line: Line) -> str:
+    """``+31 [+12, +50]`` in points of percent, with a dagger where the cost is not the same."""
+    if line.gain is None:
+        return "-"
+    mean, low, high = (f"{round(100 * x):+d}" if round(100 * x) else "0" for x in vars(line.gain).values())
+    return f"{mean} [{low}, {high}]{'' if line.fair else ' †'}"
+
+
+def size(count: float) -> str:
+    """Bytes in binary units with three digits."""
+    unit = min(3, int(math.log2(count) // 10)) if count >= 1 else 0
+    value = count / 1024**unit
+    return f"{value:.{0 if unit == 0 or value >= 100 else 1}f} {('B', 'KiB', 'MiB', 'GiB')[unit]}"
+
+
+def milliseconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{1000 * seconds:.{0 if seconds >= 0.1 else 1}f} ms"
+
+
+def rich_table(lines: list[Line], section: tuple[str, int], width: int = 160) -> Table:
+    """One section for the terminal; a narrow one gets the columns that matter most and says which are missing."""
+    own = [line for line in lines if line.section == section]
+    names, texts = head(own), [cells(line, tasks(own)) for line in own]
+    show = _fitting(names, texts, width, tasks(own))
+    table = Table(title=title(section), title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
+    if missing := [name for i, name in enumerate(names) if i not in show]:
+        table.caption = f"for lack of room only in {TABLE_FILE}: {', '.join(missing)}"
+    for i in show:
+        table.add_column(names[i], justify="left" if i < 2 else "right", no_wrap=i > 0, overflow="fold")
+    for number, line in enumerate(own):
+        again = number > 0 and own[number - 1].method == line.method
+        if number and not again:
+            table.add_section()
+        cut = [_coloured(names[i], texts[number][i], line) for i in show]
+        table.add_row("" if again else cut[0], *cut[1:])
+    return table
+
+
+def _fitting(names: list[str], texts: list[list[str]], width: int, droppable: list[str]) -> list[int]:
+    """Columns that a terminal of `width` has room for; the least needed go first, tasks (the last one first) at the end."""
+    widths = [max(len(row[i]) for row in [names, *texts]) + 3 for i in range(len(names))]
+    show = set(range(len(names)))
+    for name in (*SPARE, *reversed(droppable)):
+        if sum(widths[i] for i in show) < width:
+            break
+        show.discard(names.index(name))
+    return sorted(show)
+
+
+def _coloured(name: str, text: str, line: Line) -> str:
+    text = text.replace("[", r"\[")  # not markup
+    if name != "vs random" or line.gain is None:
+        return text
+    style = "green" if line.gain.low > 0 else "red" if line.gain.high < 0 else ""
+    return f"[{style}]{text}[/]" if style else text
+
+
+def markdown(lines: list[Line]) -> str:
+    """All sections as markdown tables."""
+    parts = []
+    for section in sections(lines):
+        own = [line for line in lines if line.section == section]
+        names = head(own)
+        parts += [f"## {title(section)}", ""]
+        parts += ["| " + " | ".join(names) + " |", "|---|---|" + "---:|" * (len(names) - 2)]
+        parts += ["| " + " | ".join(cells(line, tasks(own))) + " |" for line in own]
+        parts.append("")
+    return "\n".join([*parts, FOOT, ""])

@@ -1,0 +1,5 @@
+"""`python -m laconic.cli`."""
+
+from laconic.cli import main
+
+main()

@@ -1,0 +1,139 @@
+"""`laconic bench`: tasks x methods x budgets x lengths x modes on one model; results.jsonl, a table and an HTML report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from laconic.cli import common
+
+if TYPE_CHECKING:
+    from laconic.bench import Bench, Grid, Store
+    from laconic.bench.summary import Line
+
+T = TypeVar("T")
+Many = list[str] | None
+
+
+def bench(
+    model: Annotated[str, typer.Option(help="testbed/lm, a folder, or a Hugging Face id.")] = "testbed/lm",
+    preset: Annotated[str, typer.Option(help="demo, quick or full; the other options replace parts of it.")] = "demo",
+    tasks: Annotated[Many, typer.Option(help="Task names; commas or repeats, here and below.")] = None,
+    methods: Annotated[Many, typer.Option(help="Such as 'snapkv:window=16,h2o'; 'all'; 'snap*'.")] = None,
+    keep: Annotated[Many, typer.Option(help="Shares to keep, e.g. 0.5,0.1.")] = None,
+    lengths: Annotated[Many, typer.Option(help="Tokens of a sample, 128 or more.")] = None,
+    modes: Annotated[Many, typer.Option(help="aware, agnostic, turns.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples per task, length and mode.")] = None,
+    seed: Annotated[int | None, typer.Option(help="First sample, counted from 1,000,000; also seeds the bootstrap.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results.jsonl, table.md and report.html.")] = Path("bench"),
+    report_only: Annotated[bool, typer.Option("--report-only", help="Rebuild table and report from results.jsonl.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")] = False,
+) -> None:
+    """Compare methods on trained behaviour, at the cost they really reach.
+
+    Every finished row is on disk at once: after Ctrl-C or a crash the same command goes on where it stopped.
+    """
+    from laconic.bench.grid import preset as find_preset
+    from laconic.bench.grid import split_methods
+    from laconic.bench.outputs import RESULTS, write_outputs
+    from laconic.bench.store import Store, read
+
+    if report_only:
+        rows = read(out / RESULTS)
+        _show(write_outputs(rows, out, rows[0]["grid_seed"] if rows else 0), out, as_json, [])
+        return
+    grid = find_preset(preset).changed(
+        tasks=_many(tasks, str, "--tasks"),
+        methods=split_methods(methods) if methods else None,
+        keeps=_many(keep, float, "--keep"),
+        lengths=_many(lengths, int, "--lengths"),
+        modes=_many(modes, str, "--modes"),
+        samples=samples,
+        seed=seed,
+    )
+    grid.check()
+    common.quiet()
+    with Store(out / RESULTS) as store:
+        made = _load(model, grid)
+        try:
+            _run(made, store, as_json)
+        except KeyboardInterrupt:
+            common.err().print(
+                f"stopped: {len(store)} rows are safe in {store.path}; run the same command again to go on.", style="yellow"
+            )
+            raise typer.Exit(common.INTERRUPTED) from None
+        lines = write_outputs(list(store.rows.values()), out, grid.seed) if len(store) else []
+    _show(lines, out, as_json, made.failures)
+    if made.failures:
+        raise typer.Exit(common.FAILED)
+
+
+def _many(texts: Iterable[str] | None, kind: Callable[[str], T], option: str) -> tuple[T, ...] | None:
+    """Values of a repeatable, comma-separated option; None when it was not given."""
+    if not texts:
+        return None
+    pieces = [piece.strip() for text in texts for piece in text.split(",") if piece.strip()]
+    try:
+        return tuple(kind(piece) for piece in pieces)
+    except ValueError as error:
+        raise common.InputError(f"{option} {','.join(pieces)}: every value must be a number.") from error
+
+
+def _load(model: str, grid: Grid) -> Bench:
+    import laconic
+    from laconic.bench import Bench
+
+    with common.spinner(f"loading {model}"):
+        network, tokenizer = laconic.load(model)
+    name = Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model  # no paths in results
+    return Bench(network, tokenizer, name, grid)
+
+
+def _run(made: Bench, store: Store, as_json: bool) -> None:
+    """Run what is left, with a bar on a terminal."""
+    left, total = made.pending(store), len(made.grid.cells())
+    console = common.err()
+    if store.repaired:
+        console.print(f"{store.path}: a torn last line was repaired.", style="yellow")
+    if not as_json:
+        there = f", {total - len(left)} of them there already" if len(left) < total else ""
+        common.out().print(f"{total} rows on {made.name}{there}; the chat template is always applied.")
+    if not left:
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    shown = common.out().is_terminal and console.is_terminal
+    began = time.perf_counter()
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
+        bar = progress.add_task("warming up", total=len(left))
+        made.run(
+            store, lambda cell: progress.update(bar, advance=1, description=f"{cell.task} {cell.mode} {cell.method[:24]:24}")
+        )
+    if not as_json:
+        common.out().print(f"{len(left) - len(made.failures)} rows in {time.perf_counter() - began:.1f} s")
+
+
+def _show(lines: list[Line], out: Path, as_json: bool, failures: list[tuple[str, str]]) -> None:
+    """Print the table (or JSON), where the files are, and what failed."""
+    from laconic.bench.outputs import REPORT, RESULTS, TABLE
+    from laconic.bench.table import FOOT, rich_table, sections
+
+    files = {name: str(out / name) for name in (RESULTS, TABLE, REPORT)}
+    if as_json:
+        failed: list[dict[str, Any]] = [{"key": key, "error": message} for key, message in failures]
+        common.emit({"lines": [line.as_dict() for line in lines], "failures": failed, "files": files})
+    elif lines:
+        console = common.out()
+        if not console.is_terminal:
+            console.width = 200  # a file or a pipe has room for all columns
+        for section in sections(lines):
+            console.print(rich_table(lines, section, console.width))
+        console.print(FOOT, style="dim")
+        console.print("wrote " + ", ".join(files.values()))
+    for message in dict.fromkeys(message for _, message in failures):
+        keys = [key for key, text in failures if text == message]
+        common.err().print(f"failed: {len(keys)} rows such as {keys[0]}: {message}", style="red", markup=False)

@@ -1,0 +1,161 @@
+"""The inputs of `run` and `inspect`: option types, their checks, and what they turn into."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from laconic.cli import common
+from laconic.cli.common import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from laconic.method import Method, Span
+    from laconic.prompt import Prompt
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+TRAINED_TOKENS = {"testbed/lm": 2048}
+"""Longest chats that a testbed model was trained on; its positions reach further."""
+
+Model = Annotated[str, typer.Option("--model", "-m", help="testbed/lm, a local folder, or a Hugging Face id.")]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option("--method", help="E.g. snapkv or adakv:scorer=keydiff; repeat to combine; none: nothing is compressed."),
+]
+Keep = Annotated[float | None, typer.Option("--keep", help="Share of the tokens kept, 0 < keep <= 1.")]
+Tokens = Annotated[int | None, typer.Option("--tokens", help="Entries kept per layer and head instead.")]
+Bytes = Annotated[int | None, typer.Option("--bytes", help="Bytes of keys and values instead.")]
+Context = Annotated[str | None, typer.Option("--context", help="UTF-8 text file; - reads stdin.")]
+Question = Annotated[str, typer.Option("--question", "-q", help="What to ask about the context.")]
+AnswerPrefix = Annotated[str, typer.Option("--answer-prefix", help="Opens the answer; the model goes on from there.")]
+System = Annotated[str | None, typer.Option("--system", help="System message.")]
+Protect = Annotated[
+    list[str] | None,
+    typer.Option("--protect", help="Never removed: 'system', a token range '10:20', or text of the prompt. Repeatable."),
+]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")]
+QueryAgnostic = Annotated[bool, typer.Option("--query-agnostic", help="Compress the context before the question is known.")]
+Chunk = Annotated[
+    int | None, typer.Option("--prefill-chunk-size", min=1, help="Read the prompt in pieces of so many tokens.")
+]
+Dtype = Annotated[str, typer.Option("--dtype", help=f"Of the weights: {', '.join(DTYPES)}.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: a GPU when there is one.")]
+Seed = Annotated[int, typer.Option("--seed", help="For sampling.")]
+Sample = Annotated[bool, typer.Option("--sample", help="Sample the answer; default: greedy.")]
+Temperature = Annotated[float | None, typer.Option("--temperature", help="Of sampling (1.0); implies --sample.")]
+Json = Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")]
+
+
+@dataclass
+class Request:
+    """What was asked, checked. `warnings` collects what must not stay silent."""
+
+    model: str
+    method: list[str] | None
+    keep: float | None
+    tokens: int | None
+    nbytes: int | None
+    context: str | None
+    question: str
+    answer_prefix: str
+    system: str | None
+    protect: list[str] | None
+    max_new_tokens: int
+    query_agnostic: bool
+    prefill_chunk_size: int | None
+    dtype: str
+    device: str | None
+    seed: int
+    sample: bool
+    temperature: float | None
+    trust_remote_code: bool
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        given = {"--keep": self.keep, "--tokens": self.tokens, "--bytes": self.nbytes}
+        budget = [name for name, value in given.items() if value is not None]
+        if len(budget) > 1:
+            raise InputError(f"{' and '.join(budget)} exclude each other; give one budget.")
+        if budget and not self.method:
+            raise InputError(f"{budget[0]} needs a --method; `laconic methods` lists them.")
+        if self.dtype not in DTYPES:
+            raise InputError(f"--dtype {self.dtype}: choose one of {', '.join(DTYPES)}.")
+        if self.temperature is not None and not 0 < self.temperature < float("inf"):
+            raise InputError(f"--temperature {self.temperature} must be above 0.")
+        self.sample = self.sample or self.temperature is not None
+        if self.query_agnostic and not self.context:
+            raise InputError("--query-agnostic compresses a context before the question; give --context.")
+
+    def methods(self) -> list[Method]:
+        """The methods, with the common budget where their spec names none."""
+        from laconic.method import create
+
+        return [create(spec, keep=self.keep, tokens=self.tokens, bytes=self.nbytes) for spec in self.method or ()]
+
+    def protected(self) -> list[str | Span]:
+        """`--protect` values as `compress` takes them."""
+        return [_span(text) for text in self.protect or ()]
+
+    def text(self) -> str:
+        """The context's text."""
+        return "" if self.context is None else common.read_text(self.context)
+
+    def load(self) -> tuple[PreTrainedModel, Any]:
+        """Model and tokenizer.
+
+        Raises:
+            InputError: no such model, or a device that is not there.
+        """
+        import torch
+
+        from laconic.load import load
+
+        common.quiet()
+        try:
+            if self.device is not None:
+                torch.empty(0, device=self.device)
+            dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
+            with common.spinner(f"loading {self.model}"):
+                return load(self.model, dtype=dtype, device=self.device, trust_remote_code=self.trust_remote_code)
+        except (OSError, ValueError, RuntimeError, AssertionError) as error:
+            raise InputError(f"cannot load --model {self.model}: {_first_sentence(error)}") from error
+
+    def prompt(self, tokenizer: Any, context: str) -> Prompt:
+        """The prompt's ids; an agnostic run needs something behind the context."""
+        from laconic.prompt import build
+
+        prompt = build(tokenizer, context, self.question, answer_prefix=self.answer_prefix, system=self.system)
+        if self.query_agnostic and not (prompt.context and prompt.question):
+            raise InputError("--query-agnostic needs a context and a question after it.")
+        return prompt
+
+    def check_length(self, model: PreTrainedModel, prompt: Prompt) -> None:
+        """Prompts longer than the model's positions, or than it was trained on, are said aloud."""
+        text = model.config.get_text_config()
+        limit = getattr(text, "max_position_embeddings", None)
+        need = prompt.tokens + self.max_new_tokens
+        if limit and need > limit:
+            self.warnings.append(
+                f"prompt and answer take {prompt.tokens} + {self.max_new_tokens} tokens, but the model has {limit} "
+                "positions; its answers beyond them are not to be trusted."
+            )
+        trained = getattr(text, "trained_tokens", None) or TRAINED_TOKENS.get(self.model)
+        if trained and prompt.tokens > trained:
+            self.warnings.append(
+                f"the prompt has {prompt.tokens} tokens, but {self.model} was trained on chats of at most {trained}."
+            )
+
+
+def _span(text: str) -> str | Span:
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else text
+
+
+def _first_sentence(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

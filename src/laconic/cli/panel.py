@@ -1,0 +1,125 @@
+"""The panel under an answer: what the compressed run cost, beside the uncompressed one when it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from laconic.cli.common import clean
+from laconic.cli.run import compared, per_token
+
+if TYPE_CHECKING:
+    from laconic.cli.engine import Result, Run
+    from laconic.cli.options import Request
+    from laconic.method import Method
+    from laconic.prompt import Prompt
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def panel(request: Request, model: Any, prompt: Prompt, methods: Sequence[Method], done: Run, full: Result | None) -> Panel:
+    """Everything worth knowing about a run, in one frame."""
+    mine = done.result
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    table.add_column("compressed", justify="right")
+    if full is not None:
+        table.add_column("uncompressed", justify="right")
+        table.add_column("ratio", justify="right")
+
+    def row(name: str, value: Callable[[Result], float | None], show: Callable[[float], str]) -> None:
+        a, b = value(mine), None if full is None else value(full)
+        cells = [_shown(a, show)]
+        if full is not None:
+            cells += [_shown(b, show), f"{a / b:.3f}" if a is not None and b else "-"]
+        table.add_row(name, *cells)
+
+    row("KV bytes after the prompt", lambda r: r.kv_bytes_prompt, size)
+    row("KV bytes at the end", lambda r: r.kv_bytes_end, size)
+    row(f"peak memory ({mine.memory_kind})", lambda r: r.peak_memory, size)
+    row("prefill", lambda r: r.prefill_seconds, seconds)
+    row("  of it compressing", lambda r: r.compress_seconds or None, seconds)
+    row("decode per token", per_token, seconds)
+    row("prefill FLOPs", lambda r: r.prefill_flops, flops)
+    row("decode FLOPs", lambda r: r.decode_flops, flops)
+    row("tokens answered", lambda r: len(r.ids), lambda x: f"{x:.0f}")
+
+    parts: list[Any] = [_head(request, prompt, methods, done), Text(), table]
+    if full is not None:
+        parts += [Text(), *_agreement(request, mine, full)]
+    parts += [Text(f"warning: {w}", style="yellow") for w in request.warnings]
+    return Panel(Group(*parts), title="laconic", title_align="left", border_style="dim", expand=False)
+
+
+def _head(request: Request, prompt: Prompt, methods: Sequence[Method], done: Run) -> Table:
+    budget, shape, layers = done.budget, done.session.shape, done.final.layers
+    mode = "query-agnostic: the context was compressed first" if request.query_agnostic else "query-aware"
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_row("model", clean(request.model))
+    grid.add_row("method", "; ".join(str(m) for m in methods) or "none: everything is stored")
+    grid.add_row("mode", mode)
+    grid.add_row(
+        "prompt", "chat template applied" if prompt.templated else "plain text: this tokenizer has no chat template"
+    )
+    grid.add_row("tokens in", f"{prompt.tokens:,} (context {len(prompt.context):,}, question {len(prompt.question):,})")
+    if methods:
+        what = "of the context" if request.query_agnostic else "of the prompt"
+        grid.add_row(
+            "kept", f"asked {budget.asked:.2%}, achieved {budget.achieved:.2%} {what} ({budget.tokens_in:,.0f} tokens)"
+        )
+    grid.add_row("entries per layer", entries(done.result.entries, prompt.tokens))
+    ran = sorted(set(done.final.stream.values()))
+    if len(ran) > 1:
+        grid.add_row("stream", f"{ran[-1]:,} tokens in the first layers, {ran[0]:,} in the last")
+    alone = [i for i in range(shape.layers) if i not in layers]
+    if alone:
+        grid.add_row("left alone", f"layers {', '.join(map(str, alone))}: their attention is bounded already")
+    return grid
+
+
+def entries(rows: Sequence[tuple[int, float, int]], tokens: int) -> str:
+    """Fewest, mean and most entries of any head, and one bar per layer (full height: every token)."""
+    low, high = min(r[0] for r in rows), max(r[2] for r in rows)
+    mean = sum(r[1] for r in rows) / len(rows)
+    bars = "".join(BARS[min(7, max(0, round(r[1] / max(tokens, 1) * 7)))] for r in rows)
+    return f"min {low:,}, mean {mean:,.1f}, max {high:,}  {bars}"
+
+
+def _agreement(request: Request, mine: Result, full: Result) -> list[Text]:
+    facts = compared(mine, full)
+    if facts["agree"]:
+        return [Text("the answers agree", style="green")]
+    where = Text(f"the answers differ from token {facts['first_difference']} on", style="yellow")
+    return [where, Text("uncompressed: ", style="bold") + Text(clean(request.answer_prefix + full.text), style="not bold")]
+
+
+def _shown(value: float | None, show: Callable[[float], str]) -> str:
+    return "-" if value is None else show(value)
+
+
+def size(n: float) -> str:
+    """Bytes in binary units."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(n) < 1024:
+            return f"{n:,.0f} {unit}" if unit == "B" else f"{n:,.1f} {unit}"
+        n /= 1024
+    return f"{n:,.1f} TiB"
+
+
+def seconds(s: float) -> str:
+    """Milliseconds, or seconds from ten on."""
+    return f"{s:,.2f} s" if s >= 10 else f"{s * 1000:,.1f} ms"
+
+
+def flops(n: float) -> str:
+    """FLOPs with an SI prefix."""
+    for unit in ("", "k", "M", "G", "T", "P"):
+        if abs(n) < 1000:
+            return f"{n:,.2f} {unit}FLOP".replace(".00 FLOP", " FLOP")
+        n /= 1000
+    return f"{n:,.1f} EFLOP"

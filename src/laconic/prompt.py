@@ -1,0 +1,135 @@
+"""From a context and a question to token ids: through the chat template when there is one, cut exactly behind the context.
+
+The whole prompt is rendered and tokenised once, so query-aware and query-agnostic runs see the same ids; the cut only says
+how many of them may be read (and compressed) before the question is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from laconic.errors import LaconicError
+
+JOINT = "\n\nQuestion: "
+"""Between context and question inside the user's turn; the testbed models were trained on it."""
+PLAIN_ANSWER = "\nAnswer:"
+"""Opens the answer for tokenizers without a chat template."""
+
+
+MARK = "\u2402laconic\u2402"
+"""Stands for the user's text while the template's own text around it is found out."""
+
+
+class PromptError(LaconicError, ValueError):
+    """A prompt that cannot be built."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt in two parts.
+
+    Attributes:
+        context: ids of everything up to the end of the context: template opening, system turn, context.
+        question: ids of the rest: question, template closing, answer prefix.
+        templated: the chat template was applied.
+        text: the whole prompt as text.
+    """
+
+    context: list[int]
+    question: list[int]
+    templated: bool
+    text: str
+
+    @property
+    def ids(self) -> list[int]:
+        """The whole prompt."""
+        return self.context + self.question
+
+    @property
+    def tokens(self) -> int:
+        """Length of the whole prompt."""
+        return len(self.context) + len(self.question)
+
+
+def build(tokenizer: Any, context: str, question: str = "", *, answer_prefix: str = "", system: str | None = None) -> Prompt:
+    """Build the prompt of one question about one context.
+
+    Args:
+        tokenizer: of the model; its chat template is always applied when it has one, else the prompt is
+            ``context + "\\n\\nQuestion: " + question + "\\nAnswer:"``.
+        context, question: text; one of them may be empty.
+        answer_prefix: opens the answer (RULER's answer prefix), so the model goes on from there.
+        system: text of the system turn.
+
+    Raises:
+        PromptError: nothing to ask, or the template refuses the turns.
+    """
+    given = {"context": context, "question": question, "answer prefix": answer_prefix, "system message": system or ""}
+    for name, text in given.items():
+        _check_text(name, text)
+    if not context.strip() and not question.strip():
+        raise PromptError("the prompt is empty; give a context, a question, or both.")
+    body = context + JOINT + question if context and question else context or question
+    templated = bool(getattr(tokenizer, "chat_template", None))
+    if templated:
+        text = _render(tokenizer, body, answer_prefix, system)
+        at, end = _locate(tokenizer, text, body, answer_prefix, system)
+    else:
+        head = f"{system}\n\n" if system else ""
+        tail = (PLAIN_ANSWER if question else "") + (f" {answer_prefix}" if answer_prefix else "")
+        text, at, end = head + body + tail, len(head), len(head + body)
+    ids = _encode(tokenizer, text, not templated)
+    opening = text[: min(at + len(context), end)]
+    cut = _common(_encode(tokenizer, opening, not templated), ids) if context else 0
+    return Prompt(ids[:cut], ids[cut:], templated, text)
+
+
+def _render(tokenizer: Any, body: str, answer_prefix: str, system: str | None) -> str:
+    chat = [{"role": "system", "content": system}] if system else []
+    chat.append({"role": "user", "content": body})
+    if answer_prefix:
+        chat.append({"role": "assistant", "content": answer_prefix})
+    opened = bool(answer_prefix)
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=not opened, continue_final_message=opened
+            )
+        )
+    except Exception as error:  # jinja's errors, and whatever a template raises on purpose
+        raise PromptError(f"the chat template refuses the turns {[m['role'] for m in chat]}: {error}") from error
+
+
+def _locate(tokenizer: Any, text: str, body: str, answer_prefix: str, system: str | None) -> tuple[int, int]:
+    """Where `body` begins and ends in the rendered text; it begins earlier by what a template has stripped off its front."""
+    head, _, tail = _render(tokenizer, MARK, answer_prefix, system).partition(MARK)
+    shown = text[len(head) : len(text) - len(tail)]
+    if text != head + shown + tail or shown not in (body, body.strip(), body.lstrip(), body.rstrip()):
+        raise PromptError("the chat template changes the user's text, so the end of the context cannot be found in it.")
+    stripped = shown != body and shown != body.rstrip()
+    return len(head) - (len(body) - len(body.lstrip()) if stripped else 0), len(head) + len(shown)
+
+
+def _encode(tokenizer: Any, text: str, specials: bool) -> list[int]:
+    """Token ids; a template writes its own special tokens, plain text gets the tokenizer's opening ones."""
+    ids = list(tokenizer.encode(text, add_special_tokens=specials))
+    if specials and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and ids[0] != ids[-1]:
+        ids.pop()  # a closing token would end the text before the answer
+    return ids
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the common beginning: a token that reaches over the end of the context belongs to the question."""
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return min(len(a), len(b))
+
+
+def _check_text(name: str, text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PromptError(f"the {name} is no valid text: character {error.start} is a lone surrogate.") from error

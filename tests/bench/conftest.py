@@ -1,0 +1,9 @@
+"""A tiny model, once for all tests of the bench."""
+
+import pytest
+from bench_tools import tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    return tiny()

@@ -1,0 +1,116 @@
+import pytest
+import torch
+
+from laconic.bench.ask import SPARE_TOKENS, Plain, answer
+from laconic.cache.random import Random
+from laconic.method import create
+from laconic.testbed.tasks import gold_ids, make, prompt_ids, turn_ids
+
+SEED = 1_000_001
+
+
+class Spy(Random):
+    """`random` that notes what every pass showed it: (layer, tokens before, tokens of the pass)."""
+
+    def score(self, seen):
+        self.__dict__.setdefault("notes", []).append((seen.layer, seen.step.start, seen.step.length))
+        return super().score(seen)
+
+
+@pytest.fixture(scope="module")
+def turns(tiny_model):
+    return make("kvturns", SEED, 200, tiny_model[1])
+
+
+def whole_prompt(sample, tokenizer):
+    context, question = prompt_ids(sample, tokenizer)
+    return [*context, *question]
+
+
+def plain_generate(model, tokenizer, ids, room):
+    out = model.generate(torch.tensor([ids]), max_new_tokens=room, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+    return out[0, len(ids) :].tolist()
+
+
+@pytest.mark.parametrize("mode", ["aware", "agnostic"])
+def test_the_uncompressed_model_is_plain_generate(tiny_model, mode):
+    model, tokenizer = tiny_model
+    sample = make("single", SEED, 160, tokenizer)
+    ids = whole_prompt(sample, tokenizer)
+    wanted = plain_generate(model, tokenizer, ids, len(gold_ids(sample, tokenizer)) + SPARE_TOKENS)
+    assert answer(model, tokenizer, sample, mode, None).answers[0].ids == wanted
+
+
+def test_turns_uncompressed_are_plain_generate_on_the_whole_talk(tiny_model, turns):
+    model, tokenizer = tiny_model
+    talk = whole_prompt(turns, tokenizer)
+    found = answer(model, tokenizer, turns, "turns", None)
+    assert len(found.answers) == len(turns.turns) >= 3
+    for turn, got in enumerate(found.answers):
+        if turn:
+            talk += turn_ids(turns, tokenizer, turn)
+        assert got.ids == plain_generate(model, tokenizer, talk, len(gold_ids(turns, tokenizer, turn)) + SPARE_TOKENS)
+        talk += got.ids
+        if talk[-1] != tokenizer.eos_token_id:
+            talk.append(tokenizer.eos_token_id)
+
+
+@pytest.mark.parametrize("mode", ["aware", "agnostic", "turns"])
+@pytest.mark.parametrize("spec", ["snapkv:window=16", "h2o", "streaming_llm"])
+def test_a_neutral_method_answers_as_the_uncompressed_model(tiny_model, turns, mode, spec):
+    model, tokenizer = tiny_model
+    plain = answer(model, tokenizer, turns, mode, None)
+    neutral = answer(model, tokenizer, turns, mode, create(spec, keep=1.0))
+    assert [a.ids for a in neutral.answers] == [a.ids for a in plain.answers]
+    assert neutral.prompt.kv_bytes == plain.prompt.kv_bytes
+    assert neutral.prompt.prefill_flops_full == plain.prompt.prefill_flops_full
+
+
+def test_aware_compresses_the_whole_prompt(tiny_model, turns):
+    model, tokenizer = tiny_model
+    context, question = prompt_ids(turns, tokenizer)
+    spy = Spy(keep=0.5)
+    found = answer(model, tokenizer, turns, "aware", spy)
+    assert spy.notes == [(layer, 0, len(context) + len(question)) for layer in range(2)]
+    assert found.prompt.tokens_in == len(context) + len(question)
+    assert found.prompt.achieved == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("mode", ["agnostic", "turns"])
+def test_agnostic_compresses_the_context_once_before_any_question(tiny_model, turns, mode):
+    model, tokenizer = tiny_model
+    context, question = prompt_ids(turns, tokenizer)
+    spy = Spy(keep=0.25)
+    found = answer(model, tokenizer, turns, mode, spy)
+    assert spy.notes == [(layer, 0, len(context)) for layer in range(2)]
+    kept = int(0.25 * len(context))
+    assert found.compressed.entries == [kept, kept]
+    assert found.compressed.tokens_in == len(context)
+    assert found.prompt.entries == [kept + len(question)] * 2  # the question is stored whole
+    assert found.prompt.tokens_in == len(context) + len(question)
+    spoken = sum(len(a.ids) for a in found.answers)
+    later = sum(len(turn_ids(turns, tokenizer, t)) for t in range(1, len(found.answers)))
+    ends = sum(a.ids[-1] != tokenizer.eos_token_id for a in found.answers[:-1])
+    assert found.final.entries == [kept + len(question) + spoken + later + ends - 1] * 2
+
+
+def test_decoding_methods_go_on_evicting_when_aware_only(tiny_model, turns):
+    model, tokenizer = tiny_model
+    aware = answer(model, tokenizer, turns, "aware", create("tova", keep=0.25)).final
+    held = answer(model, tokenizer, turns, "agnostic", create("tova", keep=0.25)).final
+    assert aware.achieved == pytest.approx(0.25, abs=0.01)
+    assert held.achieved > 0.27
+
+
+def test_clocks_run_forward(tiny_model, turns):
+    found = answer(*tiny_model, turns, "turns", create("random", keep=0.5))
+    assert all(a.first > 0 and a.decode >= 0 for a in found.answers)
+    assert found.final.compress_seconds > 0
+
+
+def test_plain_figures_are_the_formulas(tiny_model):
+    model, _ = tiny_model
+    plain = Plain(model)
+    model(torch.ones(1, 10, dtype=torch.long), past_key_values=plain.cache, use_cache=True)
+    assert plain.stats.kv_bytes == 10 * 2 * 2 * (2 * 8) * 4  # tokens, layers, keys and values, heads x dim, bytes
+    assert plain.stats.tokens_in == 10

@@ -1,0 +1,96 @@
+"""The report is one file that loads nothing and holds the figures."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from bench_tools import made_up
+
+from laconic.bench.grid import Grid
+from laconic.bench.outputs import REPORT, RESULTS, TABLE, write_outputs
+from laconic.bench.report import COLOURS, report
+from laconic.bench.store import StoreError
+from laconic.bench.summary import summarise
+
+GRID = Grid(("single", "multikey"), ("random", "snapkv:window=16"), (0.5, 0.1), (512,), ("aware", "agnostic"), 4)
+ROWS = [made_up(cell, float(cell.seed % 2 or cell.method == "none")) for cell in GRID.cells()]
+
+
+class Loads(HTMLParser):
+    """Addresses that a browser would fetch by itself, and the text outside of scripts and styles."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.words, self.inside = [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self.inside = tag
+        self.found += [v for k, v in attrs if k in ("src", "srcset", "data", "poster") or (tag == "link" and k == "href")]
+
+    def handle_data(self, data):
+        if self.inside not in ("script", "style"):
+            self.words.append(data)
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+
+@pytest.fixture(scope="module")
+def html():
+    return report(summarise(ROWS), ROWS)
+
+
+@pytest.fixture(scope="module")
+def seen(html):
+    parser = Loads()
+    parser.feed(html)
+    return parser
+
+
+def test_nothing_is_loaded(html, seen):
+    assert seen.found == []
+    style = "".join(re.findall(r"<style>(.*?)</style>", html, re.S))
+    assert "url(" not in style and "@import" not in style
+    assert html.count("plotly.js v") == 1  # its code is inside, once
+
+
+def test_it_says_the_figures_the_settings_and_the_machine(seen):
+    text = "\n".join(seen.words)
+    for needed in ("50 [12, 88]", "snapkv:window=16", "window=16, kernel=5, pooling=avg", "0123456789ab", "some cpu"):
+        assert needed in text
+    assert "mode aware, 512 tokens" in text and "mode agnostic, 512 tokens" in text
+    assert "chat template is always applied" in text and "1000000 to 1000003 (4)" in text
+
+
+def test_curves_stand_at_achieved_bytes(html):
+    assert '"snapkv:window=16"' in html
+    calls = re.findall(r'"name":"snapkv:window=16".*?"x":\[([^\]]*)\],"y":\[([^\]]*)\]', html)
+    assert calls and all(x == "10.0,50.0" and y == "50.0,50.0" for x, y in calls)
+
+
+def test_one_legend_entry_a_method_and_chart(html):
+    figures = html.count("Plotly.newPlot(") - html.count('"Plotly.newPlot(')
+    shown = re.findall(r'"name":"(\w[^"]*)"[^{}]*?"showlegend":true', html)
+    names = [n for n in shown if n in ("random", "snapkv:window=16", "uncompressed")]
+    assert figures >= 2 and sorted(names) == sorted(["random", "snapkv:window=16", "uncompressed"] * 2)
+
+
+def test_markup_in_names_is_escaped():
+    rows = [row | {"settings": row["settings"] | {"model": "<script>alert(1)</script>"}} for row in ROWS]
+    assert "<script>alert(1)" not in report(summarise(rows), rows)
+
+
+def test_colours_are_few_and_distinct():
+    assert len(set(COLOURS)) == len(COLOURS) <= 8
+
+
+def test_outputs_are_written_whole_or_not_at_all(tmp_path):
+    write_outputs(ROWS, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([TABLE, REPORT])
+    with pytest.raises(StoreError, match="no finished row"):
+        write_outputs([], tmp_path)
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / TABLE).mkdir()
+    with pytest.raises(StoreError, match=f"could not be written.*{RESULTS} is untouched"):
+        write_outputs(ROWS, tmp_path / "gone")
+    assert [p.name for p in (tmp_path / "gone").iterdir()] == [TABLE]

@@ -1,0 +1,49 @@
+"""`laconic doctor`."""
+
+import importlib
+import tomllib
+from pathlib import Path
+
+doctor = importlib.import_module("laconic.cli.doctor")  # `laconic.cli.doctor` is the command
+
+
+def test_all_is_well(laconic, model):
+    found = laconic.json("doctor", "--model", model)
+    assert set(found) == {"ok", "checks"} and found["ok"] is True
+    assert all(set(check) == {"name", "ok", "detail", "required"} for check in found["checks"])
+    names = {check["name"] for check in found["checks"]}
+    assert {
+        "torch",
+        "transformers",
+        "attention interface",
+        "cache layers",
+        "CPU flash with lse",
+        "keep=1.0 equals stock",
+    } <= names
+    shown = laconic("doctor", "--model", model)
+    assert shown.exit_code == 0 and "all is well" in shown.stdout
+
+
+def test_a_failure_is_exit_status_1(laconic, tmp_path):
+    shown = laconic("doctor", "--model", tmp_path)
+    assert shown.exit_code == 1 and "failed" in shown.stdout and "something is wrong" in shown.stdout
+
+
+def test_each_check_can_fail(monkeypatch, model):
+    """A kernel that is slightly off, a transformers out of range, a session that changes answers: all are found."""
+    from laconic.cache import CacheMethod
+    from laconic.ops import attend
+
+    real = attend.attend
+    monkeypatch.setattr(attend, "attend", lambda *a, **k: tuple(x * 1.001 for x in real(*a, **k)))
+    monkeypatch.setattr(doctor, "TRANSFORMERS", ">=99")
+    monkeypatch.setattr(CacheMethod, "targets", lambda self, layer, layers, step, real, per_entry: [3] * len(real))
+    failed = {check.name for check in doctor.examine(model) if not check.ok}
+    assert failed == {"transformers", "CPU flash with lse", "keep=0.5 frees memory"}
+
+
+def test_supported_range_is_the_declared_one():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert f"transformers{doctor.TRANSFORMERS}" in project["dependencies"]
+    declared = {d.split(">")[0].split("=")[0] for d in project["dependencies"]}
+    assert declared == {"torch", "transformers", *doctor.PACKAGES}

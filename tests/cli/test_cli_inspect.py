@@ -1,0 +1,97 @@
+"""`laconic inspect`: indices are the session's, the page is self-contained and escaped."""
+
+from pathlib import Path
+
+import torch
+
+import laconic as api
+from laconic.prompt import build
+
+KEYS = {
+    "model", "methods", "mode", "chat_template", "answer", "answer_prefix", "asked", "achieved", "tokens", "question_at",
+    "ids", "kept", "stream", "stream_from", "out", "warnings",
+}  # fmt: skip
+
+
+def test_kept_indices_are_those_of_the_prompt(laconic, model, context, tmp_path, monkeypatch):
+    """H2O goes on evicting while it decodes; what is shown is what the prompt left."""
+    monkeypatch.chdir(tmp_path)
+    found = laconic.json(
+        "inspect",
+        "--model",
+        model,
+        "--method",
+        "h2o",
+        "--keep",
+        0.2,
+        "--context",
+        context,
+        "-q",
+        "Wo?",
+        "--max-new-tokens",
+        9,
+    )
+    assert set(found) == KEYS and found["out"] is None and not Path("inspect.html").exists()
+    loaded, tokenizer = api.load(model)
+    prompt = build(tokenizer, Path(context).read_text(encoding="utf-8"), "Wo?")
+    with api.compress(loaded, api.H2O(keep=0.2)) as session, torch.no_grad():
+        loaded(torch.tensor([prompt.ids]))
+        expected = {str(i): {str(h): session.kept(i, h).tolist() for h in range(2)} for i in range(3)}
+    assert found["kept"] == expected
+    assert found["ids"] == prompt.ids and found["question_at"] == len(prompt.context) and found["tokens"] == prompt.tokens
+    assert found["stream"] is None and found["stream_from"] is None
+
+
+def test_the_page(laconic, model, context, tmp_path):
+    out = tmp_path / "page.html"
+    shown = laconic(
+        "inspect", "--model", model, "--method", "adakv", "--keep", 0.2, "--context", context, "-q",
+        "<script>alert(1)</script>", "--out", out, "--max-new-tokens", 2,
+    )  # fmt: skip
+    assert shown.exit_code == 0 and "achieved" in shown.stdout
+    page = out.read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "<script>alert" not in page and "&lt;script&gt;" not in page.split("<dl")[0]
+    for outside in ("http:", "https:", "src=", "@import", "url("):
+        assert outside not in page
+    assert "ü</s>" in page and "🦊</s>" in page  # bytes of one character are one piece
+    assert "adakv(keep=0.2" in page and "asked 19." in page
+
+
+def test_default_file_and_json_beside_it(laconic, model, context, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = ("inspect", "--model", model, "--method", "knorm", "--context", context, "--max-new-tokens", 1)
+    assert laconic(*args).exit_code == 0
+    assert Path("inspect.html").stat().st_size > 10_000
+    assert laconic.json(*args, "--out", "other.html")["out"] == "other.html"
+    assert Path("other.html").exists()
+
+
+def test_travellers_of_fastkv(laconic, model, context):
+    args = (
+        "inspect",
+        "--model",
+        model,
+        "--method",
+        "fastkv:window=2",
+        "--context",
+        context,
+        "-q",
+        "Wo?",
+        "--max-new-tokens",
+        1,
+    )
+    found = laconic.json(*args)
+    assert found["stream_from"] == 1 and len(found["stream"]) == int(found["tokens"] * 0.2)
+    for layer in ("1", "2"):
+        assert all(set(kept) <= set(found["stream"]) for kept in found["kept"][layer].values())
+    chunked = laconic.json(*args, "--prefill-chunk-size", 100)
+    assert chunked["stream"] == sorted(set(chunked["stream"])) and max(chunked["stream"]) == found["tokens"] - 1
+    for layer in ("1", "2"):
+        assert all(set(kept) <= set(chunked["stream"]) for kept in chunked["kept"][layer].values())
+    agnostic = laconic.json(*args, "--query-agnostic")
+    question = set(range(agnostic["question_at"], agnostic["tokens"]))
+    assert question <= set(agnostic["stream"])
+    assert all(question <= set(kept) for heads in agnostic["kept"].values() for kept in heads.values())
+    for layer in ("1", "2"):
+        assert all(set(kept) <= set(agnostic["stream"]) for kept in agnostic["kept"][layer].values())

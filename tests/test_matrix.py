@@ -1,0 +1,258 @@
+"""Every method of the catalogue against every case that a user may bring. What a method keeps is tested elsewhere."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import laconic
+from laconic.cache.parts import DensePart
+from laconic.cache.ragged import RaggedPart
+
+METHODS = [entry.name for entry in laconic.methods()]
+SPECS = {"fastkv": "fastkv:tsp_rate=0.6"}  # the stream must be long enough for the budgets below
+N, NEW = 80, 5
+GREEDY = {
+    "max_new_tokens": NEW,
+    "do_sample": False,
+    "return_dict_in_generate": True,
+    "output_logits": True,
+    "pad_token_id": 0,
+}
+
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def method(name, **budget):
+    """The method at a budget; at keep=1.0 with its own defaults, which must be neutral."""
+    spec = name if budget.get("keep") == 1.0 else SPECS.get(name, name)
+    return laconic.create(spec, **budget)
+
+
+def padded(prompt, batch=2, n=N, pad=23):
+    """ids and mask; the first row is padded on the left."""
+    ids, mask = prompt(batch, n), torch.ones(batch, n, dtype=torch.long)
+    ids[0, :pad], mask[0, :pad] = 0, 0
+    return ids, mask
+
+
+def logits(output):
+    return torch.stack(output.logits)  # [new, B, vocabulary]
+
+
+def entries(session):
+    """Entries of every layer and head, [layers, B, Hkv]."""
+    return torch.stack([layer.lengths for layer in session.cache.compressed()])
+
+
+@pytest.fixture(scope="module")
+def reference(llama):
+    """Uncompressed runs by a key of their own, computed once."""
+    known = {}
+
+    def run(key, **arguments):
+        if key not in known:
+            known[key] = llama.generate(**arguments)
+        return known[key]
+
+    return run
+
+
+@every_method
+def test_neutral_setting_reproduces_the_model(llama, prompt, reference, name):
+    ids, mask = padded(prompt)
+    want = reference("padded", inputs=ids, attention_mask=mask, **GREEDY)
+    with laconic.compress(llama, method(name, keep=1.0)) as session:
+        got = llama.generate(ids, attention_mask=mask, **GREEDY)
+    assert torch.equal(got.sequences, want.sequences)
+    torch.testing.assert_close(logits(got), logits(want), atol=1e-5, rtol=1e-5)
+    assert session.stats.achieved == 1 and not session.trace.events
+
+
+@every_method
+@pytest.mark.parametrize(
+    "budget", [{"keep": 0.5}, {"keep": 0.25}, {"keep": 0.1}, {"tokens": 30}, {"bytes": 20_000}], ids=str
+)
+def test_budgets_are_met(llama, prompt, name, budget):
+    per_entry = 4 * 2 * 2 * 8 * 4  # layers, KV heads, keys and values, head dimension, bytes
+    asked = budget.get("tokens") or budget.get("bytes", 0) // per_entry or int(N * budget["keep"])
+    with laconic.compress(llama, method(name, **budget)) as session:
+        llama(prompt(2, N))
+    mean = entries(session).float().mean((0, 2))
+    assert all(abs(float(m) - asked) <= max(1.0, 0.02 * asked) for m in mean)
+    stats = session.stats
+    assert stats.asked == asked / N and stats.achieved == pytest.approx(float(mean.mean()) / N)
+    assert stats.kv_bytes == pytest.approx(int(entries(session).sum()) * 2 * 8 * 4)
+    assert stats.kv_bytes_full == 2 * N * per_entry
+    if "bytes" in budget:
+        assert stats.kv_bytes <= 2 * 1.02 * budget["bytes"]
+
+
+@every_method
+def test_a_padded_batch_equals_single_runs(llama, prompt, name):
+    ids, mask = padded(prompt)
+    with laconic.compress(llama, method(name, keep=0.3)) as session:
+        both = llama.generate(ids, attention_mask=mask, **GREEDY)
+        counts = entries(session)
+    for row in range(2):
+        alone = ids[row][mask[row] == 1][None]
+        with laconic.compress(llama, method(name, keep=0.3)) as session:
+            single = llama.generate(alone, **GREEDY)
+        assert torch.equal(both.sequences[row, N:], single.sequences[0, alone.shape[1] :])
+        torch.testing.assert_close(logits(both)[:, row], logits(single)[:, 0], atol=1e-4, rtol=1e-4)
+        assert torch.equal(counts[:, row], entries(session)[:, 0])
+
+
+@every_method
+@pytest.mark.parametrize("kv_heads", [1, 4])
+def test_other_groupings_of_query_heads(make_llama, prompt, name, kv_heads):
+    model = make_llama(kv_heads=kv_heads, layers=2)
+    ids = prompt(2, 41)
+    want = model.generate(ids, **GREEDY)
+    with laconic.compress(model, method(name, keep=1.0)):
+        torch.testing.assert_close(logits(model.generate(ids, **GREEDY)), logits(want), atol=1e-5, rtol=1e-5)
+    with laconic.compress(model, method(name, keep=0.5)) as session:
+        changed = model.generate(ids, **GREEDY)
+    counts = entries(session)
+    assert counts.shape == (2, 2, kv_heads)
+    assert session.stats.kv_bytes == int(counts.sum()) * 2 * 8 * 4  # never repeated per query head
+    assert (logits(changed) - logits(want)).abs().max() > 1e-3
+
+
+@every_method
+def test_bf16(make_llama, prompt, name):
+    model = make_llama(layers=2).to(torch.bfloat16)
+    ids = prompt(2, 40)
+    want = model(ids).logits.float()
+    with laconic.compress(model, method(name, keep=1.0)) as whole:
+        got = model(ids).logits.float()
+    assert (got - want).norm() < 0.02 * want.norm()
+    with laconic.compress(model, method(name, keep=0.5)) as session:
+        steps = model.generate(ids, **GREEDY)
+    assert bool(logits(steps).isfinite().all())
+    assert whole.stats.kv_bytes == 2 * 2 * 2 * 40 * 2 * 8 * 2
+    assert session.stats.kv_bytes == int(entries(session).sum()) * 2 * 8 * 2
+    assert all(part.padded()[0].dtype == torch.bfloat16 for layer in session.cache.compressed() for part in layer.parts)
+
+
+@every_method
+@pytest.mark.parametrize("chunk", [16, 27, 79])
+def test_chunked_prefill(llama, prompt, reference, name, chunk):
+    """Chunks of 16 (even), 27 (a rest of 26) and 79 (a rest of one token)."""
+    ids = prompt(2, N)
+    want = reference("plain", inputs=ids, **GREEDY)
+    with laconic.compress(llama, method(name, keep=1.0)):
+        got = llama.generate(ids, prefill_chunk_size=chunk, **GREEDY)
+    torch.testing.assert_close(logits(got), logits(want), atol=2e-5, rtol=2e-5)
+    with laconic.compress(llama, method(name, keep=0.25)) as session:
+        llama.generate(ids, prefill_chunk_size=chunk, **(GREEDY | {"max_new_tokens": 1}))
+    assert session.cache.seen == N
+    assert abs(float(entries(session).float().mean()) - N // 4) <= 1
+    assert session.stats.prefill_flops > 0 and session.trace.events
+
+
+@every_method
+@pytest.mark.parametrize("keep", [1.0, 0.3])
+def test_several_turns_on_one_cache(llama, prompt, name, keep):
+    ids, more = prompt(2, N), prompt(2, 11, seed=1)
+    fed = []
+    hook = llama.register_forward_pre_hook(lambda m, a, k: fed.append(k["input_ids"].shape[1]), with_kwargs=True)
+    try:
+        with laconic.compress(llama, method(name, keep=keep)) as session:
+            first = llama.generate(ids, **GREEDY).sequences
+            talk = torch.cat([first, more], 1)
+            second = llama.generate(talk, past_key_values=session.cache, **GREEDY)
+            counts = entries(session)
+    finally:
+        hook.remove()
+    assert fed == [N] + [1] * (NEW - 1) + [12] + [1] * (NEW - 1)  # the last token of a turn was not fed in that turn
+    seen = N + NEW + 11 + NEW - 1
+    assert session.cache.seen == seen and session.cache.real == [seen, seen]
+    if keep == 1.0:
+        want = llama.generate(talk, **GREEDY)
+        torch.testing.assert_close(logits(second), logits(want), atol=2e-5, rtol=2e-5)
+        assert bool((counts == seen).all())
+    else:
+        prompt_tokens = N + NEW + 11
+        low, high = int(prompt_tokens * keep), int(prompt_tokens * keep) + NEW
+        if name == "fastkv":  # the tokens of a second turn travel on in part, those of the first had been cut before
+            low = int(0.8 * low)
+        assert all(low - 1 <= float(x) <= high for x in counts.float().mean((0, 2)))
+
+
+@every_method
+def test_beam_search(llama, prompt, reference, name):
+    ids, beams = prompt(2, N), GREEDY | {"num_beams": 3, "output_logits": False}
+    want = reference("beams", inputs=ids, **beams)
+    with laconic.compress(llama, method(name, keep=1.0)):
+        assert torch.equal(llama.generate(ids, **beams).sequences, want.sequences)
+    with laconic.compress(llama, method(name, keep=0.25)) as session:
+        got = llama.generate(ids, **beams).sequences
+    assert got.shape == (2, N + NEW) and torch.equal(got[:, :N], ids)
+    assert session.cache.seen == N + NEW - 1 and session.cache.real == [N + NEW - 1] * 6
+    assert entries(session).shape == (4, 6, 2)
+    newest = [session.kept(layer, head, row)[-1].item() for layer in range(4) for head in range(2) for row in range(6)]
+    assert set(newest) == {N + NEW - 2}
+
+
+@every_method
+def test_sampling(llama, prompt, name):
+    ids = prompt(2, N)
+    sample = {"max_new_tokens": NEW, "do_sample": True, "num_return_sequences": 2, "pad_token_id": 0}
+
+    def run():
+        torch.manual_seed(7)
+        return llama.generate(ids, **sample)
+
+    want = run()
+    with laconic.compress(llama, method(name, keep=1.0)):
+        assert torch.equal(run(), want)
+    with laconic.compress(llama, method(name, keep=0.25)) as session:
+        once, again = run(), run()
+    assert torch.equal(once, again) and once.shape == (4, N + NEW)
+    assert entries(session).shape == (4, 4, 2) and session.cache.seen == N + NEW - 1
+
+
+@every_method
+def test_saved_parts_go_on_where_they_were(llama, prompt, name, tmp_path):
+    ids, steps = prompt(2, N), prompt(2, 6, seed=3)
+    kinds = {"dense": DensePart, "ragged": RaggedPart}
+
+    def run(saved):
+        out = []
+        with laconic.compress(llama, method(name, keep=0.3)) as session:
+            llama(ids)
+            for i in range(6):
+                if saved and i in (0, 3):
+                    for number, layer in enumerate(session.cache.compressed()):
+                        file = tmp_path / f"{number}.safetensors"
+                        save_file(layer.parts[0].tensors(), file)
+                        layer.parts = [kinds[layer.parts[0].kind].from_tensors(load_file(file))]
+                out.append(llama(steps[:, i : i + 1], past_key_values=session.cache).logits)
+            return torch.cat(out, 1), [session.kept(i, h, b).tolist() for i in range(4) for h in range(2) for b in range(2)]
+
+    (want, kept), (got, again) = run(False), run(True)
+    torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-6)
+    assert kept == again
+
+
+@every_method
+@pytest.mark.parametrize("leave", ["quietly", "by an error"])
+def test_leaving_a_session_leaves_no_trace(llama, prompt, name, leave):
+    ids = prompt(2, 40)
+    weights = {k: v.clone() for k, v in llama.state_dict().items()}
+    before, implementation = llama(ids).logits, llama.config._attn_implementation
+    members = {n: set(vars(m)) for n, m in llama.named_modules()}
+    try:
+        with laconic.compress(llama, method(name, keep=0.25)):
+            llama.generate(ids, **GREEDY)
+            if leave == "by an error":
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    assert torch.equal(llama(ids).logits, before)
+    assert llama.config._attn_implementation == llama.model.config._attn_implementation == implementation
+    for module in llama.modules():
+        assert not module._forward_hooks and not module._forward_pre_hooks
+    assert {n: set(vars(m)) for n, m in llama.named_modules()} == members
+    state = llama.state_dict()
+    assert state.keys() == weights.keys() and all(torch.equal(state[k], weights[k]) for k in weights)

@@ -1,0 +1,196 @@
+"""The catalogue: names, specs, registration, methods of other packages."""
+
+from dataclasses import dataclass
+
+import pytest
+
+import laconic
+from laconic import BudgetError, SnapKV, UnknownNameError
+from laconic import method as catalogue
+from laconic.method import CATALOGUE, Method, create, find, methods, register
+
+
+@pytest.fixture
+def own_catalogue(monkeypatch):
+    """Registrations of a test stay in the test."""
+    monkeypatch.setattr(catalogue, "CATALOGUE", dict(CATALOGUE))
+    return catalogue.CATALOGUE
+
+
+def enter(name="ours", **changes):
+    @register(name, **({"site": "cache", "mechanism": "eviction", "source": "none", "query_aware": False} | changes))
+    @dataclass(kw_only=True)
+    class Ours(Method):
+        """One line.
+
+        More lines.
+        """
+
+        size: int = 3
+        names: list = None
+
+    return Ours
+
+
+# -- specs -------------------------------------------------------------------------------------------------------------
+def test_a_name_alone_has_the_papers_defaults():
+    assert create("snapkv") == SnapKV() and create(" snapkv ") == SnapKV()
+
+
+def test_parameters_are_parsed():
+    made = create("snapkv: window=8 , kernel=7,pooling=max,keep=0.1")
+    assert made == SnapKV(window=8, kernel=7, pooling="max", keep=0.1)
+    assert isinstance(made.window, int)
+    assert create("expected_attention:use_values=false,epsilon=1e-2").epsilon == 0.01
+    assert create("expected_attention:use_values=False").use_values is False
+    assert create("fastkv:tsp_rate=none").tsp_rate is None
+
+
+def test_a_budget_in_the_spec_wins():
+    assert create("snapkv", keep=0.2).keep == 0.2
+    assert create("snapkv:keep=0.1", keep=0.2).keep == 0.1
+    made = create("snapkv:tokens=50", keep=0.2, protect=(0, 4))
+    assert (made.keep, made.tokens, made.protect) == (None, 50, (0, 4))
+    assert create("snapkv", keep=None, tokens=9).tokens == 9
+
+
+def test_a_method_may_be_a_parameter():
+    made = create("adakv:scorer=keydiff,alpha=0.1")
+    assert made.scorer == "keydiff" and made.alpha == 0.1
+    assert create("adakv:scorer=snapkv:window=4").forced() == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "offer"),
+    [("snapvk", "did you mean snapkv"), ("pyramid", "did you mean pyramidkv"), ("zzz", "known names: adakv, expected")],
+)
+def test_unknown_methods_offer_the_closest(spec, offer):
+    with pytest.raises(UnknownNameError, match=f"unknown method '{spec}': {offer}"):
+        create(spec)
+    with pytest.raises(UnknownNameError, match=offer):
+        find(spec)
+
+
+def test_unknown_parameters_offer_the_closest():
+    with pytest.raises(UnknownNameError, match="snapkv has no parameter 'windw': did you mean window"):
+        create("snapkv:windw=3")
+    with pytest.raises(UnknownNameError, match="no parameter ''"):
+        create("snapkv:=3")
+
+
+def test_parameters_come_once_and_with_a_value():
+    with pytest.raises(ValueError, match="give window once, as window=value"):
+        create("snapkv:window")
+    with pytest.raises(ValueError, match="give keep once"):
+        create("snapkv:keep=0.1,keep=0.2")
+
+
+@pytest.mark.parametrize(
+    "spec", ["snapkv:keep=2", "snapkv:keep=0", "snapkv:keep=nan", "snapkv:keep=much", "snapkv:keep=true"]
+)
+def test_bad_budgets(spec):
+    with pytest.raises(BudgetError, match="keep="):
+        create(spec)
+    with pytest.raises(BudgetError, match="exactly one"):
+        create("snapkv:keep=0.1,tokens=5")
+
+
+def test_bad_values_name_the_parameter():
+    with pytest.raises(ValueError, match="window='wide'"):
+        create("snapkv:window=wide")
+    with pytest.raises(BudgetError, match="fastkv"):
+        create("fastkv:tsp_rate=high")
+
+
+# -- methods ---------------------------------------------------------------------------------------------------------
+def test_budget_defaults_to_the_methods_own():
+    assert SnapKV().keep == 0.25 and laconic.FastKV().keep == 0.1
+    assert SnapKV(tokens=5).keep is None
+    assert SnapKV(keep=1.0).neutral and not SnapKV(tokens=5).neutral
+
+
+def test_parameters_and_text():
+    made = SnapKV(keep=0.1, window=8)
+    assert made.parameters() == {"window": 8, "kernel": 5, "pooling": "avg"}
+    assert str(made) == "snapkv(keep=0.1, window=8, kernel=5, pooling=avg)"
+    assert str(laconic.TOVA(tokens=5)) == "tova(tokens=5)"
+
+
+# -- catalogue ---------------------------------------------------------------------------------------------------------
+def test_listing_is_sorted_and_filtered():
+    names = [entry.name for entry in methods()]
+    assert names == sorted(names, key=lambda n: (catalogue.SITES.index(CATALOGUE[n].site), n))
+    assert {entry.name for entry in methods("*kv")} >= {"snapkv", "pyramidkv", "adakv", "fastkv"}
+    assert all(entry.name.endswith("kv") for entry in methods("*kv"))
+    with pytest.raises(UnknownNameError, match="did you mean snapkv"):
+        methods("snapvk*")
+
+
+def test_every_method_says_where_it_comes_from():
+    for entry in methods():
+        assert entry.summary.endswith((".", ")")) and entry.source and entry.mechanism
+        assert entry.cls.name == entry.name and entry.site in catalogue.SITES
+        assert all(key in entry.cls.__doc__ for key in entry.parameters()), entry.name
+        assert entry.as_dict()["parameters"] == entry.parameters()
+
+
+def test_registering(own_catalogue):
+    cls = enter(inferred="all of it")
+    entry = find("ours")
+    assert entry.cls is cls and entry.summary == "One line." and entry.inferred == "all of it"
+    assert entry.parameters() == {"size": 3, "names": None}
+    assert create("ours:size=4,keep=0.5") == cls(size=4, keep=0.5)
+    assert "ours" not in CATALOGUE  # the fixture holds
+
+
+def test_a_taken_name_is_refused(own_catalogue):
+    with pytest.raises(ValueError, match=r"'snapkv' is taken by laconic\.cache\.snapkv\.SnapKV"):
+        enter("snapkv")
+
+
+def test_a_namesake_from_another_module_is_refused(own_catalogue):
+    class Impostor(Method):
+        """Of the same class name."""
+
+    Impostor.__qualname__ = "SnapKV"
+    with pytest.raises(ValueError, match="taken"):
+        register("snapkv", site="cache", mechanism="", source="", query_aware=False)(Impostor)
+
+
+def test_the_same_class_may_come_again(own_catalogue):
+    """As when a module is reloaded."""
+    enter()
+    again = enter()
+    assert find("ours").cls is again
+
+
+@pytest.mark.parametrize("name", ["With-Dash", "Upper", "two words", "1st", ""])
+def test_bad_names_are_refused(name):
+    with pytest.raises(ValueError, match="must be lower-case"):
+        enter(name)
+
+
+def test_bad_sites_are_refused():
+    with pytest.raises(ValueError, match="site='everywhere' of method 'ours': choose one of encoder"):
+        enter(site="everywhere")
+
+
+def test_methods_of_other_packages_are_found(own_catalogue, monkeypatch):
+    loaded = []
+
+    class Point:
+        def load(self):
+            loaded.append(enter("outsider"))
+
+    def entry_points(group):
+        assert group == "laconic.methods"
+        return [Point()]
+
+    monkeypatch.setattr(catalogue, "entry_points", entry_points)
+    catalogue._load_outsiders.cache_clear()
+    try:
+        assert "outsider" in [entry.name for entry in methods()]
+        assert isinstance(create("outsider:keep=0.5"), loaded[0])
+        assert len(loaded) == 1  # loaded once
+    finally:
+        catalogue._load_outsiders.cache_clear()
