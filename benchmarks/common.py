@@ -34,7 +34,7 @@ def say(text: str) -> None:
 
 
 def model(dtype: str = "fp32", layers: int = LAYERS, attention: str = "sdpa") -> LlamaForCausalLM:
-    """The benchmark model: Llama class, hidden 512, 8 query and 2 KV heads of 64, MLP 1536, vocabulary 4096; random weights."""
+    """The benchmark model: Llama class, hidden 512, 8 query and 2 KV heads of 64, MLP 1536, random weights."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCAB,
@@ -87,7 +87,7 @@ def clock(f: Callable[[], Any]) -> float:
 
 
 def alternate(calls: dict[str, Callable[[], float]], rounds: int, warmup: int = 1) -> Timed:
-    """Seconds that every call reports, all of them once per round, so that a busy machine hurts them alike; the order turns."""
+    """Seconds that every call reports, all of them once per round, so that a busy machine hurts all; the order turns."""
     times: Timed = {name: [] for name in calls}
     for i in range(warmup + rounds):
         for name in list(calls) if i % 2 else list(calls)[::-1]:
@@ -150,7 +150,15 @@ def target(name: str, value: float, limit: float, at_most: bool, text: str, **mo
     """One line of the table of targets: what was measured, what was wanted, whether it was reached."""
     reached = value <= limit if at_most else value >= limit
     say(f"{name}: {value:.4g} (wanted {'<=' if at_most else '>='} {limit:.4g}) {'reached' if reached else 'MISSED'}")
-    return {"kind": "target", "name": name, "value": value, "limit": limit, "at_most": at_most, "text": text, "reached": reached} | more
+    return {
+        "kind": "target",
+        "name": name,
+        "value": value,
+        "limit": limit,
+        "at_most": at_most,
+        "text": text,
+        "reached": reached,
+    } | more
 
 
 def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""laconic beside kvpress 0.5.5 and stock transformers: one worker process each, asked in turn, the order turning every round.
+"""laconic beside kvpress 0.5.5 and stock transformers: a worker process each, asked in turn, the order turning every round.
 
     PYTHONPATH=src HF_HUB_OFFLINE=1 python benchmarks/peer_kvpress.py --peer /path/to/kvpress-env/bin/python
 
@@ -42,7 +42,7 @@ class Worker:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the worker ended: {self.process.args}")
+            raise RuntimeError(f"the worker ended: {self.process.args!r}")
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
             raise RuntimeError(f"{request}: {reply['error']}")
@@ -68,13 +68,23 @@ def shares(workers: dict[str, Worker], tokens: int, layers: int, rounds: int) ->
     base = {who: statistics.median(seconds[who, "none"]) for who in ("laconic", "kvpress")}
     rows: list[Row] = []
     for method in METHODS:
-        mine, theirs = (statistics.median(own[who, method]) for who in ("laconic", "kvpress"))
-        share = {"laconic": mine / base["laconic"], "kvpress": theirs / base["kvpress"]}
-        row: Row = {"section": "scorers", "method": method, "tokens": tokens, "layers": layers, "rounds": len(own["laconic", method])}
-        row |= {"own_ms_per_layer": {"laconic": round(mine / layers * 1e3, 3), "kvpress": round(theirs / layers * 1e3, 3)}}
-        row |= {"share": {who: round(x, 5) for who, x in share.items()}, "prefill_ms": {w: round(s * 1e3, 1) for w, s in base.items()}}
+        spent = {who: statistics.median(own[who, method]) for who in ("laconic", "kvpress")}
+        share = {who: spent[who] / base[who] for who in spent}
+        row: Row = {
+            "section": "scorers",
+            "method": method,
+            "tokens": tokens,
+            "layers": layers,
+            "rounds": len(own["laconic", method]),
+        }
+        row |= {"own_ms_per_layer": {who: round(x / layers * 1e3, 3) for who, x in spent.items()}}
+        row |= {
+            "share": {who: round(x, 5) for who, x in share.items()},
+            "prefill_ms": {w: round(s * 1e3, 1) for w, s in base.items()},
+        }
         rows.append(row)
-        text = f"{method}, {tokens // 1024}k: own share of prefill {share['laconic']:.2%}, kvpress {share['kvpress']:.2%}; ratio"
+        mine, theirs = (f"{share[who]:.2%}" for who in ("laconic", "kvpress"))
+        text = f"{method}, {tokens // 1024}k: own share of prefill {mine}, kvpress {theirs}; ratio"
         rows.append(target("scorers", round(share["laconic"] / share["kvpress"], 3), 0.5, True, text))
     return rows
 
@@ -89,7 +99,13 @@ def observed(workers: dict[str, Worker], tokens: int, rounds: int) -> list[Row]:
             )
             cost[who].append(with_method / plain - 1)
     share = {who: statistics.median(values[1:] or values) for who, values in cost.items()}
-    row = {"section": "scorers", "method": "h2o", "tokens": tokens, "layers": 2, "share": {w: round(x, 4) for w, x in share.items()}}
+    row = {
+        "section": "scorers",
+        "method": "h2o",
+        "tokens": tokens,
+        "layers": 2,
+        "share": {w: round(x, 4) for w, x in share.items()},
+    }
     text = f"h2o, {tokens // 1024}k: adds {share['laconic']:.0%} to a prefill, kvpress (eager) {share['kvpress']:.0%}; ratio"
     return [row, target("scorers", round(share["laconic"] / share["kvpress"], 3), 0.5, True, text)]
 
@@ -103,7 +119,9 @@ def scorers(workers: dict[str, Worker], quick: bool) -> list[Row]:
 def decoding(workers: dict[str, Worker], quick: bool) -> list[Row]:
     """Decode time and stored bytes after the real prefill of 16k (4k when quick)."""
     tokens, rounds = (4096 if quick else 16384), 8
-    slots = [("laconic", m) for m in ("stock", "none", "snapkv", "adakv")] + [("kvpress", m) for m in ("none", "snapkv", "adakv")]
+    slots = [("laconic", m) for m in ("stock", "none", "snapkv", "adakv")] + [
+        ("kvpress", m) for m in ("none", "snapkv", "adakv")
+    ]
     kept: dict[str, int] = {}
     for who, method in slots:
         say(f"prefill of {tokens} for decoding: {who} {method}")
@@ -123,8 +141,11 @@ def decoding(workers: dict[str, Worker], quick: bool) -> list[Row]:
         say(str(rows[-1]))
     for method, limit in (("none", 1.0), ("snapkv", 1.0), ("adakv", 1.0)):
         against = ratio(times, f"laconic {method}", f"kvpress {method}")
-        text = f"decode at {tokens // 1024}k, {method}, keep=0.1: laconic / kvpress" if method != "none" else (
-            f"decode at {tokens // 1024}k, nothing removed: laconic / kvpress (stock transformers 5.2)")
+        text = (
+            f"decode at {tokens // 1024}k, {method}, keep=0.1: laconic / kvpress"
+            if method != "none"
+            else (f"decode at {tokens // 1024}k, nothing removed: laconic / kvpress (stock transformers 5.2)")
+        )
         rows.append(target("peer decode", against["ratio"], limit, True, text))
     share = kept["laconic adakv"] / full
     text = f"adakv, keep=0.1: stored share {share:.4f}, kvpress {kept['kvpress adakv'] / full:.4f}; off 10 % by (relative)"
@@ -134,10 +155,15 @@ def decoding(workers: dict[str, Worker], quick: bool) -> list[Row]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", default="/work/.venv-kvpress/bin/python", help="python of an environment with kvpress 0.5.5")
+    parser.add_argument(
+        "--peer", default="/work/.venv-kvpress/bin/python", help="python of an environment with kvpress 0.5.5"
+    )
     parser.add_argument("--quick", action="store_true", help="4k at most")
     arguments = parser.parse_args()
-    workers = {"laconic": Worker(sys.executable, "worker_laconic.py"), "kvpress": Worker(arguments.peer, "worker_kvpress.py")}
+    workers = {
+        "laconic": Worker(sys.executable, "worker_laconic.py"),
+        "kvpress": Worker(arguments.peer, "worker_kvpress.py"),
+    }
     failed = 0
     try:
         for name, section in (("peer_scorers", scorers), ("peer_decode", decoding)):

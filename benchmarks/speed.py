@@ -14,12 +14,11 @@ import statistics
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
+from caches import decoder, filled, kv_bytes, shortened, weights_bytes
 from common import (
     DTYPES,
     HEAD,
@@ -48,13 +47,24 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 
 import laconic
 from laconic import attention as seam
-from laconic.cache.cache import CompressedCache
-from laconic.cache.parts import DensePart
 from laconic.method import create
+from laconic.ops.attend import attend
 from laconic.step import Step
 
 Row = dict[str, Any]
-EVICTING = "snapkv adakv expected_attention keydiff knorm pyramidkv tova h2o streaming_llm truncate random".split()
+EVICTING = [
+    "snapkv",
+    "adakv",
+    "expected_attention",
+    "keydiff",
+    "knorm",
+    "pyramidkv",
+    "tova",
+    "h2o",
+    "streaming_llm",
+    "truncate",
+    "random",
+]
 QUICK = False
 
 
@@ -71,33 +81,39 @@ def at_limit(nbytes: int, milliseconds_measured: float) -> Row:
     return {"bytes_read": nbytes, "limit_ms": round(least, 3), "times_limit": round(milliseconds_measured / least, 2)}
 
 
-def kv_bytes(tokens: int, dtype: str) -> int:
-    return 2 * LAYERS * KV_HEADS * HEAD * tokens * DTYPES[dtype].itemsize
+def attention_at(lm: Any, dtype: str, tokens: int, rounds: int) -> list[Row]:
+    modules = [layer.self_attn for layer in lm.model.layers]
+    kv = random_kv(tokens, dtype)
+    new = torch.randn(3, 1, HEADS, 1, HEAD).to(DTYPES[dtype])
+    q, k, v = new[0], new[1, :, :KV_HEADS], new[2, :, :KV_HEADS]
+    ours, caches = filled(lm, kv), [stock_cache(lm, kv) for _ in range(2)]
+    ours.step = Step(tokens, 1, torch.tensor([[tokens]]), [tokens + 1])
 
+    def stock() -> None:
+        for i, module in enumerate(modules):
+            keys, values = caches[0].update(k, v, i)
+            sdpa_attention_forward(module, q, keys, values, None, scaling=HEAD**-0.5)
 
-def filled(lm: Any, kv: list[tuple[torch.Tensor, torch.Tensor]]) -> CompressedCache:
-    """A compressed cache that holds everything."""
-    cache, tokens = CompressedCache(lm.config), kv[0][0].shape[2]
-    for layer, (keys, values) in zip(cache.compressed(), kv, strict=True):
-        layer.lazy_initialization(keys, values)
-        layer.parts, layer.seen = [DensePart(keys, values, {})], tokens
-    cache.real = [tokens]
-    return cache
+    def repeated() -> None:
+        for i in range(LAYERS):
+            keys, values = (repeat_kv(x, HEADS // KV_HEADS) for x in caches[1].update(k, v, i))
+            torch.nn.functional.scaled_dot_product_attention(q, keys, values)
 
+    def laconic_step() -> None:
+        for i, module in enumerate(modules):
+            seam.attention(module, q, *ours.update(k, v, i), None, HEAD**-0.5)
 
-def shortened(lm: Any, method: laconic.Method, kv: list[tuple[torch.Tensor, torch.Tensor]]) -> CompressedCache:
-    """A compressed cache after the method's own selection from random keys, values and queries."""
-    tokens = kv[0][0].shape[2]
-    session = laconic.compress(lm, method)
-    cache = session._adopt(None)
-    cache.step = Step(0, tokens, torch.arange(tokens)[None], [tokens])
-    for layer, (keys, values) in zip(cache.compressed(), kv, strict=True):
-        layer.lazy_initialization(keys, values)
-        queries = torch.randn(1, HEADS, tokens, HEAD, dtype=keys.dtype)
-        layer.seen = tokens
-        cache.after_prefill(layer, queries, keys, values, {}, HEAD**-0.5, None)
-    cache.step, cache.real = None, [tokens]
-    return cache
+    times = alternate({"stock": timed(stock), "repeat": timed(repeated), "laconic": timed(laconic_step)}, rounds, 3)
+    ms = milliseconds(times)
+    row: Row = {"section": "attention", "dtype": dtype, "tokens": tokens, "ms": ms}
+    row |= {"stock/laconic": ratio(times, "stock", "laconic"), "repeat/laconic": ratio(times, "repeat", "laconic")}
+    row |= at_limit(kv_bytes(tokens, dtype), ms["laconic"])
+    say(f"attention {dtype} {tokens}: {ms}, {row['times_limit']} x the limit")
+    if tokens != 16384:
+        return [row]
+    text = f"nothing removed, 16k {dtype}: cache update + attention of a token, stock / laconic"
+    wanted = {"fp32": 1.7, "bf16": 2.0}[dtype]
+    return [row, target("attention", row["stock/laconic"]["ratio"], wanted, False, text)]
 
 
 def section_attention() -> list[Row]:
@@ -105,58 +121,25 @@ def section_attention() -> list[Row]:
     rows: list[Row] = []
     for dtype in DTYPES:
         lm = model(dtype)
-        modules = [layer.self_attn for layer in lm.model.layers]
         for tokens, rounds in ((1024, 60), (4096, 40), (16384, 30)):
-            kv = random_kv(tokens, dtype)
-            new = torch.randn(3, 1, HEADS, 1, HEAD).to(DTYPES[dtype])
-            q, k, v = new[0], new[1, :, :KV_HEADS], new[2, :, :KV_HEADS]
-            ours, caches = filled(lm, kv), [stock_cache(lm, kv) for _ in range(2)]
-            ours.step = Step(tokens, 1, torch.tensor([[tokens]]), [tokens + 1])
-
-            def stock() -> None:
-                for i, module in enumerate(modules):
-                    keys, values = caches[0].update(k, v, i)
-                    sdpa_attention_forward(module, q, keys, values, None, scaling=HEAD**-0.5)
-
-            def repeated() -> None:
-                for i in range(LAYERS):
-                    keys, values = (repeat_kv(x, HEADS // KV_HEADS) for x in caches[1].update(k, v, i))
-                    torch.nn.functional.scaled_dot_product_attention(q, keys, values)
-
-            def laconic_step() -> None:
-                for i, module in enumerate(modules):
-                    seam.attention(module, q, *ours.update(k, v, i), None, HEAD**-0.5)
-
-            times = alternate({"stock": timed(stock), "repeat": timed(repeated), "laconic": timed(laconic_step)}, rounds, 3)
-            ms = milliseconds(times)
-            row = {"section": "attention", "dtype": dtype, "tokens": tokens, "ms": ms}
-            row |= {"stock/laconic": ratio(times, "stock", "laconic"), "repeat/laconic": ratio(times, "repeat", "laconic")}
-            row |= at_limit(kv_bytes(tokens, dtype), ms["laconic"])
-            rows.append(row)
-            say(f"attention {dtype} {tokens}: {ms}, {row['times_limit']} x the limit")
-            if tokens == 16384:
-                text = f"nothing removed, 16k {dtype}: cache update + attention of a token, stock / laconic"
-                rows.append(target("attention", row["stock/laconic"]["ratio"], {"fp32": 1.7, "bf16": 2.0}[dtype], False, text))
+            rows += attention_at(lm, dtype, tokens, rounds)
     return rows
 
 
-def opened(lm: Any, method: laconic.Method | None) -> AbstractContextManager[Any]:
-    return laconic.compress(lm, *([] if method is None else [method]))
-
-
-def decoder(lm: Any, held: Any, method: laconic.Method | None = None, steps: int = 5) -> Callable[[], float]:
-    """Median seconds of a few decoded tokens of the whole model, on a compressed cache inside a session."""
-
-    def run() -> float:
-        with opened(lm, method):
-            return statistics.median(clock(lambda: decode(lm, held)) for _ in range(steps))
-
-    return run
-
-
-def weights_bytes(lm: Any) -> int:
-    """Bytes of the weights that one decoded token reads (the embedding is one row)."""
-    return sum(p.nbytes for p in lm.parameters()) - lm.model.embed_tokens.weight.nbytes
+def decode_at(lm: Any, dtype: str, tokens: int, rounds: int) -> list[Row]:
+    kv = random_kv(tokens, dtype)
+    stock, ours = stock_cache(lm, kv), filled(lm, kv)
+    times = alternate({"stock": timed(lambda: decode(lm, stock), 5), "laconic": decoder(lm, ours)}, rounds, 2)
+    ms = milliseconds(times)
+    row: Row = {"section": "decode", "dtype": dtype, "tokens": tokens, "ms": ms}
+    row["stock/laconic"] = ratio(times, "stock", "laconic")
+    row |= at_limit(kv_bytes(tokens, dtype) + weights_bytes(lm), ms["laconic"])
+    say(f"decode {dtype} {tokens}: {ms}, {row['times_limit']} x the limit")
+    if tokens == 4096:
+        return [row]
+    least, name = (1.25, "16k") if tokens == 16384 else (1.0, "1k")
+    text = f"nothing removed, {name} {dtype}: decoding with the whole model, stock / laconic"
+    return [row, target("decode", row["stock/laconic"]["ratio"], least, False, text)]
 
 
 def section_decode() -> list[Row]:
@@ -165,42 +148,29 @@ def section_decode() -> list[Row]:
     for dtype in DTYPES:
         lm = model(dtype)
         for tokens, rounds in ((1024, 30), (4096, 16), (16384, 12)):
-            kv = random_kv(tokens, dtype)
-            stock, ours = stock_cache(lm, kv), filled(lm, kv)
-            times = alternate({"stock": timed(lambda: decode(lm, stock), 5), "laconic": decoder(lm, ours)}, rounds, 2)
-            ms = milliseconds(times)
-            row = {"section": "decode", "dtype": dtype, "tokens": tokens, "ms": ms, "stock/laconic": ratio(times, "stock", "laconic")}
-            row |= at_limit(kv_bytes(tokens, dtype) + weights_bytes(lm), ms["laconic"])
-            rows.append(row)
-            say(f"decode {dtype} {tokens}: {ms}, {row['times_limit']} x the limit")
-            if tokens != 4096:
-                least, name = (1.25, "16k") if tokens == 16384 else (1.0, "1k")
-                text = f"nothing removed, {name} {dtype}: decoding with the whole model, stock / laconic"
-                rows.append(target("decode", row["stock/laconic"]["ratio"], least, False, text))
+            rows += decode_at(lm, dtype, tokens, rounds)
     return rows
+
+
+def prefill_at(dtype: str, tokens: int, rounds: int) -> list[Row]:
+    lm, ids = model(dtype), prompt(tokens)
+
+    def ours() -> float:
+        with laconic.compress(lm):
+            return clock(lambda: prefill(lm, ids))
+
+    calls = {"stock": timed(lambda: prefill(lm, ids, DynamicCache(config=lm.config))), "laconic": ours}
+    times = alternate(calls, rounds, 1 if tokens < 16384 else 0)
+    row: Row = {"section": "prefill", "dtype": dtype, "tokens": tokens, "ms": milliseconds(times)}
+    row["laconic/stock"] = ratio(times, "laconic", "stock")
+    text = f"nothing removed, {tokens // 1024}k {dtype}: prefill, laconic / stock"
+    return [row, target("prefill", row["laconic/stock"]["ratio"], 1.03, True, text)]
 
 
 def section_prefill() -> list[Row]:
     """Whole model, prefill, nothing removed."""
-    rows: list[Row] = []
     sizes = [("fp32", 1024, 12), ("fp32", 4096, 4), ("fp32", 16384, 2), ("bf16", 1024, 8), ("bf16", 4096, 3)]
-    for dtype, tokens, rounds in sizes:
-        if QUICK and tokens > 1024:
-            continue
-        lm, ids = model(dtype), prompt(tokens)
-
-        def ours() -> float:
-            with laconic.compress(lm):
-                return clock(lambda: prefill(lm, ids))
-
-        calls = {"stock": timed(lambda: prefill(lm, ids, DynamicCache(config=lm.config))), "laconic": ours}
-        times = alternate(calls, rounds, 1 if tokens < 16384 else 0)
-        row = {"section": "prefill", "dtype": dtype, "tokens": tokens, "ms": milliseconds(times)}
-        row["laconic/stock"] = ratio(times, "laconic", "stock")
-        rows.append(row)
-        text = f"nothing removed, {tokens // 1024}k {dtype}: prefill, laconic / stock"
-        rows.append(target("prefill", row["laconic/stock"]["ratio"], 1.03, True, text))
-    return rows
+    return [row for size in sizes if not (QUICK and size[1] > 1024) for row in prefill_at(*size)]
 
 
 def section_kept() -> list[Row]:
@@ -223,7 +193,13 @@ def section_kept() -> list[Row]:
         say(f"kept {dtype}: {ms}")
         for name, share in bytes_kept.items():
             against = ratio(times, name, "tenth")
-            row = {"section": "kept", "dtype": dtype, "method": name, "tokens": tokens, "ms": {name: ms[name], "tenth": ms["tenth"]}}
+            row = {
+                "section": "kept",
+                "dtype": dtype,
+                "method": name,
+                "tokens": tokens,
+                "ms": {name: ms[name], "tenth": ms["tenth"]},
+            }
             row |= {"bytes_kept": round(share, 5), "method/tenth": against}
             rows.append(row | at_limit(kv_bytes(int(tokens * keep), dtype) + weights_bytes(lm), ms[name]))
             text = f"{name}, keep=0.1 of 16k, {dtype}: decode, against 1.6k uncompressed in laconic"
@@ -250,15 +226,15 @@ def section_fastkv() -> list[Row]:
     travel = stats.stream[LAYERS - 1]
     alone = {}
     for n in (tokens, travel):
-        q, k, v = (torch.randn(1, n, h, HEAD).transpose(1, 2) for h in (HEADS, KV_HEADS, KV_HEADS))
-        alone[n] = min(clock(lambda: laconic.ops.attend.attend(q, k, v, HEAD**-0.5, causal=True)) for _ in range(3))
+        qkv = [torch.randn(1, n, h, HEAD).transpose(1, 2) for h in (HEADS, KV_HEADS, KV_HEADS)]
+        alone[n] = min(clock(partial(attend, *qkv, HEAD**-0.5, causal=True)) for _ in range(3))
     whole = statistics.median(times["none"])
     linear, half = whole - LAYERS * alone[tokens], LAYERS // 2
     expected = (linear / 2 * (1 + travel / tokens) + half * (alone[tokens] + alone[travel])) / whole
     row: Row = {"section": "fastkv", "dtype": "fp32", "tokens": tokens, "ms": milliseconds(times), "fastkv/none": measured}
     row |= {"flops_ratio": round(flops, 4), "rates_ratio": round(expected, 4), "attention_ms": round(alone[tokens] * 1e3, 1)}
     row["attention_share_of_prefill"] = round(LAYERS * alone[tokens] / whole, 3)
-    text = f"fastkv (rate 0.2, half depth), {tokens // 1024}k: prefill time ratio {measured['ratio']} over FLOPs ratio {flops:.4f}"
+    text = f"fastkv (rate 0.2, half depth), {tokens // 1024}k: time ratio {measured['ratio']} over FLOPs' {flops:.4f}"
     rates = f"the same over the ratio that the measured speeds of attention and of the rest predict, {expected:.4f}"
     return [
         row,

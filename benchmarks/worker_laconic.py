@@ -40,8 +40,9 @@ def run(lm: Any, name: str, tokens: int, keep: float) -> tuple[Any, float, float
 
 
 def stored(cache: Any) -> int:
-    if isinstance(cache, DynamicCache):
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    if type(cache) is DynamicCache:
+        layers: Any = cache.layers
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
     return int(cache.nbytes)
 
 

@@ -58,11 +58,14 @@ def reference(llama):
 
 
 @every_method
-def test_neutral_setting_reproduces_the_model(llama, prompt, reference, name):
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_neutral_setting_reproduces_the_model(make_llama, prompt, reference, name, implementation):
+    model = make_llama(implementation=implementation)  # the weights of `llama`
     ids, mask = padded(prompt)
     want = reference("padded", inputs=ids, attention_mask=mask, **GREEDY)
-    with laconic.compress(llama, method(name, keep=1.0)) as session:
-        got = llama.generate(ids, attention_mask=mask, **GREEDY)
+    with laconic.compress(model, method(name, keep=1.0)) as session:
+        got = model.generate(ids, attention_mask=mask, **GREEDY)
+    assert model.config._attn_implementation == implementation
     assert torch.equal(got.sequences, want.sequences)
     torch.testing.assert_close(logits(got), logits(want), atol=1e-5, rtol=1e-5)
     assert session.stats.achieved == 1 and not session.trace.events

@@ -54,8 +54,8 @@ def attention(
     assert isinstance(value, torch.Tensor)
     if _is_full(module):
         raise SessionError(
-            f"{type(module).__name__} was called without the session's cache. Gradient checkpointing drops the cache: switch "
-            "it off. Or another model shares this model's configuration object: give it a copy."
+            f"{type(module).__name__} was called without the session's cache. Gradient checkpointing drops the cache: "
+            "switch it off. Or another model shares this model's configuration object: give it a copy."
         )
     if softcap is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling=scaling, **kwargs)

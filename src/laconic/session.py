@@ -96,7 +96,7 @@ class Session:
     def _new_figures(self) -> None:
         self.meter = Meter(self.shape)
         self._prefill_seconds = self._decode_seconds = self._compress_seconds = 0.0
-        self._decoded = self._prompt_passes = 0
+        self._decoded = 0
 
     def _check_claims(self) -> None:
         owners: dict[str, Method] = {}
@@ -352,7 +352,7 @@ class Session:
             stats.asked = sum(self._cache_method.budget.entries(n, per_entry) for n in real) / sum(real)
         stats.kv_bytes, stats.kv_bytes_allocated = cache.nbytes, cache.allocated
         stats.kv_bytes_full = sum(real) * per_entry
-        prompt = [round(stats.tokens_in)] * self.shape.layers
+        prompt = [round(stats.tokens_in) if i in cache.layer_ids else 0 for i in range(self.shape.layers)]
         stats.prefill_flops_full = len(real) * self.shape.prefill_flops(prompt)
         return stats
 

@@ -8,7 +8,7 @@ from bench_tools import made_up
 
 from laconic.bench.grid import Grid
 from laconic.bench.outputs import REPORT, RESULTS, TABLE, write_outputs
-from laconic.bench.report import COLOURS, report
+from laconic.bench.report import COLOURS, missed, report
 from laconic.bench.store import StoreError
 from laconic.bench.summary import summarise
 
@@ -73,6 +73,13 @@ def test_one_legend_entry_a_method_and_chart(html):
     shown = re.findall(r'"name":"(\w[^"]*)"[^{}]*?"showlegend":true', html)
     names = [n for n in shown if n in ("random", "snapkv:window=16", "uncompressed")]
     assert figures >= 2 and sorted(names) == sorted(["random", "snapkv:window=16", "uncompressed"] * 2)
+
+
+def test_missed_budgets_are_named():
+    assert missed(summarise(ROWS)) == ""
+    rows = [row | ({"achieved": 0.35} if row["keep"] == 0.5 and row["method"] == "random" else {}) for row in ROWS]
+    assert missed(summarise(rows)) == "random asked keep=0.5, kept 0.350 to 0.350"
+    assert "random asked keep=0.5" in report(summarise(rows), rows)
 
 
 def test_markup_in_names_is_escaped():

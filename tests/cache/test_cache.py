@@ -141,3 +141,20 @@ def test_two_rows_of_different_length_go_over_their_budget_at_different_steps(ll
         both = [[(session.kept(0, h, b) - 7 * (b == 0)).tolist() for h in range(2)] for b in range(2)]
     assert both == single
     assert session.cache.layers[0].lengths.tolist() == [[int(22 * 0.6)] * 2, [int(29 * 0.6)] * 2]
+
+
+@pytest.mark.parametrize("method", ["knorm", "truncate", "snapkv", "adakv:scorer=truncate"])
+def test_a_padded_chunk_that_was_kept_whole_does_not_renumber_the_next(llama, prompt, method):
+    """The first chunk fits the budget, so its entries carry no index yet; the second one does not fit."""
+    ids, mask = prompt(2, 24), torch.ones(2, 24, dtype=torch.long)
+    mask[0, :5] = 0
+    kept = []
+    for rows in (slice(None), slice(1, 2)):
+        with laconic.compress(llama, laconic.create(f"{method}{',' if ':' in method else ':'}tokens=12")) as session:
+            llama(ids[rows, :12], attention_mask=mask[rows, :12])
+            llama(ids[rows, 12:], attention_mask=mask[rows], past_key_values=session.cache)
+        kept.append([session.kept(layer, head, -1).tolist() for layer in range(4) for head in range(2)])
+    assert kept[0] == kept[1]
+    assert all(len(set(k)) == len(k) for k in kept[0])
+    if "truncate" in method:
+        assert kept[0] == [list(range(12, 24))] * 8

@@ -119,7 +119,7 @@ def test_a_real_sigint_exits_with_130(model, tmp_path):
     )
     source = str(Path(api.__file__).parents[1])
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60,
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300,
         env={**os.environ, "PYTHONPATH": source, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 130, done.stderr
@@ -141,4 +141,4 @@ def test_a_closed_pipe_is_no_traceback():
     )  # fmt: skip
     process.stdout.close()
     assert b"Traceback" not in process.stderr.read()
-    assert process.wait(60) in (0, 1)
+    assert process.wait(300) in (0, 1)

@@ -216,7 +216,7 @@ def test_process_speaks_utf8_and_only_json(model, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "laconic.cli", "run", "--model", model, "--context", "-", "-q", "Grüße 🦊?",
          "--answer-prefix", "日本", "--max-new-tokens", "4", "--method", "tova", "--keep", "0.5", "--compare", "--json"],
-        input="Köln 🦊".encode(), capture_output=True, timeout=60, env=environment(LC_ALL="C", PYTHONIOENCODING="latin-1"),
+        input="Köln 🦊".encode(), capture_output=True, timeout=300, env=environment(LC_ALL="C", PYTHONIOENCODING="latin-1"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.decode("utf-8"))["answer_prefix"] == "日本"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reference import slow_attend, slow_logits
 
 from laconic.ops import attend as module
-from laconic.ops.attend import attend, attention_mass, attention_rows, merge
+from laconic.ops.attend import attend, attend_padded, attention_mass, attention_rows, merge
 
 
 def tensors(b=2, h=4, hkv=2, t=5, n=9, d=8, dv=8, seed=0, dtype=torch.float32):
@@ -90,6 +90,18 @@ def test_padding_queries_of_a_causal_block_are_blind():
     assert torch.equal(out[0, :, :3], torch.zeros_like(out[0, :, :3]))
     assert bool(lse[0, :, :3].isneginf().all())
     close((out, lse), slow_attend(q, k, v, 0.3, bias.expand(2, 2, 6), None, True))
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("starts", [[3, 0], [6, 1], [5, 6]])
+def test_left_padded_rows_attend_without_their_padding(starts, softcap):
+    q, k, v = tensors(t=6, n=6)
+    bias = torch.zeros(2, 2, 6)
+    for row, start in enumerate(starts):
+        bias[row, :, :start] = -math.inf
+    got = attend_padded(q, k, v, 0.3, starts, softcap)
+    close(got, slow_attend(q, k, v, 0.3, bias, softcap, True))
+    assert bool(got[1][0, :, : starts[0]].isneginf().all()) and not got[0][0, :, : starts[0]].any()
 
 
 @given(cuts=st.lists(st.integers(1, 12), max_size=4), seed=st.integers(0, 99), bias=st.booleans())

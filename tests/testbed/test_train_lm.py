@@ -68,9 +68,20 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path, one_worker):
 
 
 def test_rate_warms_up_stays_and_falls_to_zero(tmp_path, one_worker):
-    trainer = Trainer(settings(tmp_path, "--decay-steps", "200"))
+    trainer = Trainer(settings(tmp_path, "--decay-after", "10", "--decay-steps", "200"))
     rates = []
-    for step, start in ((0, None), (99, None), (5000, None), (5000, 5000), (5100, 5000), (5200, 5000)):
-        trainer.state |= {"step": step, "decay_start": start}
+    for step, minutes in ((0, 0), (99, 1), (5000, 9), (5100, 10), (5200, 11), (5300, 12)):
+        trainer.state |= {"step": step, "seconds": minutes * 60}
+        trainer.decay()
         rates.append(trainer.rate())
     assert rates == pytest.approx([0.01, 1.0, 1.0, 1.0, 0.5, 0.0])
+
+
+def test_decay_by_the_clock(tmp_path, one_worker):
+    trainer = Trainer(settings(tmp_path, "--decay-after", "10", "--decay-minutes", "20"))
+    rates = []
+    for minutes in (9, 10, 15, 30, 31):
+        trainer.state |= {"step": 5000, "seconds": minutes * 60}
+        trainer.decay()
+        rates.append(trainer.rate())
+    assert rates == pytest.approx([1.0, 1.0, 0.75, 0.0, 0.0])

@@ -229,14 +229,22 @@ def settings(lines: list[Line], rows: list[Row]) -> dict[str, Any]:
     seeds = sorted({row["seed"] for row in rows})
     memory = max(row["peak_memory"] for row in rows)
     kinds = ", ".join(sorted({row["peak_memory_kind"] for row in rows}))
-    notes = sorted({note for row in rows for note in row["notes"]})
     return common | {
         "tasks": ", ".join(tasks(lines)),
         "sample seeds": f"{seeds[0]} to {seeds[-1]} ({len(seeds)}), the same for every method",
         "intervals": f"95 %, bootstrap over samples inside each task, 2,000 draws, seed {first['grid_seed']}",
         "peak memory": f"{memory / 2**20:.0f} MiB ({kinds})",
-        "missed budgets": "; ".join(notes[:8]) + (f"; and {len(notes) - 8} more" if len(notes) > 8 else "") or "none",
+        "missed budgets": missed(lines) or "none",
     }
+
+
+def missed(lines: list[Line]) -> str:
+    """Methods that kept over 2 % more or less of the entries than asked, with what they kept."""
+    found: dict[str, list[float]] = {}
+    for line in lines:
+        if abs(line.achieved - line.asked) > 0.02 * line.asked:
+            found.setdefault(f"{line.method} asked {line.budget}", []).append(line.achieved)
+    return "; ".join(f"{name}, kept {min(kept):.3f} to {max(kept):.3f}" for name, kept in found.items())
 
 
 def parameters(lines: list[Line]) -> str:

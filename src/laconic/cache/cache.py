@@ -41,7 +41,7 @@ class CompressedCache(Cache):
         if not self.layer_ids:
             kinds = sorted({type(layer).__name__ for layer in layers})
             raise UnsupportedModelError(
-                f"{type(config).__name__} has no full-attention layer to compress (its cache layers are {', '.join(kinds)}). "
+                f"{type(config).__name__} has no full-attention layer to compress (cache layers: {', '.join(kinds)}). "
                 "Sliding-window and linear-attention layers are bounded already and are left alone."
             )
         for number, i in enumerate(self.layer_ids):
@@ -60,8 +60,8 @@ class CompressedCache(Cache):
         self.real: list[int] = []
         self.entry_bytes = 0
         self.compress_seconds = 0.0
+        # the two latest answers of `rotary`: full-attention layers of a model share one RoPE, so one computes it for all
         self._phases: list[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]] = []
-        # the two latest answers of `rotary`: full-attention layers of a model share one RoPE, so one layer computes it for all
 
     # -- views -----------------------------------------------------------------------------------------------------
     def compressed(self) -> Iterator[CompressedLayer]:

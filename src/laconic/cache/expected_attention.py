@@ -32,11 +32,11 @@ def _logits(keys: torch.Tensor, mean: torch.Tensor, sigma: torch.Tensor | None) 
 )
 @dataclass(kw_only=True)
 class ExpectedAttention(CacheMethod):
-    """Model future queries as Gaussian, rotate them to the coming positions, and keep what they attend to in expectation.
+    """Model future queries as Gaussian, rotate them to the coming positions, keep what they attend to in expectation.
 
     With mean ``mu`` and covariance ``Sigma`` of the queries before RoPE and ``R`` the mean rotation over the next `future`
-    positions: ``s_j = softmax_j(mu' k_j / sqrt(d) + k_j' Sigma' k_j / (2 d))``, ``mu' = R mu``, ``Sigma' = R Sigma R'``; mean
-    over the group; ``score = (s + epsilon) * ||v||``.
+    positions: ``s_j = softmax_j(mu' k_j / sqrt(d) + k_j' Sigma' k_j / (2 d))``, ``mu' = R mu``, ``Sigma' = R Sigma R'``;
+    mean over the group; ``score = (s + epsilon) * ||v||``.
 
     Args:
         future: positions to average the rotation over (512).

@@ -206,6 +206,10 @@ class CompressedLayer(CacheLayerMixin):
         """Stored entries followed by the new ones, as rectangles; real stored entries end where the new ones begin."""
         if not self.parts:
             return keys, values, columns
+        if any(part.has("valid") for part in self.parts) and not any(part.has("index") for part in self.parts):
+            # stored entries are about to be reordered, so the new ones must say which tokens they are
+            index = torch.arange(keys.shape[2], device=keys.device, dtype=torch.int32) + self.stored
+            columns = {"index": index.expand(keys.shape[:3]), **columns}
         pieces = [self._filler_first(part.padded()) for part in self.parts] + [(keys, values, columns)]
         names = {name for piece in pieces for name in piece[2]}
         merged = {}

@@ -146,8 +146,7 @@ class RaggedPart:
         """q [B, H, T, D] sees every stored entry of its own KV head -> output [B, H, T, Dv], lse [B, H, T]."""
         (b, hkv), (_, heads, t, d) = self.shape, q.shape
         grouped = q.reshape(b * hkv, 1, heads // hkv, t, d)
-        out = q.new_empty(b * hkv, heads // hkv, t, self._values.shape[-1])
-        lse = torch.empty(b * hkv, heads // hkv, t, dtype=torch.float32, device=q.device)
+        done = []
         valid = self._columns.get("valid")
         for row, (start, count) in enumerate(zip(self._starts, self.counts, strict=False)):
             stop = start + count
@@ -155,7 +154,8 @@ class RaggedPart:
             if valid is not None:
                 bias = torch.zeros(1, 1, count, device=q.device).masked_fill_(~valid[start:stop], float("-inf"))
             k, v = self._keys[None, None, start:stop], self._values[None, None, start:stop]
-            out[row], lse[row] = (x[0] for x in attend(grouped[row], k, v, scale, bias=bias, softcap=softcap))
+            done.append(attend(grouped[row], k, v, scale, bias=bias, softcap=softcap))
+        out, lse = (torch.cat(x) for x in zip(*done, strict=True))
         return out.view(b, heads, t, -1), lse.view(b, heads, t)
 
     def append(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> None:
@@ -163,10 +163,11 @@ class RaggedPart:
         new = keys.shape[2]
         if any(count + new > capacity for count, capacity in zip(self.counts, self._capacities, strict=True)):
             self._grow(new)
-        counts = torch.tensor(self.counts, device=keys.device)
-        rows = (self._start_tensor + counts)[:, None] + torch.arange(new, device=keys.device)
-        self._keys[rows] = keys.reshape(*rows.shape, -1)
-        self._values[rows] = values.reshape(*rows.shape, -1)
+        rows = self._start_tensor + torch.tensor(self.counts, device=keys.device)
+        if new > 1:
+            rows = (rows[:, None] + torch.arange(new, device=keys.device)).flatten()
+        self._keys.index_copy_(0, rows, keys.reshape(rows.shape[0], -1))
+        self._values.index_copy_(0, rows, values.reshape(rows.shape[0], -1))
         for name in self._columns.keys() | columns.keys():
             dtype, fill = FILL[name]
             if name not in self._columns:

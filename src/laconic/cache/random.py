@@ -27,9 +27,9 @@ class Random(CacheMethod):
 
     def score(self, seen: Observation) -> torch.Tensor:
         index = seen.index.long()
-        if seen.valid is not None:  # count from the first real token: left padding moves nothing
-            index = index - index.masked_fill(~seen.valid, torch.iinfo(torch.long).max).amin(-1, keepdim=True)
-            index = index.clamp(min=0)
+        padding = [seen.step.start + seen.step.length - real for real in seen.step.real]
+        if any(padding):  # count from the first real token, which may be evicted by now: left padding moves nothing
+            index = (index - torch.tensor(padding, device=index.device)[:, None, None]).clamp(min=0)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + seen.layer)
         draws = torch.rand(int(index.max()) + 1, index.shape[1], generator=generator).to(index.device)
         return draws.T.expand(index.shape[0], -1, -1).gather(2, index)

@@ -206,11 +206,12 @@ def _frees() -> str:
 def _model(name: str) -> str:
     import torch
 
-    import laconic
+    from laconic.load import load
+    from laconic.session import compress
 
-    model, tokenizer = laconic.load(name)
+    model, tokenizer = load(name)
     ids = tokenizer("laconic", return_tensors="pt").input_ids.to(model.device)
-    with laconic.compress(model), torch.no_grad():
+    with compress(model), torch.no_grad():
         model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=2, do_sample=False)  # type: ignore[operator]
     count, dtype = sum(p.numel() for p in model.parameters()), str(model.dtype).removeprefix("torch.")
     return f"loads and answers: {type(model).__name__}, {count / 1e6:.1f} M parameters, {dtype}"

@@ -93,7 +93,7 @@ class Request:
 
     def methods(self) -> list[Method]:
         """The methods, with the common budget where their spec names none."""
-        from laconic.method import create
+        from laconic import create
 
         return [create(spec, keep=self.keep, tokens=self.tokens, bytes=self.nbytes) for spec in self.method or ()]
 

@@ -52,7 +52,11 @@ class Mixture:
     """Draws training examples with a tokenizer; refuses seeds that are reserved for evaluation."""
 
     def __init__(
-        self, tokenizer: Any, dense: float = 0.3, drill: float = 0.1, list_sizes: Sequence[int] = (VALUES_PER_KEY,)
+        self,
+        tokenizer: Any,
+        dense: float = 0.3,
+        drill: float = 0.1,
+        list_sizes: Sequence[int] = (VALUES_PER_KEY,),
     ) -> None:
         """``dense``: share of chats that are mostly needles; ``drill``: of chats of lists or chains alone;
         ``list_sizes``: values per key, one size a chat.
@@ -95,15 +99,16 @@ class Mixture:
         return self._assemble(rng, self._mixed(rng, tokens, dense), tokens, rng.random() < 0.5, dense)
 
     def _drill(self, rng: random.Random, tokens: int) -> Block:
-        """Lists or chains alone, hardly any haystack, asked again and again: the densest supervision of an item.
+        """Lists or chains alone, and a question about each: the densest supervision of an item.
 
-        Repeats are no loss for lists, where the hard part is not to say a value twice.
+        In short chats lists are asked again and again: the hard part, not to say a value twice, stays.
         """
-        n = rng.randint(1, min(6, 1 + tokens // 128))
-        if rng.random() < 0.7:
+        n = rng.randint(1, max(1, min(8, tokens // 64)))
+        if rng.random() < 0.6:
             size = rng.choice(self.list_sizes)
             facts = multivalue(rng, self._keys(rng, n), numbers(rng, size * n))
-            return Block(facts.groups, rng.choices(facts.turns, k=tokens // 24))
+            again = rng.choices(facts.turns, k=tokens // 24) if tokens <= 256 else []
+            return Block(facts.groups, [*rng.sample(facts.turns, n), *again])
         facts = chains(rng, self._keys(rng, CHAIN_LENGTH * n), numbers(rng, n))
         return Block(facts.groups, rng.sample(facts.turns, n))
 
@@ -142,7 +147,7 @@ class Mixture:
         if linked:
             parts.append(chains(rng, keys[alone + lists :], values[len(values) - linked :]))
         pool = [turn for part in parts[1:] for turn in part.turns]
-        wanted = tokens // 40 if dense else max(2, min(12, tokens // 64))
+        wanted = tokens // 40 if dense else max(2, min(20, tokens // 64))
         turns: list[Turn] = []
         # An answer given before could be copied from there: hardly ever ask the same twice.
         for _ in range(3 * wanted):
@@ -157,7 +162,9 @@ class Mixture:
         turns = turns[:wanted]
         return Block([group for part in parts for group in part.groups], turns)
 
-    def _assemble(self, rng: random.Random, facts: Block, tokens: int, plain: bool, dense: bool = False) -> Example:
+    def _assemble(
+        self, rng: random.Random, facts: Block, tokens: int, plain: bool, dense: bool = False
+    ) -> Example:
         """Lay out haystack, needles and turns; ``plain`` is the evaluation's layout, else a varied one."""
         needles = merge_lines(rng, facts.groups)
         system = rng.choice(SYSTEMS) if rng.random() < 0.3 else ""
@@ -256,7 +263,9 @@ class Mixture:
         n = rng.randint(2, max(3, tokens // 32))
         digits = rng.choice([3, 6, 7, 7])
         values = [self.ids(value[: digits if rng.random() < 0.8 else 3]) for value in numbers(rng, n)]
-        heads = [self.ids("\nThe code for") + self.ids(f" {key}") + self.ids(" is ") for key in self._keys(rng, n)]
+        heads = [
+            self.ids("\nThe code for") + self.ids(f" {key}") + self.ids(" is ") for key in self._keys(rng, n)
+        ]
         end = self.ids(".")
         example, seen = Example(), set()
         while True:

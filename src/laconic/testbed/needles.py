@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, replace
 
 CHAIN_LENGTH = 4
-VALUES_PER_KEY = 4
+VALUES_PER_KEY = 3
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic.testbed import corpus
-from laconic.testbed.needles import Block, Turn, chains, merge_lines, multivalue, numbers, several, singles
+from laconic.testbed.needles import (
+    CHAIN_LENGTH,
+    VALUES_PER_KEY,
+    Block,
+    Turn,
+    chains,
+    merge_lines,
+    multivalue,
+    numbers,
+    several,
+    singles,
+)
 from laconic.testbed.words import NOUNS
 
 __all__ = [
@@ -82,11 +93,12 @@ def block(task: str, rng: random.Random, tokens: int) -> Block:
         n = pairs_at(tokens)
         facts = singles(rng, rng.sample(NOUNS, n), numbers(rng, n))
         return Block(facts.groups, rng.sample(facts.turns, min(n, KVTURNS if tokens >= 384 else 3)))
-    n = max(1, cap // 4)
     if task == "multivalue":
-        facts = multivalue(rng, rng.sample(NOUNS, n), numbers(rng, 4 * n))
+        n = max(1, cap // VALUES_PER_KEY)
+        facts = multivalue(rng, rng.sample(NOUNS, n), numbers(rng, VALUES_PER_KEY * n))
     else:
-        facts = chains(rng, rng.sample(NOUNS, 4 * n), numbers(rng, n))
+        n = max(1, cap // CHAIN_LENGTH)
+        facts = chains(rng, rng.sample(NOUNS, CHAIN_LENGTH * n), numbers(rng, n))
     return Block(facts.groups, [rng.choice(facts.turns)])
 
 

@@ -28,6 +28,8 @@ from laconic.testbed import tokenizer as tokenizer_module
 from laconic.testbed.mixture import KINDS, Example, Mixture
 
 INDUCTION_IDS = tokenizer_module.VOCAB_SIZE - len(tokenizer_module.SPECIALS)
+# Shares of the lengths so far in the steps that --shorter takes from the newest length.
+LENGTH_WEIGHTS = {128: 1, 256: 1, 512: 4, 1024: 4, 2048: 4}
 # (name, tokens, alphabet of the induction stage, accuracy to pass)
 STAGES = [
     ("induction", 64, 256, 0.85),
@@ -176,7 +178,9 @@ class Trainer:
             return "relation", tokens, [mixture.relation(own, tokens) for _ in range(batch // tokens)]
         label = "now"
         if shared.random() < args.shorter:
-            tokens, label = shared.choice([s[1] for s in STAGES if s[0] == "task" and s[1] <= tokens]), "any"
+            lengths = [n for n in LENGTH_WEIGHTS if n <= tokens]
+            tokens = shared.choices(lengths, [LENGTH_WEIGHTS[n] for n in lengths])[0]
+            label = str(tokens)
         count = batch // tokens
         first = self.state["next_seed"] + self.rank * count
         self.state["next_seed"] += args.workers * count
@@ -184,9 +188,24 @@ class Trainer:
 
     def rate(self) -> float:
         """Factor on the learning rates: 100 steps of warm-up, then 1, then the linear decay."""
+        return min(1.0, (self.state["step"] + 1) / 100) * max(0.0, self.state.get("left", 1.0))
+
+    def decay(self) -> None:
+        """Begin the decay when it is time, and set how much of it is left, by the first worker's clock."""
+        minutes, step = self.state["seconds"] / 60, self.state["step"]
         start = self.state["decay_start"]
-        left = 1.0 if start is None else 1.0 - (self.state["step"] - start) / self.args.decay_steps
-        return min(1.0, (self.state["step"] + 1) / 100) * max(0.0, left)
+        if start is None and minutes >= self.args.decay_after:
+            start = [step, minutes]
+            self.log("-> decay")
+        left = 1.0
+        if start is not None and self.args.decay_minutes:
+            left = 1.0 - (minutes - start[1]) / self.args.decay_minutes
+        elif start is not None:
+            left = 1.0 - (step - start[0]) / self.args.decay_steps
+        shared = torch.tensor([left, *(start or (-1.0, 0.0))], dtype=torch.float64)
+        dist.broadcast(shared, 0)
+        left, *start = shared.tolist()
+        self.state |= {"left": left, "decay_start": start if start[0] >= 0 else None}
 
     def step(self) -> None:
         """One optimizer step on one batch, with the accuracies of its kinds folded into the running means."""
@@ -212,12 +231,12 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         if label == "relation":
             self.fold(label, (per_kind[1, 0] / per_kind[1, 1]).item())
-        elif label != "now" and label != "any":
+        elif label in ("prose", "induction"):
             self.fold(label, (per_kind[:, 0].sum() / per_kind[:, 1].sum()).item())
-        elif label == "now":
+        else:
             for name, (right, count) in zip(KINDS, per_kind.tolist(), strict=True):
                 if count:
-                    self.fold(name, right / count)
+                    self.fold(name if label == "now" else f"{name}@{label}", right / count)
         self.state["step"] += 1
         self.state["stage_step"] += 1
         self.state["tokens"] += ids.numel() * self.args.workers
@@ -255,12 +274,6 @@ class Trainer:
             self.log(f"-> stage {self.state['stage']} {STAGES[self.state['stage']][:2]}")
             self.save()
 
-    def agreed(self, decision: bool) -> bool:
-        """The first worker's ``decision``: clocks differ, and all workers must turn at the same step."""
-        shared = torch.tensor(int(decision))
-        dist.broadcast(shared, 0)
-        return bool(shared)
-
     def log(self, text: str) -> None:
         if self.rank:
             return
@@ -272,18 +285,12 @@ class Trainer:
     def run(self) -> None:
         """Train until the decay has ended."""
         began, before = time.time(), self.state["seconds"]
-        args = self.args
-        while (
-            self.state["decay_start"] is None
-            or self.state["step"] < self.state["decay_start"] + args.decay_steps
-        ):
+        while self.state.get("left", 1.0) > 0:
             self.step()
             self.advance()
             self.state["seconds"] = before + time.time() - began
             step, minutes = self.state["step"], self.state["seconds"] / 60
-            if self.state["decay_start"] is None and self.agreed(minutes >= args.decay_after):
-                self.state["decay_start"] = step
-                self.log("-> decay")
+            self.decay()
             if step % 50 == 0:
                 ema = " ".join(f"{k}={mean:.3f}" for k, (mean, _) in self.state["ema"].items())
                 speed = self.state["tokens"] / self.state["seconds"]
@@ -321,7 +328,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--relation", type=float, default=0.06, help="the same for relation steps")
     options.add_argument("--dense", type=float, default=0.3, help="share of chats that are mostly needles")
     options.add_argument("--drill", type=float, default=0.1, help="share of chats of lists or chains alone")
-    options.add_argument("--list-sizes", type=int, nargs="+", default=[4], help="values per key in lists")
+    options.add_argument("--list-sizes", type=int, nargs="+", default=[3], help="values per key in lists")
     options.add_argument(
         "--shorter", type=float, default=0.35, help="share of task steps at any length so far"
     )
@@ -332,6 +339,7 @@ def parser() -> argparse.ArgumentParser:
         "--decay-after", type=float, default=80.0, help="minutes of training before the decay"
     )
     options.add_argument("--decay-steps", type=int, default=2000)
+    options.add_argument("--decay-minutes", type=float, help="end the decay by the clock, in place of steps")
     return options
 
 

@@ -1,0 +1,52 @@
+"""All measurements and the tables, unattended: about 20 minutes on two idle cores (see README.md).
+
+    python benchmarks/run_all.py [--quick] [--peer /path/to/kvpress-env/bin/python] [--only speed peer memory]
+
+A part that fails is reported and the rest goes on; the exit code is then not 0. Without a kvpress environment the peer's
+part fails, the rest does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small contexts: a check of the scripts, not a measurement")
+    parser.add_argument(
+        "--peer", default="/work/.venv-kvpress/bin/python", help="python of an environment with kvpress 0.5.5"
+    )
+    parser.add_argument("--only", nargs="*", default=["speed", "peer", "memory"])
+    arguments = parser.parse_args()
+    quick = ["--quick"] if arguments.quick else []
+    peer = ["--peer", arguments.peer]
+    parts = {
+        "speed": ["speed.py", *quick],
+        "peer": ["peer_kvpress.py", *quick, *peer],
+        "memory": ["memory.py", *quick, *peer],
+    }
+    paths = [str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    failed = []
+    for name in [*arguments.only, "tables"]:
+        command = parts.get(name, ["tables.py"])
+        began = time.time()
+        code = subprocess.run([sys.executable, str(HERE / command[0]), *command[1:]], env=env).returncode
+        print(f"== {name}: exit code {code}, {time.time() - began:.0f} s", file=sys.stderr, flush=True)
+        if code:
+            failed.append(name)
+    if failed:
+        print(f"== FAILED: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
