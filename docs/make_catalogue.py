@@ -16,8 +16,8 @@ def catalogue() -> str:
     lines = [
         "# Methods",
         "",
-        "Generated from the catalogue by `python docs/make_catalogue.py`; do not edit. What each method did on the testbed is in",
-        "[findings.md](findings.md).",
+        "Generated from the catalogue by `python docs/make_catalogue.py`; do not edit. What each method did on the testbed",
+        "is in [findings.md](findings.md).",
         "",
         "Every method takes `keep=`, `tokens=` or `bytes=`, and `protect=`; `keep=1.0` changes nothing.",
         "",

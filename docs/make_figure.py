@@ -13,7 +13,7 @@ import matplotlib
 from laconic.bench.summary import Line, summarise
 
 matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402  after the backend is chosen
+import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "leaderboard" / "results.jsonl"

@@ -1,4 +1,4 @@
-"""Every error that laconic raises on purpose derives from `LaconicError`; its message names the value, what is allowed, what to do."""
+"""Every error that laconic raises on purpose derives from `LaconicError`; it says value, what is allowed, what to do."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ class Stats:
         kv_bytes: keys and values stored; `kv_bytes_full`: what the same tokens cost uncompressed.
         kv_bytes_allocated: bytes held in memory, spare room and bookkeeping included.
         prefill_seconds, decode_seconds: time inside the model; `compress_seconds` is the methods' own share of it.
-        prefill_flops, decode_flops: counted in the layers that laconic compresses and in the head; `prefill_flops_full`: what
-            the same prompt costs there uncompressed.
+        prefill_flops, decode_flops: counted in the compressed layers and in the head; `prefill_flops_full`: what the same
+            prompt costs there uncompressed.
         stream: tokens that ran through each decoder layer in prefill.
     """
 

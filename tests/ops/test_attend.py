@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reference import slow_attend, slow_logits
 
 from laconic.ops import attend as module
-from laconic.ops.attend import attend, attend_padded, attention_mass, attention_rows, merge
+from laconic.ops.attend import attend, attend_alone, attend_padded, attention_mass, attention_rows, merge
 
 
 def tensors(b=2, h=4, hkv=2, t=5, n=9, d=8, dv=8, seed=0, dtype=torch.float32):
@@ -172,3 +172,12 @@ def test_no_keys_at_all_is_blind(softcap):
     q, k, v = tensors(n=0)
     out, lse = attend(q, k, v, 0.3, softcap=softcap)
     assert torch.equal(out, torch.zeros_like(q)) and bool(lse.isneginf().all())
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("t", [1, 7])
+@pytest.mark.parametrize("alone", [attend_alone, module._sdpa], ids=["here", "sdpa"])
+def test_attention_that_is_merged_with_nothing(alone, t, causal):
+    q, k, v = tensors(h=6, hkv=2, t=t, n=t if causal else 9)
+    want = attend(q, k, v, 0.3, causal=causal)[0]
+    torch.testing.assert_close(alone(q, k, v, 0.3, causal=causal), want, atol=1e-5, rtol=1e-5)

@@ -20,7 +20,7 @@ def test_it_is_a_small_llama_with_grouped_heads(model):
     weights = model_path("testbed/lm") / "model.safetensors"
     assert weights.stat().st_size <= 20e6
     with safe_open(weights, "pt") as file:
-        dtypes = {file.get_slice(name).get_dtype() for name in file.keys()}
+        dtypes = {file.get_slice(name).get_dtype() for name in list(file.keys())}
     assert dtypes <= {"BF16", "F16"}
 
 

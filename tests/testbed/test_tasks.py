@@ -3,6 +3,7 @@ does.
 """
 
 import random
+from itertools import chain, pairwise
 
 import pytest
 
@@ -25,8 +26,12 @@ LENGTHS = (128, 512, 1024, 2048)
 SEED = EVALUATION_SEED + 77
 
 
+def joined(parts):
+    return list(chain.from_iterable(parts))
+
+
 def whole_chat(sample, tokenizer):
-    ids = sum(prompt_ids(sample, tokenizer), []) + gold_ids(sample, tokenizer)
+    ids = joined(prompt_ids(sample, tokenizer)) + gold_ids(sample, tokenizer)
     for turn in range(1, len(sample.turns)):
         ids += turn_ids(sample, tokenizer, turn) + gold_ids(sample, tokenizer, turn)
     return ids
@@ -56,9 +61,7 @@ def test_answers_and_distractors_are_in_the_context(task, tokens, tokenizer):
         assert turn.gold.startswith(turn.prefix)
         assert score(task, turn.gold, turn.answers) == 1.0
     lines = sample.context.split("\n")
-    needles = [
-        line for line in lines if line.startswith(("The code for ", "Put ", "Copy ")) and line.endswith(".")
-    ]
+    needles = [line for line in lines if line.startswith(("The code for ", "Put ", "Copy ")) and line.endswith(".")]
     asked = sum(len(turn.answers) for turn in sample.turns)
     if task == "single":
         assert len(needles) == 1
@@ -76,7 +79,7 @@ def test_multivalue_keys_all_have_three_values(tokenizer):
 def test_chain_statements_stay_in_order(tokenizer):
     sample = make("vartrack", SEED, 1024, tokenizer)
     names = sample.turns[0].answers
-    steps = [f"into {names[0]}.", *(f"Copy {a} into {b}." for a, b in zip(names, names[1:], strict=False))]
+    steps = [f"into {names[0]}.", *(f"Copy {a} into {b}." for a, b in pairwise(names))]
     places = [sample.context.index(step) for step in steps]
     assert places == sorted(places)
 
@@ -89,11 +92,7 @@ def test_kvturns_asks_five_different_keys(tokenizer):
 def test_evaluation_haystacks_are_held_out(tokenizer):
     assert not set(corpus.documents("prose")) & set(corpus.documents("prose", held_out=True))
     held_out = set(corpus.lines("prose", held_out=True))
-    body = [
-        line
-        for line in make("single", SEED, 1024, tokenizer).context.split("\n")
-        if "The code for" not in line
-    ]
+    body = [line for line in make("single", SEED, 1024, tokenizer).context.split("\n") if "The code for" not in line]
     # The last line of the haystack may be cut to fit.
     assert sum(line not in held_out for line in body) <= 1
 
@@ -159,7 +158,7 @@ def test_context_ids_are_a_prefix_that_no_question_changes(task, tokenizer):
 def test_turns_appended_one_by_one_give_the_chat(tokenizer):
     sample = make("kvturns", SEED, 512, tokenizer)
     last = len(sample.turns) - 1
-    full = sum(prompt_ids(sample, tokenizer, last), []) + gold_ids(sample, tokenizer, last)
+    full = joined(prompt_ids(sample, tokenizer, last)) + gold_ids(sample, tokenizer, last)
     assert whole_chat(sample, tokenizer) == full
 
 

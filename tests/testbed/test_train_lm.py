@@ -8,7 +8,8 @@ import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
 from laconic.testbed.mixture import Example
-from laconic.testbed.train_lm import Trainer, collate, parser, set_loss
+from laconic.testbed.set_loss import collate, set_loss
+from laconic.testbed.train_lm import Trainer, parser
 
 
 def test_one_acceptable_id_is_cross_entropy():
@@ -44,9 +45,7 @@ def one_worker(tmp_path):
 
 
 def settings(folder, *more) -> argparse.Namespace:
-    return parser().parse_args(
-        ["--out", str(folder), "--workers", "1", "--tokens", "256", "--no-bf16", *more]
-    )
+    return parser().parse_args(["--out", str(folder), "--workers", "1", "--tokens", "256", "--no-bf16", *more])
 
 
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path, one_worker):
@@ -57,7 +56,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path, one_worker):
     broken.step()
     broken.step()
     broken.save()
-    resumed = Trainer(settings(tmp_path / "b"))
+    resumed = Trainer(settings(tmp_path / "b", "--resume"))
     resumed.load()
     resumed.step()
     resumed.step()

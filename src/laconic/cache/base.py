@@ -75,16 +75,7 @@ class CacheMethod(Method):
         top = torch.finfo(torch.float32).max
         sinks, recent = self.forced()
         if sinks or recent:
-            index = seen.index
-            real = seen.valid if seen.valid is not None else torch.ones_like(index, dtype=torch.bool)
-            last = index.masked_fill(~real, -1).amax(-1, keepdim=True)
-            first = index.masked_fill(~real, torch.iinfo(index.dtype).max).amin(-1, keepdim=True)
-            left = torch.tensor(seen.targets, device=index.device)[:, None, None]
-            if seen.protected is not None:  # protection comes first; the ends may take half of what it leaves
-                left = (left - seen.protected.sum(-1, keepdim=True)).clamp(min=0)
-            half = left // 2
-            at_end, at_start = index > last - half.clamp(max=recent), index < first + half.clamp(max=sinks)
-            rank = rank.masked_fill(at_end | at_start, top)
+            rank = rank.masked_fill(_ends(seen, sinks, recent), top)
         if seen.protected is not None:
             rank = rank.masked_fill(seen.protected, float("inf"))
         return rank if seen.valid is None else rank.masked_fill(~seen.valid, float("-inf"))
@@ -111,3 +102,20 @@ class CacheMethod(Method):
                     f"{self.name}: {count} tokens are protected but the budget ({self.budget}) leaves {target} entries in "
                     f"layer {seen.layer}. Raise the budget or protect less."
                 )
+
+
+def _ends(seen: Observation, sinks: int, recent: int) -> torch.Tensor:
+    """The first `sinks` and last `recent` real tokens, each up to half of the budget that protection leaves, [B, Hkv, n]."""
+    index = seen.index
+    if seen.valid is None and seen.protected is None and len(set(seen.targets)) == 1:  # one budget: a few operations do
+        most = seen.targets[0] // 2
+        ends = index > index.amax(-1, keepdim=True) - min(most, recent)
+        return ends | (index < index.amin(-1, keepdim=True) + min(most, sinks)) if sinks else ends
+    real = seen.valid if seen.valid is not None else torch.ones_like(index, dtype=torch.bool)
+    last = index.masked_fill(~real, -1).amax(-1, keepdim=True)
+    first = index.masked_fill(~real, torch.iinfo(index.dtype).max).amin(-1, keepdim=True)
+    left = torch.tensor(seen.targets, device=index.device)[:, None, None]
+    if seen.protected is not None:  # protection comes first
+        left = (left - seen.protected.sum(-1, keepdim=True)).clamp(min=0)
+    half = left // 2
+    return (index > last - half.clamp(max=recent)) | (index < first + half.clamp(max=sinks))

@@ -10,7 +10,7 @@ from transformers.cache_utils import CacheLayerMixin
 from laconic.cache.parts import DensePart
 from laconic.cache.ragged import RaggedPart
 from laconic.errors import SessionError, UnsupportedModelError
-from laconic.ops.attend import attend, attend_padded, merge
+from laconic.ops.attend import attend, attend_alone, attend_padded, merge
 from laconic.ops.select import Selection
 
 if TYPE_CHECKING:
@@ -171,22 +171,43 @@ class CompressedLayer(CacheLayerMixin):
         assert step is not None
         columns = self._new_columns(keys)
         self.cache.count(self, q, keys, values)
-        if q.shape[2] == 1 and self.parts:
+        decoding = q.shape[2] == 1 and bool(self.parts)
+        if decoding:
             self.parts[-1].append(keys, values, columns)
-            out = merge([part.attend(q, scale, softcap) for part in self.parts])[0]
-            self.seen = step.start + step.length
-            self.cache.after_decode(self, q, scale, softcap)
-            return out
-        if step.valid is None:
-            done = [attend(q, keys, values, scale, causal=True, softcap=softcap)]
-        else:  # padding is always on the left: the session refuses anything else
-            starts = (~step.valid).sum(-1).tolist()
-            done = [attend_padded(q, keys, values, scale, starts, softcap)]
-        done += [part.attend(q, scale, softcap) for part in self.parts]
-        out = merge(done)[0]
+            out = self._attend_stored(q, scale, softcap)
+        else:
+            out = self._attend_all(q, keys, values, scale, softcap, step.valid)
         self.seen = step.start + step.length
-        self.cache.after_prefill(self, q, keys, values, columns, scale, softcap)
+        if decoding:
+            self.cache.after_decode(self, q, scale, softcap)
+        else:
+            self.cache.after_prefill(self, q, keys, values, columns, scale, softcap)
         return out
+
+    def _attend_stored(self, q: torch.Tensor, scale: float, softcap: float | None) -> torch.Tensor:
+        """q [B, H, 1, D] over all parts, the newest token among them."""
+        part = self.parts[-1]
+        if len(self.parts) == 1 and isinstance(part, DensePart) and not part.has("valid"):
+            return attend_alone(q, part.keys, part.values, scale, softcap=softcap)
+        return merge([part.attend(q, scale, softcap) for part in self.parts])[0]
+
+    def _attend_all(
+        self,
+        q: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        scale: float,
+        softcap: float | None,
+        valid: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """q [B, H, T, D] over the stored parts (all in the past: no mask) and causally over the T new entries."""
+        if valid is not None:  # padding is always on the left: the session refuses anything else
+            new = attend_padded(q, keys, values, scale, (~valid).sum(-1).tolist(), softcap)
+        elif self.parts:
+            new = attend(q, keys, values, scale, causal=True, softcap=softcap)
+        else:
+            return attend_alone(q, keys, values, scale, causal=True, softcap=softcap)
+        return merge([new] + [part.attend(q, scale, softcap) for part in self.parts])[0]
 
     def _new_columns(self, keys: torch.Tensor) -> dict[str, torch.Tensor]:
         """Columns of this pass's entries; those that a default explains are left out while that is still true."""

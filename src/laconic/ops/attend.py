@@ -40,6 +40,27 @@ def attend(
     return _blocked(q, k, v, scale, causal, bias, softcap)
 
 
+def attend_alone(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, *, causal: bool = False, softcap: float | None = None
+) -> torch.Tensor:
+    """The output of `attend` alone, [B, H, T, Dv], for attention that is merged with nothing.
+
+    Away from the CPU torch's public SDPA is the fastest exact kernel, and it keeps its log-sum-exp to itself.
+    """
+    if q.device.type == "cpu" or softcap is not None:
+        return attend(q, k, v, scale, causal=causal, softcap=softcap)[0]
+    return _sdpa(q, k, v, scale, causal)
+
+
+def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, causal: bool) -> torch.Tensor:
+    """SDPA, with the queries of a group as rows where every query sees every key."""
+    if causal:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
+    b, h, t, d = q.shape
+    rows = q.reshape(b, k.shape[1], h // k.shape[1] * t, d)
+    return F.scaled_dot_product_attention(rows, k, v, scale=scale).reshape(b, h, t, -1)
+
+
 def _rows(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, bias: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,19 +14,20 @@ import re
 import warnings
 from functools import lru_cache
 
-MODULES = """
-    argparse ast asyncio bisect calendar collections configparser contextlib copy csv ctypes dataclasses
-    datetime decimal difflib email enum fractions functools gettext glob gzip hashlib heapq hmac
-    http.client http.server imaplib inspect io ipaddress itertools json locale logging mailbox math
-    multiprocessing operator optparse os pathlib pdb pickle platform plistlib poplib pprint queue random
-    re sched secrets selectors shelve shlex shutil signal smtplib socket sqlite3 ssl statistics string
-    struct subprocess tarfile tempfile textwrap threading timeit tokenize traceback types typing
-    unittest urllib.parse urllib.request uuid warnings wave weakref xml.dom zipfile zoneinfo
-""".split()
-SOURCES = """
-    argparse calendar configparser csv difflib fractions heapq imaplib json.decoder mailbox shlex
-    statistics textwrap zipfile
-""".split()
+_MODULES = """
+argparse ast asyncio bisect calendar collections configparser contextlib copy csv ctypes dataclasses
+datetime decimal difflib email enum fractions functools gettext glob gzip hashlib heapq hmac http.client
+http.server imaplib inspect io ipaddress itertools json locale logging mailbox math multiprocessing
+operator optparse os pathlib pdb pickle platform plistlib poplib pprint queue random re sched secrets
+selectors shelve shlex shutil signal smtplib socket sqlite3 ssl statistics string struct subprocess
+tarfile tempfile textwrap threading timeit tokenize traceback types typing unittest urllib.parse
+urllib.request uuid warnings wave weakref xml.dom zipfile zoneinfo
+"""
+_SOURCES = """
+argparse calendar configparser csv difflib fractions heapq imaplib json.decoder mailbox shlex statistics
+textwrap zipfile
+"""
+MODULES, SOURCES = tuple(_MODULES.split()), tuple(_SOURCES.split())
 KINDS = ("prose", "code")
 HELD_OUT_SHARE = 8
 MAX_LINE_CHARS = 100

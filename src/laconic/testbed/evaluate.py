@@ -25,9 +25,7 @@ def generate(model: Any, tokenizer: Any, prompts: list[list[int]], new_tokens: i
     tokens.
     """
     longest = max(map(len, prompts))
-    ids = torch.tensor(
-        [[tokenizer.pad_token_id] * (longest - len(p)) + p for p in prompts], device=model.device
-    )
+    ids = torch.tensor([[tokenizer.pad_token_id] * (longest - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     out = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False, use_cache=True)
     return tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
@@ -37,7 +35,7 @@ def ask(model: Any, tokenizer: Any, samples: list[Sample], turn: int, prefix: bo
     """Answers of the model to question ``turn`` of every sample, earlier turns answered with the gold
     answers.
     """
-    prompts = [sum(prompt_ids(sample, tokenizer, turn, prefix), []) for sample in samples]
+    prompts = [[i for part in prompt_ids(sample, tokenizer, turn, prefix) for i in part] for sample in samples]
     wanted = [sample.turns[turn] for sample in samples]
     longest = max(len(tokenizer.encode(t.gold.removeprefix(t.prefix) if prefix else t.gold)) for t in wanted)
     return generate(model, tokenizer, prompts, longest + 2)
@@ -79,43 +77,49 @@ def cell(
     return recall / asked, right / asked
 
 
-def table(
-    model: Any, tokenizer: Any, samples: int, lengths: tuple[int, ...] = LENGTHS, prefix: bool = True
-) -> bool:
+def table(model: Any, tokenizer: Any, samples: int, lengths: tuple[int, ...] = LENGTHS, prefix: bool = True) -> bool:
     """Print recall and whole-answer accuracy of every task and length; true if all recalls pass the gate."""
-    print(
-        "| task | " + " | ".join(f"{n:,}" for n in lengths) + " |\n|---|" + "---|" * len(lengths), flush=True
-    )
+    print("| task | " + " | ".join(f"{n:,}" for n in lengths) + " |\n|---|" + "---|" * len(lengths), flush=True)
     passed = True
     for task in TASKS:
         cells = [cell(model, tokenizer, task, n, samples, prefix) for n in lengths]
         passed = passed and min(recall for recall, _ in cells) >= GATE
-        print(
-            f"| {task} | " + " | ".join(f"{100 * r:.1f} / {100 * w:.1f}" for r, w in cells) + " |", flush=True
-        )
+        print(f"| {task} | " + " | ".join(f"{100 * r:.1f} / {100 * w:.1f}" for r, w in cells) + " |", flush=True)
+    return passed
+
+
+def report(
+    folder: Path,
+    samples: int = 200,
+    lengths: tuple[int, ...] = LENGTHS,
+    prefix: bool = True,
+    dtype: str = "auto",
+    device: str = "cpu",
+) -> bool:
+    """Load the model in ``folder``, print its table, and say whether it passes the gate."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(device)
+    began = time.time()
+    print(f"recall / whole answers in percent, {samples} samples a cell, prefix: {prefix}")
+    passed = table(model, tokenizer, samples, lengths, prefix)
+    print(f"gate of {GATE:.0%} recall {'passed' if passed else 'NOT passed'}; {time.time() - began:.0f} s")
     return passed
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Command line; the exit status is 1 if a cell misses the gate."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="testbed/lm or a folder")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))
     parser.add_argument("--no-prefix", action="store_true", help="the model must open the answer itself")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     folder = model_path(args.model) if args.model in MODELS else Path(args.model)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=args.dtype).eval()
-    began = time.time()
-    print(f"recall / whole answers in percent, {args.samples} samples a cell, prefix: {not args.no_prefix}")
-    passed = table(model, tokenizer, args.samples, tuple(args.lengths), not args.no_prefix)
-    print(f"gate of {GATE:.0%} recall {'passed' if passed else 'NOT passed'}; {time.time() - began:.0f} s")
+    passed = report(folder, args.samples, tuple(args.lengths), not args.no_prefix, args.dtype, args.device)
     sys.exit(0 if passed else 1)
 
 

@@ -1,4 +1,5 @@
-"""Ships a training checkpoint: bfloat16 weights, greedy generation settings and the tokenizer, without optimizer state.
+"""Ships a training checkpoint: bfloat16 weights, greedy generation settings and the tokenizer, without
+optimizer state.
 
 python -m laconic.testbed.export runs/lm src/laconic/testbed/lm
 """
@@ -12,7 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 
 def export(checkpoint: Path, folder: Path) -> None:
-    """Write the model and the tokenizer of ``checkpoint`` into ``folder``; other files there stay as they are."""
+    """Write the model and the tokenizer of ``checkpoint`` into ``folder``; other files there stay as they
+    are.
+    """
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).to(torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model.generation_config = GenerationConfig(
@@ -33,9 +36,7 @@ def export(checkpoint: Path, folder: Path) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("folder", type=Path)
     args = parser.parse_args()

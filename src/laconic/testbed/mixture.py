@@ -24,6 +24,7 @@ from laconic.testbed.needles import (
     shuffled,
     singles,
 )
+from laconic.testbed.variety import decorate, made_up
 from laconic.testbed.words import NOUNS
 
 # What a supervised position measures; the log shows the accuracy of each.
@@ -66,9 +67,7 @@ class Mixture:
         self.cache: dict[str, list[int]] = {}
         special = tokenizer.convert_tokens_to_ids
         self.bos, self.eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-        self.system, self.user, self.assistant = (
-            special(f"<|{role}|>") for role in ("system", "user", "assistant")
-        )
+        self.system, self.user, self.assistant = (special(f"<|{role}|>") for role in ("system", "user", "assistant"))
         self.blank = self.ids(" ")[0]
         self.prose = [i for line in corpus.lines("prose") for i in self.ids("\n" + line)]
         self.odd_words = corpus.common_words()
@@ -85,9 +84,7 @@ class Mixture:
     def task_chat(self, seed: int, tokens: int) -> Example:
         """A chat of at most ``tokens`` tokens; raises ``ValueError`` for a seed reserved for evaluation."""
         if not 0 <= seed < tasks.EVALUATION_SEED:
-            raise ValueError(
-                f"seed={seed} is reserved for evaluation; train with 0 to {tasks.EVALUATION_SEED - 1}"
-            )
+            raise ValueError(f"seed={seed} is reserved for evaluation; train with 0 to {tasks.EVALUATION_SEED - 1}")
         rng = random.Random(f"train-{seed}")
         kind = rng.random()
         if kind < self.drill:
@@ -104,7 +101,7 @@ class Mixture:
         In short chats lists are asked again and again: the hard part, not to say a value twice, stays.
         """
         n = rng.randint(1, max(1, min(8, tokens // 64)))
-        if rng.random() < 0.6:
+        if rng.random() < 0.5:
             size = rng.choice(self.list_sizes)
             facts = multivalue(rng, self._keys(rng, n), numbers(rng, size * n))
             again = rng.choices(facts.turns, k=tokens // 24) if tokens <= 256 else []
@@ -147,7 +144,7 @@ class Mixture:
         if linked:
             parts.append(chains(rng, keys[alone + lists :], values[len(values) - linked :]))
         pool = [turn for part in parts[1:] for turn in part.turns]
-        wanted = tokens // 40 if dense else max(2, min(20, tokens // 64))
+        wanted = tokens // 40 if dense else max(2, min(24, tokens // 64))
         turns: list[Turn] = []
         # An answer given before could be copied from there: hardly ever ask the same twice.
         for _ in range(3 * wanted):
@@ -162,9 +159,7 @@ class Mixture:
         turns = turns[:wanted]
         return Block([group for part in parts for group in part.groups], turns)
 
-    def _assemble(
-        self, rng: random.Random, facts: Block, tokens: int, plain: bool, dense: bool = False
-    ) -> Example:
+    def _assemble(self, rng: random.Random, facts: Block, tokens: int, plain: bool, dense: bool = False) -> Example:
         """Lay out haystack, needles and turns; ``plain`` is the evaluation's layout, else a varied one."""
         needles = merge_lines(rng, facts.groups)
         system = rng.choice(SYSTEMS) if rng.random() < 0.3 else ""
@@ -200,22 +195,14 @@ class Mixture:
             self._answer(rng, example, shuffled(rng, turn))
         if len(example.ids) > tokens:
             # Only the shortest lengths can overflow, where four long values leave no room: ask for less.
-            return self._assemble(
-                rng, singles(rng, rng.sample(NOUNS, 2), numbers(rng, 2)), tokens, plain=True
-            )
+            return self._assemble(rng, singles(rng, rng.sample(NOUNS, 2), numbers(rng, 2)), tokens, plain=True)
         return example
 
     def _answer(self, rng: random.Random, example: Example, turn: Turn) -> None:
         """Append the gold answer; the first token of an item weighs more, and in a list any unsaid item is
         right.
         """
-        kind = (
-            "vartrack"
-            if turn.prefix.startswith("The names")
-            else "single"
-            if len(turn.answers) == 1
-            else "multiquery"
-        )
+        kind = "vartrack" if turn.prefix.startswith("The names") else "single" if len(turn.answers) == 1 else "multiquery"
         kind = kind if turn.ordered else "multivalue"
 
         def add(ids: list[int], label: str, first: int = -1, choices: tuple[int, ...] = ()) -> None:
@@ -257,15 +244,13 @@ class Mixture:
         """Needle sentences alone, repeated at random; only the values of repeats are supervised.
 
         Plain induction is solved by the token just before. Here that token is the same in every sentence, and
-        only the key, two tokens before, tells the value. Values of one token are learnt first, values of three
-        long after; so both are in the mixture, with two in between.
+        only the key, two tokens before, tells the value. Values of one token are learnt first, values of
+        three long after; so both are in the mixture, with two in between.
         """
         n = rng.randint(2, max(3, tokens // 32))
         digits = rng.choice([3, 6, 7, 7])
         values = [self.ids(value[: digits if rng.random() < 0.8 else 3]) for value in numbers(rng, n)]
-        heads = [
-            self.ids("\nThe code for") + self.ids(f" {key}") + self.ids(" is ") for key in self._keys(rng, n)
-        ]
+        heads = [self.ids("\nThe code for") + self.ids(f" {key}") + self.ids(" is ") for key in self._keys(rng, n)]
         end = self.ids(".")
         example, seen = Example(), set()
         while True:
@@ -286,25 +271,3 @@ class Mixture:
         example = Example(self.prose[at : at + tokens])
         example.targets = {i: ((example.ids[i],), 1.0, 0) for i in range(1, tokens) if rng.random() < share}
         return example
-
-
-def made_up(rng: random.Random) -> str:
-    """A word that no dictionary has: two or three syllables."""
-    return "".join(
-        rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") + rng.choice(["", "n", "r", "x"])
-        for _ in range(rng.randint(2, 3))
-    )
-
-
-def decorate(rng: random.Random, needles: list[str], hay: list[str]) -> tuple[list[str], list[str]]:
-    """Markdown looks that cost at most two tokens a needle: bullets, quotes, a heading, blank lines around a
-    needle.
-    """
-    mark = rng.choice(["", "", "- ", "* ", "> "])
-    needles = [mark + needle for needle in needles]
-    if rng.random() < 0.4:
-        needles = ["\n" + needle if rng.random() < 0.5 else needle for needle in needles]
-    if rng.random() < 0.3:
-        # Shorter than what it replaces: "- item" takes the place of the indentation.
-        hay = ["- " + line.strip() if line.startswith("    ") else line for line in hay]
-    return needles, hay

@@ -4,8 +4,9 @@ mixture.
 
 import random
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
-CHAIN_LENGTH = 4
+CHAIN_LENGTH = 3
 VALUES_PER_KEY = 3
 
 
@@ -56,9 +57,7 @@ def several(asked: list[Turn]) -> Turn:
     keys = [turn.prefix.removeprefix("The code for ").removesuffix(" is") for turn in asked]
     named = f"{', '.join(keys[:-1])} and {keys[-1]}" if len(keys) > 1 else keys[0]
     answers = tuple(answer for turn in asked for answer in turn.answers)
-    return Turn(
-        f"What are the codes for {named}?", asked[0].prefix, answers, " ".join(turn.gold for turn in asked)
-    )
+    return Turn(f"What are the codes for {named}?", asked[0].prefix, answers, " ".join(turn.gold for turn in asked))
 
 
 def multivalue(rng: random.Random, keys: list[str], values: list[str]) -> Block:
@@ -84,13 +83,13 @@ def multivalue(rng: random.Random, keys: list[str], values: list[str]) -> Block:
 
 
 def chains(rng: random.Random, names: list[str], values: list[str]) -> Block:
-    """Chains of four names: ``Put 4815263 into amber.``, ``Copy amber into falcon.`` and so on, one chain per
+    """Chains of three names: ``Put 4815263 into amber.``, ``Copy amber into falcon.`` and so on, one chain per
     value.
     """
     groups, turns = [], []
     for i, value in enumerate(values):
         own = names[i * CHAIN_LENGTH : (i + 1) * CHAIN_LENGTH]
-        copies = [f"Copy {a} into {b}." for a, b in zip(own, own[1:], strict=False)]
+        copies = [f"Copy {a} into {b}." for a, b in pairwise(own)]
         groups.append([f"Put {value} into {own[0]}.", *copies])
         prefix = f"The names that hold {value} are"
         turns.append(Turn(f"Which names hold {value}?", prefix, tuple(own), f"{prefix} {', '.join(own)}."))

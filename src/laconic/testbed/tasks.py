@@ -44,8 +44,8 @@ TASKS: dict[str, str] = {
     "single": "one needle in prose: read the value behind its key",
     "multikey": "many needles of one form, one of them asked for",
     "multiquery": "many needles, four of them asked for in one question",
-    "multivalue": "every key has four values in needles of their own; list all values of one key",
-    "vartrack": "a value is copied along a chain of four names, among other chains; list those names",
+    "multivalue": "every key has three values, each in its own needle; list all values of one key",
+    "vartrack": "a value is copied along a chain of three names, among other chains; list those names",
     "kvturns": "many key-value pairs, then five questions in successive turns",
 }
 EVALUATION_SEED = 1_000_000
@@ -85,9 +85,7 @@ def block(task: str, rng: random.Random, tokens: int) -> Block:
     if task in ("multikey", "multiquery"):
         n = rng.randint(max(2, cap * 2 // 3), cap)
         facts = singles(rng, rng.sample(NOUNS, n), numbers(rng, n))
-        asked = (
-            [rng.choice(facts.turns)] if task == "multikey" else [several(rng.sample(facts.turns, min(n, 4)))]
-        )
+        asked = [rng.choice(facts.turns)] if task == "multikey" else [several(rng.sample(facts.turns, min(n, 4)))]
         return Block(facts.groups, asked)
     if task == "kvturns":
         n = pairs_at(tokens)
@@ -128,9 +126,7 @@ def make(task: str, seed: int, tokens: int, tokenizer: Any) -> Sample:
     return Sample(task, "\n".join(plant(rng, hay, needles)), tuple(facts.turns))
 
 
-def haystack(
-    rng: random.Random, source: tuple[str, ...], room: int, count: Callable[[str], int]
-) -> list[str]:
+def haystack(rng: random.Random, source: tuple[str, ...], room: int, count: Callable[[str], int]) -> list[str]:
     """A window of ``source`` lines that takes at most ``room`` tokens with its line breaks; the last line may
     be cut.
     """
@@ -159,9 +155,7 @@ def plant(rng: random.Random, hay: list[str], needles: list[str]) -> list[str]:
     return planted + hay[done:]
 
 
-def messages(
-    sample: Sample, turn: int = 0, prefix: bool = False, system: str | None = None
-) -> list[dict[str, str]]:
+def messages(sample: Sample, turn: int = 0, prefix: bool = False, system: str | None = None) -> list[dict[str, str]]:
     """Chat messages up to question ``turn``, earlier turns answered with their gold answers.
 
     Pass them to ``tokenizer.apply_chat_template`` with ``add_generation_prompt=True``; with ``prefix=True``
@@ -187,9 +181,7 @@ def _render(tokenizer: Any, chat: list[dict[str, str]]) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False)
 
 
-def prompt_ids(
-    sample: Sample, tokenizer: Any, turn: int = 0, prefix: bool = True
-) -> tuple[list[int], list[int]]:
+def prompt_ids(sample: Sample, tokenizer: Any, turn: int = 0, prefix: bool = True) -> tuple[list[int], list[int]]:
     """Token ids of the prompt of ``turn``, cut behind the context: ``(context_ids, question_ids)``.
 
     Their concatenation is the whole prompt, so a context may be compressed before its question is known. For
@@ -201,9 +193,7 @@ def prompt_ids(
     opening = text[: text.rindex(sample.context) + len(sample.context)]
     context = tokenizer.encode(opening, add_special_tokens=False)
     if full[: len(context)] != context:
-        raise ValueError(
-            "the tokenizer merges tokens across the end of the context; cut the prompt's ids elsewhere"
-        )
+        raise ValueError("the tokenizer merges tokens across the end of the context; cut the prompt's ids elsewhere")
     return context, full[len(context) :]
 
 
@@ -225,13 +215,9 @@ def turn_ids(sample: Sample, tokenizer: Any, turn: int, prefix: bool = True) -> 
     Raises ``ValueError`` for a turn that the sample does not have.
     """
     if not 1 <= turn < len(sample.turns):
-        raise ValueError(
-            f"turn={turn} is not a later turn; this sample has turns 1 to {len(sample.turns) - 1}"
-        )
+        raise ValueError(f"turn={turn} is not a later turn; this sample has turns 1 to {len(sample.turns) - 1}")
     before = _render(tokenizer, messages(sample, turn - 1, True))
-    return _render(tokenizer, messages(sample, turn, prefix))[
-        len(before) + len(gold_ids(sample, tokenizer, turn - 1)) :
-    ]
+    return _render(tokenizer, messages(sample, turn, prefix))[len(before) + len(gold_ids(sample, tokenizer, turn - 1)) :]
 
 
 def score(task: str, output: str, answers: tuple[str, ...]) -> float:
@@ -240,7 +226,5 @@ def score(task: str, output: str, answers: tuple[str, ...]) -> float:
     Raises ``ValueError`` for an unknown task or no answers.
     """
     if task not in TASKS or not answers:
-        raise ValueError(
-            f"task={task!r} with {len(answers)} answers cannot be scored; known tasks: {', '.join(TASKS)}"
-        )
+        raise ValueError(f"task={task!r} with {len(answers)} answers cannot be scored; known tasks: {', '.join(TASKS)}")
     return sum(answer.lower() in output.lower() for answer in answers) / len(answers)

@@ -23,7 +23,8 @@ SPLIT = (
 )
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
-    "<|{{ message['role'] }}|>{{ message['content'] }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "<|{{ message['role'] }}|>{{ message['content'] }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 # Enough repetitions that every merge inside a digit group or a key noun is learnt before rare prose merges.
 DIGIT_WEIGHT, NOUN_WEIGHT = 400, 4000
@@ -70,9 +71,7 @@ def train() -> PreTrainedTokenizerFast:
     pieces = [*groups.split(), *(f" {noun}" for noun in NOUNS), "\n", "\n\n", " "]
     broken = [piece for piece in pieces if len(tokenizer.encode(piece, add_special_tokens=False)) != 1]
     if broken:
-        raise RuntimeError(
-            f"{len(broken)} pieces are not single tokens (first: {broken[:8]}); raise their weight"
-        )
+        raise RuntimeError(f"{len(broken)} pieces are not single tokens (first: {broken[:8]}); raise their weight")
     return tokenizer
 
 

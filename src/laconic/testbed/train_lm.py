@@ -12,7 +12,6 @@ safetensors and JSON.
 
 import argparse
 import json
-import random
 import tempfile
 import time
 from pathlib import Path
@@ -22,27 +21,13 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from laconic.testbed import evaluate
 from laconic.testbed import tokenizer as tokenizer_module
-from laconic.testbed.mixture import KINDS, Example, Mixture
-
-INDUCTION_IDS = tokenizer_module.VOCAB_SIZE - len(tokenizer_module.SPECIALS)
-# Shares of the lengths so far in the steps that --shorter takes from the newest length.
-LENGTH_WEIGHTS = {128: 1, 256: 1, 512: 4, 1024: 4, 2048: 4}
-# (name, tokens, alphabet of the induction stage, accuracy to pass)
-STAGES = [
-    ("induction", 64, 256, 0.85),
-    ("induction", 64, INDUCTION_IDS, 0.85),
-    ("induction", 128, INDUCTION_IDS, 0.85),
-    ("relation", 64, 0, 0.9),
-    ("relation", 256, 0, 0.9),
-    ("task", 128, 0, 0.93),
-    ("task", 256, 0, 0.93),
-    ("task", 512, 0, 0.93),
-    ("task", 1024, 0, 0.93),
-    ("task", 2048, 0, 2.0),
-]
+from laconic.testbed.curriculum import STAGES, draw
+from laconic.testbed.mixture import KINDS, Mixture
+from laconic.testbed.set_loss import collate, set_loss
 
 
 def build_model() -> LlamaForCausalLM:
@@ -65,46 +50,18 @@ def build_model() -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def collate(examples: list[Example], tokens: int, device: str) -> tuple[Tensor, ...]:
-    """Right-padded ids [B, tokens] and, for the N supervised positions: flat index of the position before
-    [N], acceptable ids [N, K] (-1 where unused), weight [N], kind [N].
-    """
-    ids = torch.zeros(len(examples), tokens, dtype=torch.long)
-    at, accept, weight, kind = [], [], [], []
-    for b, example in enumerate(examples):
-        ids[b, : len(example.ids)] = torch.tensor(example.ids)
-        for position, (choices, w, k) in example.targets.items():
-            at.append(b * tokens + position - 1)
-            accept.append(choices)
-            weight.append(w)
-            kind.append(k)
-    width = max(map(len, accept))
-    table = torch.tensor([[*row, *[-1] * (width - len(row))] for row in accept])
-    return tuple(
-        t.to(device) for t in (ids, torch.tensor(at), table, torch.tensor(weight), torch.tensor(kind))
-    )
-
-
-def set_loss(logits: Tensor, accept: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted mean of ``logsumexp(logits) - logsumexp(logits of acceptable ids)`` and hits [N] of the
-    argmax.
-
-    logits [N, V], accept [N, K] with -1 for unused, weight [N]. One acceptable id is plain cross-entropy.
-    """
-    good = logits.gather(1, accept.clamp(min=0)).masked_fill(accept < 0, float("-inf"))
-    loss = logits.logsumexp(1) - good.logsumexp(1)
-    hits = (logits.argmax(1, keepdim=True) == accept).any(1)
-    return (loss * weight).sum() / weight.sum(), hits
-
-
 class Trainer:
     """Model, optimizers and curriculum state; all that a resumed run needs goes through save and load."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.out, self.rank = args, Path(args.out), dist.get_rank()
-        self.tokenizer = tokenizer_module.train()
-        if self.rank == 0:
-            self.tokenizer.save_pretrained(self.out, save_jinja_files=False)
+        # Another Python version has other documentation and would train another tokenizer: a run keeps its own.
+        if args.resume:
+            self.tokenizer = AutoTokenizer.from_pretrained(self.out)
+        else:
+            self.tokenizer = tokenizer_module.train()
+            if self.rank == 0:
+                self.tokenizer.save_pretrained(self.out, save_jinja_files=False)
         self.mixture = Mixture(self.tokenizer, args.dense, args.drill, args.list_sizes)
         torch.manual_seed(args.seed)
         self.model = build_model().to(args.device)
@@ -131,9 +88,7 @@ class Trainer:
             packed = optimizer.state_dict()
             scalars.append(packed["param_groups"])
             for key, entry in packed["state"].items():
-                tensors |= {
-                    f"{i}.{key}.{name}": torch.as_tensor(value).contiguous() for name, value in entry.items()
-                }
+                tensors |= {f"{i}.{key}.{name}": torch.as_tensor(value).contiguous() for name, value in entry.items()}
         save_file(tensors, self.out / "optimizer.safetensors")
         (self.out / "trainer.json").write_text(json.dumps({"state": self.state, "groups": scalars}))
 
@@ -149,42 +104,6 @@ class Trainer:
             entries[int(i)].setdefault(int(key), {})[field] = tensor
         for optimizer, entry, groups in zip(self.optimizers, entries, saved["groups"], strict=True):
             optimizer.load_state_dict({"state": entry, "param_groups": groups})
-
-    def draw(self) -> tuple[str, int, list[Example]]:
-        """This worker's examples of one step: (label for the log, padded length, examples).
-
-        Label and length are the same for all workers, so that their steps take the same time.
-        """
-        args, mixture = self.args, self.mixture
-        shared = random.Random(f"step-{args.seed}-{self.state['step']}")
-        own = random.Random(f"step-{args.seed}-{self.state['step']}-{self.rank}")
-        kind, tokens, alphabet, _ = STAGES[self.state["stage"]]
-        u = shared.random()
-        batch = args.tokens // args.workers
-        if u < args.prose:
-            tokens = max(128, min(tokens, shared.choice([128, 512, tokens])))
-            return "prose", tokens, [mixture.plain_prose(own, tokens) for _ in range(batch // tokens)]
-        if kind == "induction" or u < args.prose + args.induction:
-            tokens, alphabet = (
-                (tokens, alphabet) if kind == "induction" else (min(tokens, 256), INDUCTION_IDS)
-            )
-            return (
-                "induction",
-                tokens,
-                [mixture.induction(own, tokens, alphabet) for _ in range(batch // tokens)],
-            )
-        if kind == "relation" or u < args.prose + args.induction + args.relation:
-            tokens = min(tokens, 256)
-            return "relation", tokens, [mixture.relation(own, tokens) for _ in range(batch // tokens)]
-        label = "now"
-        if shared.random() < args.shorter:
-            lengths = [n for n in LENGTH_WEIGHTS if n <= tokens]
-            tokens = shared.choices(lengths, [LENGTH_WEIGHTS[n] for n in lengths])[0]
-            label = str(tokens)
-        count = batch // tokens
-        first = self.state["next_seed"] + self.rank * count
-        self.state["next_seed"] += args.workers * count
-        return label, tokens, [mixture.task_chat(first + i, tokens) for i in range(count)]
 
     def rate(self) -> float:
         """Factor on the learning rates: 100 steps of warm-up, then 1, then the linear decay."""
@@ -209,7 +128,7 @@ class Trainer:
 
     def step(self) -> None:
         """One optimizer step on one batch, with the accuracies of its kinds folded into the running means."""
-        label, tokens, examples = self.draw()
+        label, tokens, examples = draw(self.mixture, self.args, self.state, self.rank)
         ids, at, accept, weight, kind = collate(examples, tokens, self.args.device)
         device = self.args.device.split(":")[0]
         with torch.autocast(device, torch.bfloat16, enabled=self.args.bf16):
@@ -249,9 +168,7 @@ class Trainer:
         flat = torch.cat([*(grad.flatten() for grad in grads), extra])
         dist.all_reduce(flat)
         flat /= self.args.workers
-        for grad, part in zip(
-            grads, flat[: -len(extra)].split([grad.numel() for grad in grads]), strict=True
-        ):
+        for grad, part in zip(grads, flat[: -len(extra)].split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(part.view_as(grad))
         return flat[-len(extra) :]
 
@@ -305,47 +222,41 @@ class Trainer:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument("--out", default="runs/lm", help="folder of checkpoint, optimizer state and log")
-    options.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    options.add_argument("--device", default="cpu")
-    options.add_argument(
-        "--workers", type=int, default=2, help="processes that share a batch, one CPU thread each"
-    )
-    options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--tokens", type=int, default=8192, help="tokens per step")
-    options.add_argument("--lr", type=float, default=1e-3)
-    options.add_argument("--muon", action=argparse.BooleanOptionalAction, default=False)
-    options.add_argument("--muon-lr", type=float, default=2e-3)
-    options.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
-    options.add_argument("--prose", type=float, default=0.08, help="share of prose steps")
-    options.add_argument(
-        "--induction", type=float, default=0.04, help="share of induction steps once tasks have begun"
-    )
-    options.add_argument("--relation", type=float, default=0.06, help="the same for relation steps")
-    options.add_argument("--dense", type=float, default=0.3, help="share of chats that are mostly needles")
-    options.add_argument("--drill", type=float, default=0.1, help="share of chats of lists or chains alone")
-    options.add_argument("--list-sizes", type=int, nargs="+", default=[3], help="values per key in lists")
-    options.add_argument(
-        "--shorter", type=float, default=0.35, help="share of task steps at any length so far"
-    )
-    options.add_argument(
-        "--stage-steps", type=int, default=900, help="go on to the next length after so many steps"
-    )
-    options.add_argument(
-        "--decay-after", type=float, default=80.0, help="minutes of training before the decay"
-    )
-    options.add_argument("--decay-steps", type=int, default=2000)
-    options.add_argument("--decay-minutes", type=float, help="end the decay by the clock, in place of steps")
+    """The command line; the defaults are what the shipped model's last stage used."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    add = options.add_argument
+    add("--out", default="runs/lm", help="folder of checkpoint, optimizer state and log")
+    add("--resume", action="store_true", help="go on from the checkpoint in --out")
+    add("--evaluate", metavar="DIR", help="print the table of the model in DIR and do nothing else")
+    add("--samples", type=int, default=200, help="samples per cell of --evaluate")
+    add("--device", default="cpu")
+    add("--workers", type=int, default=2, help="processes that share a batch, one CPU thread each")
+    add("--seed", type=int, default=0)
+    add("--tokens", type=int, default=4096, help="tokens per step, all workers together")
+    add("--lr", type=float, default=1e-3, help="AdamW: embeddings and norms, or all weights with --no-muon")
+    add("--muon", action=argparse.BooleanOptionalAction, default=True, help="Muon for the weight matrices")
+    add("--muon-lr", type=float, default=2e-3)
+    add("--bf16", action=argparse.BooleanOptionalAction, default=True)
+    add("--prose", type=float, default=0.04, help="share of prose steps")
+    add("--induction", type=float, default=0.02, help="share of induction steps after their stages")
+    add("--relation", type=float, default=0.02, help="share of relation steps after their stages")
+    add("--dense", type=float, default=0.3, help="share of chats that are mostly needles")
+    add("--drill", type=float, default=0.3, help="share of chats of lists or chains alone")
+    add("--list-sizes", type=int, nargs="+", default=[3], help="values per key in lists")
+    add("--shorter", type=float, default=0.85, help="share of task steps at any length so far")
+    add("--stage-steps", type=int, default=900, help="go on to the next length after so many steps")
+    add("--decay-after", type=float, default=61.0, help="minutes of training before the decay")
+    add("--decay-steps", type=int, default=5000)
+    add("--decay-minutes", type=float, help="end the decay by the clock, in place of steps")
     return options
 
 
 def main() -> None:
-    """Start the workers."""
+    """Start the workers, or evaluate."""
     args = parser().parse_args()
+    if args.evaluate:
+        evaluate.report(Path(args.evaluate), args.samples, device=args.device)
+        return
     Path(args.out).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as meeting:
         torch.multiprocessing.spawn(work, (args, f"file://{meeting}/store"), nprocs=args.workers)
