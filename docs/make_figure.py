@@ -1,4 +1,4 @@
-"""Draw docs/accuracy.svg from the leaderboard's rows. Run: python docs/make_figure.py (needs matplotlib)
+"""Draw docs/accuracy.svg from the leaderboard. Run: python docs/make_figure.py (needs matplotlib)
 
 One panel per way of asking: mean recall over the tasks against the share of the KV bytes that was really stored.
 """
@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import matplotlib
-
-from laconic.bench.summary import Line, summarise
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).parents[1]
-ROWS = ROOT / "benchmarks" / "results" / "leaderboard" / "results.jsonl"
+LINES = ROOT / "benchmarks" / "results" / "leaderboard.json"
 FIGURE = ROOT / "docs" / "accuracy.svg"
 TITLES = {"aware": "question in view", "agnostic": "question comes later"}
 # Okabe and Ito's palette: told apart by colour-blind readers, too
@@ -24,26 +23,25 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 SHOWN = ["adakv", "snapkv", "expected_attention", "keydiff", "fastkv", "h2o", "streaming_llm", "random"]
 
 
-def curves(lines: list[Line], mode: str) -> dict[str, list[tuple[float, float]]]:
+def curves(lines: list[dict[str, Any]], mode: str) -> dict[str, list[tuple[float, float]]]:
     """Method -> (share of KV bytes, mean recall), by share."""
     found: dict[str, list[tuple[float, float]]] = {}
     for line in lines:
-        name = line.method.partition(":")[0]
-        if line.mode == mode and name in SHOWN:
-            found.setdefault(name, []).append((line.kv_share, line.mean.mean))
+        name = line["method"].partition(":")[0]
+        if line["mode"] == mode and name in SHOWN:
+            found.setdefault(name, []).append((line["kv_share"], line["mean"]["mean"]))
     return {name: sorted(found[name]) for name in SHOWN if name in found}
 
 
 def main() -> None:
-    """Read the rows, draw, write."""
-    rows = [json.loads(text) for text in ROWS.read_text(encoding="utf-8").splitlines()]
-    lines = summarise(rows)
+    """Read the lines, draw, write."""
+    lines = json.loads(LINES.read_text(encoding="utf-8"))["lines"]
     plt.rcParams.update({"font.size": 10, "svg.hashsalt": "laconic", "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = plt.subplots(1, len(TITLES), figsize=(9.6, 3.9), sharey=True)
     for axis, (mode, title) in zip(axes, TITLES.items(), strict=True):
-        full = next(line for line in lines if line.mode == mode and line.method == "none")
-        axis.axhline(100 * full.mean.mean, color="#777777", linestyle=":", linewidth=1)
-        axis.text(0.055, 100 * full.mean.mean - 5, "uncompressed", color="#777777", fontsize=8)
+        full = 100 * next(x["mean"]["mean"] for x in lines if x["mode"] == mode and x["method"] == "none")
+        axis.axhline(full, color="#777777", linestyle=":", linewidth=1)
+        axis.text(0.11, full - 5, "uncompressed", color="#777777", fontsize=8)
         for (name, points), colour in zip(curves(lines, mode).items(), COLOURS, strict=False):
             x, y = zip(*points, strict=True)
             axis.plot(x, [100 * v for v in y], marker="o", markersize=4, color=colour, label=name, linewidth=1.6)

@@ -176,9 +176,9 @@ def test_golden_needles():
     assert both.gold == "The code for falcon is 4815263. The code for river is 1112223."
     listed = multivalue(rng, ["owl"], ["1000000", "2000000"]).turns[0]
     assert (listed.gold, listed.ordered) == ("The codes for owl are 1000000, 2000000.", False)
-    chain = chains(rng, ["a", "b", "c", "d"], ["7000000"])
-    assert chain.groups == [["Put 7000000 into a.", "Copy a into b.", "Copy b into c.", "Copy c into d."]]
-    assert chain.turns[0].gold == "The names that hold 7000000 are a, b, c, d."
+    chain = chains(rng, ["a", "b", "c"], ["7000000"])
+    assert chain.groups == [["Put 7000000 into a.", "Copy a into b.", "Copy b into c."]]
+    assert chain.turns[0].gold == "The names that hold 7000000 are a, b, c."
 
 
 def test_numbers_have_seven_digits_and_different_first_tokens():
