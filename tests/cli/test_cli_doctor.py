@@ -39,7 +39,7 @@ def test_each_check_can_fail(monkeypatch, model):
     monkeypatch.setattr(doctor, "TRANSFORMERS", ">=99")
     monkeypatch.setattr(CacheMethod, "targets", lambda self, layer, layers, step, real, per_entry: [3] * len(real))
     failed = {check.name for check in doctor.examine(model) if not check.ok}
-    assert failed == {"transformers", "CPU flash with lse", "keep=0.5 frees memory"}
+    assert failed == {"transformers", "CPU flash with lse", "keep=1.0 equals stock", "keep=0.5 frees memory"}
 
 
 def test_supported_range_is_the_declared_one():

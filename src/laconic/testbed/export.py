@@ -16,7 +16,7 @@ def export(checkpoint: Path, folder: Path) -> None:
     """Write the model and the tokenizer of ``checkpoint`` into ``folder``; other files there stay as they
     are.
     """
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).to(torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model.generation_config = GenerationConfig(
         do_sample=False,

@@ -166,7 +166,7 @@ class Mixture:
         joint = tasks.QUESTION_JOINT if plain or rng.random() < 0.5 else rng.choice(JOINTS)
         room = tokens - 3 - len(self.ids(joint)) - (2 + len(self.ids(system)) if system else 0)
         room -= sum(len(self.ids("\n" + needle)) + (0 if plain else 2) for needle in needles)
-        turns = []
+        turns: list[Turn] = []
         for turn in facts.turns:
             cost = 7 + len(self.ids(turn.question)) + len(self.ids(turn.gold))
             if turns and cost > room * (1.0 if dense else 0.6):

@@ -130,7 +130,8 @@ def haystack(rng: random.Random, source: tuple[str, ...], room: int, count: Call
     """A window of ``source`` lines that takes at most ``room`` tokens with its line breaks; the last line may
     be cut.
     """
-    at, hay = rng.randrange(len(source)), []
+    at = rng.randrange(len(source))
+    hay: list[str] = []
     while room > 1:
         line = source[at % len(source)]
         at += 1

@@ -41,7 +41,7 @@ def build_model() -> LlamaForCausalLM:
         num_key_value_heads=2,
         head_dim=32,
         max_position_embeddings=4096,
-        rope_theta=10000.0,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         tie_word_embeddings=True,
         pad_token_id=0,
         bos_token_id=1,
@@ -67,10 +67,10 @@ class Trainer:
         self.model = build_model().to(args.device)
         weights = [p for p in self.model.parameters() if p.ndim == 2 and p is not self.model.lm_head.weight]
         others = [p for p in self.model.parameters() if p.ndim != 2 or p is self.model.lm_head.weight]
-        adamw = {"betas": (0.9, 0.98), "weight_decay": 0.01}
+        adamw: dict[str, Any] = {"betas": (0.9, 0.98), "weight_decay": 0.01}
         self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=args.lr, **adamw)]
         if args.muon:
-            rule = {"adjust_lr_fn": "match_rms_adamw", "weight_decay": 0.01, "momentum": 0.95}
+            rule: dict[str, Any] = {"adjust_lr_fn": "match_rms_adamw", "weight_decay": 0.01, "momentum": 0.95}
             self.optimizers.append(torch.optim.Muon(weights, lr=args.muon_lr, **rule))
         else:
             self.optimizers.append(torch.optim.AdamW(weights, lr=args.lr, **adamw))
@@ -83,7 +83,8 @@ class Trainer:
         if self.rank:
             return
         self.model.save_pretrained(self.out)
-        tensors, scalars = {}, []
+        tensors: dict[str, Tensor] = {}
+        scalars: list[Any] = []
         for i, optimizer in enumerate(self.optimizers):
             packed = optimizer.state_dict()
             scalars.append(packed["param_groups"])
