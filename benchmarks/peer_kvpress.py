@@ -111,8 +111,8 @@ def observed(workers: dict[str, Worker], tokens: int, rounds: int) -> list[Row]:
 
 
 def scorers(workers: dict[str, Worker], quick: bool) -> list[Row]:
-    rows = shares(workers, 1024, 8, 7) + shares(workers, 4096, 2 if quick else 8, 3)
-    rows += observed(workers, 1024, 4) + observed(workers, 4096, 2)
+    rows = shares(workers, 1024, 8, 7) + shares(workers, 4096, 2 if quick else 4, 3)
+    rows += observed(workers, 1024, 4)
     return rows if quick else rows + shares(workers, 16384, 2, 1)
 
 
