@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from laconic.errors import BudgetError, LaconicError, UnknownNameError, closest
 from laconic.method import CATALOGUE, Method, create, methods
-from laconic.testbed.tasks import EVALUATION_SEED, MIN_TOKENS, TASKS
+from laconic.testbed.tasks import EVALUATION_SEED, MIN_TOKENS, SUITE, TASKS
 
 MODES: dict[str, str] = {
     "aware": "context, question and the opening of the answer are compressed together (RULER's way)",
@@ -186,7 +186,7 @@ PRESETS: dict[str, tuple[str, Grid]] = {
     "demo": (
         "two tasks, six methods, three budgets, with and without the question in view, few samples: under a minute",
         Grid(
-            ("multikey", "vartrack"),
+            ("multikey", "multivalue"),
             ("random", "streaming_llm", *_SCORERS),
             modes=("aware", "agnostic"),
             samples=4,
@@ -195,7 +195,7 @@ PRESETS: dict[str, tuple[str, Grid]] = {
     "quick": (
         "four tasks, ten methods, all modes at 512 tokens: minutes",
         Grid(
-            ("multikey", "multivalue", "vartrack", "kvturns"),
+            ("multikey", "multiquery", "multivalue", "kvturns"),
             (*_BASELINES, "h2o", "tova", *_SCORERS, "pyramidkv"),
             modes=tuple(MODES),
             samples=10,
@@ -204,7 +204,7 @@ PRESETS: dict[str, tuple[str, Grid]] = {
     "full": (
         "every task and cache method, four budgets, three lengths, all modes: hours",
         Grid(
-            tuple(TASKS),
+            SUITE,
             ("all",),
             keeps=(0.5, 0.25, 0.1, 0.05),
             lengths=(512, 1024, 2048),

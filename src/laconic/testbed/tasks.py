@@ -27,7 +27,9 @@ from laconic.testbed.needles import (
 from laconic.testbed.words import NOUNS
 
 __all__ = [
+    "BELOW_GATE",
     "EVALUATION_SEED",
+    "SUITE",
     "TASKS",
     "Block",
     "Sample",
@@ -48,6 +50,11 @@ TASKS: dict[str, str] = {
     "vartrack": "a value is copied along a chain of three names, among other chains; list those names",
     "kvturns": "many key-value pairs, then five questions in successive turns",
 }
+SUITE = ("single", "multikey", "multiquery", "multivalue", "kvturns")
+"""Tasks that the uncompressed ``testbed/lm`` solves to 95 % at 512, 1,024 and 2,048 tokens: the ones to compare methods on.
+``vartrack`` misses the gate by a point at 1,024 and 2,048 (see the model card)."""
+# Where testbed/lm itself stays below the gate of 95 % (94.3 % each): a suite on it leaves these cells out.
+BELOW_GATE: frozenset[tuple[str, int]] = frozenset({("vartrack", 1024), ("vartrack", 2048)})
 EVALUATION_SEED = 1_000_000
 MIN_TOKENS = 128
 QUESTION_JOINT = "\n\nQuestion: "
