@@ -41,9 +41,7 @@ def measure(python: str, script: str, method: str, tokens: int) -> dict[str, Any
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--peer", default=".venv-kvpress/bin/python", help="python of an environment with kvpress 0.5.5"
-    )
+    parser.add_argument("--peer", default=".venv-kvpress/bin/python", help="python of an environment with kvpress 0.5.5")
     parser.add_argument("--quick", action="store_true", help="4k instead of 16k")
     parser.add_argument("--methods", nargs="*", default=EVICTING)
     arguments = parser.parse_args()

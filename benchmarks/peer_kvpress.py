@@ -155,9 +155,7 @@ def decoding(workers: dict[str, Worker], quick: bool) -> list[Row]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--peer", default=".venv-kvpress/bin/python", help="python of an environment with kvpress 0.5.5"
-    )
+    parser.add_argument("--peer", default=".venv-kvpress/bin/python", help="python of an environment with kvpress 0.5.5")
     parser.add_argument("--quick", action="store_true", help="4k at most")
     arguments = parser.parse_args()
     workers = {

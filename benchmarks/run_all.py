@@ -21,9 +21,7 @@ HERE = Path(__file__).parent
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small contexts: a check of the scripts, not a measurement")
-    parser.add_argument(
-        "--peer", default=".venv-kvpress/bin/python", help="python of an environment with kvpress 0.5.5"
-    )
+    parser.add_argument("--peer", default=".venv-kvpress/bin/python", help="python of an environment with kvpress 0.5.5")
     parser.add_argument("--only", nargs="*", default=["speed", "peer", "memory"])
     arguments = parser.parse_args()
     quick = ["--quick"] if arguments.quick else []
