@@ -5,7 +5,7 @@ import pytest
 from laconic.bench.grid import PRESETS, SEVERAL_TURNS, Cell, Grid, own_budget, preset, split_methods
 from laconic.errors import BudgetError, UnknownNameError
 from laconic.method import methods
-from laconic.testbed.tasks import EVALUATION_SEED, TASKS
+from laconic.testbed.tasks import EVALUATION_SEED, SUITE, TASKS
 
 SMALL = Grid(("single", "kvturns"), ("random", "h2o"), (0.1, 0.5), (128, 256), ("aware", "turns"), 3, 7)
 
@@ -58,8 +58,10 @@ def test_presets_can_run(name):
     preset(name).check()
 
 
-def test_the_full_preset_has_every_task():
-    assert set(preset("full").tasks) == set(TASKS)
+def test_presets_use_only_tasks_that_the_uncompressed_model_solves():
+    assert preset("full").tasks == SUITE
+    for _, grid in PRESETS.values():
+        assert set(grid.tasks) <= set(SUITE) < set(TASKS)
 
 
 def test_splitting_keeps_parameters_with_their_method():

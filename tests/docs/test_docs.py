@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,14 @@ def test_the_catalogue_page_is_current():
 def test_the_worked_example_is_short_and_runs(monkeypatch: pytest.MonkeyPatch):
     define, use = blocks("docs/adding-a-method.md", "python")
     assert len(define.splitlines()) < 60
-    names: dict[str, object] = {"__name__": "worked_example"}
-    monkeypatch.setitem(CATALOGUE, "loud_values", None)
-    del CATALOGUE["loud_values"]
-    exec(define, names)
-    exec(use, names)
+    module = types.ModuleType("worked_example")  # dataclasses look their module up
+    monkeypatch.setitem(sys.modules, "worked_example", module)
+    names = module.__dict__
+    try:
+        exec(define, names)
+        exec(use, names)
+    finally:
+        CATALOGUE.pop("loud_values", None)
     session = names["session"]
     assert isinstance(session, laconic.Session)
     assert abs(session.stats.asked - 0.5) < 0.05
