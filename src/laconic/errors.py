@@ -34,6 +34,10 @@ class ProtectError(LaconicError, ValueError):
     """A protected span could not be found in the prompt."""
 
 
+class RecipeError(LaconicError, ValueError):
+    """A recipe or trained weights of a method are missing, broken, or belong to another model."""
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """A sentence that offers the closest known names, or all of them when none is close."""
     known = sorted(known)

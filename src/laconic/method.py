@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from laconic.budget import Budget
 from laconic.errors import BudgetError, UnknownNameError, closest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SITES = ("encoder", "tokens", "cache", "memory", "reasoning", "weights", "codecs", "lens")
 Span = tuple[int, int]
@@ -80,17 +83,24 @@ class Method:
     name: ClassVar[str] = ""
     claims: ClassVar[frozenset[str]] = frozenset()
     """Seams that this method needs for itself; two methods with a common claim do not go together."""
-    default_keep: ClassVar[float] = 0.25
+    default_keep: ClassVar[float | None] = 0.25
+    """The share when no budget is given; None where the method's own parameters say how much stays then."""
 
     def __post_init__(self) -> None:
         if self.keep is None and self.tokens is None and self.bytes is None:
             self.keep = self.default_keep
-        self.budget = Budget(self.keep, self.tokens, self.bytes)
+        self.own_budget = self.keep is None and self.tokens is None and self.bytes is None
+        """True when no budget was given and the method's own parameters decide."""
+        self.budget = Budget(keep=1.0) if self.own_budget else Budget(self.keep, self.tokens, self.bytes)
 
     @property
     def neutral(self) -> bool:
         """True when this setting changes nothing."""
-        return self.budget.neutral
+        return self.budget.neutral and not self.own_budget
+
+    def attach(self, model: PreTrainedModel) -> None:
+        """Called by `compress()` before any work: load what belongs to this model (a recipe, weights), or refuse a model
+        that the method does not fit."""
 
     def parameters(self) -> dict[str, Any]:
         """The method's own parameters as set, for result rows."""

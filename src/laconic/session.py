@@ -20,14 +20,15 @@ from transformers.cache_utils import Cache, DynamicCache
 from laconic import attention
 from laconic.cache.base import CacheMethod
 from laconic.cache.cache import CompressedCache
+from laconic.cache.storage import StorageMethod
 from laconic.cost import Meter, Shape
 from laconic.errors import ConflictError, SessionError
 from laconic.families import family_of
 from laconic.method import Method, Protect
 from laconic.protect import Protection
 from laconic.stats import Stats
-from laconic.step import Step
-from laconic.tokens import seam
+from laconic.step import Step, step_of
+from laconic.tokens import pseudo, seam
 from laconic.trace import Trace
 
 
@@ -78,6 +79,10 @@ class Session:
         self.stack = self.family.stack(model)
         self._check_claims()
         self._cache_method = next((m for m in methods if isinstance(m, CacheMethod)), None)
+        self._storage_method = next((m for m in methods if isinstance(m, StorageMethod)), None)
+        self._check_storage()
+        for method in methods:
+            method.attach(model)
         self._protection = Protection([protect, *(m.protect for m in methods)], tokenizer)
         empty = CompressedCache(self.stack.config)  # refuses models without a full-attention layer before any work
         kinds = getattr(self.stack.config, "layer_types", None) or [type(layer).__name__ for layer in empty.layers]
@@ -108,6 +113,17 @@ class Session:
                     )
                 owners[claim] = method
 
+    def _check_storage(self) -> None:
+        chooser, storage = self._cache_method, self._storage_method
+        if chooser is None or storage is None or chooser.neutral:
+            return
+        if chooser.decodes or chooser.ragged:
+            why = "evicts while decoding" if chooser.decodes else "keeps a different number of entries in every head"
+            raise ConflictError(
+                f"{chooser.name} {why}, and {storage.name} packs entries for good, as rectangles; combine {storage.name} "
+                "with a method that chooses once after prefill, the same number in every head, such as snapkv."
+            )
+
     def _first_shortened_layer(self) -> int | None:
         method = self._cache_method
         first = None if method is None else method.shortens_from(len(self.stack.layers))  # type: ignore[arg-type]
@@ -130,6 +146,7 @@ class Session:
             self._handles = [
                 self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
                 self.stack.register_forward_pre_hook(self._before_stack, with_kwargs=True),
+                self.stack.register_forward_hook(self._after_stack, with_kwargs=True),
                 self.model.register_forward_hook(self._after_model, with_kwargs=True, always_call=True),
             ]
             if self._stream_from is not None:
@@ -155,10 +172,14 @@ class Session:
             self._implementation = None
         if self.cache is not None:
             self.cache.step = None
+            if not self.cache.unfinished:
+                self.cache.settle()
 
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Keep every token that comes in meanwhile: a question asked of a compressed context is stored whole."""
+        if self.cache is not None:
+            self.cache.settle()
         self._hold = True
         try:
             yield
@@ -216,6 +237,7 @@ class Session:
                 "DynamicCache, or the cache of an earlier turn of a session."
             )
         cache.method, cache.meter, cache.trace = self._cache_method, self.meter, self.trace
+        cache.storage = self._storage_method
         cache.rotary = lambda layer, positions: self.family.cos_sin(self.stack, layer, positions)
         return cache
 
@@ -235,38 +257,24 @@ class Session:
         batch, length = x.shape[:2]
         if length == 0 or batch == 0:
             raise SessionError("the prompt is empty; give at least one token.")
-        cache.step = self._step(cache, batch, length, x.device, kwargs)
-        if self._protection and cache.step.prefill:
-            self._protect(cache, ids, cache.step)
+        cache.step = step = step_of(kwargs, batch, length, cache.seen, cache.real, x.device, self._hold)
+        if self._protection and step.prefill:
+            self._protect(cache, ids, step)
         else:
             self._check_found()
+        if not step.prefill:
+            cache.settle()
         cache.unfinished = True
+        method = self._cache_method
+        if method is not None and method.pseudo_tokens() and step.prefill and not step.hold and not method.neutral:
+            kwargs = pseudo.extended(kwargs, method, step)
         return args, kwargs
 
-    def _step(self, cache: CompressedCache, batch: int, length: int, device: torch.device, kwargs: dict[str, Any]) -> Step:
-        start = cache.seen
-        positions = kwargs.get("position_ids")
-        if positions is None:
-            positions = torch.arange(start, start + length, device=device)[None]
-        mask = kwargs.get("attention_mask")
-        if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
-            raise SessionError("laconic builds attention masks itself; pass a 2-D attention_mask [batch, tokens] or none.")
-        valid = None
-        if mask is not None and mask.shape[1] < length:
-            raise SessionError(f"attention_mask covers {mask.shape[1]} tokens, but the call brings {length}.")
-        if mask is not None:
-            fresh = mask[:, -length:].to(device=device, dtype=torch.bool)
-            valid = None if bool(fresh.all()) else fresh
-            if valid is not None and bool((valid[:, :-1] & ~valid[:, 1:]).any()):
-                raise SessionError("the batch is padded on the right; set tokenizer.padding_side = 'left'.")
-        before = cache.real or [0] * batch
-        if len(before) != batch:
-            raise SessionError(
-                f"this call is a batch of {batch}, but the cache holds {len(before)}; reorder or start again."
-            )
-        added = [length] * batch if valid is None else valid.sum(-1).tolist()
-        real = [a + b for a, b in zip(before, added, strict=True)]
-        return Step(start, length, positions, real, valid=valid, hold=self._hold)
+    def _after_stack(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        cache = self.cache
+        if cache is not None and cache.step is not None and cache.step.pseudo:
+            return pseudo.trimmed(output, cache.step.length)
+        return output
 
     def _protect(self, cache: CompressedCache, ids: torch.Tensor | None, step: Step) -> None:
         if ids is None:
@@ -313,7 +321,7 @@ class Session:
     def _check_achieved(self, step: Step) -> None:
         """A budget that was missed by over 2 % (and more than one entry) is said aloud, once."""
         method = self._cache_method
-        if method is None or step.hold or method.neutral or self._warned or not any(step.real):
+        if method is None or step.hold or method.budget.neutral or self._warned or not any(step.real):
             return
         stats = self.stats
         tokens = sum(step.real) / len(step.real)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+
+from laconic.errors import SessionError
 
 
 def gather(x: torch.Tensor, index: torch.Tensor, dim: int) -> torch.Tensor:
@@ -32,6 +35,7 @@ class Step:
         real: real tokens seen by each sequence including this pass, one int per batch row.
         kept: positions of the pass that are still in the stream, [B, n]; None while all are.
         hold: keep every new entry, whatever the methods say.
+        pseudo: tokens that run behind the `length` real ones in this pass and leave no trace.
     """
 
     start: int
@@ -42,6 +46,7 @@ class Step:
     index: torch.Tensor | None = None
     kept: torch.Tensor | None = None
     hold: bool = False
+    pseudo: int = 0
 
     @property
     def prefill(self) -> bool:
@@ -61,3 +66,36 @@ class Step:
         self.position_ids = gather(self.position_ids, keep, -1)
         if self.valid is not None:
             self.valid = self.valid.gather(1, keep)
+
+
+def step_of(
+    kwargs: dict[str, Any], batch: int, length: int, start: int, before: list[int], device: torch.device, hold: bool
+) -> Step:
+    """The step that a call of the text stack with these arguments stands for.
+
+    Args:
+        start: tokens that the cache has seen; `before`: real ones among them, by batch row ([] when it is new).
+
+    Raises:
+        SessionError: a mask that does not fit, padding on the right, or another batch size than the cache holds.
+    """
+    positions = kwargs.get("position_ids")
+    if positions is None:
+        positions = torch.arange(start, start + length, device=device)[None]
+    mask = kwargs.get("attention_mask")
+    if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
+        raise SessionError("laconic builds attention masks itself; pass a 2-D attention_mask [batch, tokens] or none.")
+    if mask is not None and mask.shape[1] < length:
+        raise SessionError(f"attention_mask covers {mask.shape[1]} tokens, but the call brings {length}.")
+    valid = None
+    if mask is not None:
+        fresh = mask[:, -length:].to(device=device, dtype=torch.bool)
+        valid = None if bool(fresh.all()) else fresh
+        if valid is not None and bool((valid[:, :-1] & ~valid[:, 1:]).any()):
+            raise SessionError("the batch is padded on the right; set tokenizer.padding_side = 'left'.")
+    before = before or [0] * batch
+    if len(before) != batch:
+        raise SessionError(f"this call is a batch of {batch}, but the cache holds {len(before)}; reorder or start again.")
+    added = [length] * batch if valid is None else valid.sum(-1).tolist()
+    real = [a + b for a, b in zip(before, added, strict=True)]
+    return Step(start, length, positions, real, valid=valid, hold=hold)

@@ -6,6 +6,7 @@ from reference import slow_attend
 from transformers import LlamaConfig
 
 from laconic.cache.cache import CompressedCache
+from laconic.cache.layer import selected
 from laconic.cache.parts import DensePart
 from laconic.cache.ragged import RaggedPart
 from laconic.errors import SessionError, UnsupportedModelError
@@ -74,7 +75,7 @@ def test_replace_frees_the_rest(cache):
     assert keys.shape[2] == 8 and not columns
     columns["index"] = torch.arange(8, dtype=torch.int32).expand(2, 2, 8)
     index = torch.tensor([[[0, 5, 7], [1, 2, 3]], [[4, 5, 6], [0, 1, 7]]])
-    layer.replace(keys, values, columns, Selection(index), ragged=False)
+    layer.store([selected(keys, values, columns, Selection(index), ragged=False)])
     assert isinstance(layer.parts[0], DensePart) and layer.evicted and not layer.is_croppable
     assert layer.nbytes == 2 * 2 * 2 * 3 * 4 * 4
     assert torch.equal(layer.parts[0].keys[0, 1], keys[0, 1, [1, 2, 3]])
@@ -88,7 +89,7 @@ def test_replace_with_uneven_heads_is_ragged_or_filled_up(cache, ragged):
     keys, values, columns = layer.parts[0].padded()
     columns = {"index": torch.arange(4, dtype=torch.int32).expand(2, 2, 4)}
     index = torch.tensor([[[0, 3], [2, 4]], [[1, 2], [3, 4]]])
-    layer.replace(keys, values, columns, Selection(index, torch.tensor([[2, 1], [2, 1]])), ragged)
+    layer.store([selected(keys, values, columns, Selection(index, torch.tensor([[2, 1], [2, 1]])), ragged)])
     assert isinstance(layer.parts[0], RaggedPart if ragged else DensePart)
     assert layer.lengths.tolist() == [[2, 1], [2, 1]]
     assert layer.nbytes == (6 if ragged else 8) * 2 * 4 * 4
@@ -122,7 +123,7 @@ def test_mask_sizes_are_what_is_stored_and_how_far_it_was_shifted(cache):
     assert layer.get_mask_sizes(1) == (7, 0)
     keys, values, _ = layer.parts[0].padded()
     index = torch.tensor([0, 5]).expand(2, 2, 2)
-    layer.replace(keys, values, {"index": torch.arange(6).expand(2, 2, 6)}, Selection(index), False)
+    layer.store([selected(keys, values, {"index": torch.arange(6).expand(2, 2, 6)}, Selection(index), False)])
     assert layer.get_mask_sizes(1) == (3, 4)
 
 

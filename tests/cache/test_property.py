@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
 from laconic.cache.cache import CompressedCache
+from laconic.cache.layer import selected
 from laconic.cache.parts import DensePart
 from laconic.cache.ragged import RaggedPart
 from laconic.ops.attend import merge
@@ -127,7 +128,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     def keep(self, keys, values, columns, mask: torch.Tensor, ragged: bool) -> None:
         selection = from_mask(mask)
-        self.layer.replace(keys, values, columns, selection, ragged)
+        self.layer.store([selected(keys, values, columns, selection, ragged)])
         for b in range(self.batch):
             for h in range(KV):
                 tokens = set(columns["index"][b, h][mask[b, h]].tolist())

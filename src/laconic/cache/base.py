@@ -7,7 +7,9 @@ from typing import ClassVar
 
 import torch
 
+from laconic.cache.layer import CompressedLayer, selected
 from laconic.cache.observe import Observation
+from laconic.cache.parts import DensePart, Part
 from laconic.errors import BudgetError
 from laconic.method import Method
 from laconic.ops.select import Selection, from_mask, top_k
@@ -21,11 +23,16 @@ class CacheMethod(Method):
     A subclass gives `score`; it may name entries that always stay (`forced`), spread the budget over layers
     (`layer_entries`), choose across heads (`choose`, with ``ragged = True``), shorten the stream (`stream`), accumulate
     something per entry (`columns`), and go on evicting while decoding (``decodes = True``).
+
+    A method that does more than choose overrides `reduce` (merge entries, add stand-ins, store in another form) and
+    `decoded` (what happens after a decoded token; `due` says whether anything does, so that most tokens cost nothing).
     """
 
     claims: ClassVar[frozenset[str]] = frozenset({"cache.entries"})
     ragged: ClassVar[bool] = False
     decodes: ClassVar[bool] = False
+    narrows: ClassVar[bool] = False
+    """True when `narrow` is to be asked."""
 
     def score(self, seen: Observation) -> torch.Tensor:
         """Importance of every entry, higher stays: [B, Hkv, n]."""
@@ -55,6 +62,75 @@ class CacheMethod(Method):
     def columns(self, seen: Observation) -> dict[str, torch.Tensor]:
         """What to remember per entry, [B, Hkv, n] each, by column name."""
         return {}
+
+    def narrow(self, seen: Observation) -> torch.Tensor | None:
+        """Before attention: positions [B, m] (sorted; padding first) of this pass that attend and are attended in this
+        layer. The others get zeros from it and travel on. None means all. Asked where ``narrows = True``."""
+        return None
+
+    def queries_kept(self) -> int:
+        """How many of the latest queries the core keeps for the method, as ``seen.state["queries"]`` [B, H, <= this, D]."""
+        return 0
+
+    def pseudo_tokens(self) -> int:
+        """How many pseudo tokens run behind the prompt, see `pseudo`."""
+        return 0
+
+    def pseudo(self, prompt: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        """Tokens to run behind each row of `prompt`: ids [B, T] -> [B, P], or embeddings [B, T, hidden] -> [B, P, hidden].
+
+        Their queries and keys come as `Observation.pseudo`; nothing of them is stored, and no output is seen of them.
+        Asked where `pseudo_tokens` gives P > 0. `valid` [B, T] is False at (left) padding.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define pseudo().")
+
+    def pseudo_offset(self) -> int:
+        """Distance of the first pseudo token from the position behind the prompt."""
+        return 0
+
+    def reduce(self, layer: CompressedLayer, seen: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
+        """What the layer is to store of ``seen.keys`` and ``seen.values``; None leaves all entries as they are.
+
+        Args:
+            columns: of all entries [B, Hkv, n], `index` among them; `valid` when some are not real.
+
+        Returns:
+            parts, the last of which can grow (`DensePart` or `RaggedPart`). Default: the entries that `select` names.
+        """
+        selection = self.select(seen)
+        if selection is None:
+            return None
+        return [selected(seen.keys, seen.values, columns, selection, self.ragged)]
+
+    def due(self, layer: CompressedLayer) -> bool:
+        """Whether something has to be done about the layer now that one more token was decoded. Must be cheap."""
+        return self.decodes and isinstance(layer.parts[-1], DensePart)
+
+    def decoded(self, layer: CompressedLayer, seen: Observation) -> None:
+        """One token was decoded and appended (the last entry of `seen`), and `due` said yes. Default: update the columns and
+        forget what is over the budget, one entry per head and token, in place."""
+        part = layer.parts[-1]
+        assert isinstance(part, DensePart)
+        columns = self.columns(seen)
+        part.write(columns)
+        over = [real - target for real, target in zip(seen.real, seen.targets, strict=True)]
+        if max(over) <= 0:
+            return
+        if max(over) > 1:
+            parts = self.reduce(layer, seen, {**part.columns, "index": seen.index})
+            if parts is not None:
+                layer.store(parts)
+            return
+        rank = self.rank(seen)
+        if seen.valid is not None:
+            rank = rank.masked_fill(~seen.valid, float("inf"))
+        if not part.has("index"):  # the first eviction of all: from now on the place says nothing about the token
+            part.write({"index": seen.index})
+        evict = None
+        if min(over) < 1:
+            evict = torch.tensor(over, device=rank.device)[:, None].expand(rank.shape[:2]) > 0
+        part.replace(rank.argmin(-1), evict)
+        layer.evicted = True
 
     # -- shared ----------------------------------------------------------------------------------------------------
     def targets(self, layer: int, layers: int, step: Step, real: list[int], bytes_per_entry: int) -> list[int]:
@@ -106,11 +182,16 @@ class CacheMethod(Method):
 
 def _ends(seen: Observation, sinks: int, recent: int) -> torch.Tensor:
     """The first `sinks` and last `recent` real tokens, each up to half of the budget that protection leaves, [B, Hkv, n]."""
-    index = seen.index
-    if seen.valid is None and seen.protected is None and len(set(seen.targets)) == 1:  # one budget: a few operations do
-        most = seen.targets[0] // 2
-        ends = index > index.amax(-1, keepdim=True) - min(most, recent)
-        return ends | (index < index.amin(-1, keepdim=True) + min(most, sinks)) if sinks else ends
+    index, step = seen.index, seen.step
+    seen_tokens = step.start + step.length
+    if seen.valid is None and seen.protected is None and all(real == seen_tokens for real in step.real):
+        most = seen.targets[0] // 2  # no padding was ever there: a few operations do
+        ends = index >= seen_tokens - min(most, recent) if recent else None
+        if not sinks:
+            assert ends is not None
+            return ends
+        first = index < min(most, sinks)
+        return first if ends is None else ends | first
     real = seen.valid if seen.valid is not None else torch.ones_like(index, dtype=torch.bool)
     last = index.masked_fill(~real, -1).amax(-1, keepdim=True)
     first = index.masked_fill(~real, torch.iinfo(index.dtype).max).amin(-1, keepdim=True)

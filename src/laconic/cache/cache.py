@@ -10,9 +10,10 @@ from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from laconic.cache.base import CacheMethod
-from laconic.cache.layer import CompressedLayer
+from laconic.cache.layer import CompressedLayer, Pass
 from laconic.cache.observe import Observation, Rotary
 from laconic.cache.parts import DensePart
+from laconic.cache.storage import StorageMethod
 from laconic.cost import Meter
 from laconic.errors import SessionError, UnsupportedModelError
 from laconic.step import Step
@@ -48,6 +49,8 @@ class CompressedCache(Cache):
             layers[i] = CompressedLayer(self, number)
         super().__init__(layers=layers)  # type: ignore[arg-type]
         self.method, self.rotary = method, rotary
+        self.storage: StorageMethod | None = None
+        self.unpacked = False  # a choosing method has shortened layers that the storage method has not seen yet
         self.trace = trace if trace is not None else Trace()
         self.step: Step | None = None
         self.unfinished = False  # a pass began and did not come to its end: some layers may know its tokens, others not
@@ -60,6 +63,7 @@ class CompressedCache(Cache):
         self.real: list[int] = []
         self.entry_bytes = 0
         self.compress_seconds = 0.0
+        self._looked: tuple[Observation, dict[str, torch.Tensor]] | None = None
         # the two latest answers of `rotary`: full-attention layers of a model share one RoPE, so one computes it for all
         self._phases: list[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]] = []
 
@@ -111,7 +115,7 @@ class CompressedCache(Cache):
     def reset(self) -> None:
         super().reset()
         self.real, self.protected, self.ids, self.ids_valid = [], None, None, None
-        self.protection_checked = self.unfinished = False
+        self.protection_checked = self.unfinished = self.unpacked = False
 
     def _rows(self, rows: list[int]) -> None:
         self.real = [self.real[row] for row in rows]
@@ -124,122 +128,140 @@ class CompressedCache(Cache):
         self.entry_bytes = len(self.layer_ids) * keys.shape[1] * per_head
         return self.entry_bytes
 
-    def count(self, layer: CompressedLayer, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Meter one layer's pass: q [B, H, T, D] against what is stored and the T new entries."""
-        self.bytes_per_entry(keys, values)
+    def count(self, layer: CompressedLayer, q: torch.Tensor, keys: torch.Tensor) -> None:
+        """Meter one layer's pass: q [B, H, T, D] against what is stored and the T new keys [B, Hkv, T, D]."""
         if self.meter is None or self.step is None:
             return
         batch, tokens = q.shape[0], q.shape[2]
         stored = sum(part.entries for part in layer.parts) // keys.shape[1]
         pairs = tokens * stored + batch * tokens * (tokens + 1) // 2
-        self.meter.layer(self.layer_ids[layer.number], batch, tokens, pairs, self.step.prefill)
+        stream = self.step.position_ids.shape[-1] + self.step.pseudo
+        self.meter.layer(self.layer_ids[layer.number], batch, stream, pairs, self.step.prefill)
 
-    # -- what happens after a layer's attention --------------------------------------------------------------------
-    def after_prefill(
-        self,
-        layer: CompressedLayer,
-        q: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        columns: dict[str, torch.Tensor],
-        scale: float,
-        softcap: float | None,
-    ) -> None:
+    # -- what happens around a layer's attention -------------------------------------------------------------------
+    def _acts(self) -> CacheMethod | None:
+        """The method that chooses entries, if it acts in this pass."""
+        step, method = self.step, self.method
+        assert step is not None
+        return None if method is None or step.hold or method.neutral else method
+
+    def before_prefill(self, layer: CompressedLayer, new: Pass) -> torch.Tensor | None:
+        """Positions [B, m] of this pass that take part in the layer's attention; None means all."""
+        self.bytes_per_entry(new.keys, new.values)
+        self._looked = None
+        method = self._acts()
+        if method is None or not method.narrows:
+            return None
+        began = time.perf_counter()
+        self._looked = self._look(layer, new, method)
+        rows = method.narrow(self._looked[0])
+        self.compress_seconds += time.perf_counter() - began
+        return rows
+
+    def after_prefill(self, layer: CompressedLayer, new: Pass) -> None:
         """Store the new entries, or let the method choose what stays of old and new ones together."""
-        step = self.step
-        assert step is not None
         self.selected = None
-        if self.method is None or step.hold or self.method.neutral:
-            layer.append(keys, values, columns)
-            return
+        method = self._acts()
         began = time.perf_counter()
-        before = keys.shape[2] + layer.stored
-        all_keys, all_values, all_columns = layer.everything(keys, values, columns)
-        seen = self._observe(layer, q, all_keys, all_values, all_columns, scale, softcap)
-        selection = self.method.select(seen)
-        self.selected = self.method.stream(seen)
-        all_columns |= self.method.columns(seen)
-        if selection is not None:
-            all_columns["index"] = seen.index
-            layer.replace(all_keys, all_values, all_columns, selection, self.method.ragged)
+        if method is None:
+            layer.append(new.keys, new.values, new.columns)
+            self._pack(layer)
         else:
-            layer.parts = [DensePart(all_keys, all_values, all_columns)]
-        self.trace.add(self.layer_ids[layer.number], self.method.name, before, layer.stored, self.selected)
+            before = new.keys.shape[2] + layer.stored
+            if method.queries_kept():
+                layer.remember(new.queries, method.queries_kept())
+            seen, columns = self._looked or self._look(layer, new, method)
+            self._looked = None
+            parts = method.reduce(layer, seen, {**columns, "index": seen.index})
+            self.selected = method.stream(seen)
+            if parts is not None:
+                layer.store(parts)
+            else:
+                layer.parts = [DensePart(seen.keys, seen.values, columns)]
+            self.unpacked = self.storage is not None
+            self.trace.add(self.layer_ids[layer.number], method.name, before, layer.stored, self.selected)
         self.compress_seconds += time.perf_counter() - began
 
-    def after_decode(self, layer: CompressedLayer, q: torch.Tensor, scale: float, softcap: float | None) -> None:
+    def after_decode(self, layer: CompressedLayer, new: Pass) -> None:
         """One token was appended: methods that evict while decoding forget what is over their budget."""
-        step, method, part = self.step, self.method, layer.parts[-1]
-        assert step is not None
-        if method is None or step.hold or method.neutral or not method.decodes or not isinstance(part, DensePart):
+        method = self._acts()
+        if method is None and self.storage is None:
             return
         began = time.perf_counter()
-        keys, values, columns = part.padded()
-        seen = self._observe(layer, q, keys, values, columns, scale, softcap, stored=True)
-        part.write(method.columns(seen))
-        over = [real - target for real, target in zip(seen.real, seen.targets, strict=True)]
-        if max(over) == 1:
-            evict = torch.tensor(over, device=keys.device)[:, None].expand(keys.shape[:2]) > 0
-            rank = method.rank(seen)
-            if seen.valid is not None:
-                rank = rank.masked_fill(~seen.valid, float("inf"))
-            if "index" not in columns:  # the first eviction of all: from now on the place says nothing about the token
-                part.write({"index": seen.index})
-            part.replace(rank.argmin(-1), evict)
-        elif max(over) > 1 and (selection := method.select(seen)) is not None:
-            layer.replace(keys, values, {**part.columns, "index": seen.index}, selection, method.ragged)
-        layer.evicted = layer.evicted or max(over) > 0
+        if method is not None and method.queries_kept():
+            layer.remember(new.queries, method.queries_kept())
+        if method is not None and method.due(layer):
+            keys, values, columns = layer.restored()
+            method.decoded(layer, self._observe(layer, new, method, keys, values, columns, columns))
+        self._pack(layer)
         self.compress_seconds += time.perf_counter() - began
+
+    def settle(self) -> None:
+        """The prompt is complete: what a choosing method left is handed to the storage method."""
+        if self.unpacked:
+            self.unpacked = False
+            for layer in self.compressed():
+                self._pack(layer)
+
+    def _pack(self, layer: CompressedLayer) -> None:
+        if self.storage is not None and layer.parts and not self.storage.neutral:
+            self.storage.pack(layer)
+
+    def _look(self, layer: CompressedLayer, new: Pass, method: CacheMethod) -> tuple[Observation, dict[str, torch.Tensor]]:
+        """The observation of a prefill pass, and the columns of all entries, stored and new, as the method leaves them."""
+        keys, values, columns = layer.everything(new.keys, new.values, new.columns)
+        past = {name: column[..., : keys.shape[2] - new.keys.shape[2]] for name, column in columns.items()}
+        seen = self._observe(layer, new, method, keys, values, columns, past)
+        return seen, {**columns, **method.columns(seen)}
 
     def _observe(
         self,
         layer: CompressedLayer,
-        q: torch.Tensor,
+        new: Pass,
+        method: CacheMethod,
         keys: torch.Tensor,
         values: torch.Tensor,
         columns: dict[str, torch.Tensor],
-        scale: float,
-        softcap: float | None,
-        stored: bool = False,
+        past: dict[str, torch.Tensor],
     ) -> Observation:
         step = self.step
-        assert step is not None and self.method is not None
-        per_entry = self.bytes_per_entry(keys, values)
+        assert step is not None
         b, h, n = keys.shape[:3]
         index = columns.get("index")
         if index is None:
             index = torch.arange(n, device=keys.device, dtype=torch.int32).expand(b, h, n)
         valid = columns.get("valid")
         real = [n] * b if valid is None else valid.sum(-1).amax(1).tolist()
-        protected = None
-        if self.protected is not None:
-            known = self.protected.shape[1]
-            inside = (index >= 0) & (index < known)
-            at = index.long().clamp(0, known - 1)
-            protected = self.protected[:, None].expand(b, h, known).gather(2, at) & inside
-            if valid is not None:
-                protected = protected & valid
-        targets = self.method.targets(layer.number, len(self.layer_ids), step, real, per_entry)
-        past = columns if stored else {k: v[..., : n - q.shape[2]] for k, v in columns.items()}
         return Observation(
             layer=layer.number,
             layers=len(self.layer_ids),
             decoder_layer=self.layer_ids[layer.number],
             depth=len(self.layers),
-            queries=q,
+            queries=new.queries,
             keys=keys,
             values=values,
             index=index,
             valid=valid,
             columns=past,
-            protected=protected,
+            state=layer.state,
+            protected=self._protected(index, valid),
             real=real,
-            targets=targets,
-            scale=scale,
-            softcap=softcap,
+            targets=method.targets(layer.number, len(self.layer_ids), step, real, self.entry_bytes),
+            scale=new.scale,
+            softcap=new.softcap,
             step=step,
             rotary=self._rotary(layer.number),
+            pseudo=None if new.pseudo is None else new.pseudo[:2],
         )
+
+    def _protected(self, index: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor | None:
+        """Which of the entries with token numbers `index` [B, Hkv, n] no method may remove."""
+        if self.protected is None:
+            return None
+        (b, h, _), known = index.shape, self.protected.shape[1]
+        at = index.long().clamp(0, known - 1)
+        protected = self.protected[:, None].expand(b, h, known).gather(2, at) & (index >= 0) & (index < known)
+        return protected if valid is None else protected & valid
 
     def _rotary(self, number: int) -> Rotary:
         rotary, layer = self.rotary, self.layer_ids[number]

@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.cache_utils import CacheLayerMixin
 
-from laconic.cache.parts import DensePart
+from laconic.cache.parts import FILL, DensePart, Part
 from laconic.cache.ragged import RaggedPart
 from laconic.errors import SessionError, UnsupportedModelError
 from laconic.ops.attend import attend, attend_alone, attend_padded, merge
 from laconic.ops.select import Selection
+from laconic.step import gather
 
 if TYPE_CHECKING:
     from laconic.cache.cache import CompressedCache
 
-Part = DensePart | RaggedPart
 Piece = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
 """Keys [B, Hkv, n, D], values and columns [B, Hkv, n] as rectangles."""
+
+
+@dataclass
+class Pass:
+    """What one forward pass brings to one layer.
+
+    Attributes:
+        queries: RoPE and q-norm applied, [B, H, T, D].
+        keys, values: the T new entries, [B, Hkv, T, D].
+        columns: of the new entries, [B, Hkv, T] each; those that a default explains are left out.
+        scale, softcap: of the attention.
+        pseudo: queries [B, H, P, D], keys and values of tokens that run behind the real ones and leave no trace; None when
+            there are none.
+    """
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+    columns: dict[str, torch.Tensor]
+    scale: float
+    softcap: float | None
+    pseudo: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
 
 class NewEntries:
@@ -46,6 +69,11 @@ class CompressedLayer(CacheLayerMixin):
     """A cache layer with two lengths: *seen* (positions, `get_seq_length`) and *stored* (entries, per head).
 
     The last part is the one that grows; it may be dense or ragged. All parts attend on their own and merge exactly.
+
+    Attributes:
+        parts: what is stored.
+        state: what a method remembers about this layer beside its entries, batch first ([B, ...] each); it follows batch
+            changes and is saved with the parts.
     """
 
     is_sliding = False
@@ -55,6 +83,7 @@ class CompressedLayer(CacheLayerMixin):
         super().__init__()
         self.cache, self.number = cache, number
         self.parts: list[Part] = []
+        self.state: dict[str, torch.Tensor] = {}
         self.seen = 0
         self.evicted = False
 
@@ -102,12 +131,16 @@ class CompressedLayer(CacheLayerMixin):
                 "use keep=1.0 or plain decoding."
             )
         part = self.parts[-1]
-        assert isinstance(part, DensePart)
+        if not isinstance(part, DensePart) or part.length + tokens_to_remove < 0:
+            raise SessionError(
+                f"the last {-tokens_to_remove} tokens are stored packed and cannot be rolled back (assisted decoding needs "
+                "that); use no storage method, or plain decoding."
+            )
         part.length += tokens_to_remove
         self.seen += tokens_to_remove
 
     def reset(self) -> None:
-        self.parts, self.seen, self.evicted, self.is_initialized = [], 0, False, False
+        self.parts, self.state, self.seen, self.evicted, self.is_initialized = [], {}, 0, False, False
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         self.map(lambda x: x.index_select(0, beam_idx.to(x.device)))
@@ -125,9 +158,10 @@ class CompressedLayer(CacheLayerMixin):
         self.map(lambda x: x.to(self.device, non_blocking=True))
 
     def map(self, f: Any) -> None:
-        """Apply `f` to the tensors of all parts (batch first)."""
+        """Apply `f` to the tensors of all parts and of the state (batch first)."""
         for part in self.parts:
             part.map(f)
+        self.state = {name: f(x) for name, x in self.state.items()}
 
     # -- sizes -----------------------------------------------------------------------------------------------------
     @property
@@ -169,27 +203,37 @@ class CompressedLayer(CacheLayerMixin):
         """Attention of q [B, H, T, D] over stored and new entries, exact; then the layer is shortened. -> [B, H, T, Dv]"""
         step = self.cache.step
         assert step is not None
-        columns = self._new_columns(keys)
-        self.cache.count(self, q, keys, values)
         decoding = q.shape[2] == 1 and bool(self.parts)
+        t = q.shape[2] - step.pseudo
+        columns = self._new_columns(keys[:, :, :t])
         if decoding:
+            self.cache.count(self, q, keys)
             self.parts[-1].append(keys, values, columns)
             out = self._attend_stored(q, scale, softcap)
-        else:
+            self.seen = step.start + step.length
+            self.cache.after_decode(self, Pass(q, keys, values, columns, scale, softcap))
+            return out
+        new = Pass(q, keys, values, columns, scale, softcap)
+        if step.pseudo:
+            pseudo = (q[:, :, t:], keys[:, :, t:], values[:, :, t:])
+            new = Pass(q[:, :, :t], keys[:, :, :t], values[:, :, :t], columns, scale, softcap, pseudo)
+        rows = self.cache.before_prefill(self, new)
+        if rows is None:
+            self.cache.count(self, q, keys)
             out = self._attend_all(q, keys, values, scale, softcap, step.valid)
-        self.seen = step.start + step.length
-        if decoding:
-            self.cache.after_decode(self, q, scale, softcap)
         else:
-            self.cache.after_prefill(self, q, keys, values, columns, scale, softcap)
+            out = self._attend_some(q, keys, values, scale, softcap, step.valid, rows)
+        self.seen = step.start + step.length
+        self.cache.after_prefill(self, new)
         return out
 
     def _attend_stored(self, q: torch.Tensor, scale: float, softcap: float | None) -> torch.Tensor:
         """q [B, H, 1, D] over all parts, the newest token among them."""
         part = self.parts[-1]
-        if len(self.parts) == 1 and isinstance(part, DensePart) and not part.has("valid"):
+        if len(self.parts) == 1 and part.plain:
+            assert isinstance(part, DensePart)
             return attend_alone(q, part.keys, part.values, scale, softcap=softcap)
-        return merge([part.attend(q, scale, softcap) for part in self.parts])[0]
+        return merge([part.attend(q, scale, softcap) for part in self.parts if part.length])[0]
 
     def _attend_all(
         self,
@@ -207,7 +251,27 @@ class CompressedLayer(CacheLayerMixin):
             new = attend(q, keys, values, scale, causal=True, softcap=softcap)
         else:
             return attend_alone(q, keys, values, scale, causal=True, softcap=softcap)
-        return merge([new] + [part.attend(q, scale, softcap) for part in self.parts])[0]
+        return merge([new] + [part.attend(q, scale, softcap) for part in self.parts if part.length])[0]
+
+    def _attend_some(
+        self,
+        q: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        scale: float,
+        softcap: float | None,
+        valid: torch.Tensor | None,
+        rows: torch.Tensor,
+    ) -> torch.Tensor:
+        """The same among the positions `rows` [B, m] of this pass alone (sorted, padding first); the others get zeros, so
+        that the residual connection carries them on."""
+        few_q, few_keys, few_values = (gather(x, rows, 2) for x in (q, keys, values))
+        self.cache.count(self, few_q, few_keys)
+        few_valid = None if valid is None else valid.gather(1, rows)
+        few = self._attend_all(few_q, few_keys, few_values, scale, softcap, few_valid)
+        out = q.new_zeros(*q.shape[:3], values.shape[-1])
+        at = rows[:, None, :, None].expand(-1, q.shape[1], -1, values.shape[-1])
+        return out.scatter_(2, at, few)
 
     def _new_columns(self, keys: torch.Tensor) -> dict[str, torch.Tensor]:
         """Columns of this pass's entries; those that a default explains are left out while that is still true."""
@@ -221,9 +285,13 @@ class CompressedLayer(CacheLayerMixin):
             columns["valid"] = step.valid[:, None].expand(b, h, t)
         return columns
 
-    def everything(
-        self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+    def restored(self) -> Piece:
+        """All stored entries as rectangles; a copy unless one dense part holds them."""
+        if len(self.parts) == 1:
+            return self.parts[0].padded()
+        return self._joined([self._filler_first(part.padded()) for part in self.parts if part.length])
+
+    def everything(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> Piece:
         """Stored entries followed by the new ones, as rectangles; real stored entries end where the new ones begin."""
         if not self.parts:
             return keys, values, columns
@@ -231,7 +299,10 @@ class CompressedLayer(CacheLayerMixin):
             # stored entries are about to be reordered, so the new ones must say which tokens they are
             index = torch.arange(keys.shape[2], device=keys.device, dtype=torch.int32) + self.stored
             columns = {"index": index.expand(keys.shape[:3]), **columns}
-        pieces = [self._filler_first(part.padded()) for part in self.parts] + [(keys, values, columns)]
+        pieces = [self._filler_first(part.padded()) for part in self.parts if part.length]
+        return self._joined([*pieces, (keys, values, columns)])
+
+    def _joined(self, pieces: list[Piece]) -> Piece:
         names = {name for piece in pieces for name in piece[2]}
         merged = {}
         for name in names:
@@ -256,11 +327,10 @@ class CompressedLayer(CacheLayerMixin):
         keys, _, columns = piece
         if name in columns:
             return columns[name]
-        if name == "valid":
-            return torch.ones(keys.shape[:3], dtype=torch.bool, device=keys.device)
         if name == "index":  # nothing was evicted yet: entries are the tokens 0, 1, 2, ...
             return torch.arange(keys.shape[2], device=keys.device, dtype=torch.int32).expand(keys.shape[:3])
-        return torch.zeros(keys.shape[:3], device=keys.device)
+        dtype, fill = FILL[name]
+        return torch.full(keys.shape[:3], fill, dtype=dtype, device=keys.device)
 
     def append(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> None:
         """Store all new entries."""
@@ -269,24 +339,27 @@ class CompressedLayer(CacheLayerMixin):
         else:
             self.parts = [DensePart(keys, values, columns)]
 
-    def replace(
-        self,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        columns: dict[str, torch.Tensor],
-        selection: Selection,
-        ragged: bool,
-    ) -> None:
-        """Store only the selected of the given entries; the rest is freed with the tensors that held it."""
-        n = keys.shape[2]
-        self.evicted = True
-        if selection.lengths is None:
-            self.parts = [DensePart.picked(keys, values, columns, selection.index)]
-            return
-        if ragged:
-            columns = {name: column for name, column in columns.items() if name != "valid"}
-            self.parts = [RaggedPart.picked(keys, values, columns, selection.index, selection.lengths)]
-            return
-        part = DensePart.picked(keys, values, columns, selection.index.clamp(max=n - 1))
-        part.write({"valid": selection.index < n})
-        self.parts = [part]
+    def store(self, parts: list[Part]) -> None:
+        """Hold these parts and nothing else from now on; some entries were removed or changed."""
+        self.parts, self.evicted = parts, True
+
+    def remember(self, queries: torch.Tensor, most: int) -> None:
+        """Keep the latest `most` queries [B, H, <= most, D] in ``state["queries"]``, for methods that score with them."""
+        if "queries" in self.state:
+            queries = torch.cat([self.state["queries"], queries], 2)
+        self.state["queries"] = queries[:, :, -most:].clone()
+
+
+def selected(
+    keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor], selection: Selection, ragged: bool
+) -> Part:
+    """A part of only the selected of the given entries [B, Hkv, n, D]; the rest is freed with the tensors that held it."""
+    n = keys.shape[2]
+    if selection.lengths is None:
+        return DensePart.picked(keys, values, columns, selection.index)
+    if ragged:
+        columns = {name: column for name, column in columns.items() if name != "valid"}
+        return RaggedPart.picked(keys, values, columns, selection.index, selection.lengths)
+    part = DensePart.picked(keys, values, columns, selection.index.clamp(max=n - 1))
+    part.write({"valid": selection.index < n})
+    return part

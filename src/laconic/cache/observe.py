@@ -25,7 +25,11 @@ class Observation:
         keys, values: all entries, stored ones first, then the T new ones, [B, Hkv, n, D].
         index: token index of every entry, [B, Hkv, n].
         valid: False at padding and filler, [B, Hkv, n]; None when all entries are real.
-        columns: accumulated columns of the entries stored before this pass (see `parts.FILL`), [B, Hkv, n - T].
+        columns: accumulated columns of the entries stored before this pass (see `parts.FILL`), [B, Hkv, n - T]; while
+            decoding, of all entries.
+        state: what the method remembers about this layer beside its entries, [B, ...] each; methods may write to it.
+        pseudo: queries [B, H, P, D] and keys [B, Hkv, P, D] of pseudo tokens that ran behind this pass (see
+            `CacheMethod.pseudo`); None when there were none.
         protected: entries that no method may remove, [B, Hkv, n]; None when nothing is protected.
         real: real entries of every batch row, one int each.
         targets: entries that may stay in every batch row by the method's budget, one int each.
@@ -51,6 +55,8 @@ class Observation:
     softcap: float | None
     step: Step
     rotary: Rotary
+    state: dict[str, torch.Tensor] = field(default_factory=dict)
+    pseudo: tuple[torch.Tensor, torch.Tensor] | None = None
     _memo: dict[object, torch.Tensor] = field(default_factory=dict, repr=False)
 
     @property

@@ -7,17 +7,101 @@ accumulates). Capacity grows by a share, so appending a token costs the token, n
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from laconic.ops.attend import attend
 
+if TYPE_CHECKING:
+    from laconic.cache.layer import CompressedLayer
+
 FILL: dict[str, tuple[torch.dtype, float]] = {
     "index": (torch.int32, -1),
     "valid": (torch.bool, 1),
+    "bias": (torch.float32, 0),
     "mass": (torch.float32, 0),
+    "count": (torch.float32, 0),
+    "rank": (torch.int32, 0),
 }
-"""dtype and default of every known column. `index` and `valid` belong to the core; `mass` is accumulated attention."""
+"""dtype and default of every known column. `index`, `valid` and `bias` (an additive logit: log N for an entry that stands
+for N tokens) belong to the core; `mass` is accumulated attention, `count` how many queries or tokens it speaks of, `rank`
+the place of an entry in its head where the order of storage does not say it."""
+
+KINDS: dict[str, type[Part]] = {}
+"""Every kind of part by its name, for loading."""
+
+
+class Part:
+    """A piece of a layer's cache that attends on its own. What the cache asks of every kind.
+
+    Attributes:
+        kind: name of the kind in saved files.
+        length: entries of the longest head, padding included.
+    """
+
+    kind: ClassVar[str]
+    length: int
+
+    def __init_subclass__(cls) -> None:
+        KINDS[cls.kind] = cls
+
+    @property
+    def plain(self) -> bool:
+        """True for dense keys and values of which every entry counts once: one kernel call on them is all it takes."""
+        return False
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        """Real entries of every head, [B, Hkv]."""
+        raise NotImplementedError
+
+    @property
+    def entries(self) -> int:
+        """Real entries of all heads and rows together."""
+        return int(self.lengths.sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is stored for keys and values (scales, factors, outliers and the like included)."""
+        raise NotImplementedError
+
+    @property
+    def allocated(self) -> int:
+        """Bytes held in memory: spare capacity and columns included."""
+        raise NotImplementedError
+
+    def has(self, name: str) -> bool:
+        """Whether a column of this name is stored."""
+        raise NotImplementedError
+
+    def padded(self) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """keys [B, Hkv, n, D], values and columns [B, Hkv, n] as rectangles, restored where they are stored otherwise."""
+        raise NotImplementedError
+
+    def attend(self, q: torch.Tensor, scale: float, softcap: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """q [B, H, T, D] sees every stored entry of its own KV head -> output [B, H, T, Dv], lse [B, H, T]."""
+        raise NotImplementedError
+
+    def append(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> None:
+        """Add entries [B, Hkv, q, D] behind the stored ones. Only the last part of a layer is asked to."""
+        raise NotImplementedError
+
+    def map(self, f: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Apply `f` to every tensor, batch first: selection of rows, beam reordering, a move to another device."""
+        raise NotImplementedError
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What has to be saved, without spare room; plain numbers as 0-d tensors."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, torch.Tensor]) -> Part:
+        """The part that `tensors()` described."""
+        raise NotImplementedError
+
+    def link(self, layer: CompressedLayer) -> None:
+        """Called when a loaded part has been put into its layer: take what is not stored (rotary phases, a neighbour)."""
 
 
 def slack(n: int) -> int:
@@ -36,7 +120,7 @@ def take(buffer: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> None:
             buffer[row, head, :m] = x[row, head].index_select(0, index[row, head])
 
 
-class DensePart:
+class DensePart(Part):
     """Every KV head stores the same number of entries. keys [B, Hkv, n, D], values [B, Hkv, n, Dv]."""
 
     kind = "dense"
@@ -68,6 +152,10 @@ class DensePart:
 
     # -- views -----------------------------------------------------------------------------------------------------
     @property
+    def plain(self) -> bool:
+        return type(self) is DensePart and "valid" not in self._columns and "bias" not in self._columns
+
+    @property
     def keys(self) -> torch.Tensor:
         return self._keys[:, :, : self.length]
 
@@ -86,16 +174,16 @@ class DensePart:
     @property
     def lengths(self) -> torch.Tensor:
         """Real entries of every head, [B, Hkv]."""
-        valid = self.columns.get("valid")
+        valid = self._columns.get("valid")
         if valid is None:
             return torch.full(self._keys.shape[:2], self.length)
-        return valid.sum(-1)
+        return valid[:, :, : self.length].sum(-1)
 
     @property
     def entries(self) -> int:
-        """Real entries of all heads and rows together."""
-        valid = self.columns.get("valid")
-        return self.length * self._keys.shape[0] * self._keys.shape[1] if valid is None else int(valid.sum())
+        if "valid" in self._columns:
+            return super().entries
+        return self.length * self._keys.shape[0] * self._keys.shape[1]
 
     @property
     def nbytes(self) -> int:
@@ -108,11 +196,16 @@ class DensePart:
         return self._keys.nbytes + self._values.nbytes + sum(c.nbytes for c in self._columns.values())
 
     def bias(self) -> torch.Tensor | None:
-        """Additive logits [B, Hkv, n]: -inf at filler and padding; None when every entry is real."""
-        valid = self.columns.get("valid")
+        """Additive logits [B, Hkv, n]: -inf at filler and padding; None when every entry is real and counts once."""
+        valid, bias = self._columns.get("valid"), self._columns.get("bias")
+        if bias is not None:
+            bias = bias[:, :, : self.length]
         if valid is None:
-            return None
-        return torch.zeros(valid.shape, device=valid.device).masked_fill_(~valid, float("-inf"))
+            return bias
+        valid = valid[:, :, : self.length]
+        if bias is None:
+            bias = torch.zeros(valid.shape, device=valid.device)
+        return bias.masked_fill(~valid, float("-inf"))
 
     def padded(self) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """keys, values, columns as rectangles; dense parts are rectangles already."""
@@ -134,32 +227,45 @@ class DensePart:
             column[:, :, n:stop] = columns[name] if name in columns else FILL[name][1]
         self.length = stop
 
+    def take_first(self, n: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Remove the first n entries and return copies of them: keys [B, Hkv, n, D], values, columns. The rest moves to the
+        front, so this is for a short rest."""
+        first = (self.keys[:, :, :n].clone(), self.values[:, :, :n].clone())
+        columns = {name: column[:, :, :n].clone() for name, column in self._columns.items()}
+        for buffer in (self._keys, self._values, *self._columns.values()):
+            buffer[:, :, : self.length - n] = buffer[:, :, n : self.length].clone()
+        self.length -= n
+        return *first, columns
+
     def write(self, columns: dict[str, torch.Tensor]) -> None:
         """Overwrite columns [B, Hkv, n] of the stored entries."""
         for name, column in columns.items():
             self._column(name)[:, :, : self.length] = column
 
-    def replace(self, slot: torch.Tensor, evict: torch.Tensor) -> None:
+    def replace(self, slot: torch.Tensor, evict: torch.Tensor | None = None) -> None:
         """Forget one entry per head, without moving the others: the last entry takes its slot.
 
         Args:
             slot: entry number to forget, [B, Hkv].
-            evict: whether this row forgets one at all, [B, Hkv]. Rows that must not evict while others do are kept
-                rectangular by filler, which a later step fills first.
+            evict: whether this head forgets one at all, [B, Hkv]; None means all do. Those that must not evict while others
+                do are kept rectangular by filler, which a later step fills first.
         """
-        if bool(evict.all()) and "valid" not in self._columns:
+        if (evict is None or bool(evict.all())) and "valid" not in self._columns:
             self._move_last(slot)
             return
         valid = self._column("valid")[:, :, : self.length]
-        valid.scatter_(2, slot[..., None], valid.gather(2, slot[..., None]) & ~evict[..., None])
+        stays = valid.gather(2, slot[..., None])
+        valid.scatter_(2, slot[..., None], torch.zeros_like(stays) if evict is None else stays & ~evict[..., None])
         if bool((~valid).any(-1).all()):
             self._move_last(valid.int().argmin(-1))
 
     def _move_last(self, slot: torch.Tensor) -> None:
-        last = self.length - 1
+        last, capacity = self.length - 1, self._keys.shape[2]
+        head = torch.arange(slot.numel(), device=slot.device) * capacity
+        to, source = head + slot.flatten(), head + last
         for buffer in (self._keys, self._values, *self._columns.values()):
-            at = slot.view(*slot.shape, *[1] * (buffer.ndim - 2)).expand(*slot.shape, 1, *buffer.shape[3:])
-            buffer.scatter_(2, at, buffer[:, :, last : last + 1].clone())
+            rows = buffer.view(slot.numel() * capacity, -1)
+            rows.index_copy_(0, to, rows.index_select(0, source))
         self.length = last
 
     def map(self, f: Callable[[torch.Tensor], torch.Tensor]) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import torch
 
-from laconic.cache.parts import FILL, slack
+from laconic.cache.parts import FILL, Part, slack
 from laconic.ops.attend import attend
 
 
-class RaggedPart:
+class RaggedPart(Part):
     """keys [total, D], values [total, Dv], columns [total]; head (b, h) owns `counts[b][h]` entries from its start on."""
 
     kind = "ragged"
@@ -89,7 +89,7 @@ class RaggedPart:
 
     # -- views -----------------------------------------------------------------------------------------------------
     @property
-    def length(self) -> int:
+    def length(self) -> int:  # type: ignore[override]
         """Entries of the longest head."""
         return max(self.counts)
 

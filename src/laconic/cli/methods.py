@@ -77,7 +77,7 @@ def _details(entry: Entry) -> None:
         "query": "aware: chooses by the queries at the end of the prompt" if entry.query_aware else "agnostic",
         "source": entry.source,
         "inferred": entry.inferred or "nothing; as published",
-        "default keep": entry.cls.default_keep,
+        "default keep": entry.cls.default_keep or "as the method's own parameters say",
     }
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in facts.items():
@@ -90,5 +90,6 @@ def _details(entry: Entry) -> None:
         for name, value in parameters.items():
             table.add_row(f"  [cyan]{name}[/]", escape(repr(value)))
         console.print(table)
-    example = f"--method {entry.name} --keep {entry.cls.default_keep} --context FILE --question TEXT"
+    budget = f" --keep {entry.cls.default_keep}" if entry.cls.default_keep else ""
+    example = f"--method {entry.name}{budget} --context FILE --question TEXT"
     console.print(f"\n[dim]laconic run {example}[/]")

@@ -1,0 +1,27 @@
+"""The contract of methods that decide in which form entries are stored, not which: quantisers and the like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from laconic.cache.layer import CompressedLayer
+from laconic.method import Method
+
+
+@dataclass(kw_only=True)
+class StorageMethod(Method):
+    """Store what stays in a smaller form. Goes together with a method that chooses entries once, after prefill.
+
+    A subclass gives `pack`. It is called for every layer after every pass that has stored something, decoded tokens
+    included; beside a choosing method only once the prompt is complete (`CompressedCache.settle`), because that method
+    chooses from exact keys.
+    """
+
+    claims: ClassVar[frozenset[str]] = frozenset({"cache.storage"})
+    default_keep: ClassVar[float | None] = None
+
+    def pack(self, layer: CompressedLayer) -> None:
+        """Move what is ready from the growing part ``layer.parts[-1]`` (dense) into packed parts before it. Must be cheap
+        when nothing is ready. The last part must stay one that grows (`DensePart.take_first` takes entries from its front)."""
+        raise NotImplementedError(f"{type(self).__name__} must define pack().")
