@@ -2,11 +2,15 @@
 
 from laconic.cache import *  # noqa: F403  the methods, under the names of their papers
 from laconic.cache import __all__ as _methods
+from laconic.cache.saved import SavedContext
+from laconic.cache.saved import load as load_cache
 from laconic.errors import (
     BudgetError,
     ConflictError,
     LaconicError,
     ProtectError,
+    RecipeError,
+    SavedContextError,
     SessionError,
     UnknownNameError,
     UnsupportedModelError,
@@ -14,8 +18,7 @@ from laconic.errors import (
 from laconic.load import load
 from laconic.method import Method, create, methods, register
 from laconic.session import Session, compress
-
-__version__ = "0.1.0"
+from laconic.version import __version__
 
 __all__ = [
     *_methods,
@@ -24,13 +27,18 @@ __all__ = [
     "LaconicError",
     "Method",
     "ProtectError",
+    "RecipeError",
+    "SavedContext",
+    "SavedContextError",
     "Session",
     "SessionError",
     "UnknownNameError",
     "UnsupportedModelError",
+    "__version__",
     "compress",
     "create",
     "load",
+    "load_cache",
     "methods",
     "register",
 ]

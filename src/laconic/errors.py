@@ -38,6 +38,10 @@ class RecipeError(LaconicError, ValueError):
     """A recipe or trained weights of a method are missing, broken, or belong to another model."""
 
 
+class SavedContextError(LaconicError, ValueError):
+    """A saved context is missing, broken, or belongs to another model."""
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """A sentence that offers the closest known names, or all of them when none is close."""
     known = sorted(known)

@@ -8,8 +8,10 @@ from typing import Any, cast
 import torch
 from jinja2.exceptions import TemplateError
 
-from laconic.errors import ProtectError
+from laconic.cache.cache import CompressedCache
+from laconic.errors import ProtectError, SessionError
 from laconic.method import Protect, Span
+from laconic.step import Step
 
 
 class Protection:
@@ -42,6 +44,25 @@ class Protection:
 
     def __bool__(self) -> bool:
         return bool(self.spans or self.texts)
+
+    def extend(self, cache: CompressedCache, ids: torch.Tensor | None, step: Step) -> None:
+        """Mark what is protected in the prompt so far, of which `ids` [B, n] came with this pass."""
+        if ids is None:
+            raise SessionError("protect= needs input_ids; the model was called with inputs_embeds.")
+        if cache.protection_checked:  # a later turn: its tokens are not part of the protected prompt
+            return
+        valid = torch.ones_like(ids, dtype=torch.bool) if step.valid is None else step.valid
+        cache.ids = ids if cache.ids is None else torch.cat([cache.ids, ids], 1)
+        cache.ids_valid = valid if cache.ids_valid is None else torch.cat([cache.ids_valid, valid], 1)
+        cache.protected = self.mask(cache.ids, cache.ids_valid, ids.shape[1])
+
+    def finish(self, cache: CompressedCache | None) -> None:
+        """The prompt is complete (a token is decoded, or the session ends): all that is to be protected was in it."""
+        if not self or cache is None or cache.protection_checked or cache.ids is None:
+            return
+        assert cache.ids_valid is not None
+        self.check_found(cache.ids, cache.ids_valid)
+        cache.protection_checked = True
 
     def mask(self, ids: torch.Tensor, valid: torch.Tensor, new: int) -> torch.Tensor:
         """Protected positions of a prompt.

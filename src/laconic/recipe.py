@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from laconic.errors import RecipeError
+from laconic.version import versions
 
 SHIPPED = Path(__file__).parent / "recipes"
 _SAMPLE = 1024
@@ -31,6 +31,12 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name}{tuple(weight.shape)}".encode())
         digest.update(some.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:32]
+
+
+def model_name(model: Any) -> str:
+    """Where the weights of a transformers model came from, for people: its id, or the name of its folder or class."""
+    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+    return Path(name).name if Path(name).is_absolute() else str(name)
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,7 @@ class Recipe:
     @classmethod
     def of(cls, method: str, model: Any, data: dict[str, Any], made: dict[str, Any]) -> Recipe:
         """A recipe for `model`, a transformers model, with today's versions."""
-        versions = {name: version(name) for name in ("laconic", "torch", "transformers")}
-        name = getattr(model.config, "_name_or_path", "") or type(model).__name__
-        return cls(method, Path(name).name, fingerprint(model), data, made, versions)
+        return cls(method, model_name(model), fingerprint(model), data, made, versions())
 
     def save(self, path: str | Path) -> None:
         """Write the recipe as JSON."""

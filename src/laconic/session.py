@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
 from laconic import attention
+from laconic.cache import saved
 from laconic.cache.base import CacheMethod
 from laconic.cache.cache import CompressedCache
 from laconic.cache.storage import StorageMethod
@@ -161,7 +163,7 @@ class Session:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._restore()
         if kind is None:
-            self._check_found()
+            self._protection.finish(self.cache)
 
     def _restore(self) -> None:
         for handle in self._handles:
@@ -259,9 +261,9 @@ class Session:
             raise SessionError("the prompt is empty; give at least one token.")
         cache.step = step = step_of(kwargs, batch, length, cache.seen, cache.real, x.device, self._hold)
         if self._protection and step.prefill:
-            self._protect(cache, ids, step)
+            self._protection.extend(cache, ids, step)
         else:
-            self._check_found()
+            self._protection.finish(cache)
         if not step.prefill:
             cache.settle()
         cache.unfinished = True
@@ -275,25 +277,6 @@ class Session:
         if cache is not None and cache.step is not None and cache.step.pseudo:
             return pseudo.trimmed(output, cache.step.length)
         return output
-
-    def _protect(self, cache: CompressedCache, ids: torch.Tensor | None, step: Step) -> None:
-        if ids is None:
-            raise SessionError("protect= needs input_ids; the model was called with inputs_embeds.")
-        valid = torch.ones_like(ids, dtype=torch.bool) if step.valid is None else step.valid
-        if cache.protection_checked:  # a later turn: its tokens are not part of the protected prompt
-            return
-        cache.ids = ids if cache.ids is None else torch.cat([cache.ids, ids], 1)
-        cache.ids_valid = valid if cache.ids_valid is None else torch.cat([cache.ids_valid, valid], 1)
-        cache.protected = self._protection.mask(cache.ids, cache.ids_valid, ids.shape[1])
-
-    def _check_found(self) -> None:
-        """The prompt is complete (a token is decoded, or the session ends): all that is to be protected was in it."""
-        cache = self.cache
-        if not self._protection or cache is None or cache.protection_checked or cache.ids is None:
-            return
-        assert cache.ids_valid is not None
-        self._protection.check_found(cache.ids, cache.ids_valid)
-        cache.protection_checked = True
 
     def _after_model(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         cache = self.cache
@@ -363,6 +346,27 @@ class Session:
         prompt = [round(stats.tokens_in) if i in cache.layer_ids else 0 for i in range(self.shape.layers)]
         stats.prefill_flops_full = len(real) * self.shape.prefill_flops(prompt)
         return stats
+
+    def save_cache(
+        self,
+        path: str | Path,
+        *,
+        input_ids: torch.Tensor | None = None,
+        tokenizer: Any | None = None,
+        text: str = "",
+        system: str | None = None,
+    ) -> None:
+        """Write the compressed context to a file that `laconic.load_cache` reads; see `laconic.cache.saved.save`."""
+        saved.save(
+            self._current(),
+            path,
+            model=self.model,
+            methods=self.methods,
+            tokenizer=tokenizer,
+            input_ids=input_ids,
+            text=text,
+            system=system,
+        )
 
     def kept(self, layer: int, head: int = 0, row: int = 0) -> torch.Tensor:
         """Token indices that decoder layer `layer`, KV head `head` stores now for batch row `row`, ascending [m]."""

@@ -1,4 +1,4 @@
-"""The command line: `laconic run | inspect | methods | bench | doctor`."""
+"""The command line: `laconic run | cache | inspect | methods | bench | calibrate | train | doctor`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from laconic.cli import cache
 from laconic.cli.bench import bench
 from laconic.cli.common import Group, utf8_streams
 from laconic.cli.doctor import doctor
@@ -49,6 +50,7 @@ app.command()(inspect)
 app.command()(methods)
 app.command()(bench)
 app.command()(doctor)
+app.add_typer(cache.app, name="cache")
 
 
 def main() -> None:

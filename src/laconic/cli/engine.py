@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.generation.streamers import BaseStreamer
 
+from laconic.cache.cache import CompressedCache
+from laconic.cache.saved import SavedContext
 from laconic.cli.memory import PeakMemory
 from laconic.cli.options import Request
 from laconic.cli.watch import Watch
@@ -73,10 +75,12 @@ def compressed(
     *,
     streamer: BaseStreamer | None = None,
     ready: Callable[[Session], None] = lambda session: None,
+    saved: SavedContext | None = None,
 ) -> Run:
     """Answer inside a session.
 
     Args:
+        saved: the prompt's context, compressed earlier; only the question is read.
         ready: called when the whole prompt is in the cache, before the first token is decoded.
     """
     session = Session(model, methods, request.protected(), tokenizer)
@@ -93,10 +97,13 @@ def compressed(
     with _memory(model, result), _collected(request), session:
         watch = Watch(model, prompt.tokens, prompt_read)
         try:
-            cache = None
+            cache: CompressedCache | None = None
             hold: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-            if request.query_agnostic:
-                cache = _read(model, session, prompt.context, request.prefill_chunk_size)
+            if saved is not None:
+                session.cache = cache = saved.cache()
+            elif request.query_agnostic:
+                cache = read(model, session, prompt.context, request.prefill_chunk_size)
+            if cache is not None:
                 figures.append(session.stats)
                 hold = session.hold()
             with hold:
@@ -160,7 +167,7 @@ def warm_up(model: PreTrainedModel, prompt: Prompt, methods: Sequence[Method] = 
                 model(ids[:, -1:], past_key_values=cache, use_cache=True)
 
 
-def _read(model: PreTrainedModel, session: Session, ids: list[int], chunk: int | None) -> Cache:
+def read(model: PreTrainedModel, session: Session, ids: list[int], chunk: int | None) -> CompressedCache:
     """The context alone, into the session's cache."""
     with torch.no_grad():
         for start in range(0, len(ids), chunk or len(ids)):

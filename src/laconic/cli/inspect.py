@@ -69,8 +69,6 @@ def inspect(
     )
     path = None if out is None and as_json else _target(out or "inspect.html")
     text = request.text()
-    if not text.strip() and not question.strip():
-        raise common.InputError("the prompt is empty; give --context, --question, or both.")
     methods = request.methods()
     loaded, tokenizer = request.load()
     prompt = request.prompt(tokenizer, text)

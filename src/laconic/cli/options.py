@@ -39,6 +39,13 @@ Protect = Annotated[
 ]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")]
 QueryAgnostic = Annotated[bool, typer.Option("--query-agnostic", help="Compress the context before the question is known.")]
+CacheFile = Annotated[
+    str | None,
+    typer.Option(
+        "--cache",
+        help="Compress the context once into this file, whatever the question; when it exists, ask it: no --context needed.",
+    ),
+]
 Chunk = Annotated[
     int | None, typer.Option("--prefill-chunk-size", min=1, help="Read the prompt in pieces of so many tokens.")
 ]
@@ -102,8 +109,15 @@ class Request:
         return [_span(text) for text in self.protect or ()]
 
     def text(self) -> str:
-        """The context's text."""
-        return "" if self.context is None else common.read_text(self.context)
+        """The context's text.
+
+        Raises:
+            InputError: neither a context nor a question has anything in it.
+        """
+        text = "" if self.context is None else common.read_text(self.context)
+        if not text.strip() and not self.question.strip():
+            raise InputError("the prompt is empty; give --context, --question, or both.")
+        return text
 
     def load(self) -> tuple[PreTrainedModel, Any]:
         """Model and tokenizer.

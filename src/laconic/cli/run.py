@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from laconic.cli import options as o
 if TYPE_CHECKING:
     from transformers.generation.streamers import BaseStreamer
 
+    from laconic.cache.saved import SavedContext
     from laconic.cli.engine import Result, Run
     from laconic.cli.options import Request
     from laconic.method import Method
@@ -31,6 +33,7 @@ def run(
     protect: o.Protect = None,
     max_new_tokens: o.MaxNewTokens = 64,
     query_agnostic: o.QueryAgnostic = False,
+    cache: o.CacheFile = None,
     prefill_chunk_size: o.Chunk = None,
     compare: Annotated[bool, typer.Option("--compare", help="The uncompressed model beside it.")] = False,
     dtype: o.Dtype = "auto",
@@ -66,9 +69,13 @@ def run(
         temperature=temperature,
         trust_remote_code=trust_remote_code,
     )
+    if cache is not None:
+        from laconic.cli.cache import opened
+
+        loaded, tokenizer, prompt, saved = opened(request, Path(cache).expanduser())
+        _answer(request, loaded, tokenizer, prompt, list(saved.methods), compare, as_json, saved)
+        return
     text = request.text()
-    if not text.strip() and not question.strip():
-        raise common.InputError("the prompt is empty; give --context, --question, or both.")
     with common.spinner("importing torch and transformers"):
         methods = request.methods()
     loaded, tokenizer = request.load()
@@ -78,7 +85,14 @@ def run(
 
 
 def _answer(
-    request: Request, model: Any, tokenizer: Any, prompt: Prompt, methods: list[Method], compare: bool, as_json: bool
+    request: Request,
+    model: Any,
+    tokenizer: Any,
+    prompt: Prompt,
+    methods: list[Method],
+    compare: bool,
+    as_json: bool,
+    saved: SavedContext | None = None,
 ) -> None:
     from laconic.cli import engine, panel
 
@@ -90,9 +104,9 @@ def _answer(
 
         console.print(common.clean(request.answer_prefix), style="dim", end="", markup=False)
         streamer = Streamer(tokenizer, console)
-        done = engine.compressed(model, tokenizer, prompt, methods, request, streamer=streamer)
+        done = engine.compressed(model, tokenizer, prompt, methods, request, streamer=streamer, saved=saved)
     else:
-        done = engine.compressed(model, tokenizer, prompt, methods, request)
+        done = engine.compressed(model, tokenizer, prompt, methods, request, saved=saved)
     full = None
     if compare:
         with common.spinner("the uncompressed model answers"):
