@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from method_tools import CHOOSERS, method
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE, WordLevel
 from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
@@ -17,7 +18,6 @@ TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-METHODS = [entry.name for entry in laconic.methods() if entry.site == "cache"]
 
 
 @pytest.fixture(scope="module")
@@ -160,42 +160,42 @@ def held(session, tokens, row=0):
     return all(set(tokens) <= set(session.kept(layer, head, row).tolist()) for layer in range(4) for head in range(2))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CHOOSERS)
 def test_every_method_keeps_what_is_protected(llama, prompt, name):
     """Everywhere, also behind a shortened stream, and while decoding goes on evicting."""
     inside = [3, 4, 5, 21]
-    with laconic.compress(llama, laconic.create(name, keep=0.25), protect=[(3, 6), (21, 22)]) as session:
+    with laconic.compress(llama, method(name, keep=0.25), protect=[(3, 6), (21, 22)]) as session:
         llama.generate(prompt(1, 40), max_new_tokens=12, do_sample=False)
         assert held(session, inside)
         assert session.stats.achieved < 0.6
-    with laconic.compress(llama, laconic.create(name, keep=0.25)) as session:
+    with laconic.compress(llama, method(name, keep=0.25)) as session:
         llama.generate(prompt(1, 40), max_new_tokens=12, do_sample=False)
         assert not held(session, inside), "nothing was at stake"
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CHOOSERS)
 def test_per_method_is_the_same_as_per_session(llama, prompt, name):
     ids, kept = prompt(1, 40), []
     for mine, session_wide in (((3, 6), ()), ((), (3, 6))):
-        method = laconic.create(name, keep=0.25, protect=mine)
-        with laconic.compress(llama, method, protect=session_wide) as session:
+        compressor = method(name, keep=0.25, protect=mine)
+        with laconic.compress(llama, compressor, protect=session_wide) as session:
             llama(ids)
             kept.append([session.kept(layer, head).tolist() for layer in range(4) for head in range(2)])
     assert kept[0] == kept[1]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CHOOSERS)
 def test_protected_tokens_count_against_the_budget(llama, prompt, name):
     sizes = []
     for protect in ((), (3, 6)):
-        with laconic.compress(llama, laconic.create(name, keep=0.25), protect=protect) as session:
+        with laconic.compress(llama, method(name, keep=0.25), protect=protect) as session:
             llama(prompt(1, 40))
             sizes.append(session.stats.entries)
     assert sizes[0] == sizes[1]
 
 
 @pytest.mark.filterwarnings("ignore:fastkv was asked")
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CHOOSERS)
 def test_padded_batch(llama, prompt, words, name):
     """Ranges and texts speak of real tokens; padding does not shift them."""
     long, short = prompt(1, 40), prompt(1, 28, seed=1)
@@ -203,19 +203,18 @@ def test_padded_batch(llama, prompt, words, name):
     batch = torch.cat([long, torch.cat([torch.zeros(1, 12, dtype=torch.long), short], 1)])
     mask = torch.ones_like(batch)
     mask[1, :12] = 0
-    method = laconic.create(name, keep=0.3)
-    with laconic.compress(llama, method, protect=["w90 w91 w92", (1, 2)], tokenizer=words) as session:
+    with laconic.compress(llama, method(name, keep=0.3), protect=["w90 w91 w92", (1, 2)], tokenizer=words) as session:
         llama(batch, attention_mask=mask)
     assert held(session, [1, 10, 11, 12], 0)
     assert held(session, [13, 17, 18, 19], 1)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CHOOSERS)
 def test_chunked_prefill(llama, prompt, words, name):
     ids = prompt(1, 40)
     ids[0, 20:22] = torch.tensor([90, 91])
-    method = laconic.create(name, tokens=8, **({"tsp_rate": 1.0} if name == "fastkv" else {}))
-    with laconic.compress(llama, method, protect=["w90 w91", (2, 4)], tokenizer=words) as session:
+    compressor = laconic.FastKV(tokens=8, tsp_rate=1.0) if name == "fastkv" else method(name, tokens=8)
+    with laconic.compress(llama, compressor, protect=["w90 w91", (2, 4)], tokenizer=words) as session:
         llama.generate(ids, max_new_tokens=2, do_sample=False, prefill_chunk_size=16)
     assert held(session, [2, 3, 20, 21])
 

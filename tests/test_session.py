@@ -5,6 +5,7 @@ from contextlib import redirect_stdout
 
 import pytest
 import torch
+from method_tools import METHODS, method
 from session_tools import GREEDY, LOGITS, Fed, tokenizer, untouched
 from transformers import LlamaModel, TextStreamer, pipeline
 
@@ -146,8 +147,8 @@ def test_chunks_of_nothing_but_padding(untouched, prompt):
         KNorm(keep=0.4),
         FastKV(keep=0.4, tsp_rate=0.4),
     ]
-    for method in methods:
-        with laconic.compress(untouched, method) as session:
+    for each in methods:
+        with laconic.compress(untouched, each) as session:
             padded = untouched.generate(ids, attention_mask=mask, prefill_chunk_size=10, **GREEDY)
             assert session.stats.tokens_in == 30
             alone = untouched.generate(ids[:, 20:], prefill_chunk_size=10, **GREEDY)
@@ -159,13 +160,13 @@ def test_chunks_of_nothing_but_padding(untouched, prompt):
 
 
 @pytest.mark.filterwarnings("ignore:.* was asked to keep")
-@pytest.mark.parametrize("name", [entry.name for entry in laconic.methods() if entry.site == "cache"])
+@pytest.mark.parametrize("name", METHODS)
 def test_chunks_of_a_padded_batch_keep_what_a_single_sequence_keeps(untouched, prompt, name):
     """Filler between stored and new entries once changed who is whose neighbour when scores are pooled."""
     ids, mask = prompt(2, 50), torch.ones(2, 50, dtype=torch.long)
     mask[1, :20] = 0
     options = {"max_new_tokens": 1, "do_sample": False, "prefill_chunk_size": 10}
-    with laconic.compress(untouched, laconic.create(name, keep=0.4)) as session:
+    with laconic.compress(untouched, method(name, keep=0.4)) as session:
         untouched.generate(ids, attention_mask=mask, **options)
         batch = [(session.kept(layer, head, 1) - 20).tolist() for layer in range(4) for head in range(2)]
         untouched.generate(ids[1:, 20:], **options)

@@ -98,6 +98,11 @@ class Method:
         """True when this setting changes nothing."""
         return self.budget.neutral and not self.own_budget
 
+    @property
+    def in_bytes(self) -> bool:
+        """True when the budget is a share of the bytes, because entries are stored in a smaller form, not left out."""
+        return False
+
     def attach(self, model: PreTrainedModel) -> None:
         """Called by `compress()` before any work: load what belongs to this model (a recipe, weights), or refuse a model
         that the method does not fit."""
@@ -107,8 +112,8 @@ class Method:
         return {name: getattr(self, name) for name in CATALOGUE[self.name].parameters()}
 
     def __str__(self) -> str:
-        own = ", ".join(f"{k}={v}" for k, v in self.parameters().items())
-        return f"{self.name}({self.budget}{', ' if own else ''}{own})"
+        budget = [] if self.own_budget else [str(self.budget)]
+        return f"{self.name}({', '.join(budget + [f'{k}={v}' for k, v in self.parameters().items()])})"
 
 
 def register(

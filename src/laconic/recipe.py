@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from laconic.version import versions
 
 SHIPPED = Path(__file__).parent / "recipes"
 _SAMPLE = 1024
+_NUMBERS = re.compile(r"\[[-+\d.e,\s]+\]")
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -65,8 +67,10 @@ class Recipe:
         return cls(method, model_name(model), fingerprint(model), data, made, versions())
 
     def save(self, path: str | Path) -> None:
-        """Write the recipe as JSON."""
-        Path(path).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        """Write the recipe as JSON, every list of numbers on a line of its own."""
+        text = json.dumps(asdict(self), indent=1)
+        text = _NUMBERS.sub(lambda row: "[" + " ".join(row[0][1:-1].split()) + "]", text)
+        Path(path).write_text(text + "\n", encoding="utf-8")
 
 
 def load(path: str | Path) -> Recipe:

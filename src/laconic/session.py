@@ -83,6 +83,7 @@ class Session:
         self._cache_method = next((m for m in methods if isinstance(m, CacheMethod)), None)
         self._storage_method = next((m for m in methods if isinstance(m, StorageMethod)), None)
         self._check_storage()
+        self._budgeted = self._cache_method or self._storage_method
         for method in methods:
             method.attach(model)
         self._protection = Protection([protect, *(m.protect for m in methods)], tokenizer)
@@ -302,17 +303,18 @@ class Session:
             self._decoded += 1
 
     def _check_achieved(self, step: Step) -> None:
-        """A budget that was missed by over 2 % (and more than one entry) is said aloud, once."""
-        method = self._cache_method
+        """A budget that was missed by over 2 % (and more than one entry) is said aloud, once. Bytes may be fewer."""
+        method = self._budgeted
         if method is None or step.hold or method.budget.neutral or self._warned or not any(step.real):
             return
         stats = self.stats
         tokens = sum(step.real) / len(step.real)
-        gap = abs(stats.achieved - stats.asked)
+        gap = stats.achieved - stats.asked if method.in_bytes else abs(stats.achieved - stats.asked)
         if gap > 0.02 * stats.asked and gap * tokens > 1:
             self._warned = True
+            of = "bytes" if method.in_bytes else "tokens"
             warnings.warn(
-                f"{method.name} was asked to keep {stats.asked:.4f} of the tokens and kept {stats.achieved:.4f}.",
+                f"{method.name} was asked to keep {stats.asked:.4f} of the {of} and kept {stats.achieved:.4f}.",
                 stacklevel=_callers_level(),
             )
 
@@ -338,11 +340,15 @@ class Session:
         stats.tokens_in = seen - self._decoded
         stats.layers = list(cache.layer_ids)
         stats.entries = [float(layer.lengths.float().mean()) for layer in cache.compressed()]
-        stats.achieved = sum(stats.entries) / len(stats.entries) / seen
-        if self._cache_method is not None:
-            stats.asked = sum(self._cache_method.budget.entries(n, per_entry) for n in real) / sum(real)
         stats.kv_bytes, stats.kv_bytes_allocated = cache.nbytes, cache.allocated
         stats.kv_bytes_full = sum(real) * per_entry
+        method = self._budgeted
+        if method is not None:
+            stats.asked = sum(method.budget.entries(n, per_entry) for n in real) / sum(real)
+        if method is not None and method.in_bytes and not method.neutral:
+            stats.achieved = stats.kv_bytes / stats.kv_bytes_full
+        else:
+            stats.achieved = sum(stats.entries) / len(stats.entries) / seen
         prompt = [round(stats.tokens_in) if i in cache.layer_ids else 0 for i in range(self.shape.layers)]
         stats.prefill_flops_full = len(real) * self.shape.prefill_flops(prompt)
         return stats

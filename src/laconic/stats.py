@@ -15,7 +15,8 @@ class Stats:
         tokens_out: tokens decoded per sequence (passes over one token).
         entries: stored entries per compressed layer, mean over batch rows and heads.
         layers: decoder layer numbers that `entries` speaks of.
-        asked, achieved: share of the seen tokens that the budget asks for, and that is stored.
+        asked, achieved: share of the seen tokens that the budget asks for, and that is stored; of their bytes where the
+            budget is that of a quantiser or the like (`Method.in_bytes`).
         kv_bytes: keys and values stored; `kv_bytes_full`: what the same tokens cost uncompressed.
         kv_bytes_allocated: bytes held in memory, spare room and bookkeeping included.
         prefill_seconds, decode_seconds: time inside the model; `compress_seconds` is the methods' own share of it.

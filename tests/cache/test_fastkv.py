@@ -7,6 +7,7 @@ from test_scores import slow_pool
 
 import laconic
 from laconic import BudgetError, FastKV
+from laconic.calibrate.needles import trials
 from laconic.cost import Shape
 
 
@@ -207,6 +208,29 @@ def test_counted_flops_match_the_two_ratio_formulas(make_llama, prompt, rate):
     attention = session.stats.prefill_flops - linear - head
     attention_full = whole.stats.prefill_flops - linear_full - head
     assert attention / attention_full == pytest.approx(((layer + 1) + (layers - layer - 1) * rate**2) / layers, rel=0.01)
+
+
+# line 10
+def test_selecting_at_half_depth_keeps_the_answer_and_at_the_first_layer_does_not():
+    """Log-probability of the answer to a planted fact; layer 0 of four stands for an eighth of the depth."""
+    model, tokenizer = laconic.load("testbed/lm")
+
+    def answer_log_prob(prompt, *methods):
+        answer = tokenizer.encode(prompt.answer, add_special_tokens=False)
+        with torch.inference_mode(), laconic.compress(model, *methods) as session:
+            first = model(input_ids=torch.tensor([prompt.ids]), logits_to_keep=1).logits
+            with session.hold():
+                rest = model(input_ids=torch.tensor([answer[:-1]]), past_key_values=session.cache).logits
+        chosen = torch.cat([first, rest], 1)[0].log_softmax(-1)
+        return float(chosen.gather(1, torch.tensor(answer)[:, None]).sum())
+
+    lost = {0: 0.0, 1: 0.0}
+    for prompt in trials(tokenizer, (256, 512), depths=3, needles=1, seed=5):
+        whole = answer_log_prob(prompt)
+        for layer in lost:
+            method = FastKV(keep=1.0, tsp_rate=0.2, tsp_layer=layer)
+            lost[layer] += abs(answer_log_prob(prompt, method) - whole) / 6
+    assert lost[1] < 0.5 * lost[0]
 
 
 def test_the_paper_s_example_of_the_formulas():

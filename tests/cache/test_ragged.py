@@ -34,6 +34,24 @@ def test_attend_sees_each_heads_own_entries(t, softcap):
     torch.testing.assert_close(lse.double(), want[1], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("d", [4, 8], ids=["torch", "compiled"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_bias_is_added_to_the_logits_of_its_entry(d, padded):
+    (k, v), generator = entries(7, d=d), torch.Generator().manual_seed(2)
+    columns = {"bias": torch.randn(2, 2, 7, generator=generator)}
+    bias = columns["bias"] + bias_of(LENGTHS, 7)
+    if padded:
+        columns["valid"] = torch.arange(7).expand(2, 2, 7) > 0
+        bias[..., 0] = -torch.inf
+    ragged = RaggedPart(k, v, columns, LENGTHS)
+    new = entries(1, d=d, seed=5)
+    ragged.append(*new, {})  # an entry without a bias counts once
+    q = torch.randn(2, 4, 1, d, generator=generator)
+    bias, k, v = torch.cat([bias, torch.zeros(2, 2, 1)], -1), torch.cat([k, new[0]], 2), torch.cat([v, new[1]], 2)
+    for got, want in zip(ragged.attend(q, 0.5, None), slow_attend(q, k, v, 0.5, bias), strict=True):
+        torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=1e-5)
+
+
 def test_a_head_may_be_empty():
     ragged = part(torch.tensor([[0, 7], [1, 5]]))
     out, lse = ragged.attend(torch.randn(2, 4, 2, 4), 0.5, None)

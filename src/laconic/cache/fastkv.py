@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from transformers import PreTrainedModel
 
+from laconic import recipe as recipes
 from laconic.cache.base import CacheMethod
 from laconic.cache.observe import Observation
 from laconic.cache.scores import Pooling, check_window, pool
@@ -36,6 +38,7 @@ class FastKV(CacheMethod):
         tsp_rate: share of the tokens that travels on (0.2); None means 0.2, or 1 when ``keep=1`` (neutral).
         tsp_tokens: a fixed number of tokens instead (the paper's constant mode: 2048).
         tsp_layer: selection layer from 0; None means half depth, ``layers // 2 - 1``.
+        recipe: take the selection layer from this file (`laconic calibrate fastkv`) instead.
         window: last queries that vote; they stay and travel on (8).
         kernel, pooling: max pooling of width 7 per query head, before the sum over the group.
     """
@@ -43,6 +46,7 @@ class FastKV(CacheMethod):
     tsp_rate: float | None = None
     tsp_tokens: int | None = None
     tsp_layer: int | None = None
+    recipe: str | None = None
     window: int = 8
     kernel: int = 7
     pooling: Pooling = "max"
@@ -57,7 +61,14 @@ class FastKV(CacheMethod):
             raise BudgetError(f"fastkv: tsp_rate={self.tsp_rate} must be in (0, 1].")
         if self.tsp_tokens is not None and self.tsp_tokens < 1:
             raise BudgetError(f"fastkv: tsp_tokens={self.tsp_tokens} must be at least 1.")
+        if self.recipe is not None and self.tsp_layer is not None:
+            raise ValueError("fastkv: give tsp_layer= or recipe=, not both.")
         self._rate = self.tsp_rate or (1.0 if self.budget.neutral else 0.2)
+        self._layer = self.tsp_layer
+
+    def attach(self, model: PreTrainedModel) -> None:
+        if self.recipe is not None and not self.neutral:
+            self._layer = int(recipes.find(self.name, model, self.recipe).data["tsp_layer"])
 
     @property
     def neutral(self) -> bool:
@@ -65,9 +76,9 @@ class FastKV(CacheMethod):
 
     def _selection_layer(self, depth: int) -> int | None:
         """The layer whose attention selects, of `depth` decoder layers; None when all tokens travel on."""
-        layer = depth // 2 - 1 if self.tsp_layer is None else self.tsp_layer
+        layer = depth // 2 - 1 if self._layer is None else self._layer
         if not 0 <= layer < depth:
-            raise BudgetError(f"fastkv: tsp_layer={self.tsp_layer} is not a layer of this model (0 .. {depth - 1}).")
+            raise BudgetError(f"fastkv: tsp_layer={self._layer} is not a layer of this model (0 .. {depth - 1}).")
         return None if self._rate == 1 and self.tsp_tokens is None else layer
 
     def shortens_from(self, layers: int) -> int | None:

@@ -188,13 +188,15 @@ class CompressedLayer(CacheLayerMixin):
         return sum(part.allocated for part in self.parts)
 
     def kept(self, row: int, head: int) -> torch.Tensor:
-        """Token indices that KV head `head` of batch row `row` still stores, ascending."""
+        """Token indices that KV head `head` of batch row `row` still stores, ascending; stand-ins for several tokens
+        (index -1) are left out."""
         found = []
         for part in self.parts:
             keys, _, columns = part.padded()
             index = columns["index"][row, head] if "index" in columns else torch.arange(keys.shape[2])
             found.append(index[columns["valid"][row, head]] if "valid" in columns else index)
-        return torch.cat(found).long().sort().values
+        kept = torch.cat(found).long().sort().values
+        return kept[kept >= 0]
 
     # -- one pass --------------------------------------------------------------------------------------------------
     def attend(
@@ -263,15 +265,17 @@ class CompressedLayer(CacheLayerMixin):
         valid: torch.Tensor | None,
         rows: torch.Tensor,
     ) -> torch.Tensor:
-        """The same among the positions `rows` [B, m] of this pass alone (sorted, padding first); the others get zeros, so
-        that the residual connection carries them on."""
+        """The same among the positions `rows` [B, m] of this pass alone (sorted; -1 first, a slot that its row does not
+        need); the others get zeros, so that the residual connection carries them on."""
+        own = rows >= 0
+        rows = rows.clamp(min=0)
         few_q, few_keys, few_values = (gather(x, rows, 2) for x in (q, keys, values))
         self.cache.count(self, few_q, few_keys)
-        few_valid = None if valid is None else valid.gather(1, rows)
-        few = self._attend_all(few_q, few_keys, few_values, scale, softcap, few_valid)
+        few_valid = own if valid is None else own & valid.gather(1, rows)
+        few = self._attend_all(few_q, few_keys, few_values, scale, softcap, None if bool(few_valid.all()) else few_valid)
         out = q.new_zeros(*q.shape[:3], values.shape[-1])
         at = rows[:, None, :, None].expand(-1, q.shape[1], -1, values.shape[-1])
-        return out.scatter_(2, at, few)
+        return out.scatter_add_(2, at, few * own[:, None, :, None])  # an unused slot adds zeros to position 0
 
     def _new_columns(self, keys: torch.Tensor) -> dict[str, torch.Tensor]:
         """Columns of this pass's entries; those that a default explains are left out while that is still true."""

@@ -23,10 +23,11 @@ FILL: dict[str, tuple[torch.dtype, float]] = {
     "mass": (torch.float32, 0),
     "count": (torch.float32, 0),
     "rank": (torch.int32, 0),
+    "position": (torch.int32, 0),
 }
 """dtype and default of every known column. `index`, `valid` and `bias` (an additive logit: log N for an entry that stands
 for N tokens) belong to the core; `mass` is accumulated attention, `count` how many queries or tokens it speaks of, `rank`
-the place of an entry in its head where the order of storage does not say it."""
+the place of an entry in its head where the order of storage does not say it, `position` its RoPE position."""
 
 KINDS: dict[str, type[Part]] = {}
 """Every kind of part by its name, for loading."""

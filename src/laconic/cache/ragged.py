@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from laconic.cache.parts import FILL, Part, slack
-from laconic.ops.attend import attend
+from laconic.ops.fused import attend_ragged
 
 
 class RaggedPart(Part):
@@ -26,8 +26,7 @@ class RaggedPart(Part):
         """Take the first `lengths[b, h]` entries of every row of keys [B, Hkv, n, D], values, columns [B, Hkv, n]."""
         b, h, n = keys.shape[:3]
         self.shape = (b, h)
-        self.counts: list[int] = [int(c) for c in lengths.flatten().tolist()]
-        self._layout(room, keys.device)
+        self._layout(lengths.flatten().tolist(), room, keys.device)
         own = torch.arange(n, device=keys.device) < lengths.to(keys.device)[..., None]
         rows = self._rows()
         self._keys = self._filled(keys[own], rows)
@@ -46,12 +45,11 @@ class RaggedPart(Part):
         """Take the first `lengths[b, h]` entries of every row of `index` [B, Hkv, m] out of keys [B, Hkv, n, D] etc."""
         part = cls.__new__(cls)
         part.shape = (keys.shape[0], keys.shape[1])
-        part.counts = [int(c) for c in lengths.flatten().tolist()]
-        part._layout(None, keys.device)
+        part._layout(lengths.flatten().tolist(), None, keys.device)
 
         def filled(x: torch.Tensor) -> torch.Tensor:
-            buffer = x.new_empty(part._starts[-1], *x.shape[3:])
-            for i, (start, count) in enumerate(zip(part._starts, part.counts, strict=False)):
+            buffer = x.new_empty(part._rows_allocated, *x.shape[3:])
+            for i, (start, count) in enumerate(part._spans()):
                 row, head = divmod(i, part.shape[1])
                 buffer[start : start + count] = x[row, head].index_select(0, index[row, head, :count])
             return buffer
@@ -60,30 +58,37 @@ class RaggedPart(Part):
         part._columns = {name: filled(column.to(FILL[name][0])) for name, column in columns.items()}
         return part
 
-    def _layout(self, room: int | None, device: torch.device) -> None:
+    def _layout(self, counts: list[int], room: int | None, device: torch.device) -> None:
         """Give every head the same spare room, a share of the *mean* length: all heads grow together, so a short head with
         less would copy everybody again and again, and a share of the longest would waste memory."""
-        room = slack(sum(self.counts) // len(self.counts)) if room is None else room
-        self._capacities = capacities = [count + room for count in self.counts]
-        starts = [0]
-        for capacity in capacities:
-            starts.append(starts[-1] + capacity)
-        self._starts = starts
-        self._start_tensor = torch.tensor(starts[:-1], device=device)
+        self._room = slack(sum(counts) // len(counts)) if room is None else room
+        self._counts = torch.tensor(counts)
+        capacities = self._counts + self._room
+        self._starts = capacities.cumsum(0) - capacities
+        self._rows_allocated = int(capacities.sum())
+        self._next = (self._starts + self._counts).to(device)
+
+    @property
+    def counts(self) -> list[int]:
+        """Entries of every head in the order of the buffer, padding included."""
+        return self._counts.tolist()
+
+    def _spans(self) -> list[tuple[int, int]]:
+        """(start, count) of every head."""
+        return list(zip(self._starts.tolist(), self._counts.tolist(), strict=True))
 
     def _rows(self) -> torch.Tensor:
         """Flat row numbers of all stored entries, head by head."""
-        device = self._start_tensor.device
-        counts = torch.tensor(self.counts, device=device)
-        first = torch.repeat_interleave(self._start_tensor - (counts.cumsum(0) - counts), counts)
-        return first + torch.arange(int(counts.sum()), device=device)
+        before = self._counts.cumsum(0) - self._counts
+        first = torch.repeat_interleave(self._starts - before, self._counts)
+        return (first + torch.arange(first.shape[0])).to(self._next.device)
 
     def _used(self) -> torch.Tensor:
         """Entries of every head, padding included, [B, Hkv]."""
-        return torch.tensor(self.counts).view(self.shape)
+        return self._counts.view(self.shape).clone()
 
     def _filled(self, stored: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        buffer = stored.new_empty(self._starts[-1], *stored.shape[1:])
+        buffer = stored.new_empty(self._rows_allocated, *stored.shape[1:])
         buffer[rows] = stored
         return buffer
 
@@ -91,7 +96,7 @@ class RaggedPart(Part):
     @property
     def length(self) -> int:  # type: ignore[override]
         """Entries of the longest head."""
-        return max(self.counts)
+        return int(self._counts.max())
 
     @property
     def lengths(self) -> torch.Tensor:
@@ -99,8 +104,7 @@ class RaggedPart(Part):
         valid = self._columns.get("valid")
         if valid is None:
             return self._used()
-        spans = zip(self._starts, self.counts, strict=False)
-        return torch.tensor([int(valid[start : start + count].sum()) for start, count in spans]).view(self.shape)
+        return torch.tensor([int(valid[start : start + count].sum()) for start, count in self._spans()]).view(self.shape)
 
     @property
     def entries(self) -> int:
@@ -111,7 +115,7 @@ class RaggedPart(Part):
     def nbytes(self) -> int:
         """Bytes of the stored keys and values."""
         per_entry = self._keys.shape[-1] * self._keys.itemsize + self._values.shape[-1] * self._values.itemsize
-        return sum(self.counts) * per_entry
+        return int(self._counts.sum()) * per_entry
 
     @property
     def allocated(self) -> int:
@@ -144,26 +148,23 @@ class RaggedPart(Part):
     # -- what the cache asks of a part -----------------------------------------------------------------------------
     def attend(self, q: torch.Tensor, scale: float, softcap: float | None) -> tuple[torch.Tensor, torch.Tensor]:
         """q [B, H, T, D] sees every stored entry of its own KV head -> output [B, H, T, Dv], lse [B, H, T]."""
-        (b, hkv), (_, heads, t, d) = self.shape, q.shape
-        grouped = q.reshape(b * hkv, 1, heads // hkv, t, d)
-        done = []
-        valid = self._columns.get("valid")
-        for row, (start, count) in enumerate(zip(self._starts, self.counts, strict=False)):
-            stop = start + count
-            bias = None
-            if valid is not None:
-                bias = torch.zeros(1, 1, count, device=q.device).masked_fill_(~valid[start:stop], float("-inf"))
-            k, v = self._keys[None, None, start:stop], self._values[None, None, start:stop]
-            done.append(attend(grouped[row], k, v, scale, bias=bias, softcap=softcap))
-        out, lse = (torch.cat(x) for x in zip(*done, strict=True))
-        return out.view(b, heads, t, -1), lse.view(b, heads, t)
+        keys, values, starts, counts = self._keys, self._values, self._starts, self._counts
+        return attend_ragged(q, keys, values, starts, counts, scale, bias=self._bias(), softcap=softcap)
+
+    def _bias(self) -> torch.Tensor | None:
+        """Additive logits [total], spare room included: -inf at padding; None when every entry is real and counts once."""
+        valid, bias = self._columns.get("valid"), self._columns.get("bias")
+        if valid is None:
+            return bias
+        bias = torch.zeros(valid.shape, device=valid.device) if bias is None else bias
+        return bias.masked_fill(~valid, float("-inf"))
 
     def append(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> None:
         """Add keys [B, Hkv, q, D], values, columns [B, Hkv, q] behind every head's entries."""
         new = keys.shape[2]
-        if any(count + new > capacity for count, capacity in zip(self.counts, self._capacities, strict=True)):
+        if new > self._room:
             self._grow(new)
-        rows = self._start_tensor + torch.tensor(self.counts, device=keys.device)
+        rows = self._next
         if new > 1:
             rows = (rows[:, None] + torch.arange(new, device=keys.device)).flatten()
         self._keys.index_copy_(0, rows, keys.reshape(rows.shape[0], -1))
@@ -172,14 +173,17 @@ class RaggedPart(Part):
             dtype, fill = FILL[name]
             if name not in self._columns:
                 self._columns[name] = torch.full((self._keys.shape[0],), fill, dtype=dtype, device=keys.device)
-            entries = columns[name].reshape(rows.shape).to(dtype) if name in columns else fill
-            self._columns[name][rows] = entries
-        self.counts = [count + new for count in self.counts]
+            if name in columns:
+                self._columns[name].index_copy_(0, rows, columns[name].reshape(rows.shape).to(dtype))
+            else:
+                self._columns[name].index_fill_(0, rows, fill)
+        self._counts += new
+        self._next += new
+        self._room -= new
 
     def _grow(self, new: int) -> None:
-        old = self._rows()
-        room = new + slack(sum(self.counts) // len(self.counts) + new)
-        self._layout(room, old.device)
+        old, counts = self._rows(), self.counts
+        self._layout(counts, new + slack(sum(counts) // len(counts) + new), old.device)
         rows = self._rows()
         self._keys, self._values = self._filled(self._keys[old], rows), self._filled(self._values[old], rows)
         self._columns = {name: self._filled(column[old], rows) for name, column in self._columns.items()}
@@ -204,8 +208,7 @@ class RaggedPart(Part):
         part = cls.__new__(cls)
         lengths = tensors["lengths"]
         part.shape = (lengths.shape[0], lengths.shape[1])
-        part.counts = [int(c) for c in lengths.flatten().tolist()]
-        part._layout(None, tensors["keys"].device)
+        part._layout(lengths.flatten().tolist(), None, tensors["keys"].device)
         rows = part._rows()
         part._keys, part._values = part._filled(tensors["keys"], rows), part._filled(tensors["values"], rows)
         names = [k for k in tensors if k.startswith("column.")]

@@ -21,7 +21,13 @@ class StorageMethod(Method):
     claims: ClassVar[frozenset[str]] = frozenset({"cache.storage"})
     default_keep: ClassVar[float | None] = None
 
+    @property
+    def in_bytes(self) -> bool:
+        return True
+
     def pack(self, layer: CompressedLayer) -> None:
-        """Move what is ready from the growing part ``layer.parts[-1]`` (dense) into packed parts before it. Must be cheap
-        when nothing is ready. The last part must stay one that grows (`DensePart.take_first` takes entries from its front)."""
+        """Move what is ready from the growing part ``layer.parts[-1]`` (dense) into packed parts before it.
+
+        Must be cheap when nothing is ready. The last part must stay one that grows (`DensePart.take_first` takes entries
+        from its front)."""
         raise NotImplementedError(f"{type(self).__name__} must define pack().")

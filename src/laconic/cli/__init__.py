@@ -8,11 +8,13 @@ import typer
 
 from laconic.cli import cache
 from laconic.cli.bench import bench
+from laconic.cli.calibrate import calibrate
 from laconic.cli.common import Group, utf8_streams
 from laconic.cli.doctor import doctor
 from laconic.cli.inspect import inspect
 from laconic.cli.methods import methods
 from laconic.cli.run import run
+from laconic.cli.train import train
 
 app = typer.Typer(
     name="laconic",
@@ -49,6 +51,8 @@ app.command()(run)
 app.command()(inspect)
 app.command()(methods)
 app.command()(bench)
+app.command()(calibrate)
+app.command()(train)
 app.command()(doctor)
 app.add_typer(cache.app, name="cache")
 

@@ -99,10 +99,15 @@ class Request:
             raise InputError("--query-agnostic compresses a context before the question; give --context.")
 
     def methods(self) -> list[Method]:
-        """The methods, with the common budget where their spec names none."""
-        from laconic import create
+        """The methods, with the common budget where their spec names none. What goes on top of a method that chooses
+        entries, such as a quantiser, does as its own parameters say: one budget is not spent twice."""
+        from laconic.cache.storage import StorageMethod
+        from laconic.method import create, find
 
-        return [create(spec, keep=self.keep, tokens=self.tokens, bytes=self.nbytes) for spec in self.method or ()]
+        specs = self.method or ()
+        storage = {spec: issubclass(find(spec.partition(":")[0].strip()).cls, StorageMethod) for spec in specs}
+        budget = {"keep": self.keep, "tokens": self.tokens, "bytes": self.nbytes}
+        return [create(spec, **({} if storage[spec] and not all(storage.values()) else budget)) for spec in specs]
 
     def protected(self) -> list[str | Span]:
         """`--protect` values as `compress` takes them."""

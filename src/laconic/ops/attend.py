@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from laconic.ops import triton_decode
+
 _BLOCK = 512  # query rows per block of the masked path: bounds the score matrix to block x keys
 _SCORES = 1 << 20
 
@@ -32,6 +34,8 @@ def attend(
     """
     if k.shape[2] == 0:
         return q.new_zeros(*q.shape[:3], v.shape[-1]), q.new_full(q.shape[:3], float("-inf"), dtype=torch.float32)
+    if not causal and triton_decode.available(q, k, v):
+        return triton_decode.attend_dense(q, k, v, scale, bias=bias, softcap=softcap)
     plain = softcap is None and bias is None
     if q.device.type == "cpu" and softcap is None and (plain or not causal) and q.dtype != torch.float16:
         if not causal:

@@ -13,12 +13,21 @@ from laconic.step import Step
 def extended(kwargs: dict[str, Any], method: CacheMethod, step: Step) -> dict[str, Any]:
     """The stack's arguments with the method's pseudo tokens behind the prompt of every row; `step` learns their number.
 
-    Rows are padded on the left only, so the tokens stand right behind each row's own end, at the positions that follow.
+    Rows are padded on the left only, so the tokens stand right behind each row's own end, at the positions that follow. They
+    count as real in the mask, and nobody before them sees them: attention is causal.
+
+    Raises:
+        ValueError: the method gave something that is no row of tokens for each row of the prompt.
     """
     kwargs = dict(kwargs)
     name = "inputs_embeds" if kwargs.get("input_ids") is None else "input_ids"
     prompt = kwargs[name]
     added = method.pseudo(prompt, step.valid)
+    if added.ndim != prompt.ndim or added.shape[0] != prompt.shape[0] or added.shape[2:] != prompt.shape[2:]:
+        raise ValueError(
+            f"{method.name}: pseudo() returned {tuple(added.shape)} for {name} of {tuple(prompt.shape)}; it must be "
+            f"{(prompt.shape[0], 'P', *prompt.shape[2:])}."
+        )
     step.pseudo = number = added.shape[1]
     kwargs[name] = torch.cat([prompt, added.to(prompt.dtype)], 1)
     behind = torch.arange(1, number + 1, device=prompt.device) + method.pseudo_offset()

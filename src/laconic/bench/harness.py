@@ -1,0 +1,269 @@
+"""EleutherAI's lm-evaluation-harness on a compressed model: RULER, LongBench, GSM8K and the rest with any method.
+
+The harness finds models in its own registry and reads no entry points, so one of ours has to be registered first: importing
+this module does it, and so does ``python -m laconic.bench.harness``, which takes the arguments of ``lm_eval`` unchanged::
+
+    python -m laconic.bench.harness --model laconic --model_args pretrained=testbed/lm,method=snapkv,keep=0.2 --tasks ...
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch.nn.functional import log_softmax
+from tqdm import tqdm
+from transformers import LogitsProcessor, LogitsProcessorList
+
+import laconic
+from laconic.cache.storage import StorageMethod
+from laconic.errors import SessionError
+from laconic.method import Method, create, find
+from laconic.session import Session, compress
+from laconic.stats import Stats
+from laconic.testbed import MODELS, model_path
+
+try:
+    import lm_eval.models  # noqa: F401  fills the registry with the harness's own models
+    from lm_eval.api.registry import model_registry
+    from lm_eval.models.huggingface import HFLM
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"{error}: this adapter needs lm-evaluation-harness; install it with: pip install 'laconic[bench]'"
+    ) from error
+
+NAME = "laconic"
+Request = tuple[tuple[str, str] | None, list[int], list[int]]
+"""(the strings, or None; context ids; continuation ids), as the harness hands them over."""
+Score = tuple[float, bool]
+"""Log-likelihood of a continuation, and whether greedy decoding would have said it."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Figures:
+    """Sums over the contexts that were compressed, each taken when its last token had been read."""
+
+    contexts: int = 0
+    asked: float = 0.0
+    achieved: float = 0.0
+    kv_bytes: int = 0
+    kv_bytes_full: int = 0
+
+    def add(self, stats: Stats, contexts: int) -> None:
+        """A batch of `contexts` whose shares are means over it and whose bytes are sums."""
+        self.contexts += contexts
+        self.asked += contexts * stats.asked
+        self.achieved += contexts * stats.achieved
+        self.kv_bytes += stats.kv_bytes
+        self.kv_bytes_full += stats.kv_bytes_full
+
+    def as_dict(self) -> dict[str, float]:
+        """Mean shares per context, and bytes over all contexts."""
+        count = max(1, self.contexts)
+        means = {"asked": self.asked / count, "achieved": self.achieved / count}
+        return {"contexts": self.contexts, **means, "kv_bytes": self.kv_bytes, "kv_bytes_full": self.kv_bytes_full}
+
+
+class LaconicLM(HFLM):
+    """The harness's Hugging Face model, with every request inside a session.
+
+    `generate_until` compresses the whole prompt, the question in view. `loglikelihood` compresses the context alone; the
+    continuation is stored whole and scored against what is left, which makes a multiple-choice task measure the compressed
+    context. Contexts are read one by one there, whatever `batch_size` says.
+
+    Args:
+        pretrained: a Hugging Face id, a folder, or ``"testbed/lm"``.
+        method: as `laconic.create` reads it, several joined with ``+``; none: nothing is compressed. `model_args` splits at
+            commas, so write ``;`` between parameters: ``adakv:scorer=keydiff;alpha=0.1``.
+        keep, tokens, bytes: the budget, for methods whose own spec names none; see `build`.
+        mode: ``"aware"``, the only one: a request does not say where its context ends and its question begins.
+        options: of the harness's ``hf`` model: dtype, device, batch_size, max_length ...
+
+    Attributes:
+        methods: what runs; `figures`: what it stored.
+
+    Raises:
+        ValueError: another mode.
+        LaconicError: an unknown method, a bad budget, methods or a model that do not fit; before any request.
+    """
+
+    def __init__(
+        self,
+        pretrained: Any,
+        method: str | None = None,
+        keep: float | None = None,
+        tokens: int | None = None,
+        bytes: int | None = None,
+        mode: str = "aware",
+        **options: Any,
+    ) -> None:
+        if mode != "aware":
+            raise ValueError(
+                f"mode={mode!r}: only 'aware' (the whole prompt is compressed) can be run through the harness; "
+                "`laconic bench` has the others."
+            )
+        self.methods = build(method, keep=keep, tokens=tokens, bytes=bytes)
+        self.mode, self.figures = mode, Figures()
+        if pretrained in MODELS:
+            pretrained = str(model_path(pretrained))
+            options.setdefault("dtype", torch.float32)  # as `laconic.load` does: it is stored in bfloat16, and small
+        super().__init__(pretrained, **options)
+        self.session()  # refuses a model or a combination that does not fit
+
+    def session(self) -> Session:
+        """A new session on the model."""
+        return compress(self.model, *self.methods)
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What the harness writes into its results, with the methods and what they stored so far."""
+        own = {"version": laconic.__version__, "methods": [str(m) for m in self.methods], "mode": self.mode}
+        return {**super().get_model_info(), "laconic": own | self.figures.as_dict()}
+
+    def _note(self, session: Session, contexts: int) -> None:
+        with session.hold():  # the prompt is complete: what is stored packed is packed now
+            self.figures.add(session.stats, contexts)
+
+    # -- generation ------------------------------------------------------------------------------------------------
+    def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **options: Any) -> torch.Tensor:
+        with self.session() as session:
+            at_first = LogitsProcessorList([_Once(lambda: self._note(session, len(context)))])
+            return super()._model_generate(context, max_length, stop, logits_processor=at_first, **options)
+
+    # -- log-likelihood --------------------------------------------------------------------------------------------
+    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
+        """Perplexity of whole texts: there is no context to compress, every token is scored.
+
+        Raises:
+            SessionError: a method that would remove something.
+        """
+        if all(method.neutral for method in self.methods):
+            return super().loglikelihood_rolling(requests, disable_tqdm)
+        raise SessionError(
+            f"rolling log-likelihood (perplexity of whole texts) has no context that {' + '.join(map(str, self.methods))} "
+            "could compress before the text is scored; leave out method= for such tasks."
+        )
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[Score]:
+        bar = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
+        answers: list[Score] = []
+        with bar:
+            for context, group in groupby(map(self._fitted, requests), key=lambda request: request[1]):
+                same = list(group)
+                scores = self._scores(context, [continuation for _, _, continuation in same])
+                for (text, _, _), score in zip(same, scores, strict=True):
+                    if text is not None:
+                        self.cache_hook.add_partial("loglikelihood", text, score)
+                answers += scores
+                bar.update(len(same))
+        return answers
+
+    def _fitted(self, request: Request) -> Request:
+        """`request` with its context cut from the left to what the model has positions for, as the harness does."""
+        text, context, continuation = request
+        if not 0 < len(continuation) <= self.max_length:
+            raise ValueError(f"a continuation of {len(continuation)} tokens cannot be scored; 1 to {self.max_length} can.")
+        room = self.max_length + 1 - len(continuation)
+        if len(context) > room:
+            logger.warning("context of %d tokens cut from the left to %d (max_length)", len(context), room)
+        return text, context[-room:], continuation
+
+    def _scores(self, context: list[int], continuations: list[list[int]]) -> list[Score]:
+        """Read `context`, compress it, and score each continuation behind it."""
+        scores: list[Score] = []
+        first = torch.empty(0)
+        with torch.inference_mode(), self.session() as session:
+            fresh = False  # the cache holds the context and nothing else
+            for number, continuation in enumerate(continuations):
+                if number == 0 or (len(continuation) > 1 and not fresh):
+                    first, fresh = self._read(context, None, logits_to_keep=1), True
+                    if number == 0:
+                        self._note(session, 1)
+                rows = [first]
+                if len(continuation) > 1:
+                    with session.hold():
+                        rows.append(self._read(continuation[:-1], session.cache))
+                    fresh = False
+                scores.append(self._score(torch.cat(rows), continuation))
+        return scores
+
+    def _read(self, ids: list[int], past: Any, **options: Any) -> torch.Tensor:
+        """Logits [n, V] of one pass."""
+        dtype = self.mixed_precision_dtype
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            tokens = torch.tensor([ids], device=self.device)
+            return self.model(input_ids=tokens, past_key_values=past, use_cache=True, **options).logits[0]
+
+    def _score(self, logits: torch.Tensor, continuation: list[int]) -> Score:
+        """Log-likelihood of the m tokens that `logits` [m, V] predict."""
+        wanted = torch.tensor(continuation, device=logits.device)
+        likely = log_softmax(logits, -1, dtype=self.softmax_dtype)
+        at = likely.gather(-1, wanted[:, None])
+        return float(at.sum()), bool((likely.argmax(-1) == wanted).all())
+
+
+class _Once(LogitsProcessor):
+    """Changes no logits; calls back when the first ones come out, which is when `generate()` has read the prompt."""
+
+    def __init__(self, call: Any):
+        self._call = call
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if self._call is not None:
+            call, self._call = self._call, None
+            call()
+        return scores
+
+
+def build(spec: str | None, **budget: float | None) -> list[Method]:
+    """Methods from text such as ``"snapkv+kivi"``.
+
+    Args:
+        budget: keep=, tokens= or bytes=, for methods whose spec names none. Beside others, a storage method (a quantiser)
+            does not get it: the budget says how many entries are chosen.
+
+    Raises:
+        ValueError: a budget without a method.
+    """
+    given = {name: value for name, value in budget.items() if value is not None}
+    specs = [one.strip().replace(";", ",") for one in (spec or "").split("+") if one.strip()]
+    if given and not specs:
+        raise ValueError(f"{given} is a budget for no method; add method=, for example method=snapkv.")
+    chosen = []
+    for one in specs:
+        takes = len(specs) == 1 or not issubclass(find(one.partition(":")[0].strip()).cls, StorageMethod)
+        chosen.append(create(one, **(given if takes else {})))
+    return chosen
+
+
+def register() -> None:
+    """Make the model known to the harness as ``laconic``."""
+    if NAME not in model_registry:
+        model_registry.register(NAME, target=f"laconic.bench.harness:{LaconicLM.__name__}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The harness's own command line, which knows our model.
+
+    Args:
+        arguments: as ``lm_eval`` takes them; default: those of this process.
+    """
+    from lm_eval.__main__ import cli_evaluate
+
+    if arguments is not None:
+        sys.argv = ["lm_eval", *arguments]
+    cli_evaluate()
+
+
+register()
+
+if __name__ == "__main__":
+    main()
