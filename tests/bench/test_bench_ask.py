@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from laconic.bench.ask import SPARE_TOKENS, Plain, answer
+from laconic.bench.grid import MODES
 from laconic.cache.random import Random
 from laconic.method import create
 from laconic.testbed.tasks import gold_ids, make, prompt_ids, turn_ids
@@ -55,7 +56,7 @@ def test_turns_uncompressed_are_plain_generate_on_the_whole_talk(tiny_model, tur
             talk.append(tokenizer.eos_token_id)
 
 
-@pytest.mark.parametrize("mode", ["aware", "agnostic", "turns"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("spec", ["snapkv:window=16", "h2o", "streaming_llm"])
 def test_a_neutral_method_answers_as_the_uncompressed_model(tiny_model, turns, mode, spec):
     model, tokenizer = tiny_model
@@ -74,6 +75,18 @@ def test_aware_compresses_the_whole_prompt(tiny_model, turns):
     assert spy.notes == [(layer, 0, len(context) + len(question)) for layer in range(2)]
     assert found.prompt.tokens_in == len(context) + len(question)
     assert found.prompt.achieved == pytest.approx(0.5, abs=0.01)
+
+
+def test_turns_aware_compresses_the_first_question_too_and_stores_the_others_whole(tiny_model, turns):
+    model, tokenizer = tiny_model
+    context, question = prompt_ids(turns, tokenizer)
+    spy = Spy(keep=0.5)
+    found = answer(model, tokenizer, turns, "turns_aware", spy)
+    whole = len(context) + len(question)
+    assert spy.notes == [(layer, 0, whole) for layer in range(2)] and len(found.answers) == len(turns.turns)
+    assert found.prompt.entries == [whole // 2] * 2
+    talked = found.final.tokens_in + found.final.tokens_out
+    assert found.final.entries == [whole // 2 + talked - whole] * 2
 
 
 @pytest.mark.parametrize("mode", ["agnostic", "turns"])

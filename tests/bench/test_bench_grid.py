@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from laconic.bench.grid import PRESETS, SEVERAL_TURNS, Cell, Grid, own_budget, preset, split_methods
+from laconic.bench.grid import MODES, PRESETS, SEVERAL_TURNS, Cell, Grid, own_budget, preset, split_methods
 from laconic.errors import BudgetError, UnknownNameError
 from laconic.method import methods
 from laconic.testbed.tasks import EVALUATION_SEED, SUITE, TASKS
@@ -20,7 +20,13 @@ def test_cells_are_deterministic_and_unique():
 def test_cells_are_the_whole_product_with_turns_only_where_there_are_several():
     columns = 1 + 2 * 2  # uncompressed, and two methods at two budgets
     assert len(SMALL.cells()) == 3 * 2 * (1 + 2) * columns
-    assert {c.task for c in SMALL.cells() if c.mode == "turns"} == set(SEVERAL_TURNS)
+    assert {c.task for c in SMALL.cells() if c.mode == "turns"} == {"kvturns"} < set(SEVERAL_TURNS)
+
+
+def test_a_task_that_needs_earlier_questions_runs_in_several_turns_only():
+    cells = dataclasses.replace(SMALL, tasks=("single", "laterneedle"), modes=tuple(MODES)).cells()
+    assert {c.mode for c in cells if c.task == "laterneedle"} == {"turns", "turns_aware"}
+    assert {c.mode for c in cells if c.task == "single"} == {"aware", "agnostic"}
 
 
 def test_all_methods_get_the_same_evaluation_seeds():
@@ -48,9 +54,9 @@ def test_own_budget_runs_once_and_is_found():
     assert Cell("single", 128, "aware", "snapkv:tokens=20", None, 1).build().tokens == 20
 
 
-def test_all_stands_for_every_training_free_cache_method():
+def test_all_stands_for_every_cache_method():
     names = {cell.method.partition(":")[0] for cell in dataclasses.replace(SMALL, methods=("all",)).cells()} - {"none"}
-    assert names == {e.name for e in methods() if e.site == "cache" and e.training == "none"}
+    assert names == {e.name for e in methods() if e.site == "cache"}
 
 
 @pytest.mark.parametrize("name", PRESETS)

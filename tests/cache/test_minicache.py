@@ -309,7 +309,7 @@ def test_a_padded_batch_equals_single_runs(llama, prompt):
     ids[0, :23], mask[0, :23] = 0, 0
     with laconic.compress(llama, MiniCache(buffer=4)) as session:
         both = llama.generate(ids, attention_mask=mask, **GREEDY)
-    assert session.stats.achieved == 1
+    assert session.stats.entries == [59.5] * 4 and session.stats.achieved < 1
     for row in (0, 1):
         with laconic.compress(llama, MiniCache(buffer=4)):
             alone = llama.generate(ids[row : row + 1, 23 * (1 - row) :], **GREEDY)

@@ -59,7 +59,7 @@ def test_a_second_start_says_what_is_there_and_adds_nothing(model, tmp_path):
 def test_json_is_alone_on_stdout_with_stable_keys(model, tmp_path):
     done = run("--model", model, "--out", str(tmp_path), "--json", *SMALL)
     said = json.loads(done.stdout)
-    assert list(said) == ["lines", "failures", "files"]
+    assert list(said) == ["lines", "failures", "refused", "files"]
     assert [line["method"] for line in said["lines"]] == ["none", "random", "random"]
     assert said["files"]["report.html"] == str(tmp_path / "report.html")
 

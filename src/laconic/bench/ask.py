@@ -107,10 +107,10 @@ def answer(model: PreTrainedModel, tokenizer: Any, sample: Sample, mode: str, me
     """Put `sample` to the model in one of `MODES`; ``method=None`` is the uncompressed model."""
     with torch.inference_mode(), Plain(model) if method is None else compress(model, method, tokenizer=tokenizer) as session:
         asker = _Asker(model, tokenizer, sample, session)
-        if mode == "aware":
-            asker.aware()
+        if mode in ("aware", "turns_aware"):
+            asker.aware(len(sample.turns) if mode == "turns_aware" else 1)
         else:
-            asker.agnostic(range(len(sample.turns) if mode == "turns" else 1))
+            asker.agnostic(len(sample.turns) if mode == "turns" else 1)
         return asker.outcome
 
 
@@ -120,14 +120,16 @@ class _Asker:
         self.outcome = Outcome()
         self.context, self.question = prompt_ids(sample, tokenizer)
 
-    def aware(self) -> None:
-        """The whole prompt at once."""
+    def aware(self, turns: int) -> None:
+        """Context and first question at once; further questions are stored whole."""
         began = time.perf_counter()
         past = self.session.cache if isinstance(self.session, Plain) else None
-        self._generate([*self.context, *self.question], 0, began, past)
+        prompt = [*self.context, *self.question]
+        answer = self._generate(prompt, 0, began, past)
         self.outcome.compressed = self.outcome.prompt
+        self._later(prompt, answer, turns)
 
-    def agnostic(self, turns: range) -> None:
+    def agnostic(self, turns: int) -> None:
         """The context alone, then the questions, which are stored whole."""
         began = time.perf_counter()
         ids = torch.tensor([self.context], device=self.model.device)
@@ -135,15 +137,21 @@ class _Asker:
         few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self.model.forward).parameters else {}
         self.model(input_ids=ids, use_cache=True, **past, **few)  # type: ignore[operator]
         self.outcome.compressed = self.session.stats
-        so_far = [*self.context, *self.question]
+        prompt = [*self.context, *self.question]
         with self.session.hold():
-            for turn in turns:
-                if turn:
-                    so_far += turn_ids(self.sample, self.tokenizer, turn)
-                    began = time.perf_counter()
+            answer = self._generate(prompt, 0, began, self.session.cache)
+        self._later(prompt, answer, turns)
+
+    def _later(self, prompt: list[int], answer: list[int], turns: int) -> None:
+        """Questions from the second on, behind `prompt` and the `answer` to it."""
+        so_far, end = [*prompt, *answer], self.tokenizer.eos_token_id
+        with self.session.hold():
+            for turn in range(1, turns):
+                if so_far[-1] != end:  # an answer that was cut still ends its turn
+                    so_far.append(end)
+                so_far += turn_ids(self.sample, self.tokenizer, turn)
+                began = time.perf_counter()
                 so_far += self._generate(so_far, turn, began, self.session.cache)
-                if so_far[-1] != self.tokenizer.eos_token_id:  # an answer that was cut still ends its turn
-                    so_far.append(self.tokenizer.eos_token_id)
 
     def _generate(self, ids: list[int], turn: int, began: float, past: Cache | None) -> list[int]:
         """Answer `turn` behind `ids`, greedily; its token ids."""

@@ -13,14 +13,21 @@ MODES: dict[str, str] = {
     "aware": "context, question and the opening of the answer are compressed together (RULER's way)",
     "agnostic": "the context is compressed before the question is known; the question is stored whole",
     "turns": "the context is compressed once; several questions follow on the one cache, each answered in turn",
+    "turns_aware": "context and first question are compressed together; further questions follow on the one cache",
 }
-SEVERAL_TURNS = ("kvturns",)
+SEVERAL_TURNS = ("kvturns", "laterneedle")
 NONE = "none"
-REFERENCE = "random"
-# The papers' windows of 32 are made for prompts of thousands of tokens; ours are short.
-SHORT_WINDOWS = {
+REFERENCES = ("random", "snapkv")
+"""Methods that the others are compared with, sample by sample."""
+# The papers' windows, and what they leave unpacked, are made for prompts of thousands of tokens; ours are short.
+SETTINGS = {
     "snapkv": "snapkv:window=16",
     "adakv": "adakv:scorer=snapkv:window=16",
+    "ems": "ems:window=16",
+    "gear": "gear:group=32,buffer=32",
+    "kivi": "kivi:residual=32",
+    "lococo": "lococo:tokens=128",  # what its weights were trained for
+    "minicache": "minicache:bits=4",
 }
 
 
@@ -61,7 +68,7 @@ class Grid:
         methods: as `laconic.create` reads them; ``"all"`` or a pattern with ``*`` stands for cache methods of the catalogue.
         keeps: shares to keep.
         lengths: tokens of a sample, question and answer included.
-        modes: of `MODES`; ``"turns"`` takes only tasks with several questions.
+        modes: of `MODES`; the last two take only tasks with several questions.
         samples: per task, length and mode; the same for every method.
         seed: of the first sample, counted from 1,000,000 (no training sample lies there), and of the bootstrap.
     """
@@ -102,7 +109,8 @@ class Grid:
         if not self.cells():
             raise BudgetError(
                 f"nothing to run: tasks {', '.join(self.tasks) or '(none)'} in modes {', '.join(self.modes) or '(none)'}. "
-                f"The mode turns needs a task with several questions: {', '.join(SEVERAL_TURNS)}."
+                f"The modes of several turns need a task with several questions: {', '.join(SEVERAL_TURNS)}; "
+                "laterneedle goes with no other mode."
             )
 
     def _methods(self) -> list[str]:
@@ -132,9 +140,14 @@ class Grid:
             for length in dict.fromkeys(self.lengths)
             for task in dict.fromkeys(self.tasks)
             for mode in dict.fromkeys(self.modes)
-            if mode != "turns" or task in SEVERAL_TURNS
+            if _fits(task, mode)
             for method, keep in self.columns()
         ]
+
+
+def _fits(task: str, mode: str) -> bool:
+    """Several turns need several questions; laterneedle, asked once, is multikey again."""
+    return task in SEVERAL_TURNS if mode.startswith("turns") else task != "laterneedle"
 
 
 def _resolve(spec: str) -> list[str]:
@@ -143,10 +156,10 @@ def _resolve(spec: str) -> list[str]:
         spec = "*"
     if "*" not in spec:
         return [spec]
-    found = [entry.name for entry in methods(spec) if entry.site == "cache" and entry.training == "none"]
+    found = [entry.name for entry in methods(spec) if entry.site == "cache"]
     if not found:
         raise UnknownNameError(f"no cache method matches {spec!r}: {closest(spec.strip('*'), CATALOGUE)}")
-    return [SHORT_WINDOWS.get(name, name) for name in found]
+    return [SETTINGS.get(name, name) for name in found]
 
 
 def own_budget(spec: str) -> bool:
@@ -199,6 +212,16 @@ PRESETS: dict[str, tuple[str, Grid]] = {
             (*_BASELINES, "h2o", "tova", *_SCORERS, "pyramidkv"),
             modes=tuple(MODES),
             samples=10,
+        ),
+    ),
+    "leaderboard": (
+        "every task and cache method, four budgets, one and several turns, with and without the question in view: an hour",
+        Grid(
+            SUITE,
+            ("all",),
+            keeps=(0.5, 0.25, 0.1, 0.05),
+            modes=tuple(MODES),
+            samples=16,
         ),
     ),
     "full": (

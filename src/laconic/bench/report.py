@@ -15,7 +15,7 @@ from laconic.bench.grid import NONE
 from laconic.bench.statistics import Interval
 from laconic.bench.store import Row
 from laconic.bench.summary import Line
-from laconic.bench.table import FOOT, cells, head, sections, tasks, title
+from laconic.bench.table import FOOT, cells, head, sections, tasks, title, tone
 from laconic.report.page import page
 
 # Okabe and Ito's colours, safe for colour-blind readers, without yellow. Markers and dashes tell methods apart too.
@@ -204,22 +204,15 @@ def html_table(lines: list[Line]) -> str:
     for line in lines:
         out.append("<tr>" if line.method == previous else '<tr class="first">')
         for i, text in enumerate(cells(line, tasks(lines))):
-            tone = _tone(line) if names[i] == "vs random" else ""
-            out.append(f"<td{_align(i, tone)}>{escape(text)}</td>")
+            out.append(f"<td{_align(i, tone(line, names[i]))}>{escape(text)}</td>")
         out.append("</tr>")
         previous = line.method
     return "".join([*out, "</tbody></table></div>"])
 
 
-def _align(column: int, tone: str = "") -> str:
-    names = " ".join(filter(None, ["num" if column > 1 else "", tone]))
+def _align(column: int, look: str = "") -> str:
+    names = " ".join(filter(None, ["num" if column > 1 else "", look]))
     return f' class="{names}"' if names else ""
-
-
-def _tone(line: Line) -> str:
-    if line.gain is None:
-        return ""
-    return "good" if line.gain.low > 0 else "bad" if line.gain.high < 0 else ""
 
 
 def settings(lines: list[Line], rows: list[Row]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from laconic.bench.machine import Memory, machine, versions
 from laconic.bench.store import Row, Store, StoreError
 from laconic.errors import LaconicError, UnsupportedModelError
 from laconic.method import CATALOGUE, Method
+from laconic.session import compress
 from laconic.testbed.evaluate import whole
 from laconic.testbed.tasks import MIN_TOKENS, Sample, make, score
 
@@ -35,6 +36,8 @@ class Bench:
         grid: what to run.
 
     Attributes:
+        refused: (method, keep) -> why, for what a method says it cannot do: a share of the bytes below what its packed form
+            takes, a model that it has no recipe for. These cells are left out.
         failures: (row key, message) of cells that could not run; they leave no row and are tried again on restart.
     """
 
@@ -42,6 +45,7 @@ class Bench:
     tokenizer: Any
     name: str
     grid: Grid
+    refused: dict[tuple[str, float | None], str] = field(default_factory=dict)
     failures: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -51,6 +55,11 @@ class Bench:
                 "tokenizer.chat_template, or use an instruction-tuned model."
             )
         self.grid.check()
+        for name, keep in self.grid.columns():
+            try:
+                compress(self.model, *filter(None, [Cell("", 0, "", name, keep, 0).build()]))  # it is never entered
+            except (LaconicError, ValueError) as error:
+                self.refused[name, keep] = str(error)
         self._common = {
             "schema": SCHEMA,
             "model": self.name,
@@ -65,14 +74,18 @@ class Bench:
         self._machine = machine()
         self._make = lru_cache(maxsize=8)(lambda task, seed, length: make(task, seed, length, self.tokenizer))
 
+    def cells(self) -> list[Cell]:
+        """The grid's cells, without what was refused."""
+        return [cell for cell in self.grid.cells() if (cell.method, cell.keep) not in self.refused]
+
     def pending(self, store: Store) -> list[Cell]:
-        """Cells of the grid that `store` lacks.
+        """Cells that `store` lacks.
 
         Raises:
             StoreError: the store holds rows of this grid that were made with other settings.
         """
         left = []
-        for cell in self.grid.cells():
+        for cell in self.cells():
             row = store.rows.get(cell.key)
             if row is None:
                 left.append(cell)

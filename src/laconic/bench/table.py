@@ -7,17 +7,18 @@ import math
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from laconic.bench.grid import MODES, NONE
+from laconic.bench.grid import MODES, NONE, REFERENCES
 from laconic.bench.statistics import Interval
 from laconic.bench.summary import Line
 
 TABLE_FILE = "table.md"
-SPARE = ("KV bytes", "compress", "prefill FLOPs", "n", "kept", "per token", "first token", "q")
+SPARE = ("KV bytes", "vs snapkv", "compress", "prefill FLOPs", "n", "kept", "per token", "first token", "q")
 FOOT = (
     "Recall in percent (RULER: share of the reference answers found in the output); [..] is a 95 % bootstrap interval over "
     "samples. KV: bytes stored of bytes uncompressed when the answer begins; in the modes agnostic and turns the question, "
-    "stored whole, is part of both. vs random: mean difference on the same samples to the line of `random` with the closest "
-    "KV bytes; † where these differ by over 2 %. q: the method looks at the question. The chat template is always applied. "
+    "stored whole, is part of both. vs random, vs snapkv: mean difference on the same samples to that method's line with "
+    "the closest KV bytes; † where these differ by over 2 %. q: the method looks at the question. The chat template is "
+    "always applied. "
     "Few samples that all agree give an interval of no width: it is not certainty."
 )
 
@@ -40,7 +41,7 @@ def title(section: tuple[str, int]) -> str:
 
 def head(lines: list[Line]) -> list[str]:
     """Column names for one section."""
-    first = ["method", "q", "asked", "kept", "KV", "KV bytes", "mean", "vs random"]
+    first = ["method", "q", "asked", "kept", "KV", "KV bytes", "mean", *(f"vs {name}" for name in REFERENCES)]
     last = ["prefill FLOPs", "first token", "per token", "compress", "n"]
     return [*first, *tasks(lines), *last]
 
@@ -57,7 +58,7 @@ def cells(line: Line, names: list[str]) -> list[str]:
         f"{100 * line.kv_share:.1f} %",
         size(line.kv_bytes),
         spread(line.mean),
-        gain(line),
+        *(gain(line, name) for name in REFERENCES),
         *(percent(line.tasks[name].mean) if name in line.tasks else "" for name in names),
         f"{100 * line.flops_share:.0f} %",
         milliseconds(line.seconds["first_token"]),
@@ -76,12 +77,21 @@ def spread(interval: Interval) -> str:
     return f"{percent(interval.mean)} [{percent(interval.low)}, {percent(interval.high)}]"
 
 
-def gain(line: Line) -> str:
+def gain(line: Line, over: str) -> str:
     """``+31 [+12, +50]`` in points of percent, with a dagger where the cost is not the same."""
-    if line.gain is None:
+    if over not in line.gains:
         return "-"
-    mean, low, high = (f"{round(100 * x):+d}" if round(100 * x) else "0" for x in vars(line.gain).values())
-    return f"{mean} [{low}, {high}]{'' if line.fair else ' †'}"
+    found = line.gains[over]
+    mean, low, high = (f"{round(100 * x):+d}" if round(100 * x) else "0" for x in vars(found.interval).values())
+    return f"{mean} [{low}, {high}]{'' if found.fair else ' †'}"
+
+
+def tone(line: Line, column: str) -> str:
+    """``"good"`` or ``"bad"`` where a column such as "vs random" differs from nothing for certain."""
+    found = line.gains.get(column.removeprefix("vs "))
+    if found is None:
+        return ""
+    return "good" if found.interval.low > 0 else "bad" if found.interval.high < 0 else ""
 
 
 def size(count: float) -> str:
@@ -129,9 +139,7 @@ def _fitting(names: list[str], texts: list[list[str]], width: int, droppable: li
 
 def _coloured(name: str, text: str, line: Line) -> str:
     text = text.replace("[", r"\[")  # not markup
-    if name != "vs random" or line.gain is None:
-        return text
-    style = "green" if line.gain.low > 0 else "red" if line.gain.high < 0 else ""
+    style = {"good": "green", "bad": "red", "": ""}[tone(line, name)]
     return f"[{style}]{text}[/]" if style else text
 
 

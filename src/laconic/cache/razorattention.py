@@ -93,6 +93,8 @@ class RazorAttention(CacheMethod):
             found = highest(data["induction"], self.induction) | highest(data["echo"], self.echo)
             self._retrieval = [[head for head in range(count) if (layer, head) in found] for layer in range(layers)]
         self._heads = layers * count
+        if self.keep is not None:
+            self._check(self.keep)
 
     @property
     def retrieval(self) -> list[list[int]]:
@@ -122,14 +124,20 @@ class RazorAttention(CacheMethod):
             return self.sinks + int(max(self.buffer, tokens / self.share))
         if mean >= tokens:
             return tokens
-        asked, least = self.budget.keep or mean / tokens, whole / self._heads
-        if strict and asked < least:
+        if strict and self.keep is None:
+            self._check(mean / tokens)
+        return max(1, (mean * self._heads - whole * tokens) // max(1, others) - int(self.compensate))
+
+    def _check(self, asked: float) -> None:
+        """A share of the entries that the retrieval heads alone exceed is an error."""
+        whole = sum(len(row) for row in self._retrieval)
+        least = whole / self._heads
+        if asked < least:
             raise BudgetError(
-                f"razorattention: {whole} of {self._heads} heads keep all {tokens} tokens, which is more than the budget "
+                f"razorattention: {whole} of {self._heads} heads keep all tokens, which is more than the budget "
                 f"({self.budget}) has; the smallest share possible here is {ceil(1000 * least) / 1000}. Raise it, or "
                 "keep fewer heads whole (induction=, echo=, heads=)."
             )
-        return max(1, (mean * self._heads - whole * tokens) // max(1, others) - int(self.compensate))
 
     def reduce(self, layer: CompressedLayer, seen: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
         valid = torch.ones_like(seen.index, dtype=torch.bool) if seen.valid is None else seen.valid

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -22,12 +23,14 @@ Many = list[str] | None
 
 def bench(
     model: Annotated[str, typer.Option(help="testbed/lm, a folder, or a Hugging Face id.")] = "testbed/lm",
-    preset: Annotated[str, typer.Option(help="demo, quick or full; the other options replace parts of it.")] = "demo",
+    preset: Annotated[
+        str, typer.Option(help="demo, quick, leaderboard or full; the other options replace parts of it.")
+    ] = "demo",
     tasks: Annotated[Many, typer.Option(help="Task names; commas or repeats, here and below.")] = None,
     methods: Annotated[Many, typer.Option(help="Such as 'snapkv:window=16,h2o'; 'all'; 'snap*'.")] = None,
     keep: Annotated[Many, typer.Option(help="Shares to keep, e.g. 0.5,0.1.")] = None,
     lengths: Annotated[Many, typer.Option(help="Tokens of a sample, 128 or more.")] = None,
-    modes: Annotated[Many, typer.Option(help="aware, agnostic, turns.")] = None,
+    modes: Annotated[Many, typer.Option(help="aware, agnostic, turns, turns_aware.")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples per task, length and mode.")] = None,
     seed: Annotated[int | None, typer.Option(help="First sample, counted from 1,000,000; also seeds the bootstrap.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for results.jsonl, table.md and report.html.")] = Path("bench"),
@@ -45,7 +48,7 @@ def bench(
 
     if report_only:
         rows = read(out / RESULTS)
-        _show(write_outputs(rows, out, rows[0]["grid_seed"] if rows else 0), out, as_json, [])
+        _show(write_outputs(rows, out, rows[0]["grid_seed"] if rows else 0), out, as_json)
         return
     grid = find_preset(preset).changed(
         tasks=_many(tasks, str, "--tasks"),
@@ -68,8 +71,8 @@ def bench(
             )
             raise typer.Exit(common.INTERRUPTED) from None
         lines = write_outputs(list(store.rows.values()), out, grid.seed) if len(store) else []
-    _show(lines, out, as_json, made.failures)
-    if made.failures:
+    _show(lines, out, as_json, made.failures, made.refused)
+    if made.failures or len(made.refused) == len(grid.columns()) - 1:
         raise typer.Exit(common.FAILED)
 
 
@@ -96,7 +99,7 @@ def _load(model: str, grid: Grid) -> Bench:
 
 def _run(made: Bench, store: Store, as_json: bool) -> None:
     """Run what is left, with a bar on a terminal."""
-    left, total = made.pending(store), len(made.grid.cells())
+    left, total = made.pending(store), len(made.cells())
     console = common.err()
     if store.repaired:
         console.print(f"{store.path}: a torn last line was repaired.", style="yellow")
@@ -117,15 +120,23 @@ def _run(made: Bench, store: Store, as_json: bool) -> None:
         common.out().print(f"{len(left) - len(made.failures)} rows in {time.perf_counter() - began:.1f} s")
 
 
-def _show(lines: list[Line], out: Path, as_json: bool, failures: list[tuple[str, str]]) -> None:
-    """Print the table (or JSON), where the files are, and what failed."""
+def _show(
+    lines: list[Line],
+    out: Path,
+    as_json: bool,
+    failures: Sequence[tuple[str, str]] = (),
+    refused: Mapping[tuple[str, float | None], str] = MappingProxyType({}),
+) -> None:
+    """Print the table (or JSON), where the files are, what was refused, and what failed."""
     from laconic.bench.outputs import REPORT, RESULTS, TABLE
     from laconic.bench.table import FOOT, rich_table, sections
 
     files = {name: str(out / name) for name in (RESULTS, TABLE, REPORT)}
     if as_json:
         failed: list[dict[str, Any]] = [{"key": key, "error": message} for key, message in failures]
-        common.emit({"lines": [line.as_dict() for line in lines], "failures": failed, "files": files})
+        left_out = [{"method": name, "keep": keep, "why": why} for (name, keep), why in refused.items()]
+        shown = [line.as_dict() for line in lines]
+        common.emit({"lines": shown, "failures": failed, "refused": left_out, "files": files})
     elif lines:
         console = common.out()
         if not console.is_terminal:
@@ -134,6 +145,8 @@ def _show(lines: list[Line], out: Path, as_json: bool, failures: list[tuple[str,
             console.print(rich_table(lines, section, console.width))
         console.print(FOOT, style="dim")
         console.print("wrote " + ", ".join(files.values()))
+    for (name, keep), why in {} if as_json else refused.items():
+        common.err().print(f"left out: {name} at keep {keep}: {why}", style="yellow", markup=False)
     for message in dict.fromkeys(message for _, message in failures):
         keys = [key for key, text in failures if text == message]
         common.err().print(f"failed: {len(keys)} rows such as {keys[0]}: {message}", style="red", markup=False)

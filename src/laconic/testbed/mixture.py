@@ -90,7 +90,7 @@ class Mixture:
         if kind < self.drill:
             return self._assemble(rng, self._drill(rng, tokens), tokens, plain=True, dense=True)
         if kind < self.drill + 0.2:
-            facts = tasks.block(rng.choice(["multikey", "multiquery", *tasks.TASKS]), rng, tokens)
+            facts = tasks.block(rng.choice(["multikey", "multiquery", *tasks.TRAINED]), rng, tokens)
             return self._assemble(rng, facts, tokens, plain=True)
         dense = rng.random() < self.dense
         return self._assemble(rng, self._mixed(rng, tokens, dense), tokens, rng.random() < 0.5, dense)
