@@ -88,6 +88,18 @@ def test_the_compensation_token_is_the_mean_of_all_that_is_gone(llama, prompt, c
 
 
 # line 8, while decoding
+def test_paper_code_counts_the_averaged_entry_once(llama, prompt):
+    """The entry is the same mean; only its weight in attention is not."""
+    own_entries = {}
+    for paper_code in (False, True):
+        with laconic.compress(llama, RazorAttention(heads="no", paper_code=paper_code, **SMALL)) as session:
+            llama(prompt(1, 60))
+        own_entries[paper_code] = own(session.cache.layers[0], 0, 0)
+    (keys, values, bias, index), (same_keys, same_values, none, _) = own_entries[False], own_entries[True]
+    assert torch.equal(keys, same_keys) and torch.equal(values, same_values)
+    assert bias[index < 0].exp().round().tolist() == [60 - 10 - 4] and not none.any()
+
+
 @pytest.mark.parametrize("every", [1, 5])
 def test_folding_while_decoding_equals_averaging_from_scratch(llama, prompt, every):
     ids, steps = prompt(1, 30), prompt(1, 10, seed=4)

@@ -47,6 +47,7 @@ class RazorAttention(CacheMethod):
         sinks: first tokens that stay in every head (4).
         induction, echo: shares of all KV heads of the model that are kept whole, by either score (0.14 and 0.01).
         compensate: False drops the middle without a trace (the paper's ablation).
+        paper_code: the averaged entry counts once, as in the released code, not ``N_d`` times as in the equation (False).
         fold_on_decode: fold what leaves the buffer while decoding, too; False lets the buffer grow, as published.
         fold_every: tokens that are decoded before they are folded together (32).
     """
@@ -59,6 +60,7 @@ class RazorAttention(CacheMethod):
     induction: float = 0.14
     echo: float = 0.01
     compensate: bool = True
+    paper_code: bool = False
     fold_on_decode: bool = False
     fold_every: int = 32
 
@@ -154,6 +156,8 @@ class RazorAttention(CacheMethod):
         if not self.compensate:
             return [selected(seen.keys, seen.values, columns, from_mask(kept), ragged=True)]
         keys, values, columns, has = folded(seen, columns, dropped, valid & (seen.index < 0))
+        if self.paper_code:
+            columns.pop("bias")
         return [selected(keys, values, columns, from_mask(torch.cat([kept, has], -1)), ragged=True)]
 
     def due(self, layer: CompressedLayer) -> bool:
@@ -185,7 +189,7 @@ def folded(
     Returns:
         keys [B, Hkv, n + 1, D], values, columns [B, Hkv, n + 1], and whether a head has such an entry at all [B, Hkv, 1].
     """
-    weights = dropped.float()
+    weights = torch.where(stand_in, 1.0, dropped.float())
     if "bias" in columns:
         weights = torch.where(stand_in, columns["bias"].exp().round(), weights)  # tokens that an entry stands for
     total = weights.sum(-1, keepdim=True)

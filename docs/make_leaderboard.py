@@ -1,0 +1,198 @@
+"""Write LEADERBOARD.md, docs/leaderboard.svg and the checked-in tables from a finished bench folder.
+
+    laconic bench --preset leaderboard --out leaderboard && python docs/make_leaderboard.py leaderboard
+
+`make leaderboard` is both. Every figure comes from results.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from html import escape
+from pathlib import Path
+
+from laconic.bench.grid import MODES, NONE, REFERENCES
+from laconic.bench.store import read
+from laconic.bench.summary import Line, summarise
+from laconic.bench.table import markdown, percent, spread
+
+ROOT = Path(__file__).parents[1]
+KEEPS = (0.5, 0.25, 0.1, 0.05)
+TITLES = {
+    "aware": "Question in view",
+    "agnostic": "Question comes later",
+    "turns_aware": "Several questions, the first in view",
+    "turns": "Several questions, all later",
+}
+CLOSE = 0.15
+"""A KV share within this part of the share asked for is not printed beside the result."""
+INTRODUCTION = """# Leaderboard
+
+Every cache method of the catalogue on `testbed/lm` ([model card](src/laconic/testbed/lm/README.md)), {samples}
+samples for each of {tasks} at {length} tokens, keeping 50, 25, 10 and 5 % of the cache. Made with `make leaderboard`
+(about {minutes} minutes on one core, resumable).
+
+![Recall by method, budget and way of asking](docs/leaderboard.svg)
+
+A cell is the mean recall over the tasks in percent with its 95 % bootstrap interval. ▲ and ▼: better or worse than
+`snapkv` at the closest bytes, with an interval of the paired difference that excludes 0; ○: not told apart from
+`random`. Bytes are measured: where a method stores something else than was asked for, its share of the uncompressed
+bytes stands behind the cell. **Keys and values are float32 here**: shares of the quantisers (`kivi`, `gear`,
+`minicache`) are of 32 bits, so on a 16-bit model the same codes are twice the share. `-`: refused, the method cannot
+be had at this share ({refusals}).
+
+`q` marks query-aware methods: their choice depends on the question in the prompt. `trained` and `calibrated` ones use
+the recipes and weights that ship for this model. The whole table, with every task, paired differences and FLOPs, is
+[here](benchmarks/results/leaderboard.md); what it means, and what to pick, is in [findings](docs/findings.md). It is
+a small model and its contexts are short: orders between methods are worth something, distances on your model are not.
+"""
+
+
+def column(line: Line) -> float:
+    """The share asked for; for a method with a budget of its own the listed one that is closest to what it kept."""
+    return line.keep if line.keep in KEEPS else min(KEEPS, key=lambda keep: abs(keep - line.achieved))
+
+
+def cell(line: Line | None) -> str:
+    """``98 [95, 100] ▲``, with the stored share where it is not the one asked for."""
+    if line is None:
+        return "-"
+    text = spread(line.mean)
+    if "snapkv" in line.gains:
+        gain = line.gains["snapkv"].interval
+        text += " ▲" if gain.low > 0 else " ▼" if gain.high < 0 else ""
+    if "random" in line.gains and line.gains["random"].interval.low <= 0 <= line.gains["random"].interval.high:
+        text += " ○"
+    if line.keep is None or abs(line.achieved / line.keep - 1) > CLOSE:
+        text += f" ({100 * line.achieved:.0f} %)"
+    return text
+
+
+def grouped(lines: list[Line], mode: str) -> dict[str, dict[float, Line]]:
+    """Method -> share -> line, the best first: by the mean over all shares, `random` standing in where it was refused."""
+    found: dict[str, dict[float, Line]] = {}
+    for line in lines:
+        if line.mode == mode and line.method != NONE:
+            found.setdefault(line.method, {})[column(line)] = line
+    return dict(sorted(found.items(), key=lambda pair: -_mean(pair[1], found[REFERENCES[0]])))
+
+
+def _mean(of: dict[float, Line], filler: dict[float, Line]) -> float:
+    return sum(of.get(keep, filler[keep]).mean.mean for keep in KEEPS) / len(KEEPS)
+
+
+def tables(lines: list[Line]) -> list[str]:
+    """One markdown table for each way of asking."""
+    out = []
+    for mode in TITLES:
+        whole = next(line for line in lines if line.mode == mode and line.method == NONE)
+        names = ", ".join(whole.tasks)
+        out += [
+            "",
+            f"## {TITLES[mode]}",
+            "",
+            f"Mode `{mode}`: {MODES[mode]}. Tasks: {names}. Uncompressed: {spread(whole.mean)}.",
+            "",
+        ]
+        out += ["| method | | 50 % | 25 % | 10 % | 5 % |", "|---|---|---:|---:|---:|---:|"]
+        for method, row in grouped(lines, mode).items():
+            aware = "q" if next(iter(row.values())).query_aware else ""
+            out.append(f"| `{method}` | {aware} | " + " | ".join(cell(row.get(keep)) for keep in KEEPS) + " |")
+    return out
+
+
+def by_question(lines: list[Line]) -> list[str]:
+    """Who fails at later questions: recall of the first question and of the ones after it."""
+    out = ["", "## The first question and the later ones", ""]
+    out += [
+        "Recall in percent at a quarter of the cache when the first question was in view: of that question, and of those"
+    ]
+    out += ["after it. Methods that are query-aware keep what the first question needs.", ""]
+    out += ["| method | query-aware | first | second | third | fourth | last |", "|---|---|---:|---:|---:|---:|---:|"]
+    for method, row in grouped(lines, "turns_aware").items():
+        line = row.get(0.25)
+        if line is not None:
+            turns = " | ".join(percent(score) for score in line.turns)
+            out.append(f"| `{method}` | {'yes' if line.query_aware else 'no'} | {turns} |")
+    return out
+
+
+def figure(lines: list[Line]) -> str:
+    """A heat map: a row for each method, a column for each way of asking and share."""
+    order = sorted({line.method for line in lines} - {NONE}, key=lambda name: -_over_modes(lines, name))
+    left, top, wide, high, gap = 250, 58, 46, 22, 14
+    width = left + len(TITLES) * (len(KEEPS) * wide + gap)
+    height = top + len(order) * high + 12
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" ']
+    out += ['font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="#fff"/>']
+    for i, (mode, title) in enumerate(TITLES.items()):
+        x0 = left + i * (len(KEEPS) * wide + gap)
+        middle = x0 + len(KEEPS) * wide / 2
+        out.append(
+            f'<text x="{middle}" y="20" text-anchor="middle" font-size="11" font-weight="bold">{escape(title)}</text>'
+        )
+        rows = grouped(lines, mode)
+        for j, keep in enumerate(KEEPS):
+            out.append(f'<text x="{x0 + (j + 0.5) * wide}" y="44" text-anchor="middle" fill="#555">{100 * keep:g} %</text>')
+            for k, method in enumerate(order):
+                line = rows.get(method, {}).get(keep)
+                x, y = x0 + j * wide, top + k * high
+                if line is None:
+                    out.append(f'<rect x="{x}" y="{y}" width="{wide - 2}" height="{high - 2}" fill="#eee"/>')
+                    continue
+                share = line.mean.mean
+                red, green, blue = (round(255 + share * (full - 255)) for full in (0, 82, 136))
+                out.append(
+                    f'<rect x="{x}" y="{y}" width="{wide - 2}" height="{high - 2}" fill="rgb({red},{green},{blue})"/>'
+                )
+                ink = "#fff" if share > 0.5 else "#222"
+                place = f'x="{x + wide / 2 - 1}" y="{y + high / 2 + 3}"'
+                out.append(f'<text {place} text-anchor="middle" fill="{ink}">{percent(share)}</text>')
+    for k, method in enumerate(order):
+        place = f'x="{left - 8}" y="{top + k * high + high / 2 + 3}"'
+        out.append(f'<text {place} text-anchor="end" fill="#222">{escape(method)}</text>')
+    return "\n".join([*out, "</svg>", ""])
+
+
+def _over_modes(lines: list[Line], method: str) -> float:
+    return sum(_mean(rows.get(method, {}), rows[REFERENCES[0]]) for rows in (grouped(lines, mode) for mode in TITLES))
+
+
+def main() -> None:
+    """Read the rows, write the files."""
+    rows = read(Path(sys.argv[1]) / "results.jsonl")
+    lines = summarise(rows, rows[0]["grid_seed"])
+    wanted = {line.method for line in lines} - {NONE}
+    refused = [
+        f"{name.partition(':')[0]} {100 * keep:g} %"
+        for name in sorted(wanted)
+        for keep in KEEPS
+        if _lacks(lines, name, keep)
+    ]
+    counts = {len({row["seed"] for row in rows if row["mode"] == mode}) for mode in TITLES}
+    text = INTRODUCTION.format(
+        samples=" or ".join(map(str, sorted(counts))),
+        tasks=", ".join(dict.fromkeys(row["task"] for row in rows)),
+        length=" and ".join(map(str, sorted({row["length"] for row in rows}))),
+        minutes=25,
+        refusals=", ".join(refused),
+    )
+    results = ROOT / "benchmarks" / "results"
+    plain = {"machine": rows[0]["machine"], "settings": rows[0]["settings"], "lines": [line.as_dict() for line in lines]}
+    (results / "leaderboard.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
+    (results / "leaderboard.md").write_text(markdown(lines), encoding="utf-8")
+    (ROOT / "docs" / "leaderboard.svg").write_text(figure(lines), encoding="utf-8")
+    (ROOT / "LEADERBOARD.md").write_text(
+        "\n".join([text.rstrip(), *tables(lines), *by_question(lines), ""]), encoding="utf-8"
+    )
+    print(f"{len(rows)} rows -> LEADERBOARD.md, docs/leaderboard.svg, benchmarks/results/leaderboard.{{json,md}}")
+
+
+def _lacks(lines: list[Line], method: str, keep: float) -> bool:
+    own = [line for line in lines if line.method == method]
+    return all(line.keep is not None for line in own) and all(column(line) != keep for line in own)
+
+
+if __name__ == "__main__":
+    main()
