@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test slow lint types check clean
+.PHONY: demo test slow lint types leaderboard check clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,6 +30,10 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+leaderboard: $(READY)  ## every cache method on every task: under half an hour on one idle core; goes on where it was stopped
+	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset leaderboard --out leaderboard
+	$(BIN)/python docs/make_leaderboard.py leaderboard
 
 check: lint types test slow demo  ## what CI runs
 

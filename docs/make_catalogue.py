@@ -32,9 +32,12 @@ def catalogue() -> str:
     for e in entries:
         lines += ["", f"## {e.name}", "", inspect.getdoc(e.cls) or "", ""]
         own = ", ".join(f"`{k}={v!r}`" for k, v in e.parameters().items())
-        lines.append(f"Defaults: {own or 'no parameters of its own'}; budget `keep={e.cls.default_keep}`.")
+        usual = "what its parameters say" if e.cls.default_keep is None else f"`keep={e.cls.default_keep}`"
+        lines.append(f"Defaults: {own or 'no parameters of its own'}; budget without one given: {usual}.")
         if e.inferred:
             lines += ["", f"Not published, chosen here: {e.inferred}."]
+        if (PAGE.parent / "systems" / f"{e.name}.md").exists():
+            lines += ["", f"What was checked, what was measured, what differs: [systems/{e.name}.md](systems/{e.name}.md)."]
     return "\n".join(lines) + "\n"
 
 

@@ -20,7 +20,7 @@ FIGURE = ROOT / "docs" / "accuracy.svg"
 TITLES = {"aware": "question in view", "agnostic": "question comes later"}
 # Okabe and Ito's palette: told apart by colour-blind readers, too
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8A8A8A"]
-SHOWN = ["adakv", "snapkv", "expected_attention", "keydiff", "fastkv", "h2o", "streaming_llm", "random"]
+SHOWN = ["snapkv", "kivi", "expected_attention", "keydiff", "fastkv", "compresskv", "streaming_llm", "random"]
 
 
 def curves(lines: list[dict[str, Any]], mode: str) -> dict[str, list[tuple[float, float]]]:
@@ -41,17 +41,17 @@ def main() -> None:
     for axis, (mode, title) in zip(axes, TITLES.items(), strict=True):
         full = 100 * next(x["mean"]["mean"] for x in lines if x["mode"] == mode and x["method"] == "none")
         axis.axhline(full, color="#777777", linestyle=":", linewidth=1)
-        axis.text(0.11, full - 5, "uncompressed", color="#777777", fontsize=8)
+        axis.text(0.055, full + 1.5, "uncompressed", color="#777777", fontsize=8)
         for (name, points), colour in zip(curves(lines, mode).items(), COLOURS, strict=False):
             x, y = zip(*points, strict=True)
             axis.plot(x, [100 * v for v in y], marker="o", markersize=4, color=colour, label=name, linewidth=1.6)
         axis.set_title(title)
         axis.set_xscale("log")
-        axis.set_xticks([0.1, 0.25, 0.5, 1.0], ["10 %", "25 %", "50 %", "100 %"])
+        axis.set_xticks([0.05, 0.1, 0.25, 0.5, 1.0], ["5 %", "10 %", "25 %", "50 %", "100 %"])
         axis.minorticks_off()
-        axis.set_xlabel("KV bytes stored, of uncompressed")
+        axis.set_xlabel("KV bytes stored, of uncompressed (float32)")
     axes[0].set_ylabel("recall, %")
-    axes[0].set_ylim(0, 103)
+    axes[0].set_ylim(0, 108)
     axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     figure.tight_layout()
     figure.savefig(FIGURE, metadata={"Date": None})

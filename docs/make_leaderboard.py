@@ -16,6 +16,7 @@ from laconic.bench.grid import MODES, NONE, REFERENCES
 from laconic.bench.store import read
 from laconic.bench.summary import Line, summarise
 from laconic.bench.table import markdown, percent, spread
+from laconic.method import CATALOGUE
 
 ROOT = Path(__file__).parents[1]
 KEEPS = (0.5, 0.25, 0.1, 0.05)
@@ -42,10 +43,10 @@ bytes stands behind the cell. **Keys and values are float32 here**: shares of th
 `minicache`) are of 32 bits, so on a 16-bit model the same codes are twice the share. `-`: refused, the method cannot
 be had at this share ({refusals}).
 
-`q` marks query-aware methods: their choice depends on the question in the prompt. `trained` and `calibrated` ones use
-the recipes and weights that ship for this model. The whole table, with every task, paired differences and FLOPs, is
-[here](benchmarks/results/leaderboard.md); what it means, and what to pick, is in [findings](docs/findings.md). It is
-a small model and its contexts are short: orders between methods are worth something, distances on your model are not.
+`q` marks query-aware methods: their choice depends on the question in the prompt. Calibrated and trained ones use the
+recipes and weights that ship for this model. The whole table, with every task, paired differences and FLOPs, is
+[here](benchmarks/results/leaderboard.md); what it means, and what to pick, is in [findings](docs/findings.md). It is a
+small model and its contexts are short: orders between methods are worth something, distances on your model are not.
 """
 
 
@@ -97,8 +98,9 @@ def tables(lines: list[Line]) -> list[str]:
         ]
         out += ["| method | | 50 % | 25 % | 10 % | 5 % |", "|---|---|---:|---:|---:|---:|"]
         for method, row in grouped(lines, mode).items():
-            aware = "q" if next(iter(row.values())).query_aware else ""
-            out.append(f"| `{method}` | {aware} | " + " | ".join(cell(row.get(keep)) for keep in KEEPS) + " |")
+            entry = CATALOGUE[method.partition(":")[0]]
+            marks = "q" * entry.query_aware + " " + ("" if entry.training == "none" else entry.training)
+            out.append(f"| `{method}` | {marks.strip()} | " + " | ".join(cell(row.get(keep)) for keep in KEEPS) + " |")
     return out
 
 
