@@ -171,14 +171,15 @@ def _dequantised(
     logits: torch.Tensor | None,
     softcap: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Blocks of tiles, dequantised to q's dtype, attended and merged."""
-    done = []
+    """Blocks of tiles, dequantised to q's dtype, attended and merged one by one: never more than one of them in memory."""
+    done: list[tuple[torch.Tensor, torch.Tensor]] = []
     for first in range(0, -(-keys.length // keys.tile), _TILES):
         k, v = (x.dequantise(first, first + _TILES).to(q.dtype) for x in (keys, values))
         own = slice(first * keys.tile, first * keys.tile + k.shape[2])
         added = None if bias is None else bias[..., own]
         if extra is None and logits is None:
-            done.append(attend(q, k, v, scale, bias=added, softcap=softcap))
+            out, lse = attend(q, k, v, scale, bias=added, softcap=softcap)
+            done = [merge([*done, (out.float(), lse)])]
             continue
         rows = q.reshape(*k.shape[:2], -1, q.shape[-1])
         block = torch.matmul(rows * scale, k.transpose(-1, -2)).float()
@@ -193,8 +194,9 @@ def _dequantised(
         lse = block.logsumexp(-1)
         weights = torch.exp(block - lse.masked_fill(lse.isneginf(), 0)[..., None])
         out = torch.matmul(weights.to(v.dtype), v)
-        done.append((out.view(*q.shape[:3], -1), lse.view(q.shape[:3])))
-    return merge(done)
+        done = [merge([*done, (out.view(*q.shape[:3], -1).float(), lse.view(q.shape[:3]))])]
+    (out, lse), *_ = done
+    return out.to(q.dtype), lse
 
 
 def _head_by_head(

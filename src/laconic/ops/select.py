@@ -80,7 +80,7 @@ def pick(scores: torch.Tensor, counts: list[int], valid: torch.Tensor | None) ->
     """
     number = torch.tensor(counts, device=scores.device)
     if valid is None:
-        return best(scores, number).nonzero()[:, -1].view(len(counts), -1)
+        return best(scores, number).nonzero()[:, -1].clone().view(len(counts), -1)  # not a view of all coordinates
     chosen = best(scores.masked_fill(~valid, float("-inf")), number)
     filler = best((~valid).float(), max(counts) - number)
-    return (chosen | filler).nonzero()[:, -1].view(len(counts), -1)
+    return (chosen | filler).nonzero()[:, -1].clone().view(len(counts), -1)
