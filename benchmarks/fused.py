@@ -1,7 +1,7 @@
 """Decode attention over quantised and over ragged entries, beside laconic's own dense float32, interleaved in one process.
 
-    PYTHONPATH=src python benchmarks/fused.py            # about three minutes on two idle cores
-    PYTHONPATH=src python benchmarks/fused.py --quick
+    PYTHONPATH=$PWD/src python benchmarks/fused.py            # about three minutes on two idle cores
+    PYTHONPATH=$PWD/src python benchmarks/fused.py --quick
 
 One call is one decoded token in 8 layers with 2 KV heads. Writes results/fused.json and results/fused.md: the least
 milliseconds and the median of the paired ratios.

@@ -1,6 +1,6 @@
 """Decode attention on a GPU: laconic's Triton kernels beside torch's SDPA, and beside the time to read the bytes once.
 
-    PYTHONPATH=src python benchmarks/gpu_decode.py
+    PYTHONPATH=$PWD/src python benchmarks/gpu_decode.py
 
 One layer, one decoded token, 32 query heads on 8 KV heads of 128, bf16: dense beside SDPA (`enable_gqa=True`), 4 and 2 bits
 beside dense bf16, ragged heads (an uneven tenth of the context, as AdaKV leaves it) beside a dense part of the same mean

@@ -1,6 +1,6 @@
 """Peak memory of a 16k prefill, one fresh process per measurement: the process's high-water mark less what it held before.
 
-    PYTHONPATH=src HF_HUB_OFFLINE=1 python benchmarks/memory.py --peer /path/to/kvpress-env/bin/python
+    PYTHONPATH=$PWD/src HF_HUB_OFFLINE=1 python benchmarks/memory.py --peer /path/to/kvpress-env/bin/python
 
 The mark (VmHWM, Linux) is reset after the model has loaded and run 64 tokens, so the model is not in the figure. Every
 evicting method must stay below the uncompressed peak. fp32. Writes results/memory.json.

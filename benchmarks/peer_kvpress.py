@@ -1,6 +1,6 @@
 """laconic beside kvpress 0.5.5 and stock transformers: a worker process each, asked in turn, the order turning every round.
 
-    PYTHONPATH=src HF_HUB_OFFLINE=1 python benchmarks/peer_kvpress.py --peer /path/to/kvpress-env/bin/python
+    PYTHONPATH=$PWD/src HF_HUB_OFFLINE=1 python benchmarks/peer_kvpress.py --peer /path/to/kvpress-env/bin/python
 
 Workers: laconic (this interpreter), kvpress (an environment of its own: kvpress 0.5.5 needs transformers < 5.3). Only one
 works at a time. Scorers' own share of prefill at 1k, 4k, 16k (16k on the first two of the eight layers: each layer costs the

@@ -1,6 +1,6 @@
-"""All measurements and the tables, unattended: about 20 minutes on two idle cores (see README.md).
+"""All measurements and the tables, unattended: about 65 minutes on two idle cores (see README.md).
 
-    python benchmarks/run_all.py [--quick] [--peer /path/to/kvpress-env/bin/python] [--only speed peer memory]
+    python benchmarks/run_all.py [--quick] [--peer /path/to/kvpress-env/bin/python] [--only speed long_memory ...]
 
 A part that fails is reported and the rest goes on; the exit code is then not 0. Without a kvpress environment the peer's
 part fails, the rest does not.
@@ -16,13 +16,14 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
+MEASURED = ["speed", "peer", "memory", "long_memory", "agree"]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small contexts: a check of the scripts, not a measurement")
     parser.add_argument("--peer", default=".venv-kvpress/bin/python", help="python of an environment with kvpress 0.5.5")
-    parser.add_argument("--only", nargs="*", default=["speed", "peer", "memory"])
+    parser.add_argument("--only", nargs="*", choices=MEASURED, default=MEASURED)
     arguments = parser.parse_args()
     quick = ["--quick"] if arguments.quick else []
     peer = ["--peer", arguments.peer]
@@ -30,13 +31,18 @@ def main() -> int:
         "speed": ["speed.py", *quick],
         "peer": ["peer_kvpress.py", *quick, *peer],
         "memory": ["memory.py", *quick, *peer],
+        "long_memory": ["long_memory.py", *quick],
+        "agree": ["agree_kvpress.py", *quick, *peer],
+        "tables": ["tables.py"],
+        "kvpress page": ["kvpress_page.py"],
     }
+    files = {"speed": "speed_*.json", "peer": "peer_*.json", "agree": "agree_*.json"}
     paths = [str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     failed = []
-    for name in [*arguments.only, "tables"]:
-        command = parts.get(name, ["tables.py"])
-        for old in (HERE / "results").glob({"speed": "speed_*.json", "peer": "peer_*.json"}.get(name, f"{name}.json")):
+    for name in [*arguments.only, "tables", "kvpress page"]:
+        command = parts[name]
+        for old in (HERE / "results").glob(files.get(name, f"{name}.json")):
             old.unlink()  # what fails now must be missing from the tables, not left over from another day
         began = time.time()
         code = subprocess.run([sys.executable, str(HERE / command[0]), *command[1:]], env=env).returncode

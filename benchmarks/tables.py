@@ -22,6 +22,7 @@ FILES = [
     "peer_scorers",
     "peer_decode",
     "memory",
+    "long_memory",
 ]
 
 
@@ -115,6 +116,25 @@ def measurements(name: str, rows: Sequence[Row]) -> str:
     elif name == "peer_decode":
         head = ["who", "tokens", "ms per token", "bytes kept"]
         body = [[r["who"], r["tokens"], r["ms"], f"{r['bytes_kept']:.4f}"] for r in rows]
+    elif name == "long_memory":
+        marks = sorted({int(tokens) for r in rows for tokens in r["peak_mb"]})
+        head = [
+            "method",
+            *(f"{tokens // 1024}k, MB" for tokens in marks),
+            "largest / smallest",
+            "bytes a token",
+            "cache after, MB",
+        ]
+        body = [
+            [
+                r["method"] + (" (every entry kept)" if r["grows"] else ""),
+                *(r["peak_mb"].get(str(tokens), "") for tokens in marks),
+                f"{r['ratio']:.3f}",
+                r["bytes_per_token"],
+                list(r["kept_mb"].values())[-1],
+            ]
+            for r in rows
+        ]
     else:
         head = ["who", "method", "tokens", "peak above the model, MB", "cache after, MB"]
         body = [[r["who"], r["method"], r["tokens"], r["peak_mb"], r["kept_mb"]] for r in rows]
@@ -142,6 +162,11 @@ def main() -> int:
             notes.append(f"memory bandwidth {data['bandwidth'] / 1e9:.1f} GB/s")
         if "peer" in data:
             notes.append(", ".join(f"{k} {v}" for k, v in data["peer"].items()))
+        if "chunk" in data:
+            layers = {r["layers"] for r in rows}
+            notes.append(
+                f"{data['budget']} entries, {data['chunk']} tokens a chunk, {', '.join(map(str, layers))} layers, fp32"
+            )
         if data.get("quick"):
             notes.append("QUICK RUN: sizes left out")
         out += [f"## {name}", "; ".join(notes) + ".", measurements(name, rows)]

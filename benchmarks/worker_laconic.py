@@ -9,8 +9,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import aligned
 import torch
 from common import clock, decode, memory, model, prefill, prompt, reset_peak, serve
+from subjects import row, subject
 from transformers import DynamicCache
 
 import laconic
@@ -46,7 +48,49 @@ def stored(cache: Any) -> int:
     return int(cache.nbytes)
 
 
+def kept_tokens(request: dict[str, Any]) -> dict[str, Any]:
+    """Token indices that every layer and head keeps of every prompt, and the ranks [layer][head][n] that chose them."""
+    lm, out, all_ranks = subject(request["model"]), [], []
+    for ids in request["prompts"]:
+        method = aligned.method(request["method"], request["keep"], request.get("aligned", False))
+        ranks: list[Any] = []
+        rank = method.rank
+
+        def noted(seen: Any, rank: Any = rank, ranks: list[Any] = ranks) -> torch.Tensor:
+            scores: torch.Tensor = rank(seen)
+            ranks.append(scores[0].tolist())
+            return scores
+
+        method.rank = noted  # type: ignore[method-assign]
+        with laconic.compress(lm, method) as active:
+            prefill(lm, row(ids))
+            heads = range(lm.config.num_key_value_heads)
+            out.append([[active.kept(i, h).tolist() for h in heads] for i in range(lm.config.num_hidden_layers)])
+        all_ranks.append(ranks)
+    return {"kept": out, "ranks": all_ranks}
+
+
+def answers(request: dict[str, Any]) -> dict[str, Any]:
+    """Greedy answers: the whole prompt compressed (aware), or the context alone and the question stored whole."""
+    lm, out = subject(request["model"]), []
+    for context, question, room in request["prompts"]:
+        methods = [] if request["method"] == "none" else [aligned.method(request["method"], request["keep"])]
+        ids = row(context + question)
+        few = {"max_new_tokens": room, "do_sample": False}
+        with laconic.compress(lm, *methods) as active:
+            if request["mode"] == "aware":
+                new = lm.generate(ids, **few)
+            else:
+                prefill(lm, row(context))
+                with active.hold():
+                    new = lm.generate(ids, past_key_values=active.cache, **few)
+        out.append(new[0, ids.shape[1] :].tolist())
+    return {"answers": out}
+
+
 def answer(request: dict[str, Any]) -> dict[str, Any]:
+    if request["do"] in ("kept", "ask"):
+        return kept_tokens(request) if request["do"] == "kept" else answers(request)
     key = (request.get("dtype", "fp32"), request.get("layers", 8))
     if key not in MODELS:
         MODELS[key] = model(*key)
