@@ -1,4 +1,4 @@
-"""All measurements and the tables, unattended: about 65 minutes on two idle cores (see README.md).
+"""All measurements and the tables, unattended: about 70 minutes on two idle cores (see README.md).
 
     python benchmarks/run_all.py [--quick] [--peer /path/to/kvpress-env/bin/python] [--only speed long_memory ...]
 
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-MEASURED = ["speed", "peer", "memory", "long_memory", "agree"]
+MEASURED = ["speed", "fused", "peer", "memory", "long_memory", "agree"]
 
 
 def main() -> int:
@@ -29,6 +29,7 @@ def main() -> int:
     peer = ["--peer", arguments.peer]
     parts = {
         "speed": ["speed.py", *quick],
+        "fused": ["fused.py", *quick],
         "peer": ["peer_kvpress.py", *quick, *peer],
         "memory": ["memory.py", *quick, *peer],
         "long_memory": ["long_memory.py", *quick],
