@@ -11,6 +11,7 @@ from common import DTYPES, HEAD, HEADS, KV_HEADS, LAYERS, clock, decode
 
 import laconic
 from laconic.cache.cache import CompressedCache
+from laconic.cache.layer import Pass
 from laconic.cache.parts import DensePart
 from laconic.step import Step
 
@@ -39,7 +40,7 @@ def shortened(lm: Any, method: laconic.Method, kv: list[tuple[torch.Tensor, torc
         layer.lazy_initialization(keys, values)
         queries = torch.randn(1, HEADS, tokens, HEAD, dtype=keys.dtype)
         layer.seen = tokens
-        cache.after_prefill(layer, queries, keys, values, {}, HEAD**-0.5, None)
+        cache.after_prefill(layer, Pass(queries, keys, values, {}, HEAD**-0.5, None))
     cache.step, cache.real = None, [tokens]
     return cache
 

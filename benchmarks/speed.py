@@ -1,6 +1,6 @@
 """laconic beside stock transformers, in one process: interleaved pairs, medians, paired ratios with quartiles.
 
-    PYTHONPATH=$PWD/src HF_HUB_OFFLINE=1 python benchmarks/speed.py     # all sections, about 6 minutes on two idle cores
+    PYTHONPATH=$PWD/src HF_HUB_OFFLINE=1 python benchmarks/speed.py  # all sections, about 6 minutes on two idle cores
     PYTHONPATH=$PWD/src HF_HUB_OFFLINE=1 python benchmarks/speed.py attention decode --quick
 
 Sections: attention (cache update + attention of one decoded token), decode (whole model), prefill, kept (decode and bytes

@@ -58,6 +58,19 @@ def test_attend_bf16(causal, bias):
     close(got, slow_attend(q, k, v, 0.3, added, None, causal), tolerance=3e-2)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_single_bf16_row_per_head(bias):
+    """It runs as two, which torch's kernel does faster."""
+    q, k, v = tensors(h=2, hkv=2, t=1, dtype=torch.bfloat16)
+    added = hide(2, 2, 9) if bias else None
+    want = slow_attend(q, k, v, 0.3, added)
+    close(attend(q, k, v, 0.3, bias=added), want, tolerance=3e-2)
+    if not bias:
+        alone = attend_alone(q, k, v, 0.3)
+        assert alone.shape == q.shape
+        torch.testing.assert_close(alone.double(), want[0], atol=3e-2, rtol=3e-2)
+
+
 def test_values_may_be_wider_than_keys():
     q, k, v = tensors(dv=12)
     close(module._blocked(q, k, v, 0.3, False, None, None), slow_attend(q, k, v, 0.3))

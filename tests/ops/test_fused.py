@@ -54,6 +54,7 @@ def path(request, monkeypatch):
         monkeypatch.setattr(fused, "_TILES", 5)
     else:
         monkeypatch.setattr(fused.torch, "get_num_threads", lambda: 3)
+        monkeypatch.setattr(fused, "SHARE", 1)
         monkeypatch.setattr(fused, "_dequantised", None)  # calling it would fail
         monkeypatch.setattr(fused, "_head_by_head", None)
     return request.param
@@ -151,6 +152,7 @@ def test_ragged_equals_softmax_over_each_heads_own_entries(path, dtype, heads, b
 def test_two_threads_decode_at_once(monkeypatch):
     """Each with three shares on the common pool."""
     monkeypatch.setattr(fused.torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(fused, "SHARE", 1)
     keys, values = packed(n=3000)
     flat = normal(3000, 8, seed=7)
     starts, counts = torch.tensor([0, 900, 1000, 2000]), torch.tensor([900, 90, 1000, 1000])

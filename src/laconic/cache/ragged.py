@@ -62,7 +62,7 @@ class RaggedPart(Part):
         """Give every head the same spare room, a share of the *mean* length: all heads grow together, so a short head with
         less would copy everybody again and again, and a share of the longest would waste memory."""
         self._room = slack(sum(counts) // len(counts)) if room is None else room
-        self._counts = torch.tensor(counts)
+        self._counts, self._total = torch.tensor(counts), sum(counts)
         capacities = self._counts + self._room
         self._starts = capacities.cumsum(0) - capacities
         self._rows_allocated = int(capacities.sum())
@@ -109,13 +109,13 @@ class RaggedPart(Part):
     @property
     def entries(self) -> int:
         """Real entries of all heads and rows together."""
-        return int(self.lengths.sum())
+        return int(self.lengths.sum()) if "valid" in self._columns else self._total
 
     @property
     def nbytes(self) -> int:
         """Bytes of the stored keys and values."""
         per_entry = self._keys.shape[-1] * self._keys.itemsize + self._values.shape[-1] * self._values.itemsize
-        return int(self._counts.sum()) * per_entry
+        return self._total * per_entry
 
     @property
     def allocated(self) -> int:
@@ -178,6 +178,7 @@ class RaggedPart(Part):
             else:
                 self._columns[name].index_fill_(0, rows, fill)
         self._counts += new
+        self._total += new * len(self._counts)
         self._next += new
         self._room -= new
 

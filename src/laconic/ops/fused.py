@@ -20,6 +20,7 @@ from laconic.ops.attend import attend, merge
 from laconic.ops.quantise import Quantised
 
 ROWS = 32  # G x T query rows up to which a loop of our own beats dequantising and torch's matrix products
+SHARE = 1 << 20  # multiplications below which waking a thread costs more than it does
 _TILES = 64  # tiles that the torch path dequantises at once
 _EMPTY = torch.empty(0, 0, 0)
 
@@ -67,7 +68,7 @@ def attend_quantised(
         _array(_EMPTY if extra is None else extra.detach().float().reshape(b * hkv, rows, n).contiguous()),
         _array(_EMPTY if logits is None else logits.view(b * hkv, rows, n)),
     ]
-    out, lse = _launch(kernel, arguments, b * hkv, rows, values.head_dim)
+    out, lse = _launch(kernel, arguments, b * hkv, rows, values.head_dim, b * hkv * n * rows * sum(sizes))
     return out.view(b, h, t, -1).to(q.dtype), lse.view(b, h, t)
 
 
@@ -101,7 +102,8 @@ def attend_ragged(
     kernel = _loops().ragged(d, values.shape[-1], half)
     flat = _EMPTY.view(0) if bias is None else bias
     arguments = [_array(x) for x in (_rows(q, scale, heads), keys, values, starts, counts, flat)]
-    out, lse = _launch(kernel, arguments, heads, rows, values.shape[-1])
+    work = keys.shape[0] * rows * (d + values.shape[-1])
+    out, lse = _launch(kernel, arguments, heads, rows, values.shape[-1], work)
     return out.view(b, h, t, -1).to(q.dtype), lse.view(b, h, t)
 
 
@@ -142,9 +144,15 @@ if hasattr(os, "register_at_fork"):  # a forked child has the pool but not its t
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def _launch(kernel: Any, arguments: list[Any], heads: int, rows: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run a kernel, one share of the entries per thread, and merge -> out [heads, rows, dim], lse [heads, rows]."""
-    shares = torch.get_num_threads()
+def _launch(
+    kernel: Any, arguments: list[Any], heads: int, rows: int, dim: int, work: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run a kernel, one share of the entries per thread, and merge -> out [heads, rows, dim], lse [heads, rows].
+
+    Args:
+        work: multiplications in all; a thread is woken for no less than `SHARE` of them.
+    """
+    shares = max(1, min(torch.get_num_threads(), work // SHARE))
     outs = torch.empty(shares, heads, rows, dim).numpy()
     tops, totals = torch.empty(2, shares, heads, rows).numpy()
 

@@ -33,14 +33,14 @@ def available(q: torch.Tensor, *stored: torch.Tensor) -> bool:
     They need Triton, a CUDA device of compute capability 8.0 or newer (or TRITON_INTERPRET=1 and CPU tensors), fp32, fp16 or
     bf16, D up to 256, and no gradients: they have no backward pass.
     """
+    device = q.device
+    if device.type != "cuda" and not (device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
+        return False
     if not _installed() or q.dtype not in _DTYPES or q.shape[-1] > 256:
         return False
     if torch.is_grad_enabled() and any(x.requires_grad for x in (q, *stored)):
         return False
-    device = q.device
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+    return device.type == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @cache
