@@ -25,7 +25,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Timed = dict[str, list[float]]
 
 torch.set_grad_enabled(False)
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("BENCH_THREADS", "2")))
 
 
 def say(text: str) -> None:

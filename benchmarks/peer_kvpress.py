@@ -4,7 +4,8 @@
 
 Workers: laconic (this interpreter), kvpress (an environment of its own: kvpress 0.5.5 needs transformers < 5.3). Only one
 works at a time. Scorers' own share of prefill at 1k, 4k, 16k (16k on the first two of the eight layers: each layer costs the
-same, so the share does), decoding and stored bytes at keep=0.1 of 16k. Writes results/peer_scorers.json, peer_decode.json.
+same, so the share does), with two threads and with one; decoding and stored bytes at keep=0.1 of 16k. Writes
+results/peer_scorers.json, peer_scorers_one_thread.json and peer_decode.json.
 h2o is kvpress's ObservedAttention, which needs eager attention, so its T x T matrices stop it at 4k here; there whole
 prefills are compared, each against the same worker's prefill without compression.
 """
@@ -30,8 +31,8 @@ Row = dict[str, Any]
 class Worker:
     """A process that answers one request at a time; while it waits it uses no core."""
 
-    def __init__(self, python: str, script: str):
-        env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    def __init__(self, python: str, script: str, threads: int = 2):
+        env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "BENCH_THREADS": str(threads)}
         self.process = subprocess.Popen(
             [python, str(HERE / script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, cwd=HERE
         )
@@ -157,24 +158,35 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", default=".venv-kvpress/bin/python", help="python of an environment with kvpress 0.5.5")
     parser.add_argument("--quick", action="store_true", help="4k at most")
+    parser.add_argument("--threads", type=int, nargs="*", choices=(1, 2), default=[2, 1], help="1: the scorers only")
     arguments = parser.parse_args()
+    return sum(measured(arguments, threads) for threads in arguments.threads) and 1
+
+
+def measured(arguments: argparse.Namespace, threads: int) -> int:
+    """Run the parts that belong to so many threads, each into its file; how many failed."""
     workers = {
-        "laconic": Worker(sys.executable, "worker_laconic.py"),
-        "kvpress": Worker(arguments.peer, "worker_kvpress.py"),
+        "laconic": Worker(sys.executable, "worker_laconic.py", threads),
+        "kvpress": Worker(arguments.peer, "worker_kvpress.py", threads),
     }
+    parts = {"peer_scorers_one_thread": scorers} if threads == 1 else {"peer_scorers": scorers, "peer_decode": decoding}
     failed = 0
     try:
-        for name, section in (("peer_scorers", scorers), ("peer_decode", decoding)):
+        for name, section in parts.items():
             try:
                 versions = workers["kvpress"].ask(do="versions")
-                save(name, section(workers, arguments.quick), peer=versions, quick=arguments.quick)
+                rows = section(workers, arguments.quick)
+                for row in rows if threads == 1 else ():
+                    if "text" in row:
+                        row["text"] = "one thread, " + row["text"]
+                save(name, rows, peer=versions, quick=arguments.quick, worker_threads=threads)
             except RuntimeError as error:
                 say(f"{name} FAILED: {error}")
                 failed += 1
     finally:
         for worker in workers.values():
             worker.close()
-    return 1 if failed else 0
+    return failed
 
 
 if __name__ == "__main__":

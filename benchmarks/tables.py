@@ -20,6 +20,7 @@ FILES = [
     "speed_kept",
     "speed_fastkv",
     "peer_scorers",
+    "peer_scorers_one_thread",
     "peer_decode",
     "memory",
     "long_memory",
@@ -106,7 +107,7 @@ def measurements(name: str, rows: Sequence[Row]) -> str:
             ]
             for r in rows
         ]
-    elif name == "peer_scorers":
+    elif name.startswith("peer_scorers"):
         head = ["method", "tokens", "layers", "laconic, ms a layer", "kvpress, ms a layer", "laconic share", "kvpress share"]
         body = []
         for r in rows:

@@ -26,6 +26,7 @@ from laconic.cache.storage import StorageMethod
 from laconic.cost import Meter, Shape
 from laconic.errors import ConflictError, SessionError
 from laconic.families import family_of
+from laconic.families.vision import deepstack_of
 from laconic.method import Method, Protect
 from laconic.protect import Protection
 from laconic.stats import Stats
@@ -132,7 +133,7 @@ class Session:
         first = None if method is None else method.shortens_from(len(self.stack.layers))  # type: ignore[arg-type]
         if first is not None:
             config = self.stack.config
-            seam.check_layers(list(getattr(config, "layer_types", None) or []), first)
+            seam.check_layers(list(getattr(config, "layer_types", None) or []), first, deepstack_of(self.model))
         return first
 
     # -- open and close --------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ class Step:
     Attributes:
         start: tokens that the cache had seen before.
         length: tokens fed to the model in this pass.
-        position_ids: RoPE positions of the stream's tokens, [B or 1, n].
+        position_ids: RoPE positions of the stream's tokens, [B or 1, n]; [3 or 4, B, n] where a token has several.
         index: token index of every position of the stream, [B, n]; None while it is ``start .. start + length``.
         valid: False at padding, [B, n]; None when all tokens are real.
         real: real tokens seen by each sequence including this pass, one int per batch row.
@@ -47,6 +47,7 @@ class Step:
     kept: torch.Tensor | None = None
     hold: bool = False
     pseudo: int = 0
+    _tokens: torch.Tensor | None = field(default=None, repr=False)
 
     @property
     def prefill(self) -> bool:
@@ -57,13 +58,17 @@ class Step:
         """Token index of the stream's positions, int32 [B, n]."""
         if self.index is not None:
             return self.index
-        device = self.position_ids.device
-        return torch.arange(self.start, self.start + self.length, dtype=torch.int32, device=device).expand(batch, -1)
+        if self._tokens is None:  # every layer asks
+            device = self.position_ids.device
+            self._tokens = torch.arange(self.start, self.start + self.length, dtype=torch.int32, device=device)
+        return self._tokens.expand(batch, -1)
 
     def reduce(self, keep: torch.Tensor) -> None:
         """Shorten the stream to the positions `keep` [B, m] (sorted), for all later layers."""
         self.index = self.token_index(keep.shape[0]).gather(1, keep)
-        self.position_ids = gather(self.position_ids, keep, -1)
+        several = self.position_ids.ndim == 3
+        rows = [gather(row, keep, -1) for row in (self.position_ids if several else [self.position_ids])]
+        self.position_ids = torch.stack(rows) if several else rows[0]
         if self.valid is not None:
             self.valid = self.valid.gather(1, keep)
 

@@ -9,6 +9,8 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
+from laconic.families.base import GENERIC
+
 HIDDEN: dict[int, torch.Tensor] = {}
 SEEN: dict[int, tuple[torch.Tensor, torch.Tensor, float, float | None]] = {}
 """Queries, keys (RoPE applied), scale and softcap of the last run, by layer."""
@@ -37,17 +39,21 @@ AttentionInterface.register("reference", masked_attention)
 AttentionMaskInterface.register("reference", always)
 
 
-def reference_logits(model: PreTrainedModel, ids: torch.Tensor, hidden: dict[int, torch.Tensor]) -> torch.Tensor:
-    """Logits [1, n, V] of ids [1, n] with `hidden[layer]` [Hkv, n, n] keys out of sight."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation("reference")
+def reference_logits(
+    model: PreTrainedModel, inputs: torch.Tensor | dict[str, torch.Tensor], hidden: dict[int, torch.Tensor]
+) -> torch.Tensor:
+    """Logits [1, n, V] of ids [1, n], or of all inputs by name, with `hidden[layer]` [Hkv, n, n] keys out of sight of the
+    text stack."""
+    stack = GENERIC.stack(model)
+    before = stack.config._attn_implementation
+    stack.set_attn_implementation("reference")
     HIDDEN.update(hidden)
     try:
         with torch.no_grad():
-            return model(ids, use_cache=False).logits
+            return model(**(inputs if isinstance(inputs, dict) else {"input_ids": inputs}), use_cache=False).logits
     finally:
         HIDDEN.clear()
-        model.set_attn_implementation(before)
+        stack.set_attn_implementation(before)
 
 
 def hidden_from(session, prompt: int, total: int, heads: int) -> dict[int, torch.Tensor]:

@@ -133,7 +133,10 @@ class CompressedCache(Cache):
         if self.meter is None or self.step is None:
             return
         batch, tokens = q.shape[0], q.shape[2]
-        stored = sum(part.entries for part in layer.parts) // keys.shape[1]
+        stored = 0
+        for part in layer.parts:
+            stored += part.entries
+        stored //= keys.shape[1]
         pairs = tokens * stored + batch * tokens * (tokens + 1) // 2
         stream = self.step.position_ids.shape[-1] + self.step.pseudo
         self.meter.layer(self.layer_ids[layer.number], batch, stream, pairs, self.step.prefill)

@@ -283,7 +283,10 @@ class CompressedLayer(CacheLayerMixin):
         assert step is not None
         b, h, t = keys.shape[:3]
         columns = {}
-        if step.index is not None or any(part.has("index") for part in self.parts):
+        indexed = step.index is not None
+        for part in self.parts:
+            indexed = indexed or part.has("index")
+        if indexed:
             columns["index"] = step.token_index(b)[:, None].expand(b, h, t)
         if step.valid is not None:
             columns["valid"] = step.valid[:, None].expand(b, h, t)

@@ -14,9 +14,14 @@ from laconic.errors import UnsupportedModelError
 from laconic.step import gather
 
 
-def check_layers(layer_types: list[str], first: int) -> None:
+def check_layers(layer_types: list[str], first: int, deepstack: int = 0) -> None:
     """Refuse models with other than full attention from layer `first` on: windows would count kept tokens only, and
-    recurrent states would miss the others."""
+    recurrent states would miss the others. And those that add features to the whole stream after `deepstack` layers."""
+    if first < deepstack:
+        raise UnsupportedModelError(
+            f"the stream would be shortened before layer {first}, but this model adds visual features to all of it after "
+            f"each of its first {deepstack} layers. Shorten at layer {deepstack} or later."
+        )
     other = [(i, kind) for i, kind in enumerate(layer_types) if i >= first and kind != "full_attention"]
     if other:
         i, kind = other[0]

@@ -1,0 +1,141 @@
+"""What a vision family says about a model, and how the adapter of a model is found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from laconic.errors import UnsupportedModelError
+from laconic.families.vision.encoder import Heads, layers_of, tower_of
+from laconic.families.vision.spans import Item
+
+_REGISTRY: dict[str, VisionFamily] = {}
+
+
+@dataclass
+class EncoderCall:
+    """What hooks saw of one call of the vision encoder and of the projector behind it.
+
+    Attributes:
+        arguments: of the encoder, by keyword.
+        output: of the encoder; the model puts the features that go into the prompt into its `pooler_output` later.
+        before, after: the projector's input and output; None in families whose encoder projects itself.
+        heads: queries and keys of the watched layers, by layer number.
+    """
+
+    arguments: dict[str, Any]
+    output: Any = None
+    before: Tensor | None = None
+    after: Tensor | None = None
+    heads: dict[int, Heads] = field(default_factory=dict)
+
+    def packed(self) -> Tensor:
+        """Features of all placeholder tokens of the batch in their order, [n, D]."""
+        features = self.output.pooler_output
+        return features.flatten(0, 1) if isinstance(features, Tensor) else torch.cat(list(features))
+
+
+class VisionFamily:
+    """One family of vision language models. Stateless; methods take the model.
+
+    Attributes:
+        name: for messages. `model_types`: `config.model_type` values of the whole model.
+        merges: blocks of patches become one vector in front of the projector, so it cannot project single patches.
+    """
+
+    name = ""
+    model_types: tuple[str, ...] = ()
+    merges = False
+
+    def core(self, model: PreTrainedModel) -> Any:
+        """The module that owns encoder, projector and decoder."""
+        return model.base_model
+
+    def tower(self, model: PreTrainedModel) -> Any:
+        """The vision encoder, a module."""
+        return self.core(model).vision_tower
+
+    def projector(self, model: PreTrainedModel) -> nn.Module | None:
+        """The module between encoder and decoder; None where it is inside of the encoder."""
+        return self.core(model).multi_modal_projector
+
+    def has_cls(self, model: PreTrainedModel) -> bool:
+        """The encoder has a CLS token."""
+        return tower_of(self.tower(model)).cls
+
+    def side(self, model: PreTrainedModel) -> int:
+        """Patches along each side of one view, for encoders of one resolution."""
+        config = self.tower(model).config
+        size, patch = (x[0] if isinstance(x, (list, tuple)) else x for x in (config.image_size, config.patch_size))
+        return int(size // patch)
+
+    def token_id(self, model: PreTrainedModel, modality: str) -> int:
+        """The placeholder token of a modality."""
+        return int(getattr(model.config, f"{modality}_token_id"))
+
+    def feature_layer(self, model: PreTrainedModel) -> int:
+        """The encoder layer whose output becomes the features, from 0."""
+        depth = len(layers_of(self.tower(model)))
+        chosen = getattr(model.config, "vision_feature_layer", -1)
+        if not isinstance(chosen, int):
+            raise UnsupportedModelError(
+                f"this {self.name} model joins features of the layers {list(chosen)}, so there is no one feature layer; "
+                "name a layer of the encoder instead."
+            )
+        return depth + chosen if chosen < 0 else chosen - 1
+
+    def deepstack(self, model: PreTrainedModel) -> int:
+        """Number of decoder layers after which the model adds visual features again."""
+        return 0
+
+    def items(self, model: PreTrainedModel, modality: str, call: EncoderCall, runs: list[list[int]]) -> list[Item]:
+        """The pictures of an encoder call in their order.
+
+        Args:
+            runs: lengths of the unbroken runs of placeholders, by batch row.
+        """
+        raise NotImplementedError
+
+    def patch_features(self, model: PreTrainedModel, call: EncoderCall) -> Tensor:
+        """What the encoder says of every patch, before projector and merger, [patches, C]."""
+        assert call.before is not None
+        return call.before[:, -(self.side(model) ** 2) :].flatten(0, 1)
+
+
+def add(family: VisionFamily) -> VisionFamily:
+    """Enter a family for all its model types."""
+    for model_type in family.model_types:
+        _REGISTRY[model_type] = family
+    return family
+
+
+def supported_vision_families() -> list[VisionFamily]:
+    """All vision families, by name."""
+    return sorted(set(_REGISTRY.values()), key=lambda family: family.name)
+
+
+def deepstack_of(model: PreTrainedModel) -> int:
+    """Decoder layers after which a model adds visual features again; 0 for models without pictures."""
+    family = _REGISTRY.get(model.config.model_type)
+    return 0 if family is None else family.deepstack(model)
+
+
+def vision_family_of(model: nn.Module) -> VisionFamily:
+    """The adapter of a model.
+
+    Raises:
+        UnsupportedModelError: no adapter covers it, or its vision encoder is of an unknown kind.
+    """
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    if not isinstance(model, PreTrainedModel) or kind not in _REGISTRY:
+        raise UnsupportedModelError(
+            f"laconic does not know where {type(model).__name__} has its visual tokens; families that it knows: "
+            f"{', '.join(family.name for family in supported_vision_families())}."
+        )
+    family = _REGISTRY[kind]
+    tower_of(family.tower(model))
+    return family

@@ -1,0 +1,154 @@
+"""`Visual`: all that a method may know about the pictures of a batch, whatever the family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from laconic.errors import UnsupportedModelError
+from laconic.families.vision.base import EncoderCall, VisionFamily
+from laconic.families.vision.encoder import Heads, layer_number
+from laconic.families.vision.spans import VisualSpan
+
+
+@dataclass(frozen=True)
+class Visual:
+    """The visual tokens of one pass. All that methods need; none of them sees a family's name. What two ask for is computed
+    once.
+
+    Attributes:
+        spans: all views, by batch row and in prompt order.
+        mask: tokens that stand for a visual feature, separators too, bool [B, T].
+        separators: those of them that stand for no patch: line ends (image_newline) and, with "full" features, CLS; [B, T].
+        positions: rotary positions of all tokens, [1, B or 1, T], or [3, B, T] (time, height, width) with M-RoPE.
+        has_cls: the encoder has a CLS token.
+        feature_layer: encoder layer that gives the features, from 0; an error where several are joined.
+        deepstack: a stream may be shortened before the decoder (`shorten.shortened`) and before its layers from `deepstack`
+            on, but not in between.
+    """
+
+    family: VisionFamily = field(repr=False)
+    model: PreTrainedModel = field(repr=False)
+    spans: list[VisualSpan]
+    mask: Tensor
+    separators: Tensor
+    positions: Tensor
+    calls: Mapping[str, EncoderCall] = field(repr=False)
+    placeholders: Mapping[str, Tensor] = field(repr=False)
+    crop_grids: Mapping[tuple[str, int], tuple[int, int] | None]
+    memo: dict[Any, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def has_cls(self) -> bool:
+        return self.family.has_cls(self.model)
+
+    @property
+    def feature_layer(self) -> int:
+        """See `VisionFamily.feature_layer`."""
+        return self.family.feature_layer(self.model)
+
+    @property
+    def deepstack(self) -> int:
+        """See `VisionFamily.deepstack`."""
+        return self.family.deepstack(self.model)
+
+    def of(self, row: int, image: int, modality: str = "image") -> list[VisualSpan]:
+        """The views of one picture in one batch row: the whole picture first, then crops, or frames in time."""
+        views = [s for s in self.spans if (s.row, s.image, s.modality) == (row, image, modality)]
+        return sorted(views, key=lambda s: (s.frame, abs(s.crop)))
+
+    def crop_grid(self, image: int, modality: str = "image") -> tuple[int, int]:
+        """(rows, cols) of a picture's crops; (0, 0) when it has none.
+
+        Raises:
+            UnsupportedModelError: the model's inputs do not say.
+        """
+        grid = self.crop_grids[modality, image]
+        if grid is None:
+            raise UnsupportedModelError(
+                f"a {self.family.name} model is not told how the crops of {modality} {image} lie in the picture; use a "
+                "method that takes every view alone, or feed pictures as one view (crop_to_patches=False)."
+            )
+        return grid
+
+    def features(self, span: VisualSpan) -> Tensor:
+        """Features after the projector, as they go into the decoder, in the order of `span.tokens`, [n, D]."""
+        placeholders = self.placeholders[span.modality]
+        rank = self._once(("rank", span.modality), lambda: placeholders.flatten().cumsum(0).view_as(placeholders) - 1)
+        packed = self._once(("packed", span.modality), self.calls[span.modality].packed)
+        return packed[rank[span.row, span.tokens]]
+
+    def patches(self, span: VisualSpan) -> Tensor:
+        """What the encoder says of the patches behind a span, before projector and merger, [gh, gw, C]."""
+        call = self.calls[span.modality]
+        return self._once(("patches", span.modality), lambda: self.family.patch_features(self.model, call))[span.patches]
+
+    def project(self, x: Tensor) -> Tensor:
+        """Encoder vectors [n, C], those of patches or mixtures of them, as the decoder reads them, [n, D].
+
+        Raises:
+            UnsupportedModelError: the model merges patches in front of its projector.
+        """
+        projector = self.family.projector(self.model)
+        if self.family.merges or projector is None:
+            raise UnsupportedModelError(
+                f"a {self.family.name} model merges blocks of patches before it projects them, so single or mixed patches "
+                "cannot be projected; work on features(), behind the projector, and turn scores of patches into scores of "
+                "tokens with pool()."
+            )
+        return projector(x[None])[0]
+
+    def pool(self, span: VisualSpan, x: Tensor) -> Tensor:
+        """Values of patches [gh, gw, ...] as values of tokens [n, ...], the way the model makes tokens of patches: the mean
+        over a merged block, or the model's own bilinear resampling."""
+        (rows, cols), (height, width) = span.grid, span.patches.shape
+        if (rows, cols) != (height, width):
+            flat = x.reshape(height, width, -1).permute(2, 0, 1)[None]
+            if span.resampled:
+                flat = nn.functional.interpolate(flat.float(), span.grid, mode="bilinear").to(x.dtype)
+            else:
+                flat = nn.functional.avg_pool2d(flat, (height // rows, width // cols))
+            x = flat[0].permute(1, 2, 0).reshape(rows, cols, *x.shape[2:])
+        return x[span.cells >= 0]
+
+    def cls_attention(self, span: VisualSpan, layer: int = -1, *, logits: bool = False) -> Tensor:
+        """What the encoder's CLS token pays to the patches of a span in an encoder layer, fp32 [H, gh, gw]; the logits
+        before the softmax if asked. The softmax runs over the whole view with its CLS token.
+
+        Raises:
+            UnsupportedModelError: no CLS token.
+            ValueError: the layer was not watched, or is none.
+        """
+        if not self.has_cls:
+            raise UnsupportedModelError(
+                f"the vision encoder of this {self.family.name} model has no CLS token, so there is no CLS attention; use "
+                "received_attention, the mean attention that a patch gets."
+            )
+        heads = self._heads(span, layer)
+        return self._once(("cls", id(heads), logits), lambda: heads.cls_attention(logits))[:, span.patches]
+
+    def received_attention(self, span: VisualSpan, layer: int = -1) -> Tensor:
+        """Mean attention that the patches of a span get from all tokens they are encoded with, fp32 [H, gh, gw]."""
+        heads = self._heads(span, layer)
+        return self._once(("received", id(heads)), heads.received_attention)[:, span.patches]
+
+    def keys(self, span: VisualSpan, layer: int = -1) -> Tensor:
+        """Keys of the patches of a span in an encoder layer, [H, gh, gw, d]."""
+        heads = self._heads(span, layer)
+        return heads.without_cls(heads.keys)[:, span.patches]
+
+    def _once(self, key: Any, compute: Callable[[], Tensor]) -> Tensor:
+        if key not in self.memo:
+            self.memo[key] = compute()
+        return self.memo[key]
+
+    def _heads(self, span: VisualSpan, layer: int) -> Heads:
+        number = layer_number(self.family.tower(self.model), layer)
+        heads = self.calls[span.modality].heads
+        if number not in heads:
+            raise ValueError(f"layer={layer} of the vision encoder was not watched; watched layers: {sorted(heads)}.")
+        return heads[number]
