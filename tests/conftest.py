@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from hypothesis import settings
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, LlavaForConditionalGeneration
+from vision_tools import random_vlm
 
 from laconic.cache.layer import CompressedLayer
 
@@ -82,3 +83,9 @@ def passes(monkeypatch) -> dict[int, list[tuple[torch.Tensor, torch.Tensor]]]:
 
     monkeypatch.setattr(CompressedLayer, "attend", attend)
     return seen
+
+
+@pytest.fixture(scope="session")
+def vlm() -> LlavaForConditionalGeneration:
+    """A LLaVA-class model with random weights; `vision_tools.inputs` makes prompts for it."""
+    return random_vlm()

@@ -15,8 +15,8 @@ SPECS = {
 LEAST = {"minicache": 0.7, "kivi": 0.3, "gear": 0.5}
 """The smallest share of the bytes that a storage method is asked for here."""
 
-METHODS = [entry.name for entry in laconic.methods()]
-STORAGE = [entry.name for entry in laconic.methods() if issubclass(entry.cls, StorageMethod)]
+METHODS = [entry.name for entry in laconic.methods() if entry.site == "cache"]
+STORAGE = [name for name in METHODS if issubclass(laconic.method.find(name).cls, StorageMethod)]
 CHOOSERS = [name for name in METHODS if name not in STORAGE]
 
 

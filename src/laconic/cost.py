@@ -73,6 +73,11 @@ class Meter:
     prefill: int = 0
     decode: int = 0
     stream: dict[int, int] = field(default_factory=dict)
+    visual: dict[int, float] = field(default_factory=dict)
+
+    def picture(self, layer: int, tokens: float) -> None:
+        """`tokens` visual tokens per sequence ran through one layer."""
+        self.visual[layer] = self.visual.get(layer, 0.0) + tokens
 
     def layer(self, layer: int, batch: int, tokens: int, pairs: int, prefill: bool) -> None:
         """One layer ran `tokens` tokens per sequence; `pairs` (query, key) pairs per query head were visible in all."""

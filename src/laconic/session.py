@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,15 +21,18 @@ from laconic.cache import saved
 from laconic.cache.base import CacheMethod
 from laconic.cache.cache import CompressedCache
 from laconic.cache.storage import StorageMethod
-from laconic.cost import Meter, Shape
+from laconic.cost import Shape
 from laconic.errors import ConflictError, SessionError
 from laconic.families import family_of
-from laconic.families.vision import deepstack_of
+from laconic.families.vision import EncoderClock, VisionWatch, deepstack_of, encoder_clock, encoder_depth, vision_family_of
+from laconic.figures import Figures
 from laconic.method import Method, Protect
 from laconic.protect import Protection
 from laconic.stats import Stats
-from laconic.step import Step, step_of
-from laconic.tokens import pseudo, seam
+from laconic.step import step_of
+from laconic.tokens import pseudo
+from laconic.tokens.base import TokenMethod
+from laconic.tokens.seam import Seam, check_layers
 from laconic.trace import Trace
 
 
@@ -85,27 +86,31 @@ class Session:
         self._storage_method = next((m for m in methods if isinstance(m, StorageMethod)), None)
         self._check_storage()
         self._budgeted = self._cache_method or self._storage_method
+        self._token_methods = [m for m in methods if isinstance(m, TokenMethod)]
+        if self._token_methods:
+            vision_family_of(model)  # refuses models whose pictures laconic cannot find
         for method in methods:
             method.attach(model)
         self._protection = Protection([protect, *(m.protect for m in methods)], tokenizer)
         empty = CompressedCache(self.stack.config)  # refuses models without a full-attention layer before any work
         kinds = getattr(self.stack.config, "layer_types", None) or [type(layer).__name__ for layer in empty.layers]
         self.left_alone = {i: kind for i, kind in enumerate(kinds) if i not in empty.layer_ids}
-        self._stream_from = self._first_shortened_layer()
+        self._seam = self._checked_seam()
+        self._watch: VisionWatch | None = None
+        self._encoder: EncoderClock | None = None
         self.shape = Shape.of(model, self.stack)
         self.trace = Trace()
         self.cache: CompressedCache | None = None
-        self._hold = self._warned = False
+        self._hold = False
+        self._ids: torch.Tensor | None = None
         self._handles: list[RemovableHandle] = []
         self._implementation: str | None = None
         self._arguments = list(inspect.signature(model.forward).parameters)
         self._clock = 0.0
-        self._new_figures()
+        self.figures = self._new_figures()
 
-    def _new_figures(self) -> None:
-        self.meter = Meter(self.shape)
-        self._prefill_seconds = self._decode_seconds = self._compress_seconds = 0.0
-        self._decoded = 0
+    def _new_figures(self) -> Figures:
+        return Figures(self.shape, self._budgeted, self._token_methods)
 
     def _check_claims(self) -> None:
         owners: dict[str, Method] = {}
@@ -128,13 +133,17 @@ class Session:
                 "with a method that chooses once after prefill, the same number in every head, such as snapkv."
             )
 
-    def _first_shortened_layer(self) -> int | None:
-        method = self._cache_method
-        first = None if method is None else method.shortens_from(len(self.stack.layers))  # type: ignore[arg-type]
-        if first is not None:
-            config = self.stack.config
-            seam.check_layers(list(getattr(config, "layer_types", None) or []), first, deepstack_of(self.model))
-        return first
+    def _checked_seam(self) -> Seam:
+        method, depth = self._cache_method, len(self.stack.layers)  # type: ignore[arg-type]
+        first = None if method is None else method.shortens_from(depth)
+        cuts = [layer for m in self._token_methods for layer in m.cuts(depth)]
+        wrong = [layer for layer in cuts if not 0 <= layer < depth]
+        if wrong:
+            raise ValueError(f"a method would cut before layer {wrong[0]}; this model has layers 0..{depth - 1}.")
+        kinds = list(getattr(self.stack.config, "layer_types", None) or [])
+        for layer in sorted({*cuts, *([] if first is None else [first])}):
+            check_layers(kinds, layer, deepstack_of(self.model))
+        return Seam(self.model, self.stack, self._token_methods, first, self._current)
 
     # -- open and close --------------------------------------------------------------------------------------------
     def __enter__(self) -> Session:
@@ -147,16 +156,21 @@ class Session:
             self.stack.set_attn_implementation(attention.NAME)
             if config._attn_implementation != attention.NAME:
                 raise SessionError(f"{type(self.stack).__name__} refuses a registered attention function.")
-            self._handles = [
+            if self._token_methods:
+                depth = encoder_depth(self.model)
+                wanted = {layer for m in self._token_methods for layer in m.encoder_layers(depth)}
+                self._watch = VisionWatch(self.model, sorted(wanted))
+                self._watch.__enter__()
+            self._handles = [handle for m in self._token_methods for handle in m.install(self.model)]
+            self._encoder = encoder_clock(self.model)
+            self._handles += [] if self._encoder is None else self._encoder.handles
+            self._handles += [
                 self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
                 self.stack.register_forward_pre_hook(self._before_stack, with_kwargs=True),
                 self.stack.register_forward_hook(self._after_stack, with_kwargs=True),
                 self.model.register_forward_hook(self._after_model, with_kwargs=True, always_call=True),
             ]
-            if self._stream_from is not None:
-                layers = self.stack.layers
-                assert isinstance(layers, nn.ModuleList)
-                self._handles += seam.install(layers, self._stream_from, self._current)
+            self._handles += self._seam.install()
         except BaseException:
             self._restore()
             raise
@@ -171,6 +185,9 @@ class Session:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        if self._watch is not None:
+            self._watch.__exit__(None, None, None)
+            self._watch = None
         if self._implementation is not None:
             self.stack.set_attn_implementation(self._implementation)
             self._implementation = None
@@ -211,6 +228,7 @@ class Session:
             raise SessionError("output_attentions is not available inside a session; run the model outside of it.")
         if self.cache is not None:
             self.cache.step = None
+        self._ids = kwargs.get("input_ids")
         kwargs["use_cache"] = True
         kwargs["past_key_values"] = self.cache = self._adopt(kwargs.get("past_key_values"))
         self._clock = time.perf_counter()
@@ -231,7 +249,7 @@ class Session:
         elif cache is None or (type(cache) is DynamicCache and cache.get_seq_length() == 0 and not cache.offloading):
             cache = CompressedCache(self.stack.config)
             self.trace.clear()
-            self._new_figures()
+            self.figures = self._new_figures()
         else:
             state = f"holds {cache.get_seq_length()} tokens" if isinstance(cache, Cache) else "is no transformers cache"
             if getattr(cache, "offloading", False):
@@ -240,8 +258,9 @@ class Session:
                 f"past_key_values is a {type(cache).__name__} that {state}; inside a session pass nothing, an empty "
                 "DynamicCache, or the cache of an earlier turn of a session."
             )
-        cache.method, cache.meter, cache.trace = self._cache_method, self.meter, self.trace
+        cache.method, cache.meter, cache.trace = self._cache_method, self.figures.meter, self.trace
         cache.storage = self._storage_method
+        self._handles += self._seam.adopt(cache)
         cache.rotary = lambda layer, positions: self.family.cos_sin(self.stack, layer, positions)
         return cache
 
@@ -258,6 +277,7 @@ class Session:
         x = kwargs.get("inputs_embeds") if ids is None else ids
         if x is None:
             raise SessionError("the model was called without input_ids or inputs_embeds.")
+        ids = self._ids if ids is None else ids  # models with pictures embed the prompt themselves
         batch, length = x.shape[:2]
         if length == 0 or batch == 0:
             raise SessionError("the prompt is empty; give at least one token.")
@@ -269,6 +289,7 @@ class Session:
         if not step.prefill:
             cache.settle()
         cache.unfinished = True
+        kwargs = self._seam.enter(kwargs, step, None if self._watch is None else self._watch.visual, ids)
         method = self._cache_method
         if method is not None and method.pseudo_tokens() and step.prefill and not step.hold and not method.neutral:
             kwargs = pseudo.extended(kwargs, method, step)
@@ -290,69 +311,23 @@ class Session:
         cache.unfinished, cache.real = False, step.real
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        seconds = time.perf_counter() - self._clock
-        logits = getattr(output, "logits", None)
-        if logits is not None:
-            self.meter.head(logits.shape[0] * logits.shape[1], step.prefill)
-        self._compress_seconds += cache.compress_seconds
+        figures, logits = self.figures, getattr(output, "logits", None)
+        batch, positions = (0, 0) if logits is None else logits.shape[:2]
+        figures.ran(step, time.perf_counter() - self._clock, positions, batch)
+        figures.compress_seconds += cache.compress_seconds
         cache.compress_seconds = 0.0
+        if self._seam.visual is not None:
+            figures.shown += self._seam.shown
+        if self._encoder is not None:
+            figures.encoder_seconds += self._encoder.take()
         if step.prefill:
-            self._prefill_seconds += seconds
-            self._check_achieved(step)
-        else:
-            self._decode_seconds += seconds
-            self._decoded += 1
-
-    def _check_achieved(self, step: Step) -> None:
-        """A budget that was missed by over 2 % (and more than one entry) is said aloud, once. Bytes may be fewer."""
-        method = self._budgeted
-        if method is None or step.hold or method.budget.neutral or self._warned or not any(step.real):
-            return
-        stats = self.stats
-        tokens = sum(step.real) / len(step.real)
-        gap = stats.achieved - stats.asked if method.in_bytes else abs(stats.achieved - stats.asked)
-        if gap > 0.02 * stats.asked and gap * tokens > 1:
-            self._warned = True
-            of = "bytes" if method.in_bytes else "tokens"
-            warnings.warn(
-                f"{method.name} was asked to keep {stats.asked:.4f} of the {of} and kept {stats.achieved:.4f}.",
-                stacklevel=_callers_level(),
-            )
+            figures.check(step, cache)
 
     # -- figures ---------------------------------------------------------------------------------------------------
     @property
     def stats(self) -> Stats:
         """Figures of the current cache and of all passes since it was new."""
-        stats = Stats(
-            tokens_out=self._decoded,
-            prefill_seconds=self._prefill_seconds,
-            decode_seconds=self._decode_seconds,
-            compress_seconds=self._compress_seconds,
-            prefill_flops=self.meter.prefill,
-            decode_flops=self.meter.decode,
-            stream=dict(self.meter.stream),
-        )
-        cache = self.cache
-        if cache is None or not any(cache.real):
-            return stats
-        real = cache.real
-        seen = sum(real) / len(real)
-        per_entry = cache.entry_bytes
-        stats.tokens_in = seen - self._decoded
-        stats.layers = list(cache.layer_ids)
-        stats.entries = [float(layer.lengths.float().mean()) for layer in cache.compressed()]
-        stats.kv_bytes, stats.kv_bytes_allocated = cache.nbytes, cache.allocated
-        stats.kv_bytes_full = sum(real) * per_entry
-        method = self._budgeted
-        if method is not None:
-            stats.asked = sum(method.budget.entries(n, per_entry) for n in real) / sum(real)
-        if method is not None and method.in_bytes and not method.neutral:
-            stats.achieved = stats.kv_bytes / stats.kv_bytes_full
-        else:
-            stats.achieved = sum(stats.entries) / len(stats.entries) / seen
-        prompt = [round(stats.tokens_in) if i in cache.layer_ids else 0 for i in range(self.shape.layers)]
-        stats.prefill_flops_full = len(real) * self.shape.prefill_flops(prompt)
-        return stats
+        return self.figures.stats(self.cache)
 
     def save_cache(
         self,
@@ -383,12 +358,3 @@ class Session:
         if layer not in cache.layer_ids:
             raise ValueError(f"layer={layer} is not compressed; compressed layers: {cache.layer_ids}.")
         return cache.layers[layer].kept(row, head)  # type: ignore[union-attr]
-
-
-def _callers_level() -> int:
-    """The `stacklevel` at which a warning points at the first line outside of laconic, transformers and torch."""
-    level, frame = 1, sys._getframe(1)
-    inner = ("laconic.", "transformers.", "torch.")
-    while frame.f_back is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(inner):
-        level, frame = level + 1, frame.f_back
-    return level

@@ -16,13 +16,18 @@ class Stats:
         entries: stored entries per compressed layer, mean over batch rows and heads.
         layers: decoder layer numbers that `entries` speaks of.
         asked, achieved: share of the seen tokens that the budget asks for, and that is stored; of their bytes where the
-            budget is that of a quantiser or the like (`Method.in_bytes`).
+            budget is that of a quantiser or the like (`Method.in_bytes`). Where no method shortens the cache itself, but one
+            shortens the stream: share of the visual tokens, mean over layers.
         kv_bytes: keys and values stored; `kv_bytes_full`: what the same tokens cost uncompressed.
         kv_bytes_allocated: bytes held in memory, spare room and bookkeeping included.
-        prefill_seconds, decode_seconds: time inside the model; `compress_seconds` is the methods' own share of it.
+        encoder_seconds: time inside the vision encoder.
+        prefill_seconds, decode_seconds: time inside the model, `generate()`'s own work and what it encodes beforehand not
+            counted; `compress_seconds` is the methods' own share of it.
         prefill_flops, decode_flops: counted in the compressed layers and in the head; `prefill_flops_full`: what the same
             prompt costs there uncompressed.
         stream: tokens that ran through each decoder layer in prefill.
+        visual_in: visual tokens (patches, line ends not counted) of the prompt, per sequence; `visual`: how many of them ran
+            through each layer. Known where a token method watches.
     """
 
     tokens_in: float = 0
@@ -34,6 +39,7 @@ class Stats:
     kv_bytes: int = 0
     kv_bytes_full: int = 0
     kv_bytes_allocated: int = 0
+    encoder_seconds: float = 0.0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
     compress_seconds: float = 0.0
@@ -41,6 +47,8 @@ class Stats:
     prefill_flops_full: int = 0
     decode_flops: int = 0
     stream: dict[int, int] = field(default_factory=dict)
+    visual_in: float = 0.0
+    visual: dict[int, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values with stable keys, for JSON."""

@@ -36,6 +36,7 @@ class Step:
         kept: positions of the pass that are still in the stream, [B, n]; None while all are.
         hold: keep every new entry, whatever the methods say.
         pseudo: tokens that run behind the `length` real ones in this pass and leave no trace.
+        shown: rows of the stream that show picture patches, [B, n]; None in a pass without pictures.
     """
 
     start: int
@@ -47,6 +48,7 @@ class Step:
     kept: torch.Tensor | None = None
     hold: bool = False
     pseudo: int = 0
+    shown: torch.Tensor | None = None
     _tokens: torch.Tensor | None = field(default=None, repr=False)
 
     @property
@@ -64,13 +66,16 @@ class Step:
         return self._tokens.expand(batch, -1)
 
     def reduce(self, keep: torch.Tensor) -> None:
-        """Shorten the stream to the positions `keep` [B, m] (sorted), for all later layers."""
+        """Shorten the stream to its rows `keep` [B, m] for all later layers; -1, on the left, is a row that is none."""
+        none, keep = keep < 0, keep.clamp(min=0)
         self.index = self.token_index(keep.shape[0]).gather(1, keep)
         several = self.position_ids.ndim == 3
         rows = [gather(row, keep, -1) for row in (self.position_ids if several else [self.position_ids])]
         self.position_ids = torch.stack(rows) if several else rows[0]
-        if self.valid is not None:
-            self.valid = self.valid.gather(1, keep)
+        if self.valid is not None or bool(none.any()):
+            self.valid = ~none if self.valid is None else self.valid.gather(1, keep) & ~none
+        if self.shown is not None:
+            self.shown = self.shown.gather(1, keep) & ~none
 
 
 def step_of(

@@ -12,10 +12,12 @@ class Event:
     """One layer shortened once.
 
     Attributes:
-        layer: decoder layer index.
+        layer: decoder layer index; -1 is before the first.
         method: name in the catalogue.
         before, after: entries of the longest head before and after.
-        stream: positions that travel on to the next layers, [B, m]; None when the stream was left alone.
+        stream: positions that travel on to the next layers, [B, m]; None when the stream was left alone. -1 is no token.
+        merged: the row of the stream into which each of its rows went, [B, before]; -1 where it was dropped; None when
+            nothing was merged.
     """
 
     layer: int
@@ -23,6 +25,7 @@ class Event:
     before: int
     after: int
     stream: torch.Tensor | None = None
+    merged: torch.Tensor | None = None
 
 
 @dataclass
@@ -31,9 +34,17 @@ class Trace:
 
     events: list[Event] = field(default_factory=list)
 
-    def add(self, layer: int, method: str, before: int, after: int, stream: torch.Tensor | None = None) -> None:
+    def add(
+        self,
+        layer: int,
+        method: str,
+        before: int,
+        after: int,
+        stream: torch.Tensor | None = None,
+        merged: torch.Tensor | None = None,
+    ) -> None:
         """Record one event; nothing that was removed is kept alive."""
-        self.events.append(Event(layer, method, before, after, stream))
+        self.events.append(Event(layer, method, before, after, stream, merged))
 
     def removed(self) -> dict[int, int]:
         """Entries removed per layer (longest head), summed over all events."""

@@ -1,5 +1,7 @@
 """The stream seam: layers behind a selection run on fewer tokens, exactly as if the others had never entered them."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -26,7 +28,10 @@ def stream(llama):
     layers = nn.ModuleList(Layer() for _ in range(4))
     cache = CompressedCache(llama.config)
     cache.step = Step(0, 5, torch.arange(5)[None], [5])
-    handles = seam.install(layers, 2, lambda: cache)
+    stack = SimpleNamespace(layers=layers)
+    shortens = seam.Seam(llama, stack, (), 2, lambda: cache)
+    shortens.enter({}, cache.step, None, None)
+    handles = shortens.install()
     yield layers, cache
     for handle in handles:
         handle.remove()

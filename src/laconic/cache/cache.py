@@ -63,6 +63,8 @@ class CompressedCache(Cache):
         self.real: list[int] = []
         self.entry_bytes = 0
         self.compress_seconds = 0.0
+        # asked after every layer's attention in prefill: (decoder layer, how to observe it)
+        self.observer: Callable[[int, Callable[[], Observation]], None] | None = None
         self._looked: tuple[Observation, dict[str, torch.Tensor]] | None = None
         # the two latest answers of `rotary`: full-attention layers of a model share one RoPE, so one computes it for all
         self._phases: list[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]] = []
@@ -138,8 +140,11 @@ class CompressedCache(Cache):
             stored += part.entries
         stored //= keys.shape[1]
         pairs = tokens * stored + batch * tokens * (tokens + 1) // 2
-        stream = self.step.position_ids.shape[-1] + self.step.pseudo
-        self.meter.layer(self.layer_ids[layer.number], batch, stream, pairs, self.step.prefill)
+        step = self.step
+        stream = step.position_ids.shape[-1] + step.pseudo
+        self.meter.layer(self.layer_ids[layer.number], batch, stream, pairs, step.prefill)
+        if step.shown is not None:
+            self.meter.picture(self.layer_ids[layer.number], float(step.shown.sum()) / batch)
 
     # -- what happens around a layer's attention -------------------------------------------------------------------
     def _acts(self) -> CacheMethod | None:
@@ -166,6 +171,8 @@ class CompressedCache(Cache):
         self.selected = None
         method = self._acts()
         began = time.perf_counter()
+        if self.observer is not None:
+            self.observer(self.layer_ids[layer.number], lambda: self._plain_look(layer, new))
         if method is None:
             layer.append(new.keys, new.values, new.columns)
             self._pack(layer)
@@ -217,11 +224,16 @@ class CompressedCache(Cache):
         seen = self._observe(layer, new, method, keys, values, columns, past)
         return seen, {**columns, **method.columns(seen)}
 
+    def _plain_look(self, layer: CompressedLayer, new: Pass) -> Observation:
+        """The observation of a prefill pass for those who choose no entries."""
+        keys, values, columns = layer.everything(new.keys, new.values, new.columns)
+        return self._observe(layer, new, None, keys, values, columns, {})
+
     def _observe(
         self,
         layer: CompressedLayer,
         new: Pass,
-        method: CacheMethod,
+        method: CacheMethod | None,
         keys: torch.Tensor,
         values: torch.Tensor,
         columns: dict[str, torch.Tensor],
@@ -235,6 +247,9 @@ class CompressedCache(Cache):
             index = torch.arange(n, device=keys.device, dtype=torch.int32).expand(b, h, n)
         valid = columns.get("valid")
         real = [n] * b if valid is None else valid.sum(-1).amax(1).tolist()
+        targets = real
+        if method is not None:
+            targets = method.targets(layer.number, len(self.layer_ids), step, real, self.entry_bytes)
         return Observation(
             layer=layer.number,
             layers=len(self.layer_ids),
@@ -249,7 +264,7 @@ class CompressedCache(Cache):
             state=layer.state,
             protected=self._protected(index, valid),
             real=real,
-            targets=method.targets(layer.number, len(self.layer_ids), step, real, self.entry_bytes),
+            targets=targets,
             scale=new.scale,
             softcap=new.softcap,
             step=step,

@@ -124,6 +124,11 @@ def deepstack_of(model: PreTrainedModel) -> int:
     return 0 if family is None else family.deepstack(model)
 
 
+def encoder_depth(model: PreTrainedModel) -> int:
+    """Layers of a model's vision encoder."""
+    return len(layers_of(vision_family_of(model).tower(model)))
+
+
 def vision_family_of(model: nn.Module) -> VisionFamily:
     """The adapter of a model.
 

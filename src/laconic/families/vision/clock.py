@@ -1,0 +1,52 @@
+"""How long a vision encoder ran: `generate()` encodes pictures before it calls the model, whose clock misses that."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from laconic.errors import UnsupportedModelError
+from laconic.families.vision.base import vision_family_of
+
+
+class EncoderClock:
+    """Adds up the seconds of the vision encoder while its hooks (`handles`) are on.
+
+    Raises:
+        UnsupportedModelError: the model is of no known vision family.
+    """
+
+    def __init__(self, model: PreTrainedModel):
+        self.seconds = 0.0
+        self._began = 0.0
+        tower = vision_family_of(model).tower(model)
+        self.handles: list[RemovableHandle] = [
+            tower.register_forward_pre_hook(self._start),
+            tower.register_forward_hook(self._stop),
+        ]
+
+    def take(self) -> float:
+        """The seconds so far; counts from zero again."""
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
+
+    def _start(self, module: nn.Module, args: Any) -> None:
+        self._began = time.perf_counter()
+
+    def _stop(self, module: nn.Module, args: Any, output: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds += time.perf_counter() - self._began
+
+
+def encoder_clock(model: PreTrainedModel) -> EncoderClock | None:
+    """A clock for a model's vision encoder; None if it has none that laconic knows."""
+    try:
+        return EncoderClock(model)
+    except UnsupportedModelError:
+        return None

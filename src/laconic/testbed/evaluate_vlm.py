@@ -1,0 +1,122 @@
+"""The table of a vision testbed model: uncompressed accuracy per kind of question, over all samples and over the hard part.
+
+    python -m laconic.testbed.evaluate_vlm src/laconic/testbed/vlm --samples 400
+
+A sample is hard if the model answers it wrongly once the picture has a quarter of its pixels (sides halved, then enlarged
+again): what survives that says little about a method that removes visual tokens. The mark is the model's, so each model has
+its own hard part; the same idea is in VTC-Bench (arXiv 2510.07143).
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+from laconic.testbed.evaluate import GATE
+from laconic.testbed.scene_questions import EVALUATION_SEED, QUESTIONS, Sample, make
+from laconic.testbed.scenes import render
+
+NEW_TOKENS = 6
+BATCH = 50
+Picture = NDArray[np.uint8]
+
+
+def chat(sample: Sample) -> list[dict[str, Any]]:
+    """The messages of ``sample``: one user turn, picture first."""
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": sample.question.text}]}]
+
+
+def inputs_of(processor: Any, samples: Iterable[Sample], pictures: Iterable[Picture]) -> Any:
+    """Model inputs of ``samples`` with their ``pictures`` [S, S, 3], left-padded, ready for ``generate``."""
+    texts = [processor.apply_chat_template(chat(sample), add_generation_prompt=True) for sample in samples]
+    images = [Image.fromarray(picture) for picture in pictures]
+    return processor(images=images, text=texts, padding=True, return_tensors="pt")
+
+
+def fewer_pixels(picture: Picture, factor: int = 2) -> Picture:
+    """``picture`` averaged over ``factor`` x ``factor`` pixels and enlarged to its old size.
+
+    Raises ``ValueError`` if its sides are not multiples of ``factor``.
+    """
+    height, width = picture.shape[:2]
+    if height % factor or width % factor:
+        raise ValueError(f"factor={factor} does not divide a picture of {width} x {height}; take a divisor of both sides")
+    small = Image.fromarray(picture).resize((width // factor, height // factor), Image.Resampling.BOX)
+    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+
+
+@torch.no_grad()
+def answers(model: Any, processor: Any, samples: list[Sample], pictures: list[Picture]) -> list[str]:
+    """Greedy answers to ``samples`` shown as ``pictures``, generated as one batch."""
+    inputs = inputs_of(processor, samples, pictures).to(model.device, model.dtype)
+    out = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+    told = processor.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [text.strip() for text in told]
+
+
+def marks(model: Any, processor: Any, samples: list[Sample], factor: int = 2) -> NDArray[np.bool_]:
+    """For each sample whether the answer is right, and whether it is with ``factor`` squared fewer pixels: [2, N]."""
+    right = np.zeros((2, len(samples)), dtype=bool)
+    for start in range(0, len(samples), BATCH):
+        some = samples[start : start + BATCH]
+        pictures = [render(sample.scene) for sample in some]
+        for row, shown in enumerate((pictures, [fewer_pixels(picture, factor) for picture in pictures])):
+            told = answers(model, processor, some, shown)
+            right[row, start : start + len(some)] = [a == s.question.answer for a, s in zip(told, some, strict=True)]
+    return right
+
+
+def table(model: Any, processor: Any, samples: int, seed: int = EVALUATION_SEED, factor: int = 2) -> bool:
+    """Print the accuracy of each kind of question; true if all pass the gate.
+
+    Columns: accuracy over all samples, accuracy with fewer pixels, share that is hard, accuracy over the hard part.
+    """
+    print("| question | all | fewer pixels | hard share | hard part |\n|---|---|---|---|---|", flush=True)
+    passed = True
+    for kind in QUESTIONS:
+        right, survived = marks(model, processor, [make(kind, seed + i) for i in range(samples)], factor)
+        hard = right[~survived]
+        part = f"{100 * hard.mean():.1f}" if len(hard) else "-"
+        cells = f"{100 * right.mean():.1f} | {100 * survived.mean():.1f} | {100 * (~survived).mean():.1f} | {part}"
+        print(f"| {kind} | {cells} |", flush=True)
+        passed = passed and bool(right.mean() >= GATE)
+    return passed
+
+
+def report(folder: Path, samples: int = 400, seed: int = EVALUATION_SEED, dtype: str = "auto", factor: int = 2) -> bool:
+    """Load the model in ``folder``, print its table, and say whether it passes the gate."""
+    processor = AutoProcessor.from_pretrained(folder)
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
+    began = time.time()
+    print(f"accuracy in percent, {samples} samples a row from seed {seed} on; hard: wrong with sides {factor} times shorter")
+    passed = table(model, processor, samples, seed, factor)
+    print(f"gate of {GATE:.0%} {'passed' if passed else 'NOT passed'}; {time.time() - began:.0f} s")
+    return passed
+
+
+def main() -> None:
+    """Command line; the exit status is 1 if a kind of question misses the gate."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="folder of the model")
+    parser.add_argument("--samples", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=EVALUATION_SEED)
+    parser.add_argument(
+        "--factor", type=int, default=2, help="how many times shorter the sides are in the test for hard samples"
+    )
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    sys.exit(0 if report(args.model, args.samples, args.seed, args.dtype, args.factor) else 1)
+
+
+if __name__ == "__main__":
+    main()

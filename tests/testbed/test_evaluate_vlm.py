@@ -1,0 +1,89 @@
+"""Answers through the processor and generate(), the mark of hard samples, and the table, on a model of known behaviour."""
+
+import numpy as np
+import pytest
+import torch
+
+from laconic.testbed.evaluate_vlm import answers, chat, fewer_pixels, inputs_of, marks, table
+from laconic.testbed.scene_questions import QUESTIONS, make
+from laconic.testbed.scenes import render
+from laconic.testbed.vlm_model import VISUAL_TOKENS, build_model, build_processor, build_tokenizer
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return build_processor(build_tokenizer())
+
+
+class Oracle:
+    """Answers rightly while the picture shows detail (neighbouring pixels that differ much), else with "no"."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, processor, samples):
+        self.tokenizer = processor.tokenizer
+        self.right = [sample.question.answer for sample in samples]
+
+    def generate(self, input_ids, pixel_values, attention_mask, max_new_tokens, do_sample):
+        assert not do_sample
+        sharp = (pixel_values[..., 1:] - pixel_values[..., :-1]).abs().amax((1, 2, 3)) > 1.2
+        told = [self.tokenizer.encode(self.right[i] if on else "no") for i, on in enumerate(sharp)]
+        padded = torch.zeros(len(told), max_new_tokens, dtype=torch.long)
+        for row, ids in zip(padded, told, strict=True):
+            row[: len(ids)] = torch.tensor(ids)
+        return torch.cat([input_ids, padded], 1)
+
+
+def test_a_chat_shows_the_picture_before_the_question(processor):
+    sample = make("colour", 5)
+    text = processor.apply_chat_template(chat(sample), add_generation_prompt=True)
+    assert text == f"<s><|user|><image>{sample.question.text}</s><|assistant|>"
+
+
+def test_fewer_pixels_are_means_of_blocks():
+    picture = render(make("reading", 0).scene)
+    blurred = fewer_pixels(picture)
+    assert blurred.shape == picture.shape and blurred.dtype == np.uint8
+    flat = np.full((8, 8, 3), 77, np.uint8)
+    np.testing.assert_array_equal(fewer_pixels(flat), flat)
+    checks = np.indices((8, 8)).sum(0)[..., None].repeat(3, -1) % 2 * 200
+    assert np.ptp(fewer_pixels(checks.astype(np.uint8))) == 0
+    with pytest.raises(ValueError, match="factor=5"):
+        fewer_pixels(picture, 5)
+
+
+def test_an_answer_does_not_depend_on_its_batch(processor):
+    torch.manual_seed(0)
+    model = build_model().eval()
+    samples = [make(kind, 2) for kind in ("colour", "relation", "reading")]
+    pictures = [render(sample.scene) for sample in samples]
+    inputs = inputs_of(processor, samples, pictures)
+    assert inputs["attention_mask"].sum(1).unique().numel() > 1
+    assert (inputs["input_ids"] == model.config.image_token_id).sum(1).tolist() == [VISUAL_TOKENS] * 3
+    together = answers(model, processor, samples, pictures)
+    assert together == [answers(model, processor, [s], [p])[0] for s, p in zip(samples, pictures, strict=True)]
+
+
+def test_marks_tell_what_survives_fewer_pixels(processor):
+    samples = [s for s in (make("reading", seed) for seed in range(40)) if all(sign.scale == 1 for sign in s.scene.signs)][
+        :5
+    ]
+    right, survived = marks(Oracle(processor, samples), processor, samples)
+    assert right.all() and not survived.any()
+
+
+def test_the_table_has_a_row_for_each_kind_and_holds_the_gate(processor, capsys):
+    class Dumb(Oracle):
+        def __init__(self, processor):
+            super().__init__(processor, [])
+
+        def generate(self, **inputs):
+            self.right = ["no"] * len(inputs["input_ids"])
+            return super().generate(**inputs)
+
+    assert table(Dumb(processor), processor, samples=6) is False
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[2:]] == list(QUESTIONS)
+    truly = np.mean([make("existence", 1_000_000 + i).question.answer == "no" for i in range(6)])
+    assert lines[2].split("|")[2].strip() == f"{100 * truly:.1f}"
+    assert lines[2].split("|")[5].strip() in ("0.0", "-")

@@ -1,0 +1,38 @@
+"""What is shipped loads as it is, holds the checkpoint's weights in bfloat16 and nothing of the training."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from laconic.testbed.any_resolution import any_resolution
+from laconic.testbed.export_vlm import LOADING, export
+from laconic.testbed.train_vlm import Trainer, parser
+from laconic.testbed.vlm_model import build_model
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    Trainer(parser().parse_args(["--out", str(folder)])).save()
+    return folder
+
+
+def test_the_shipped_folder_is_the_checkpoint_in_bfloat16(checkpoint, tmp_path):
+    (tmp_path / "README.md").write_text("card")
+    export(checkpoint, tmp_path)
+    shipped = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    trained = AutoModelForImageTextToText.from_pretrained(checkpoint).state_dict()
+    assert shipped.dtype == torch.bfloat16 and shipped.generation_config.max_new_tokens
+    assert all(torch.equal(tensor, trained[name].bfloat16()) for name, tensor in shipped.state_dict().items())
+    assert AutoProcessor.from_pretrained(tmp_path).tokenizer.decode([2]) == "</s>"
+    assert (tmp_path / "README.md").read_text() == "card"
+    assert not {path.name for path in tmp_path.iterdir()} & {"heads.safetensors", "optimizer.safetensors", "trainer.json"}
+    assert not set(LOADING) & set(json.loads((tmp_path / "tokenizer_config.json").read_text()))
+    assert (tmp_path / "model.safetensors").stat().st_size < 25e6
+
+
+def test_the_any_resolution_form_is_loaded_by_its_own_class(tmp_path):
+    any_resolution(build_model()).save_pretrained(tmp_path)
+    assert type(AutoModelForImageTextToText.from_pretrained(tmp_path)).__name__ == "LlavaNextForConditionalGeneration"
