@@ -58,3 +58,21 @@ def test_testbed():
     model, tokenizer = laconic.load("testbed/lm", device="cpu")
     assert model.dtype == torch.float32
     assert tokenizer.padding_side == "left" and tokenizer.pad_token is not None
+
+
+def test_vision_language_models_come_with_their_processor(tmp_path):
+    """The processor's tokenizer is made ready as a text model's is; the class is the one that sees pictures."""
+    from vision_tools import random_vlm
+
+    from laconic.load import tokenizer_of
+    from laconic.testbed.vlm_model import build_processor, build_tokenizer
+
+    processor = build_processor(build_tokenizer())
+    processor.tokenizer.padding_side = "right"
+    random_vlm().to(torch.bfloat16).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    model, found = laconic.load(str(tmp_path), device="cpu")
+    assert type(model).__name__ == "LlavaForConditionalGeneration" and model.dtype == torch.bfloat16 and not model.training
+    assert type(found).__name__ == "LlavaProcessor"
+    assert tokenizer_of(found) is found.tokenizer and tokenizer_of(found.tokenizer) is found.tokenizer
+    assert found.tokenizer.padding_side == "left"

@@ -1,12 +1,17 @@
 """A LLaVA-class model with random weights (the testbed's shape: 8 layers, 144 visual tokens) and prompts for it."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
+import laconic
+from laconic.recipe import Recipe
 from laconic.testbed.scenes import SIZE
 from laconic.testbed.vlm_model import IMAGE as IMAGE_WORD
 from laconic.testbed.vlm_model import SPECIALS, VISUAL_TOKENS, build_model
+from laconic.tokens.relevance_net import Compressor, RelevanceNet
 
 IMAGE = SPECIALS.index(IMAGE_WORD)
 
@@ -43,3 +48,39 @@ def laconic_hooks(model: nn.Module) -> list[str]:
     """Hooks of laconic's that a model still has (transformers leaves some of its own)."""
     hooks = [hook for m in model.modules() for hook in (*m._forward_pre_hooks.values(), *m._forward_hooks.values())]
     return [repr(hook) for hook in hooks if getattr(hook, "__module__", "").startswith("laconic")]
+
+
+SPECS = {
+    "recoverable_compression": "recoverable_compression:text=llm",  # there is no text half of CLIP here
+    "ts_llava": "ts_llava:thumbnails=0",
+    "dyvte": "dyvte:exit_layer=2",
+}
+"""Parameters that suit the random model."""
+FIXED = {"adsc", "llavolta", "vtw", "pool", "downsample", "dyvte"}
+"""Methods whose layers or strides cannot meet every budget: they stay below."""
+
+METHODS = [entry.name for entry in laconic.methods() if entry.site in ("encoder", "tokens") and entry.modality != "text"]
+
+
+def made_for(model: LlavaForConditionalGeneration, folder: Path) -> dict[str, str]:
+    """Specs of the methods that need something learnt, with files that say something for `model`."""
+    torch.manual_seed(0)
+    net = RelevanceNet()
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.mul_(5.0 if weight.ndim > 1 else 1.0)  # else all tokens are nearly equal to it
+    Compressor(net).save(folder / "net.safetensors")
+    depth = model.config.text_config.num_hidden_layers
+    fits = [{"reduction": 10 * i, "deleted": [0.1 * i] + [0.0] * (depth - 1)} for i in range(1, 10)]
+    Recipe.of("fitprune", model, {"fits": fits}, {}).save(folder / "fitprune.json")
+    return {
+        "explainability": f"explainability:weights={folder / 'net.safetensors'}",
+        "fitprune": f"fitprune:recipe={folder / 'fitprune.json'}",
+    }
+
+
+def method(name: str, made: dict[str, str] | None = None, **budget: float) -> laconic.Method:
+    """The method at a budget; at keep=1.0 with its own defaults, which must be neutral."""
+    if budget.get("keep") == 1.0:
+        return laconic.create(name, **budget)
+    return laconic.create({**SPECS, **(made or {})}.get(name, name), **({} if name == "dyvte" else budget))

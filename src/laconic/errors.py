@@ -42,6 +42,10 @@ class SavedContextError(LaconicError, ValueError):
     """A saved context is missing, broken, or belongs to another model."""
 
 
+class MediaError(LaconicError, ValueError):
+    """A picture or a video cannot be read, is broken, too large, or does not fit the prompt."""
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """A sentence that offers the closest known names, or all of them when none is close."""
     known = sorted(known)

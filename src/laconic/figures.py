@@ -62,7 +62,8 @@ class Figures:
         per_entry = cache.entry_bytes
         stats.tokens_in = seen - self.decoded
         stats.layers = list(cache.layer_ids)
-        stats.entries = [float(layer.lengths.float().mean()) for layer in cache.compressed()]
+        # a layer without attention stores nothing
+        stats.entries = [float(layer.lengths.float().mean()) if layer.parts else 0.0 for layer in cache.compressed()]
         stats.kv_bytes, stats.kv_bytes_allocated = cache.nbytes, cache.allocated
         stats.kv_bytes_full = sum(real) * per_entry
         method = self.budgeted

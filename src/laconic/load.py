@@ -1,4 +1,4 @@
-"""`load("testbed/lm")` or any Hugging Face id or folder: model and tokenizer, ready for a session."""
+"""`load("testbed/lm")` or any Hugging Face id or folder: model and tokenizer (or processor), ready for a session."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
 from laconic.errors import UnknownNameError
+from laconic.families.vision import supported_vision_families
 from laconic.testbed import model_path
 
 
 def load(
     name: str, *, dtype: torch.dtype | str = "auto", device: str | None = None, trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, Any]:
-    """Load a causal language model and its tokenizer.
+    """Load a causal language model and its tokenizer, or a vision language model and its processor.
 
     Args:
         name: ``"testbed/lm"`` (shipped, offline), a local folder, or a Hugging Face id.
@@ -24,7 +33,8 @@ def load(
         trust_remote_code: run code from the checkpoint; off unless you ask for it.
 
     Returns:
-        (model in eval mode, tokenizer).
+        (model in eval mode, tokenizer). For models of a vision family that laconic knows (`supported_vision_families`), the
+        processor in place of the tokenizer, which is its `tokenizer`.
 
     Raises:
         UnknownNameError: no such testbed model.
@@ -39,11 +49,23 @@ def load(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if testbed and dtype == "auto":
         dtype = torch.float32
+    vision = _has_vision(path, trust_remote_code)
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": trust_remote_code}
-    model = AutoModelForCausalLM.from_pretrained(path, **options)
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    model = (AutoModelForImageTextToText if vision else AutoModelForCausalLM).from_pretrained(path, **options)
+    reader = (AutoProcessor if vision else AutoTokenizer).from_pretrained(path, trust_remote_code=trust_remote_code)
+    tokenizer = tokenizer_of(reader)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
     model.to(device)  # type: ignore[arg-type]
-    return model.eval(), tokenizer
+    return model.eval(), reader
+
+
+def tokenizer_of(reader: Any) -> Any:
+    """The tokenizer of what `load` gave beside the model."""
+    return reader.tokenizer if isinstance(reader, ProcessorMixin) else reader  # type: ignore[attr-defined]
+
+
+def _has_vision(path: str, trust_remote_code: bool) -> bool:
+    kind = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code).model_type
+    return any(kind in family.model_types for family in supported_vision_families())

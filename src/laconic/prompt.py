@@ -7,7 +7,7 @@ how many of them may be read (and compressed) before the question is known.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from laconic.errors import LaconicError
@@ -35,12 +35,14 @@ class Prompt:
         question: ids of the rest: question, template closing, answer prefix.
         templated: the chat template was applied.
         text: the whole prompt as text.
+        inputs: what the model gets beside the ids: the pixels of pictures, their sizes and the like.
     """
 
     context: list[int]
     question: list[int]
     templated: bool
     text: str
+    inputs: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ids(self) -> list[int]:
@@ -68,7 +70,7 @@ def build(tokenizer: Any, context: str, question: str = "", *, answer_prefix: st
     """
     given = {"context": context, "question": question, "answer prefix": answer_prefix, "system message": system or ""}
     for name, text in given.items():
-        _check_text(name, text)
+        check_text(name, text)
     if not context.strip() and not question.strip():
         raise PromptError("the prompt is empty; give a context, a question, or both.")
     body = context + JOINT + question if context and question else context or question
@@ -82,7 +84,7 @@ def build(tokenizer: Any, context: str, question: str = "", *, answer_prefix: st
         text, at, end = head + body + tail, len(head), len(head + body)
     ids = _encode(tokenizer, text, not templated)
     opening = text[: min(at + len(context), end)]
-    cut = _common(_encode(tokenizer, opening, not templated), ids) if context else 0
+    cut = common(_encode(tokenizer, opening, not templated), ids) if context else 0
     return Prompt(ids[:cut], ids[cut:], templated, text)
 
 
@@ -120,7 +122,7 @@ def _encode(tokenizer: Any, text: str, specials: bool) -> list[int]:
     return ids
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
+def common(a: Sequence[int], b: Sequence[int]) -> int:
     """Length of the common beginning: a token that reaches over the end of the context belongs to the question."""
     for i, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
@@ -128,7 +130,8 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
     return min(len(a), len(b))
 
 
-def _check_text(name: str, text: str) -> None:
+def check_text(name: str, text: str) -> None:
+    """Refuse what no tokenizer can encode."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

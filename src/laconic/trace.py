@@ -18,6 +18,8 @@ class Event:
         stream: positions that travel on to the next layers, [B, m]; None when the stream was left alone. -1 is no token.
         merged: the row of the stream into which each of its rows went, [B, before]; -1 where it was dropped; None when
             nothing was merged.
+        scores: what the rows of the stream were ranked by, [B, before], nan where a row has none; None where the method
+            does not say.
     """
 
     layer: int
@@ -26,6 +28,7 @@ class Event:
     after: int
     stream: torch.Tensor | None = None
     merged: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
 
 
 @dataclass
@@ -42,9 +45,10 @@ class Trace:
         after: int,
         stream: torch.Tensor | None = None,
         merged: torch.Tensor | None = None,
+        scores: torch.Tensor | None = None,
     ) -> None:
         """Record one event; nothing that was removed is kept alive."""
-        self.events.append(Event(layer, method, before, after, stream, merged))
+        self.events.append(Event(layer, method, before, after, stream, merged, scores))
 
     def removed(self) -> dict[int, int]:
         """Entries removed per layer (longest head), summed over all events."""

@@ -127,3 +127,7 @@ def test_pick_chooses_real_positions_and_fills_with_padding(b, t, padded, data):
         own = [j for j in row if valid[i, j]]
         hidden = [(float(scores[i, j]), j) for j in range(t) if valid[i, j]]
         assert own == sorted(j for _, j in sorted(hidden, key=lambda x: (-x[0], x[1]))[: counts[i]])
+
+
+def test_no_rows_have_no_best():
+    assert best(torch.zeros(0, 5), 2).shape == (0, 5) and best(torch.zeros(2, 0), 1).shape == (2, 0)

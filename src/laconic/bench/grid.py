@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import ClassVar, Self
 
 from laconic.errors import BudgetError, LaconicError, UnknownNameError, closest
-from laconic.method import CATALOGUE, Method, create, methods
+from laconic.method import CATALOGUE, Entry, Method, create, methods
 from laconic.testbed.tasks import EVALUATION_SEED, MIN_TOKENS, SUITE, TASKS
 
 MODES: dict[str, str] = {
@@ -17,8 +19,12 @@ MODES: dict[str, str] = {
 }
 SEVERAL_TURNS = ("kvturns", "laterneedle")
 NONE = "none"
+PICTURES = "pictures"
+"""The mode of rows over pictures."""
 REFERENCES = ("random", "snapkv")
 """Methods that the others are compared with, sample by sample."""
+PICTURE_REFERENCES = ("random_visual", "downsample", "pool")
+"""The same over pictures."""
 # The papers' windows, and what they leave unpacked, are made for prompts of thousands of tokens; ours are short.
 SETTINGS = {
     "snapkv": "snapkv:window=16",
@@ -81,7 +87,10 @@ class Grid:
     samples: int = 10
     seed: int = 0
 
-    def changed(self, **parts: object) -> Grid:
+    kind: ClassVar[str] = "cache"
+    """Of the methods that ``"all"`` and patterns stand for."""
+
+    def changed(self, **parts: object) -> Self:
         """The same grid with the parts that are not None replaced."""
         return replace(self, **{k: v for k, v in parts.items() if v is not None})  # type: ignore[arg-type]
 
@@ -101,11 +110,7 @@ class Grid:
         for length in self.lengths:
             if length < MIN_TOKENS:
                 raise BudgetError(f"length={length} is too short for a sample; ask for at least {MIN_TOKENS} tokens.")
-        if self.samples < 1 or self.seed < 0:
-            raise BudgetError(f"samples={self.samples}, seed={self.seed}: samples is at least 1, seed at least 0.")
-        for keep in self.keeps:
-            for spec in self._methods():
-                _build(spec, keep)
+        self.check_methods()
         if not self.cells():
             raise BudgetError(
                 f"nothing to run: tasks {', '.join(self.tasks) or '(none)'} in modes {', '.join(self.modes) or '(none)'}. "
@@ -113,12 +118,35 @@ class Grid:
                 "laterneedle goes with no other mode."
             )
 
+    def check_methods(self) -> None:
+        """The part of `check` that does not look at tasks."""
+        if self.samples < 1 or self.seed < 0:
+            raise BudgetError(f"samples={self.samples}, seed={self.seed}: samples is at least 1, seed at least 0.")
+        for keep in self.keeps:
+            for spec in self._methods():
+                _build(spec, keep)
+
+    def covers(self, entry: Entry) -> bool:
+        """True for methods that ``"all"`` and patterns stand for."""
+        return entry.site == "cache"
+
     def _methods(self) -> list[str]:
         """Method specs with patterns resolved, each once; the uncompressed model first."""
         found = [NONE]
         for spec in self.methods:
-            found += _resolve(spec)
+            found += self._resolve(spec)
         return list(dict.fromkeys(found))
+
+    def _resolve(self, spec: str) -> list[str]:
+        """A method spec as it is, or the methods that a pattern stands for."""
+        if spec == "all":
+            spec = "*"
+        if "*" not in spec:
+            return [spec]
+        found = [entry.name for entry in methods(spec) if self.covers(entry)]
+        if not found:
+            raise UnknownNameError(f"no {self.kind} method matches {spec!r}: {closest(spec.strip('*'), CATALOGUE)}")
+        return [SETTINGS.get(name, name) for name in found]
 
     def columns(self) -> list[tuple[str, float | None]]:
         """(method, keep) pairs in order: uncompressed first, then every method at every budget."""
@@ -148,18 +176,6 @@ class Grid:
 def _fits(task: str, mode: str) -> bool:
     """Several turns need several questions; laterneedle, asked once, is multikey again."""
     return task in SEVERAL_TURNS if mode.startswith("turns") else task != "laterneedle"
-
-
-def _resolve(spec: str) -> list[str]:
-    """A method spec as it is, or the cache methods that a pattern stands for."""
-    if spec == "all":
-        spec = "*"
-    if "*" not in spec:
-        return [spec]
-    found = [entry.name for entry in methods(spec) if entry.site == "cache"]
-    if not found:
-        raise UnknownNameError(f"no cache method matches {spec!r}: {closest(spec.strip('*'), CATALOGUE)}")
-    return [SETTINGS.get(name, name) for name in found]
 
 
 def own_budget(spec: str) -> bool:
@@ -238,8 +254,8 @@ PRESETS: dict[str, tuple[str, Grid]] = {
 }
 
 
-def preset(name: str) -> Grid:
+def preset(name: str, among: Mapping[str, tuple[str, Grid]] = MappingProxyType(PRESETS)) -> Grid:
     """The grid called `name`; raises `UnknownNameError` with the closest names."""
-    if name not in PRESETS:
-        raise UnknownNameError(f"unknown preset {name!r}: {closest(name, PRESETS)}")
-    return PRESETS[name][1]
+    if name not in among:
+        raise UnknownNameError(f"unknown preset {name!r}: {closest(name, among)}")
+    return among[name][1]

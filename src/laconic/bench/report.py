@@ -1,4 +1,4 @@
-"""report.html: accuracy against KV bytes per task, the table, settings, versions, machine; one file that loads nothing."""
+"""report.html: accuracy against cost per task, the table, settings, versions, machine; one file that loads nothing."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from laconic.bench.grid import NONE
+from laconic.bench.grid import NONE, PICTURES
 from laconic.bench.statistics import Interval
 from laconic.bench.store import Row
 from laconic.bench.summary import Line
-from laconic.bench.table import FOOT, cells, head, sections, tasks, title, tone
+from laconic.bench.table import cells, foot, head, official_tables, sections, tasks, title, tone
 from laconic.report.page import page
 
 # Okabe and Ito's colours, safe for colour-blind readers, without yellow. Markers and dashes tell methods apart too.
@@ -54,7 +54,9 @@ def report(lines: list[Line], rows: list[Row]) -> str:
             f'<div class="chart">{chart(own, scripts=number == 0)}</div>',
             html_table(own),
         ]
-    body += [f'<p class="dim">{escape(FOOT)}</p>', "<h2>Settings</h2>", definitions(settings(lines, rows))]
+        for name, columns, texts in official_tables(own):
+            body += [f"<h3>{escape(name)}: its own figures</h3>", _plain_table(columns, texts)]
+    body += [f'<p class="dim">{escape(foot(lines))}</p>', "<h2>Settings</h2>", definitions(settings(lines, rows))]
     body += ["<h2>Methods and parameters</h2>", parameters(lines)]
     body += ["<h2>Versions</h2>", definitions(first["settings"]["versions"])]
     machines = list({json.dumps(row["machine"], sort_keys=True): row["machine"] for row in rows}.values())
@@ -67,15 +69,20 @@ def intro(lines: list[Line], rows: list[Row]) -> str:
     """What was compared, in two sentences."""
     methods = len({line.method for line in lines} - {NONE})
     samples = len({(row["task"], row["length"], row["mode"], row["seed"]) for row in rows})
+    cost = "prefill FLOPs that a method really cost" if _pictures(lines) else "KV bytes that a method really stored"
     return (
         f"{methods} methods on {len(tasks(lines))} tasks, {samples} samples, {len(rows)} rows. Every method saw the same "
-        "samples; curves stand at the KV bytes that a method really stored, not at what it was asked for. "
+        f"samples; curves stand at the {cost}, not at what it was asked for. "
         "Up and to the left is better."
     )
 
 
+def _pictures(lines: list[Line]) -> bool:
+    return lines[0].mode == PICTURES
+
+
 def chart(lines: list[Line], scripts: bool) -> str:
-    """Recall against KV share, a panel per task and one for the mean; one legend. `scripts` puts plotly's own code in."""
+    """Recall against cost, a panel per task and one for the mean; one legend. `scripts` puts plotly's own code in."""
     places = panels(tasks(lines))
     count, columns = max(p.row for p in places), max(p.col for p in places)
     wide = count > 1 and places[0].task is None
@@ -130,14 +137,15 @@ def _interval(line: Line, task: str | None) -> Interval | None:
 def _curve(lines: list[Line], task: str | None, number: int, legend: bool) -> go.Scatter:
     """One method in one panel, with its intervals as bars and the figures on hover."""
     points = [(line, interval) for line in lines if (interval := _interval(line, task)) is not None]
-    points.sort(key=lambda pair: pair[0].kv_share)
+    points.sort(key=lambda pair: pair[0].cost)
+    cost, score = ("FLOPs", "score") if _pictures(lines) else ("KV", "recall")
     colour = COLOURS[number % len(COLOURS)]
     method = lines[0].method
     return go.Scatter(
         name=method,
         legendgroup=method,
         showlegend=legend,
-        x=[100 * line.kv_share for line, _ in points],
+        x=[100 * line.cost for line, _ in points],
         y=[100 * interval.mean for _, interval in points],
         error_y={
             "type": "data",
@@ -152,7 +160,8 @@ def _curve(lines: list[Line], task: str | None, number: int, legend: bool) -> go
         marker={"symbol": MARKERS[number % len(MARKERS)], "size": 8, "color": colour},
         customdata=[[line.budget, line.achieved, 100 * i.low, 100 * i.high] for line, i in points],
         hovertemplate=(
-            "<b>%{fullData.name}</b><br>recall %{y:.1f} % [%{customdata[2]:.1f}, %{customdata[3]:.1f}]<br>KV %{x:.2f} %<br>"
+            f"<b>%{{fullData.name}}</b><br>{score} %{{y:.1f}} % [%{{customdata[2]:.1f}}, %{{customdata[3]:.1f}}]<br>"
+            f"{cost} %{{x:.2f}} %<br>"
             "asked %{customdata[0]}, kept %{customdata[1]:.4f}<extra></extra>"
         ),
     )
@@ -179,8 +188,9 @@ def _ceiling(figure: go.Figure, interval: Interval, legend: bool, where: dict[st
 
 
 def _axes(figure: go.Figure, lines: list[Line], places: list[Panel], columns: int, wide: bool) -> None:
-    """Logarithmic KV share, recall from 0 to 100; titles at the outer panels only."""
-    low = min(70 * min(line.kv_share for line in lines), 50)
+    """Logarithmic share of the cost, recall from 0 to 100; titles at the outer panels only."""
+    cost, score = ("prefill FLOPs", "score") if _pictures(lines) else ("KV bytes", "recall")
+    low = min(70 * min(line.cost for line in lines), 50)
     ticks = [t for t in (1, 2, 5, 10, 20, 50, 100) if t >= low]
     ends = [math.log10(low), math.log10(115)]
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{t} %" for t in ticks], range=ends)
@@ -189,9 +199,9 @@ def _axes(figure: go.Figure, lines: list[Line], places: list[Panel], columns: in
     for panel in places:
         where = {"row": panel.row, "col": panel.col}
         if lowest[panel.col] == panel.row or (wide and panel.row == 1):
-            figure.update_xaxes(title_text="KV bytes of uncompressed", title_standoff=6, **where)
+            figure.update_xaxes(title_text=f"{cost} of uncompressed", title_standoff=6, **where)
         if panel.col == 1:
-            figure.update_yaxes(title_text="recall, %", title_standoff=4, **where)
+            figure.update_yaxes(title_text=f"{score}, %", title_standoff=4, **where)
 
 
 def html_table(lines: list[Line]) -> str:
@@ -208,6 +218,14 @@ def html_table(lines: list[Line]) -> str:
         out.append("</tr>")
         previous = line.method
     return "".join([*out, "</tbody></table></div>"])
+
+
+def _plain_table(names: list[str], rows: list[list[str]]) -> str:
+    """A table of texts without tones or rules."""
+    parts = [[f"<th{_align(i)}>{escape(name)}</th>" for i, name in enumerate(names)]]
+    parts += [[f"<td{_align(i)}>{escape(text)}</td>" for i, text in enumerate(row)] for row in rows]
+    body = "".join("<tr>" + "".join(part) + "</tr>" for part in parts)
+    return f'<div class="scroll"><table>{body}</table></div>'
 
 
 def _align(column: int, look: str = "") -> str:

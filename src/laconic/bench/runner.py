@@ -137,6 +137,12 @@ class Bench:
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always")
             outcome = answer(self.model, self.tokenizer, sample, cell.mode, method)
+        return self.described(cell, method, scores(cell, sample, outcome) | costs(outcome), memory, notes)
+
+    def described(
+        self, cell: Cell, method: Method | None, figures: Row, memory: Memory, notes: list[warnings.WarningMessage]
+    ) -> Row:
+        """A whole row around the figures of one sample, where `memory` and `notes` are of the run that gave them."""
         peak = memory.peak()
         return {
             "key": cell.key,
@@ -149,8 +155,7 @@ class Bench:
             "keep": cell.keep,
             "seed": cell.seed,
             "grid_seed": self.grid.seed,
-            **scores(cell, sample, outcome),
-            **costs(outcome),
+            **figures,
             "peak_memory": peak,
             "peak_memory_kind": memory.kind,
             "notes": sorted(

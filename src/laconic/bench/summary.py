@@ -1,4 +1,4 @@
-"""From rows to lines: one line for each mode, length, method and budget, with intervals and differences to `REFERENCES`."""
+"""From rows to lines: one line for each mode, length, method and budget, with intervals and differences to references."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from laconic.bench.grid import NONE, REFERENCES
+from laconic.bench.grid import NONE, PICTURE_REFERENCES, PICTURES, REFERENCES
+from laconic.bench.public import official
 from laconic.bench.statistics import Interval, bootstrap
 from laconic.bench.store import Row
 
 SAME_COST = 0.02
-"""Two KV shares that differ by less than this part of themselves count as equal cost."""
+"""Two costs that differ by less than this part of themselves count as equal."""
+Scores = dict[tuple[str, int], float]
+"""(task, seed) -> recall."""
 
 
 @dataclass
@@ -21,13 +24,39 @@ class Gain:
     """Mean difference of a line to another on the samples that both have.
 
     Attributes:
-        interval: the difference; `against`: the line of the reference with the closest achieved KV bytes, as
-            ``"random 0.25"``; `fair`: its bytes are the same.
+        interval: the difference; `against`: the line of the reference with the closest achieved cost, as ``"random 0.25"``;
+            over pictures the two around it, as ``"random 0.25 to 0.5"``; `fair`: the cost is the same.
     """
 
     interval: Interval
     against: str
     fair: bool
+
+
+@dataclass
+class PictureFigures:
+    """Figures of one line over pictures.
+
+    Attributes:
+        hard: interval of the score per task over the hard samples; tasks without one are missing.
+        hard_mean: of these tasks, each counting the same; None without any. `hard_samples`: how many there are.
+        official: the public benchmarks' own figures, task -> name -> value.
+    """
+
+    hard: dict[str, Interval]
+    hard_mean: Interval | None
+    hard_samples: int
+    official: dict[str, dict[str, float]]
+
+    @classmethod
+    def of(cls, tasks: dict[str, list[Row]], seed: int) -> PictureFigures:
+        hard = {task: own for task, group in tasks.items() if (own := [row["score"] for row in group if row["hard"]])}
+        return cls(
+            hard={task: bootstrap([values], seed) for task, values in hard.items()},
+            hard_mean=bootstrap(list(hard.values()), seed) if hard else None,
+            hard_samples=sum(len(values) for values in hard.values()),
+            official={task: found for task, group in tasks.items() if (found := official(task, group))},
+        )
 
 
 @dataclass
@@ -41,6 +70,7 @@ class Line:
         gains: differences to the references, by their names; none to itself, and none where a reference did not run.
         achieved: entries that stay of what was compressed; `kv_share`: bytes stored of bytes uncompressed when the answer
             begins, the question included; `flops_share`: prefill FLOPs of the full prompt's.
+        pictures: what rows over pictures have besides; None for text.
         seconds: first_token, per_token and compress, medians over samples. Bytes are means, `peak_memory` the maximum.
     """
 
@@ -65,18 +95,30 @@ class Line:
     peak_memory: int
     seconds: dict[str, float | None]
     gains: dict[str, Gain] = field(default_factory=dict)
-    scores: dict[tuple[str, int], float] = field(default_factory=dict, repr=False)
+    pictures: PictureFigures | None = None
+    scores: Scores = field(default_factory=dict, repr=False)
     """Recall by (task, seed), for pairing."""
 
     def as_dict(self) -> dict[str, Any]:
         """Stable keys for ``laconic bench --json``."""
         plain = asdict(self)
         del plain["scores"]
+        if self.pictures is None:
+            del plain["pictures"]
         return plain
 
     @property
     def section(self) -> tuple[str, int]:
         return self.mode, self.length
+
+    @property
+    def cost(self) -> float:
+        """What methods are compared at: the share of FLOPs over pictures, of KV bytes elsewhere."""
+        return self.flops_share if self.mode == PICTURES else self.kv_share
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return PICTURE_REFERENCES if self.mode == PICTURES else REFERENCES
 
 
 def summarise(rows: Iterable[Row], seed: int = 0) -> list[Line]:
@@ -86,13 +128,19 @@ def summarise(rows: Iterable[Row], seed: int = 0) -> list[Line]:
         groups.setdefault((row["mode"], row["length"], row["method"], row["keep"]), []).append(row)
     lines = [_line(group, seed) for group in groups.values()]
     sections = list(dict.fromkeys(line.section for line in lines))
-    order = {method: place for place, method in enumerate(dict.fromkeys([NONE, REFERENCES[0], *(x.method for x in lines)]))}
-    lines.sort(key=lambda line: (sections.index(line.section), order[line.method], -line.kv_share))
+    first = [NONE, REFERENCES[0], *PICTURE_REFERENCES]
+    order = {method: place for place, method in enumerate(dict.fromkeys([*first, *(x.method for x in lines)]))}
+    lines.sort(key=lambda line: (sections.index(line.section), order[line.method], -line.cost))
     for line in lines:
-        for name in REFERENCES:
-            others = [x for x in lines if x.section == line.section and x.method.partition(":")[0] == name]
+        for name in line.references:
+            same = [x for x in lines if x.section == line.section]
+            others = [x for x in same if x.method.partition(":")[0] == name]
             if others and line.method not in (NONE, others[0].method):
-                _compare(name, line, others, seed)
+                if line.mode == PICTURES:  # at its neutral budget the reference is the uncompressed model
+                    _compare(name, line, *equal_cost(line.cost, [*others, *(x for x in same if x.method == NONE)]), seed)
+                else:
+                    other = min(others, key=lambda x: abs(x.cost - line.cost))
+                    _compare(name, line, other.scores, _label(other), _close(line.cost, other.cost), seed)
     return lines
 
 
@@ -127,6 +175,7 @@ def _line(rows: Sequence[Row], seed: int) -> Line:
             "per_token": _median(rows, "seconds_per_token"),
             "compress": _median(rows, "seconds_compress"),
         },
+        pictures=PictureFigures.of(tasks, seed) if first["mode"] == PICTURES else None,
         scores={(row["task"], row["seed"]): row["score"] for row in rows},
     )
 
@@ -145,17 +194,41 @@ def _median(rows: Sequence[Row], what: str) -> float | None:
     return float(np.median(values)) if values else None
 
 
-def _compare(name: str, line: Line, others: list[Line], seed: int) -> None:
-    """Set the gain over the line of `others` whose achieved bytes are closest, over the samples that both have."""
-    other = min(others, key=lambda x: abs(x.kv_share - line.kv_share))
+def equal_cost(cost: float, lines: list[Line]) -> tuple[Scores, str, bool]:
+    """What a reference scores at `cost`: on the straight line between its two nearest costs, sample by sample.
+
+    Accuracy bends downwards as tokens go, so between two budgets the straight line is a little below the reference itself.
+    Nothing is extrapolated: outside of all its costs the nearest one stands in.
+
+    Args:
+        lines: of the reference at all its budgets.
+
+    Returns:
+        its scores, where they come from, and whether they stand at `cost`.
+    """
+    below = max((x for x in lines if x.cost <= cost), key=lambda x: x.cost, default=None)
+    above = min((x for x in lines if x.cost >= cost), key=lambda x: x.cost, default=None)
+    near = min(lines, key=lambda x: abs(x.cost - cost))
+    if below is None or above is None or _close(cost, near.cost):
+        return near.scores, _label(near), _close(cost, near.cost)
+    part = (cost - below.cost) / (above.cost - below.cost)
+    scores = {key: (1 - part) * low + part * above.scores[key] for key, low in below.scores.items() if key in above.scores}
+    return scores, f"{_label(below)} to {_label(above).rpartition(' ')[2]}", True
+
+
+def _close(cost: float, other: float) -> bool:
+    return abs(other - cost) <= SAME_COST * other
+
+
+def _label(line: Line) -> str:
+    return f"{line.method} {line.budget.removeprefix('keep=')}"
+
+
+def _compare(name: str, line: Line, other: Scores, against: str, fair: bool, seed: int) -> None:
+    """Set the gain over `other`, on the samples that both have."""
     shared: dict[str, list[float]] = {}
     for (task, sample), value in line.scores.items():
-        if (task, sample) in other.scores:
-            shared.setdefault(task, []).append(value - other.scores[task, sample])
-    if not shared:
-        return
-    line.gains[name] = Gain(
-        bootstrap(list(shared.values()), seed),
-        f"{other.method} {other.budget.removeprefix('keep=')}",
-        abs(other.kv_share - line.kv_share) <= SAME_COST * other.kv_share,
-    )
+        if (task, sample) in other:
+            shared.setdefault(task, []).append(value - other[task, sample])
+    if shared:
+        line.gains[name] = Gain(bootstrap(list(shared.values()), seed), against, fair)

@@ -7,12 +7,14 @@ import math
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from laconic.bench.grid import MODES, NONE, REFERENCES
+from laconic.bench.grid import MODES, NONE, PICTURE_REFERENCES, PICTURES, REFERENCES
 from laconic.bench.statistics import Interval
 from laconic.bench.summary import Line
 
 TABLE_FILE = "table.md"
 SPARE = ("KV bytes", "vs snapkv", "compress", "prefill FLOPs", "n", "kept", "per token", "first token", "q")
+PICTURE_SPARE = ("KV bytes", "compress", "KV", "n", "kept", "per token", "first token", "q")
+"""Columns that a narrow terminal does without, before it does without tasks."""
 FOOT = (
     "Recall in percent (RULER: share of the reference answers found in the output); [..] is a 95 % bootstrap interval over "
     "samples. KV: bytes stored of bytes uncompressed when the answer begins; in the modes agnostic and turns the question, "
@@ -20,6 +22,15 @@ FOOT = (
     "the closest KV bytes; † where these differ by over 2 %. q: the method looks at the question. The chat template is "
     "always applied. "
     "Few samples that all agree give an interval of no width: it is not certainty."
+)
+PICTURE_FOOT = (
+    "Scores in percent; [..] is a 95 % bootstrap interval over samples. hard: over the samples that the uncompressed model "
+    "gets wrong with a quarter of the pixels; behind each task's score, too. kept: visual tokens, mean over layers (of a "
+    "cache method: entries). prefill FLOPs: of the uncompressed decoder's; the encoder's are not counted. vs ..: mean "
+    "difference on the same samples to that method at equal prefill FLOPs, on the straight line between its two nearest "
+    "budgets (the uncompressed model is the largest); † where it has no budget as low. Budgets that a method cannot reach "
+    "are left out. q: the method looks at the question. Few samples that all agree give an interval of no width: it is not "
+    "certainty."
 )
 
 
@@ -36,36 +47,61 @@ def tasks(lines: list[Line]) -> list[str]:
 def title(section: tuple[str, int]) -> str:
     """One section in words."""
     mode, length = section
+    if mode == PICTURES:
+        return "pictures: the picture and the question are read and compressed together"
     return f"mode {mode}, {length:,} tokens: {MODES.get(mode, '')}"
+
+
+def foot(lines: list[Line]) -> str:
+    """What the columns of the sections mean."""
+    modes = {line.mode for line in lines}
+    return " ".join([*([FOOT] if modes - {PICTURES} else []), *([PICTURE_FOOT] if PICTURES in modes else [])])
+
+
+def _around(mode: str) -> tuple[list[str], list[str]]:
+    """Names of the columns before the tasks, and of those behind them."""
+    if mode == PICTURES:
+        first = ["method", "q", "asked", "kept", "prefill FLOPs", "mean", "hard", *(f"vs {x}" for x in PICTURE_REFERENCES)]
+        return first, ["KV", "KV bytes", "first token", "per token", "compress", "n"]
+    first = ["method", "q", "asked", "kept", "KV", "KV bytes", "mean", *(f"vs {name}" for name in REFERENCES)]
+    return first, ["prefill FLOPs", "first token", "per token", "compress", "n"]
 
 
 def head(lines: list[Line]) -> list[str]:
     """Column names for one section."""
-    first = ["method", "q", "asked", "kept", "KV", "KV bytes", "mean", *(f"vs {name}" for name in REFERENCES)]
-    last = ["prefill FLOPs", "first token", "per token", "compress", "n"]
+    first, last = _around(lines[0].mode)
     return [*first, *tasks(lines), *last]
 
 
 def cells(line: Line, names: list[str]) -> list[str]:
-    """The text of one line's columns."""
+    """The text of one line's columns; `names`: the section's tasks."""
     none = line.method == NONE
-    asked = "-" if none else line.budget.removeprefix("keep=")
-    return [
-        "uncompressed" if none else line.method,
-        "q" if line.query_aware else "",
-        asked,
-        f"{line.achieved:.3f}",
-        f"{100 * line.kv_share:.1f} %",
-        size(line.kv_bytes),
-        spread(line.mean),
-        *(gain(line, name) for name in REFERENCES),
-        *(percent(line.tasks[name].mean) if name in line.tasks else "" for name in names),
-        f"{100 * line.flops_share:.0f} %",
-        milliseconds(line.seconds["first_token"]),
-        milliseconds(line.seconds["per_token"]),
-        milliseconds(line.seconds["compress"]) if not none else "-",
-        str(line.samples),
-    ]
+    texts = {
+        "method": "uncompressed" if none else line.method,
+        "q": "q" if line.query_aware else "",
+        "asked": "-" if none else line.budget.removeprefix("keep="),
+        "kept": f"{line.achieved:.3f}",
+        "KV": f"{100 * line.kv_share:.1f} %",
+        "KV bytes": size(line.kv_bytes),
+        "mean": spread(line.mean),
+        "hard": "-" if line.pictures is None or line.pictures.hard_mean is None else spread(line.pictures.hard_mean),
+        "prefill FLOPs": f"{100 * line.flops_share:.{1 if line.mode == PICTURES else 0}f} %",
+        "first token": milliseconds(line.seconds["first_token"]),
+        "per token": milliseconds(line.seconds["per_token"]),
+        "compress": milliseconds(line.seconds["compress"]) if not none else "-",
+        "n": str(line.samples),
+    }
+    texts |= {f"vs {name}": gain(line, name) for name in line.references}
+    first, last = _around(line.mode)
+    return [*(texts[name] for name in first), *(task(line, name) for name in names), *(texts[name] for name in last)]
+
+
+def task(line: Line, name: str) -> str:
+    """A task's score, and over pictures its score on hard samples: ``93 / 71``."""
+    if name not in line.tasks:
+        return ""
+    hard = line.pictures.hard.get(name) if line.pictures else None
+    return percent(line.tasks[name].mean) + (f" / {percent(hard.mean)}" if hard else "")
 
 
 def percent(share: float) -> str:
@@ -111,7 +147,9 @@ def rich_table(lines: list[Line], section: tuple[str, int], width: int = 160) ->
     """One section for the terminal; a narrow one gets the columns that matter most and says which are missing."""
     own = [line for line in lines if line.section == section]
     names, texts = head(own), [cells(line, tasks(own)) for line in own]
-    show = _fitting(names, texts, width, tasks(own))
+    some = tuple(reversed(tasks(own)))
+    spare = (*PICTURE_SPARE, *some, "vs pool", "vs downsample") if section[0] == PICTURES else (*SPARE, *some)
+    show = _fitting(names, texts, width, spare)
     table = Table(title=title(section), title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     if missing := [name for i, name in enumerate(names) if i not in show]:
         table.caption = f"for lack of room only in {TABLE_FILE}: {', '.join(missing)}"
@@ -126,11 +164,11 @@ def rich_table(lines: list[Line], section: tuple[str, int], width: int = 160) ->
     return table
 
 
-def _fitting(names: list[str], texts: list[list[str]], width: int, droppable: list[str]) -> list[int]:
-    """Columns that a terminal of `width` has room for; the least needed go first, tasks (the last one first) at the end."""
+def _fitting(names: list[str], texts: list[list[str]], width: int, spare: tuple[str, ...]) -> list[int]:
+    """Columns that a terminal of `width` has room for; those of `spare` go, the first one first."""
     widths = [max(len(row[i]) for row in [names, *texts]) + 3 for i in range(len(names))]
     show = set(range(len(names)))
-    for name in (*SPARE, *reversed(droppable)):
+    for name in spare:
         if sum(widths[i] for i in show) < width:
             break
         show.discard(names.index(name))
@@ -153,4 +191,22 @@ def markdown(lines: list[Line]) -> str:
         parts += ["| " + " | ".join(names) + " |", "|---|---|" + "---:|" * (len(names) - 2)]
         parts += ["| " + " | ".join(cells(line, tasks(own))) + " |" for line in own]
         parts.append("")
-    return "\n".join([*parts, FOOT, ""])
+        for name, columns, rows in official_tables(own):
+            parts += [f"### {name}: its own figures", "", "| " + " | ".join(columns) + " |"]
+            parts += ["|---|---|" + "---:|" * (len(columns) - 2), *("| " + " | ".join(row) + " |" for row in rows), ""]
+    return "\n".join([*parts, foot(lines), ""])
+
+
+def official_tables(lines: list[Line]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(benchmark, column names, rows) of the public benchmarks among the tasks of one section."""
+    found = []
+    for name in tasks(lines):
+        own = [(line, line.pictures.official[name]) for line in lines if line.pictures and name in line.pictures.official]
+        names = list(dict.fromkeys(figure for _, figures in own for figure in figures))
+        rows = []
+        for line, figures in own:
+            method, _, asked = cells(line, [])[:3]
+            rows.append([method, asked, *(f"{figures[x]:.2f}" if x in figures else "" for x in names)])
+        if own:
+            found.append((name, ["method", "asked", *names], rows))
+    return found

@@ -1,4 +1,7 @@
-"""`laconic bench`: tasks x methods x budgets x lengths x modes on one model; results.jsonl, a table and an HTML report."""
+"""`laconic bench`: tasks x methods x budgets x lengths x modes on one model; results.jsonl, a table and an HTML report.
+
+Over pictures: suites x methods x budgets; see `laconic.bench.pictures`.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Many = list[str] | None
+TEXT_MODEL, PICTURE_MODEL = "testbed/lm", "testbed/vlm"
 
 
 def bench(
-    model: Annotated[str, typer.Option(help="testbed/lm, a folder, or a Hugging Face id.")] = "testbed/lm",
+    model: Annotated[
+        str | None,
+        typer.Option(help="testbed/lm (default; over pictures testbed/vlm), a folder, or a Hugging Face id."),
+    ] = None,
     preset: Annotated[
-        str, typer.Option(help="demo, quick, leaderboard or full; the other options replace parts of it.")
-    ] = "demo",
+        str | None,
+        typer.Option(
+            help="demo (default), quick, leaderboard or full; over pictures: pictures (default for testbed/vlm and picture "
+            "tasks), pictures_leaderboard or public; the other options replace parts of it."
+        ),
+    ] = None,
     tasks: Annotated[Many, typer.Option(help="Task names; commas or repeats, here and below.")] = None,
     methods: Annotated[Many, typer.Option(help="Such as 'snapkv:window=16,h2o'; 'all'; 'snap*'.")] = None,
     keep: Annotated[Many, typer.Option(help="Shares to keep, e.g. 0.5,0.1.")] = None,
@@ -33,6 +44,11 @@ def bench(
     modes: Annotated[Many, typer.Option(help="aware, agnostic, turns, turns_aware.")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples per task, length and mode.")] = None,
     seed: Annotated[int | None, typer.Option(help="First sample, counted from 1,000,000; also seeds the bootstrap.")] = None,
+    data: Annotated[
+        Many,
+        typer.Option(help="Files of a public picture benchmark, such as mme=FOLDER; runs it if no --tasks are given."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures that are answered at once.")] = 16,
     out: Annotated[Path, typer.Option(help="Folder for results.jsonl, table.md and report.html.")] = Path("bench"),
     report_only: Annotated[bool, typer.Option("--report-only", help="Rebuild table and report from results.jsonl.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")] = False,
@@ -41,7 +57,6 @@ def bench(
 
     Every finished row is on disk at once: after Ctrl-C or a crash the same command goes on where it stopped.
     """
-    from laconic.bench.grid import preset as find_preset
     from laconic.bench.grid import split_methods
     from laconic.bench.outputs import RESULTS, write_outputs
     from laconic.bench.store import Store, read
@@ -50,8 +65,9 @@ def bench(
         rows = read(out / RESULTS)
         _show(write_outputs(rows, out, rows[0]["grid_seed"] if rows else 0), out, as_json)
         return
-    grid = find_preset(preset).changed(
-        tasks=_many(tasks, str, "--tasks"),
+    names, folders = _many(tasks, str, "--tasks"), _folders(data)
+    grid = _grid(model, preset, names, folders).changed(
+        tasks=names,
         methods=split_methods(methods) if methods else None,
         keeps=_many(keep, float, "--keep"),
         lengths=_many(lengths, int, "--lengths"),
@@ -62,7 +78,7 @@ def bench(
     grid.check()
     common.quiet()
     with Store(out / RESULTS) as store:
-        made = _load(model, grid)
+        made = _load(model, grid, batch)
         try:
             _run(made, store, as_json)
         except KeyboardInterrupt:
@@ -87,14 +103,45 @@ def _many(texts: Iterable[str] | None, kind: Callable[[str], T], option: str) ->
         raise common.InputError(f"{option} {','.join(pieces)}: every value must be a number.") from error
 
 
-def _load(model: str, grid: Grid) -> Bench:
+def _folders(data: Iterable[str] | None) -> tuple[tuple[str, Path], ...]:
+    """(benchmark, folder) pairs from ``mme=FOLDER``."""
+    pairs = [text.partition("=") for text in data or ()]
+    if wrong := [name for name, _, folder in pairs if not folder]:
+        raise common.InputError(f"--data {wrong[0]}: name the benchmark and its folder, such as --data mme=FOLDER.")
+    return tuple((name, Path(folder)) for name, _, folder in pairs)
+
+
+def _grid(model: str | None, preset: str | None, tasks: Sequence[str] | None, folders: tuple[tuple[str, Path], ...]) -> Grid:
+    """The preset, by name or by what is to be run: a bench over pictures or over text."""
+    from laconic.bench.grid import PRESETS
+    from laconic.bench.grid import preset as find
+    from laconic.bench.pictures.grid import PICTURE_PRESETS, is_picture_task
+
+    pictures = model == PICTURE_MODEL or (bool(tasks) and all(is_picture_task(task) for task in tasks or ()))
+    if preset is None:
+        preset = "public" if folders else "pictures" if pictures else "demo"
+    grid = find(preset, {**PRESETS, **PICTURE_PRESETS})
+    if folders:
+        if preset not in PICTURE_PRESETS:
+            raise common.InputError(f"--data is for public picture benchmarks; preset {preset} runs text tasks.")
+        grid = grid.changed(folders=folders, tasks=tuple(name for name, _ in folders))
+    return grid
+
+
+def _load(model: str | None, grid: Grid, batch: int) -> Bench:
     import laconic
     from laconic.bench import Bench
+    from laconic.bench.pictures.grid import PictureGrid
+    from laconic.bench.pictures.runner import PictureBench
+    from laconic.load import tokenizer_of
 
+    model = model or (PICTURE_MODEL if isinstance(grid, PictureGrid) else TEXT_MODEL)
     with common.spinner(f"loading {model}"):
-        network, tokenizer = laconic.load(model)
+        network, reader = laconic.load(model)
     name = Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model  # no paths in results
-    return Bench(network, tokenizer, name, grid)
+    if isinstance(grid, PictureGrid):
+        return PictureBench(network, reader, name, grid, batch=batch)
+    return Bench(network, tokenizer_of(reader), name, grid)
 
 
 def _run(made: Bench, store: Store, as_json: bool) -> None:
@@ -110,14 +157,14 @@ def _run(made: Bench, store: Store, as_json: bool) -> None:
         return
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     shown = common.out().is_terminal and console.is_terminal
-    began = time.perf_counter()
+    began, before = time.perf_counter(), len(store)
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         bar = progress.add_task("warming up", total=len(left))
         made.run(
             store, lambda cell: progress.update(bar, advance=1, description=f"{cell.task} {cell.mode} {cell.method[:24]:24}")
         )
     if not as_json:
-        common.out().print(f"{len(left) - len(made.failures)} rows in {time.perf_counter() - began:.1f} s")
+        common.out().print(f"{len(store) - before} rows in {time.perf_counter() - began:.1f} s")
 
 
 def _show(
@@ -129,7 +176,7 @@ def _show(
 ) -> None:
     """Print the table (or JSON), where the files are, what was refused, and what failed."""
     from laconic.bench.outputs import REPORT, RESULTS, TABLE
-    from laconic.bench.table import FOOT, rich_table, sections
+    from laconic.bench.table import foot, rich_table, sections
 
     files = {name: str(out / name) for name in (RESULTS, TABLE, REPORT)}
     if as_json:
@@ -143,7 +190,7 @@ def _show(
             console.width = 200  # a file or a pipe has room for all columns
         for section in sections(lines):
             console.print(rich_table(lines, section, console.width))
-        console.print(FOOT, style="dim")
+        console.print(foot(lines), style="dim")
         console.print("wrote " + ", ".join(files.values()))
     for (name, keep), why in {} if as_json else refused.items():
         common.err().print(f"left out: {name} at keep {keep}: {why}", style="yellow", markup=False)

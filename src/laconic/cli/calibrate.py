@@ -12,7 +12,7 @@ from laconic.cli import common, options
 
 
 def calibrate(
-    name: Annotated[str, typer.Argument(help="Method: compresskv, fastkv or razorattention.")],
+    name: Annotated[str, typer.Argument(help="Method: compresskv, fastkv, razorattention, fitprune or vtw.")],
     model: options.Model = "testbed/lm",
     out: Annotated[Path | None, typer.Option(help="File to write; default: NAME-MODEL.json here.")] = None,
     lengths: Annotated[str | None, typer.Option(help="Tokens of the needle prompts, such as 512,1024.")] = None,
@@ -21,6 +21,10 @@ def calibrate(
     tokens: Annotated[int | None, typer.Option(help="razorattention: tokens before they repeat.")] = None,
     repeats: Annotated[int | None, typer.Option(help="razorattention: how often they stand there.")] = None,
     material: Annotated[str | None, typer.Option(help="razorattention: random (tokens) or sentences.")] = None,
+    reductions: Annotated[str | None, typer.Option(help="fitprune: FLOPs to save, in percent, such as 50,60,80.")] = None,
+    samples: Annotated[int | None, typer.Option(help="fitprune, vtw: pictures with questions.")] = None,
+    file: Annotated[str | None, typer.Option(help="fitprune, vtw: JSON lines with image and question, not scenes.")] = None,
+    eta_per_million: Annotated[int | None, typer.Option(help="vtw: largest divergence, times a million (3000).")] = None,
     seed: Annotated[int | None, typer.Option(help="Of what is drawn, 0 to 999,999; later ones are for evaluation.")] = None,
     dtype: options.Dtype = "auto",
     device: options.Device = None,
@@ -29,7 +33,8 @@ def calibrate(
 ) -> None:
     """Learn what a method needs to know about a model; pass the file as recipe=FILE.
 
-    Prompts are planted in documentation that no evaluation uses. On testbed/lm it takes seconds.
+    Prompts are planted in documentation that no evaluation uses, questions are about scenes that none uses. On the testbed
+    it takes seconds.
     """
     from laconic.calibrate.base import calibrate as run
     from laconic.calibrate.base import find_calibration
@@ -41,8 +46,13 @@ def calibrate(
         "tokens": tokens,
         "repeats": repeats,
         "material": material,
+        "samples": samples,
+        "file": file,
+        "eta_per_million": eta_per_million,
+        "seed": seed,
+        "lengths": None if lengths is None else _numbers("lengths", lengths),
+        "reductions": None if reductions is None else _numbers("reductions", reductions),
     }
-    given["seed"], given["lengths"] = seed, None if lengths is None else _numbers(lengths)
     folder = Path(model).expanduser()
     target = out or Path(f"{name}-{(folder.resolve().name if folder.is_dir() else model).replace('/', '-')}.json")
     if not target.parent.is_dir():
@@ -62,11 +72,11 @@ def calibrate(
     common.out().print(f"wrote {target} in {seconds:.1f} s; use it as --method {name}:recipe={target}", markup=False)
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _numbers(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(piece) for piece in text.split(",") if piece.strip())
     except ValueError:
-        raise common.InputError(f"--lengths {text}: give whole numbers, such as 512,1024.") from None
+        raise common.InputError(f"--{option} {text}: give whole numbers with commas between them.") from None
 
 
 def _load(model: str, dtype: str, device: str | None, trust_remote_code: bool) -> tuple[Any, Any]:

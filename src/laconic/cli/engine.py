@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,15 +19,19 @@ from laconic.cache.cache import CompressedCache
 from laconic.cache.saved import SavedContext
 from laconic.cli.memory import PeakMemory
 from laconic.cli.options import Request
+from laconic.cli.seen import Seen
 from laconic.cli.watch import Watch
 from laconic.cost import Shape
 from laconic.errors import LaconicError
+from laconic.families.vision import encoder_clock
 from laconic.method import Method
 from laconic.prompt import Prompt
 from laconic.session import Session
 from laconic.stats import Stats
 
 WARM_UP_TOKENS = 128
+ALONG = ("mm_token_type_ids", "token_type_ids")
+"""Inputs with a value for every token."""
 
 
 @dataclass
@@ -36,6 +41,7 @@ class Result:
     Attributes:
         ids: new tokens; `text`: without special tokens; `finish`: "eos" or "length".
         decoded: passes over one token, which `decode_seconds` is the time of.
+        encoder_seconds: inside the vision encoder; not part of `prefill_seconds`.
         entries: entries per compressed layer when the prompt had been read: (fewest, mean, most) over the heads.
         peak_memory: bytes; `memory_kind` says of what.
     """
@@ -43,6 +49,7 @@ class Result:
     ids: list[int] = field(default_factory=list)
     text: str = ""
     finish: str = "length"
+    encoder_seconds: float = 0.0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
     compress_seconds: float = 0.0
@@ -58,12 +65,14 @@ class Result:
 
 @dataclass
 class Run:
-    """A compressed run: the result, the session's figures when the budget had been spent, and at the end."""
+    """A compressed run: the result, the session's figures when the budget had been spent, and at the end; `seen`: its
+    visual tokens, in runs with pictures."""
 
     result: Result
     budget: Stats
     final: Stats
     session: Session
+    seen: Seen | None = None
 
 
 def compressed(
@@ -86,6 +95,7 @@ def compressed(
     session = Session(model, methods, request.protected(), tokenizer)
     warm_up(model, prompt, methods)
     result, figures = Result(), []
+    seen = Seen(model) if prompt.inputs else None
 
     def prompt_read(cache: Any) -> None:
         lengths = [layer.lengths[0] for layer in cache.compressed()]
@@ -94,7 +104,7 @@ def compressed(
         ready(session)
         figures.append(session.stats)
 
-    with _memory(model, result), _collected(request), session:
+    with _memory(model, result), _collected(request), session, seen or contextlib.nullcontext():
         watch = Watch(model, prompt.tokens, prompt_read)
         try:
             cache: CompressedCache | None = None
@@ -102,7 +112,7 @@ def compressed(
             if saved is not None:
                 session.cache = cache = saved.cache()
             elif request.query_agnostic:
-                cache = read(model, session, prompt.context, request.prefill_chunk_size)
+                cache = read(model, session, prompt.context, request.prefill_chunk_size, prompt.inputs)
             if cache is not None:
                 figures.append(session.stats)
                 hold = session.hold()
@@ -112,11 +122,14 @@ def compressed(
         finally:
             watch.remove()
     final = session.stats
+    result.encoder_seconds = final.encoder_seconds
     result.prefill_seconds, result.decode_seconds = final.prefill_seconds, final.decode_seconds
+    if request.query_agnostic:  # generate() encodes pictures before it calls the model, a plain call inside of it
+        result.prefill_seconds -= final.encoder_seconds
     result.compress_seconds, result.decoded = final.compress_seconds, final.tokens_out
     result.prefill_flops, result.decode_flops = final.prefill_flops, final.decode_flops
     result.kv_bytes_end = final.kv_bytes
-    return Run(result, figures[0], final, session)
+    return Run(result, figures[0], final, session, seen)
 
 
 def stock(model: PreTrainedModel, tokenizer: Any, prompt: Prompt, request: Request, session: Session) -> Result:
@@ -128,6 +141,7 @@ def stock(model: PreTrainedModel, tokenizer: Any, prompt: Prompt, request: Reque
     def prompt_read(cache: Any) -> None:
         result.kv_bytes_prompt = cache_bytes(cache, layers)
 
+    clock = encoder_clock(model) if prompt.inputs else None
     with _memory(model, result):
         watch = Watch(model, prompt.tokens, prompt_read)
         try:
@@ -135,6 +149,9 @@ def stock(model: PreTrainedModel, tokenizer: Any, prompt: Prompt, request: Reque
             watch.finish(cache)
         finally:
             watch.remove()
+            for handle in () if clock is None else clock.handles:
+                handle.remove()
+    result.encoder_seconds = 0.0 if clock is None else clock.take()
     result.prefill_seconds, result.decode_seconds = watch.prefill_seconds, watch.decode_seconds
     result.decoded = watch.decoded
     result.kv_bytes_end = cache_bytes(cache, layers)
@@ -157,9 +174,12 @@ def cache_bytes(cache: Cache, layers: Sequence[int]) -> int:
 
 def warm_up(model: PreTrainedModel, prompt: Prompt, methods: Sequence[Method] = ()) -> None:
     """A few tokens through the stock model and through a session, so that first-call costs are charged to nobody."""
-    ids = torch.tensor([prompt.ids[:WARM_UP_TOKENS]], device=model.device)
+    text = prompt.question * WARM_UP_TOKENS if prompt.inputs else prompt.ids  # no placeholders of pictures
+    ids = torch.tensor([text[: min(WARM_UP_TOKENS, prompt.tokens)]], device=model.device)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if prompt.inputs:
+            encode(model, prompt)
         for wanted in (None, methods):
             # a budget may be too small for these few tokens; the real run says so where it matters
             with contextlib.suppress(LaconicError), contextlib.nullcontext() if wanted is None else Session(model, wanted):
@@ -167,12 +187,32 @@ def warm_up(model: PreTrainedModel, prompt: Prompt, methods: Sequence[Method] = 
                 model(ids[:, -1:], past_key_values=cache, use_cache=True)
 
 
-def read(model: PreTrainedModel, session: Session, ids: list[int], chunk: int | None) -> CompressedCache:
-    """The context alone, into the session's cache."""
+def encode(model: PreTrainedModel, prompt: Prompt) -> None:
+    """The prompt's pictures through the vision encoder and its projector, for nothing."""
+    features: Any = model.get_image_features
+    wanted = inspect.signature(features).parameters
+    features(**{name: value for name, value in on_device(model, prompt.inputs).items() if name in wanted})
+
+
+def on_device(model: PreTrainedModel, inputs: dict[str, Any], tokens: int | None = None) -> dict[str, Any]:
+    """What goes into the model beside the ids: pixels in its dtype, and what runs along the ids for the first `tokens`."""
+    moved = {}
+    for name, value in inputs.items():
+        if isinstance(value, torch.Tensor):
+            value = value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
+        moved[name] = value[:, :tokens] if name in ALONG else value
+    return moved
+
+
+def read(
+    model: PreTrainedModel, session: Session, ids: list[int], chunk: int | None, inputs: dict[str, Any] | None = None
+) -> CompressedCache:
+    """The context alone, into the session's cache; `inputs`: its pictures, which are not read in pieces."""
+    given = on_device(model, inputs or {}, len(ids))
     with torch.no_grad():
         for start in range(0, len(ids), chunk or len(ids)):
             piece = torch.tensor([ids[start : start + (chunk or len(ids))]], device=model.device)
-            model(piece, past_key_values=session.cache if start else None, use_cache=True, logits_to_keep=1)
+            model(piece, past_key_values=session.cache if start else None, use_cache=True, logits_to_keep=1, **given)
     assert session.cache is not None
     return session.cache
 
@@ -196,6 +236,8 @@ def _generate(
         options["prefill_chunk_size"] = request.prefill_chunk_size
     if cache is not None:
         options["past_key_values"] = cache
+    else:
+        options |= on_device(model, prompt.inputs)
     if tokenizer.pad_token_id is not None:
         options["pad_token_id"] = tokenizer.pad_token_id
     out = model.generate(  # type: ignore[operator]

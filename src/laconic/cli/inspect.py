@@ -1,4 +1,4 @@
-"""`laconic inspect`: the same run, and an HTML page that shows what every layer and head kept of the text."""
+"""`laconic inspect`: the same run, and an HTML page that shows what every layer and head kept of the text or the picture."""
 
 from __future__ import annotations
 
@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 def inspect(
     model: o.Model = "testbed/lm",
     method: o.Methods = None,
-    keep: o.Keep = None,
+    keep: Annotated[
+        str | None, typer.Option("--keep", help="Share of the tokens kept, 0 < keep <= 1; with --image several: 0.5,0.25.")
+    ] = None,
     tokens: o.Tokens = None,
     nbytes: o.Bytes = None,
     context: o.Context = None,
+    image: o.Image = None,
+    video: o.Video = None,
+    frames: o.Frames = None,
     question: o.Question = "",
     answer_prefix: o.AnswerPrefix = "",
     system: o.System = None,
@@ -34,6 +39,11 @@ def inspect(
     query_agnostic: o.QueryAgnostic = False,
     prefill_chunk_size: o.Chunk = None,
     out: Annotated[str | None, typer.Option("--out", "-o", help="HTML file; inspect.html, or none with --json.")] = None,
+    png: Annotated[str | None, typer.Option("--png", help="With --image: the pictures of the page as one PNG file.")] = None,
+    lens: Annotated[
+        str | None,
+        typer.Option("--lens", help="With --image: embedlens reads words in the patches; embedlens:FILE classes, too."),
+    ] = None,
     dtype: o.Dtype = "auto",
     device: o.Device = None,
     seed: o.Seed = 0,
@@ -42,14 +52,17 @@ def inspect(
     as_json: o.Json = False,
     trust_remote_code: o.Trust = False,
 ) -> None:
-    """Show which tokens a method kept, per layer and head, as an HTML page or JSON.
+    """Show which tokens or picture patches a method kept, per layer, as an HTML page or JSON.
 
     Example: laconic inspect --method adakv --keep 0.1 --context notes.txt --question "What is the code for falcon?"
+
+    Example: laconic inspect --model LLAVA --image street.jpg --method fastv --keep 0.5,0.25 -q "What does the sign say?"
     """
+    keeps = _keeps(keep)
     request = o.Request(
         model=model,
         method=method,
-        keep=keep,
+        keep=keeps[0] if keeps else None,
         tokens=tokens,
         nbytes=nbytes,
         context=context,
@@ -66,7 +79,21 @@ def inspect(
         sample=sample,
         temperature=temperature,
         trust_remote_code=trust_remote_code,
+        image=image,
+        video=video,
+        frames=frames,
     )
+    if request.sees:
+        from laconic.cli.inspect_picture import inspect_picture
+
+        page = None if out is None and (as_json or png is not None) else _target(out or "inspect.html")
+        picture = None if png is None else _target(png, "--png")
+        inspect_picture(request, keeps, lens, page, picture, as_json)
+        return
+    if png is not None or lens is not None:
+        raise common.InputError(f"{'--lens' if png is None else '--png'} is about pictures; give --image.")
+    if keeps is not None and len(keeps) > 1:
+        raise common.InputError(f"--keep {keep}: several shares go with --image only; give one.")
     path = None if out is None and as_json else _target(out or "inspect.html")
     text = request.text()
     methods = request.methods()
@@ -91,11 +118,21 @@ def inspect(
     )
 
 
-def _target(out: str) -> Path:
-    """Refuse a page that cannot be written before a model is loaded."""
+def _keeps(text: str | None) -> list[float] | None:
+    """Shares as given: one, or several with commas."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number, or numbers with commas.", param_hint="--keep") from None
+
+
+def _target(out: str, option: str = "--out") -> Path:
+    """Refuse a file that cannot be written before a model is loaded."""
     path = Path(out).expanduser()
     if path.is_dir() or not path.parent.is_dir():
-        raise common.InputError(f"--out {out}: give a file in a folder that exists.")
+        raise common.InputError(f"{option} {out}: give a file in a folder that exists.")
     return path
 
 

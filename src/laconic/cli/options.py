@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from laconic.cli.common import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from laconic.media import Frame
     from laconic.method import Method, Span
     from laconic.prompt import Prompt
 
@@ -30,6 +32,13 @@ Keep = Annotated[float | None, typer.Option("--keep", help="Share of the tokens 
 Tokens = Annotated[int | None, typer.Option("--tokens", help="Entries kept per layer and head instead.")]
 Bytes = Annotated[int | None, typer.Option("--bytes", help="Bytes of keys and values instead.")]
 Context = Annotated[str | None, typer.Option("--context", help="UTF-8 text file; - reads stdin.")]
+Image = Annotated[
+    list[str] | None, typer.Option("--image", help="JPEG, PNG, WebP or GIF, for a vision model; repeat to show several.")
+]
+Video = Annotated[
+    str | None, typer.Option("--video", help="A video file, an animation, or a folder of frames, shown as pictures.")
+]
+Frames = Annotated[int | None, typer.Option("--frames", min=1, help="Frames of the video, evenly spread; default: 8.")]
 Question = Annotated[str, typer.Option("--question", "-q", help="What to ask about the context.")]
 AnswerPrefix = Annotated[str, typer.Option("--answer-prefix", help="Opens the answer; the model goes on from there.")]
 System = Annotated[str | None, typer.Option("--system", help="System message.")]
@@ -81,7 +90,12 @@ class Request:
     sample: bool
     temperature: float | None
     trust_remote_code: bool
+    image: list[str] | None = None
+    video: str | None = None
+    frames: int | None = None
     warnings: list[str] = field(default_factory=list)
+    processor: Any = field(default=None, init=False)
+    """Of a vision language model, once it is loaded."""
 
     def __post_init__(self) -> None:
         given = {"--keep": self.keep, "--tokens": self.tokens, "--bytes": self.nbytes}
@@ -95,8 +109,19 @@ class Request:
         if self.temperature is not None and not 0 < self.temperature < float("inf"):
             raise InputError(f"--temperature {self.temperature} must be above 0.")
         self.sample = self.sample or self.temperature is not None
-        if self.query_agnostic and not self.context:
+        if self.query_agnostic and not (self.context or self.sees):
             raise InputError("--query-agnostic compresses a context before the question; give --context.")
+        if self.frames is not None and self.video is None:
+            raise InputError(f"--frames {self.frames} are those of a --video; give one.")
+        if self.sees and self.prefill_chunk_size:
+            raise InputError(
+                "--prefill-chunk-size does not go with pictures: transformers loses them when it reads a prompt in pieces."
+            )
+
+    @property
+    def sees(self) -> bool:
+        """Pictures were given."""
+        return bool(self.image) or self.video is not None
 
     def methods(self) -> list[Method]:
         """The methods, with the common budget where their spec names none. What goes on top of a method that chooses
@@ -124,15 +149,27 @@ class Request:
             raise InputError("the prompt is empty; give --context, --question, or both.")
         return text
 
-    def load(self) -> tuple[PreTrainedModel, Any]:
-        """Model and tokenizer.
+    def pictures(self) -> list[Frame]:
+        """What `--image` and `--video` show.
 
         Raises:
-            InputError: no such model, or a device that is not there.
+            MediaError: one of them cannot be shown.
+        """
+        from laconic.media import gather
+
+        shown, notes = gather(self.image or (), self.video, self.frames)
+        self.warnings += notes
+        return shown
+
+    def load(self) -> tuple[PreTrainedModel, Any]:
+        """Model and tokenizer; the processor of a vision language model becomes `processor`.
+
+        Raises:
+            InputError: no such model, a device that is not there, or pictures for a model that sees none.
         """
         import torch
 
-        from laconic.load import load
+        from laconic.load import load, tokenizer_of
 
         common.quiet()
         try:
@@ -140,15 +177,29 @@ class Request:
                 torch.empty(0, device=self.device)
             dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
             with common.spinner(f"loading {self.model}"):
-                return load(self.model, dtype=dtype, device=self.device, trust_remote_code=self.trust_remote_code)
-        except (OSError, ValueError, RuntimeError, AssertionError) as error:
+                model, reader = load(self.model, dtype=dtype, device=self.device, trust_remote_code=self.trust_remote_code)
+        except (OSError, ValueError, RuntimeError, AssertionError, ImportError) as error:
             raise InputError(f"cannot load --model {self.model}: {_first_sentence(error)}") from error
+        tokenizer = tokenizer_of(reader)
+        self.processor = None if reader is tokenizer else reader
+        if self.sees and self.processor is None:
+            raise InputError(
+                f"--model {self.model} is a {model.config.model_type} model, which laconic cannot show pictures; drop "
+                "--image and --video, or give a vision language model."
+            )
+        return model, tokenizer
 
-    def prompt(self, tokenizer: Any, context: str) -> Prompt:
+    def prompt(self, tokenizer: Any, context: str, pictures: Sequence[Frame] = ()) -> Prompt:
         """The prompt's ids; an agnostic run needs something behind the context."""
+        from laconic.media import prompt as media
         from laconic.prompt import build
 
-        prompt = build(tokenizer, context, self.question, answer_prefix=self.answer_prefix, system=self.system)
+        parts: dict[str, Any] = {"answer_prefix": self.answer_prefix, "system": self.system}
+        if self.processor is not None and (pictures or getattr(self.processor, "chat_template", None)):
+            images = [picture.image for picture in pictures]
+            prompt = media.build(self.processor, images, context, self.question, **parts)
+        else:
+            prompt = build(tokenizer, context, self.question, **parts)
         if self.query_agnostic and not (prompt.context and prompt.question):
             raise InputError("--query-agnostic needs a context and a question after it.")
         return prompt

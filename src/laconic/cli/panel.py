@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -16,13 +17,22 @@ from laconic.cli.run import compared, per_token
 if TYPE_CHECKING:
     from laconic.cli.engine import Result, Run
     from laconic.cli.options import Request
+    from laconic.media import Frame
     from laconic.method import Method
     from laconic.prompt import Prompt
 
 BARS = "▁▂▃▄▅▆▇█"
 
 
-def panel(request: Request, model: Any, prompt: Prompt, methods: Sequence[Method], done: Run, full: Result | None) -> Panel:
+def panel(
+    request: Request,
+    model: Any,
+    prompt: Prompt,
+    methods: Sequence[Method],
+    done: Run,
+    full: Result | None,
+    pictures: Sequence[Frame] = (),
+) -> Panel:
     """Everything worth knowing about a run, in one frame."""
     mine = done.result
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
@@ -42,6 +52,8 @@ def panel(request: Request, model: Any, prompt: Prompt, methods: Sequence[Method
     row("KV bytes after the prompt", lambda r: r.kv_bytes_prompt, size)
     row("KV bytes at the end", lambda r: r.kv_bytes_end, size)
     row(f"peak memory ({mine.memory_kind})", lambda r: r.peak_memory, size)
+    if done.seen is not None:
+        row("vision encoder", lambda r: r.encoder_seconds, seconds)
     row("prefill", lambda r: r.prefill_seconds, seconds)
     row("  of it compressing", lambda r: r.compress_seconds or None, seconds)
     row("decode per token", per_token, seconds)
@@ -49,15 +61,15 @@ def panel(request: Request, model: Any, prompt: Prompt, methods: Sequence[Method
     row("decode FLOPs", lambda r: r.decode_flops, flops)
     row("tokens answered", lambda r: len(r.ids), lambda x: f"{x:.0f}")
 
-    parts: list[Any] = [_head(request, prompt, methods, done), Text(), table]
+    parts: list[Any] = [_head(request, prompt, methods, done, pictures), Text(), table]
     if full is not None:
         parts += [Text(), *_agreement(request, mine, full)]
     parts += [Text(f"warning: {w}", style="yellow") for w in request.warnings]
     return Panel(Group(*parts), title="laconic", title_align="left", border_style="dim", expand=False)
 
 
-def _head(request: Request, prompt: Prompt, methods: Sequence[Method], done: Run) -> Table:
-    budget, shape, layers = done.budget, done.session.shape, done.final.layers
+def _head(request: Request, prompt: Prompt, methods: Sequence[Method], done: Run, pictures: Sequence[Frame]) -> Table:
+    shape, layers = done.session.shape, done.final.layers
     mode = "query-agnostic: the context was compressed first" if request.query_agnostic else "query-aware"
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_row("model", clean(request.model))
@@ -66,20 +78,66 @@ def _head(request: Request, prompt: Prompt, methods: Sequence[Method], done: Run
     grid.add_row(
         "prompt", "chat template applied" if prompt.templated else "plain text: this tokenizer has no chat template"
     )
+    if pictures:
+        grid.add_row("pictures", shown(pictures))
     grid.add_row("tokens in", f"{prompt.tokens:,} (context {len(prompt.context):,}, question {len(prompt.question):,})")
     if methods:
-        what = "of the context" if request.query_agnostic else "of the prompt"
-        grid.add_row(
-            "kept", f"asked {budget.asked:.2%}, achieved {budget.achieved:.2%} {what} ({budget.tokens_in:,.0f} tokens)"
-        )
+        grid.add_row("kept", kept(request, methods, done))
     grid.add_row("entries per layer", entries(done.result.entries, prompt.tokens))
     ran = sorted(set(done.final.stream.values()))
-    if len(ran) > 1:
+    if done.seen is not None:
+        grid.add_row("tokens by layer", by_layer(done.final.stream))
+        grid.add_row("visual tokens", f"{len(done.seen.tokens):,} in; {by_layer(done.seen.by_layer(done.session))}")
+    elif len(ran) > 1:
         grid.add_row("stream", f"{ran[-1]:,} tokens in the first layers, {ran[0]:,} in the last")
     alone = [i for i in range(shape.layers) if i not in layers]
     if alone:
         grid.add_row("left alone", f"layers {', '.join(map(str, alone))}: their attention is bounded already")
     return grid
+
+
+def kept(request: Request, methods: Sequence[Method], done: Run) -> str:
+    """What was asked for and achieved, and of what: what shortens the stream is held against the visual tokens."""
+    from laconic.tokens.base import TokenMethod
+
+    budget = done.budget
+    what = "of the context" if request.query_agnostic else "of the prompt"
+    achieved = f"achieved {budget.achieved:.2%} {what} ({budget.tokens_in:,.0f} tokens)"
+    if done.seen is None:
+        return f"asked {budget.asked:.2%}, {achieved}"
+    lines = []
+    cutters = [m for m in methods if isinstance(m, TokenMethod)]
+    if cutters:
+        ran = done.seen.by_layer(done.session)
+        share = sum(ran.values()) / (len(ran) * len(done.seen.tokens))
+        asked = ", ".join("own parameters" if m.own_budget else str(m.budget) for m in cutters)
+        lines.append(f"asked {asked}, achieved {share:.2%} of the visual tokens, mean over layers")
+    holder = done.session.figures.budgeted
+    if holder is not None:
+        own = holder.own_budget or (holder.in_bytes and holder.budget.neutral)
+        whole = achieved.replace(" of", " of the bytes of", 1) if holder.in_bytes else achieved
+        lines.append(f"asked {'own parameters' if own else f'{budget.asked:.2%}'}, {whole}")
+    return "\n".join(lines)
+
+
+def shown(pictures: Sequence[Frame]) -> str:
+    """How many, and the first three: file, frame, size."""
+    names = []
+    for p in pictures[:3]:
+        frame = f" frame {p.number} of {p.of}" if p.of > 1 else ""
+        names.append(f"{clean(Path(p.source).name)}{frame} {p.image.width} x {p.image.height}")
+    return f"{len(pictures)}: {', '.join(names)}{', ...' if len(pictures) > 3 else ''}"
+
+
+def by_layer(counts: Mapping[int, float]) -> str:
+    """Counts, those of neighbouring layers that agree in one piece."""
+    runs: list[tuple[int, int, float]] = []
+    for layer, count in sorted(counts.items()):
+        if runs and runs[-1][1] == layer - 1 and runs[-1][2] == count:
+            runs[-1] = runs[-1][0], layer, count
+        else:
+            runs.append((layer, layer, count))
+    return ", ".join(f"{n:,.0f} in layer{f's {a}-{b}' if b > a else f' {a}'}" for a, b, n in runs)
 
 
 def entries(rows: Sequence[tuple[int, float, int]], tokens: int) -> str:

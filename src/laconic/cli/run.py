@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from laconic.cache.saved import SavedContext
     from laconic.cli.engine import Result, Run
     from laconic.cli.options import Request
+    from laconic.media import Frame
     from laconic.method import Method
     from laconic.prompt import Prompt
 
@@ -27,6 +29,9 @@ def run(
     tokens: o.Tokens = None,
     nbytes: o.Bytes = None,
     context: o.Context = None,
+    image: o.Image = None,
+    video: o.Video = None,
+    frames: o.Frames = None,
     question: o.Question = "",
     answer_prefix: o.AnswerPrefix = "",
     system: o.System = None,
@@ -44,7 +49,7 @@ def run(
     as_json: o.Json = False,
     trust_remote_code: o.Trust = False,
 ) -> None:
-    """Answer a question about a text from a compressed memory, and say what that cost.
+    """Answer a question about a text or pictures from a compressed memory, and say what that cost.
 
     Example: laconic run --method snapkv --keep 0.1 --context notes.txt --question "What is the code for falcon?" --compare
     """
@@ -68,20 +73,26 @@ def run(
         sample=sample,
         temperature=temperature,
         trust_remote_code=trust_remote_code,
+        image=image,
+        video=video,
+        frames=frames,
     )
     if cache is not None:
+        if request.sees:
+            raise common.InputError("--cache holds texts; drop --image and --video, or --cache.")
         from laconic.cli.cache import opened
 
         loaded, tokenizer, prompt, saved = opened(request, Path(cache).expanduser())
         _answer(request, loaded, tokenizer, prompt, list(saved.methods), compare, as_json, saved)
         return
     text = request.text()
+    pictures = request.pictures()
     with common.spinner("importing torch and transformers"):
         methods = request.methods()
     loaded, tokenizer = request.load()
-    prompt = request.prompt(tokenizer, text)
+    prompt = request.prompt(tokenizer, text, pictures)
     request.check_length(loaded, prompt)
-    _answer(request, loaded, tokenizer, prompt, methods, compare, as_json)
+    _answer(request, loaded, tokenizer, prompt, methods, compare, as_json, pictures=pictures)
 
 
 def _answer(
@@ -93,6 +104,7 @@ def _answer(
     compare: bool,
     as_json: bool,
     saved: SavedContext | None = None,
+    pictures: Sequence[Frame] = (),
 ) -> None:
     from laconic.cli import engine, panel
 
@@ -112,11 +124,11 @@ def _answer(
         with common.spinner("the uncompressed model answers"):
             full = engine.stock(model, tokenizer, prompt, request, done.session)
     if as_json:
-        common.emit(record(request, model, prompt, methods, done, full))
+        common.emit(record(request, model, prompt, methods, done, full) | seen(done, full, pictures))
         return
     if not live:
         console.print(common.clean(request.answer_prefix + done.result.text), markup=False, soft_wrap=True)
-    console.print(panel.panel(request, model, prompt, methods, done, full))
+    console.print(panel.panel(request, model, prompt, methods, done, full, pictures))
 
 
 def record(
@@ -168,6 +180,22 @@ def record(
         },
         "versions": {"laconic": laconic.__version__, "torch": torch.__version__, "transformers": transformers.__version__},
         "warnings": request.warnings,
+    }
+
+
+def seen(done: Run, full: Result | None, pictures: Sequence[Frame]) -> dict[str, Any]:
+    """What the JSON of a run with pictures has besides; the keys are stable, and text runs have none of them."""
+    if done.seen is None:
+        return {}
+    return {
+        "pictures": [
+            {"file": p.source, "frame": p.number, "frames": p.of, "width": p.image.width, "height": p.image.height}
+            for p in pictures
+        ],
+        "encoder_seconds": done.result.encoder_seconds,
+        "encoder_seconds_uncompressed": None if full is None else full.encoder_seconds,
+        "visual_in": len(done.seen.tokens),
+        "visual": {str(layer): count for layer, count in done.seen.by_layer(done.session).items()},
     }
 
 

@@ -11,8 +11,8 @@ from laconic.cli import common
 
 
 def train(
-    method: Annotated[str, typer.Argument(help="What to train for: lococo.")],
-    model: Annotated[str, typer.Option(help="testbed/lm, a folder, or a Hugging Face id.")] = "testbed/lm",
+    method: Annotated[str, typer.Argument(help="What to train for: lococo or dyvte.")],
+    model: Annotated[str, typer.Option(help="testbed/lm, testbed/vlm, a folder, or a Hugging Face id.")] = "testbed/lm",
     out: Annotated[Path, typer.Option(help="Folder for weights, checkpoint and log.")] = Path("train"),
     steps: Annotated[int | None, typer.Option(help="Optimiser steps; the learning rate falls to zero over them.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the data and of the first weights.")] = None,

@@ -29,7 +29,7 @@ def best(scores: torch.Tensor, counts: torch.Tensor | int) -> torch.Tensor:
     """
     n = scores.shape[-1]
     counts = torch.as_tensor(counts, device=scores.device).expand(scores.shape[:-1]).clamp(0, n)
-    most = int(counts.max()) if n else 0
+    most = int(counts.max()) if n and counts.numel() else 0
     if most == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     ranked = scores.topk(most, dim=-1).values

@@ -36,6 +36,7 @@ def assemble(
     separators: bool = True,
     order: str = "stream",
     merged: Tensor | None = None,
+    scores: Sequence[Tensor] | None = None,
 ) -> Cut:
     """The cut that keeps the visual tokens `kept`, and all text.
 
@@ -47,6 +48,7 @@ def assemble(
         order: "stream": rows stay in their order; "given": the visual tokens of a batch row stand in the order of `kept`, on
             the places that the same tokens would take in the order of the stream.
         merged: see `Cut`.
+        scores: for every batch row what `stream.pictures` were ranked by, [v] each; for the trace only.
 
     Raises:
         BudgetError: a protected token is not among `kept`.
@@ -83,4 +85,9 @@ def assemble(
                 place[chosen] = torch.arange(len(chosen), device=device)
                 at = (keep[b] >= 0) & (place[keep[b].clamp(min=0)] >= 0)
                 new[b, at] = value.to(new.dtype)[place[keep[b][at]]]
-    return Cut(keep, new, positions, merged)
+    ranked = None
+    if scores is not None:
+        ranked = torch.full((batch, n), float("nan"), device=device)
+        for b, score in enumerate(scores):
+            ranked[b, stream.shown[b]] = score.detach().to(ranked)
+    return Cut(keep, new, positions, merged, ranked)

@@ -31,12 +31,15 @@ class Cut:
             gaps (models with several positions per token, M-RoPE, gather all the same); or the positions [B, m].
         merged: the row of the stream into which each row went, [B, n]; its own number where it stays alone, -1 where it is
             dropped. For the trace only.
+        scores: what the method ranked rows by, the higher the likelier to stay, [B, n]; nan where a row has no score. For
+            the trace only.
     """
 
     keep: Tensor
     values: Tensor | None = None
     positions: Policy | Tensor = "gather"
     merged: Tensor | None = None
+    scores: Tensor | None = None
 
 
 @dataclass

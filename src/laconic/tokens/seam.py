@@ -220,4 +220,4 @@ class Seam:
         went = torch.where(cut.keep < 0, -1, place.gather(1, cut.keep.clamp(min=0)))
         step.reduce(cut.keep)
         self._positions.cut(layer, step, cut.positions)
-        cache.trace.add(layer - 1, method.name, before, cut.keep.shape[1], went, cut.merged)
+        cache.trace.add(layer - 1, method.name, before, cut.keep.shape[1], went, cut.merged, cut.scores)

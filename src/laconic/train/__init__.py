@@ -51,7 +51,7 @@ class Trainer:
 
 
 _TRAINERS: dict[str, Trainer] = {}
-_MODULES = ("lococo",)
+_MODULES = ("lococo", "dyvte")
 
 
 def register(name: str, summary: str, settings: type[Any]) -> Callable[[Run], Run]:

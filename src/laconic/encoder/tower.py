@@ -1,0 +1,174 @@
+"""A vision encoder that merges tokens on its way, made of hooks; the projector gets features of full length all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from laconic.errors import UnsupportedModelError
+from laconic.families.vision import vision_family_of
+from laconic.families.vision.encoder import Heads, catch, layers_of, tower_of
+from laconic.ops.bipartite import Merging, bipartite
+
+MASKS = ("eager", "sdpa")
+
+
+def check(model: PreTrainedModel, name: str, proportional: bool) -> None:
+    """Refuse models whose tokens cannot merge within the encoder.
+
+    Raises:
+        UnsupportedModelError: says why.
+    """
+    family = vision_family_of(model)
+    tower = family.tower(model)
+    if family.merges or tower_of(tower).fused or family.projector(model) is None:
+        raise UnsupportedModelError(
+            f"{name}: a {family.name} model makes one token of every fixed block of patches behind its encoder, and patches "
+            "that were merged elsewhere fit no block; use visionzip or prumerge, which act behind the merger."
+        )
+    missing = [part for part in ("self_attn", "layer_norm2", "mlp") if not hasattr(layers_of(tower)[0], part)]
+    if missing:
+        raise UnsupportedModelError(
+            f"{name}: layers of {type(tower).__name__} have no {' and no '.join(missing)}, between which tokens "
+            "merge; encoders of the CLIP and SigLIP kind have."
+        )
+    kernel = tower.config._attn_implementation
+    if proportional and kernel not in MASKS:
+        raise UnsupportedModelError(
+            f"{name}: proportional attention adds log sizes to the encoder's logits, and {kernel!r} takes no such mask; "
+            f"load the vision tower with one of {', '.join(MASKS)}, or set proportional=False."
+        )
+    family.feature_layer(model)
+
+
+@dataclass
+class Run:
+    """One call of the encoder: V views of N tokens, t of them now.
+
+    Attributes:
+        steps: pairs that merge in each layer.
+        source: which of the t tokens every first one is by now, [V, N].
+        size: tokens behind each that the layer got, [V, t]. `metric`: its keys, mean over heads, [V, t, d].
+        pending: merged in this layer's MLP, and not yet in what it returns.
+        last: what merged in the layer that gives the features, and the sizes before.
+    """
+
+    steps: list[int]
+    source: Tensor
+    size: Tensor
+    metric: Tensor | None = None
+    pending: Merging | None = None
+    last: tuple[Merging, Tensor] | None = None
+
+
+class MergingTower:
+    """Tokens merge between attention and MLP of every layer up to the one that gives the features.
+
+    A hook cannot shorten the residual x in the middle of a layer, and need not. The MLP f runs on merged tokens m, so the
+    layer returns x_i + f(m) for every member i; the next layer merges these, and their mean is m + f(m).
+
+    Args:
+        plan: (patches, layers) -> pairs that merge in each layer.
+        proportional: add log sizes to the attention's logits.
+        done: gets the features that go to the projector, and which merged token each of the P patches is, [V, P].
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        plan: Callable[[int, int], list[int]],
+        proportional: bool,
+        done: Callable[[Tensor, Tensor], None],
+    ):
+        family = vision_family_of(model)
+        self.tower, self.projector = family.tower(model), family.projector(model)
+        self.cls, self.depth = family.has_cls(model), family.feature_layer(model) + 1
+        self.plan, self.proportional, self.done = plan, proportional, done
+        self.run: Run | None = None
+
+    def install(self) -> list[RemovableHandle]:
+        """Hook encoder and projector."""
+        assert self.projector is not None
+        handles = [self.projector.register_forward_pre_hook(self._features)]
+        for i, layer in enumerate(layers_of(self.tower)):
+            handles.append(layer.register_forward_pre_hook(self._enter(i), with_kwargs=True))
+            if i < self.depth:
+                handles += catch(self.tower, i, self._keys)
+                handles.append(layer.get_submodule("layer_norm2").register_forward_pre_hook(self._merge(i)))
+                handles.append(layer.get_submodule("mlp").register_forward_hook(self._unmerge))
+        return handles
+
+    def _begin(self, x: Tensor) -> Run:
+        views, tokens, _ = x.shape
+        steps = self.plan(tokens - self.cls, self.depth)
+        size = torch.ones(views, tokens, device=x.device)
+        return Run(steps, Merging.none(views, tokens, x.device).to, size)
+
+    def _enter(self, i: int) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+        def enter(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            x = args[0]
+            if i == 0:
+                self.run = self._begin(x)
+            run = self.run
+            assert run is not None
+            if run.pending is not None:
+                x, run.size, run.pending = run.pending.merge(x, run.size), run.pending.sizes(run.size), None
+            kwargs = dict(kwargs)
+            mask = args[1] if len(args) > 1 else kwargs.pop("attention_mask", None)
+            if self.proportional and run.size.shape[1] < run.source.shape[1]:
+                mask = log_size(run.size, x) if mask is None else mask + log_size(run.size, x)
+            return (x, mask, *args[2:]), kwargs
+
+        return enter
+
+    def _keys(self, heads: Heads) -> None:
+        assert self.run is not None
+        self.run.metric = heads.keys.float().mean(0).view(*self.run.size.shape, -1)
+
+    def _merge(self, i: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
+        def merge(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            run = self.run
+            assert run is not None and run.metric is not None
+            found = bipartite(run.metric, run.steps[i], self.cls)
+            run.metric = None
+            if i == self.depth - 1:
+                run.last = found, run.size
+            if run.steps[i] == 0:
+                return None
+            run.source, run.pending = found.to.gather(1, run.source), found
+            return (found.merge(args[0], run.size), *args[1:])
+
+        return merge
+
+    def _unmerge(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        pending = None if self.run is None else self.run.pending
+        return None if pending is None else pending.unmerge(output)
+
+    def _features(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        run, self.run = self.run, None
+        if run is None or run.last is None:
+            return None
+        merging, size = run.last
+        cls = size.shape[1] - args[0].shape[1]
+        if cls not in (0, int(self.cls)):
+            raise UnsupportedModelError(
+                f"the projector got {args[0].shape[1]} vectors per view, and encoder layer {self.depth - 1} gave "
+                f"{size.shape[1]}; pass no other vision_feature_layer than the model's own to a call."
+            )
+        merging, source = merging.behind(cls), Merging(run.source, merging.count).behind(cls)
+        features = source.unmerge(merging.merge(args[0], size[:, cls:]))
+        self.done(features, source.to[:, int(self.cls) - cls :])
+        return (features, *args[1:])
+
+
+def log_size(size: Tensor, like: Tensor) -> Tensor:
+    """Tokens behind each key [V, t] -> what proportional attention adds to its logits [V, 1, 1, t]."""
+    return size.log().to(like.dtype)[:, None, None, :]

@@ -1,0 +1,194 @@
+"""One picture file, read strictly and within bounds: JPEG, PNG, WebP or GIF, as an upright RGB picture.
+
+What is converted, and how: EXIF orientation is applied. Transparency is laid over white. 16-bit channels keep their eight
+highest bits. CMYK becomes RGB by Pillow's formula; ICC profiles are not applied. Of a file with several pictures (GIF and
+WebP animations, APNG, MPO) one is shown, the first unless told.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from laconic.errors import MediaError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+MAX_PIXELS = 64_000_000
+"""Of one picture: 192 MB as RGB. A few kilobytes of PNG can hold far more, so sizes are checked before decoding."""
+MAX_BYTES = 256 * 2**20
+"""Of one picture file."""
+MAX_SIDES = 200
+"""Longest side over shortest: processors that fix the shortest side would make a huge picture of a thin one."""
+MAX_FRAMES = 100_000
+"""Of one animation, and fewer where its frames are large: `MAX_DRAWN` pixels in all."""
+MAX_DRAWN = 4_000_000_000
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What EXIF orientations ask for; others, 1 among them, for nothing."""
+ORIENTATION = 0x0112
+
+
+def load_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The first picture of a file, upright, RGB.
+
+    Raises:
+        MediaError: the file cannot be read, is no whole picture of a known format, or is too large.
+    """
+    with opened(path, max_pixels=max_pixels) as image:
+        return rgb(image)
+
+
+def frame_count(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> int:
+    """How many pictures a file has; 1 for still ones. An animation is read to its end.
+
+    Raises:
+        MediaError: see `load_picture`.
+    """
+    with opened(path, max_pixels=max_pixels) as image:
+        return _count(image)
+
+
+def moves(path: str | os.PathLike[str]) -> bool:
+    """A file is an animation of several frames."""
+    with opened(path) as image:
+        return bool(getattr(image, "is_animated", False))
+
+
+def animation(path: str | os.PathLike[str], chosen: Sequence[int], *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """The frames `chosen`, ascending, of an animation; what a frame leaves out is filled from those before it.
+
+    Raises:
+        MediaError: see `load_picture`.
+    """
+    with opened(path, max_pixels=max_pixels) as image:
+        for number in chosen:
+            image.seek(number)
+            yield rgb(image)
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """The file as Pillow opens it, its size checked and nothing decoded yet. Every error inside of the block is a
+    `MediaError` that names the file."""
+    data = _bytes(Path(path))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's hints on odd metadata; what matters is an error
+            with Image.open(BytesIO(data), formats=FORMATS) as image:
+                check_size(image.size, path, max_pixels)
+                if image.format == "GIF":
+                    _walk_gif(data)
+                yield image
+    except MediaError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise MediaError(
+            f"{path} is no picture, or broken at its very beginning; laconic reads {', '.join(FORMATS)}."
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise MediaError(f"{path} is too large: {error}") from error
+    except Exception as error:  # decoders raise whatever hostile bytes make of them
+        raise MediaError(f"{path} is broken or cut off: {' '.join(str(error).split()) or type(error).__name__}.") from error
+
+
+def check_size(size: tuple[int, int], name: object, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse pictures without pixels, with too many, or far too thin.
+
+    Raises:
+        MediaError: one of these.
+    """
+    width, height = size
+    if min(size) < 1:
+        raise MediaError(f"{name} is {width} x {height} pixels: there is nothing to see in it.")
+    if width * height > max_pixels:
+        raise MediaError(
+            f"{name} is {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are read. Make it smaller."
+        )
+    if max(size) > MAX_SIDES * min(size):
+        raise MediaError(f"{name} is {width} x {height} pixels, and one side is over {MAX_SIDES} times the other. Crop it.")
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """A decoded frame as an upright RGB picture of its own."""
+    image.load()
+    turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    if image.has_transparency_data:
+        paper = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(paper, image.convert("RGBA"))
+    image = image.convert("RGB")
+    return image if turn is None else image.transpose(turn)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The eight highest of 16 bits of grey, and white where the grey is the one that stands for transparent."""
+    values, clear = np.asarray(image), image.info.get("transparency")
+    grey = (values >> 8).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(grey if clear is None else np.where(values == clear, np.uint8(255), grey))
+
+
+def _count(image: Image.Image) -> int:
+    """Frames, counted by going to each."""
+    most = max(1, min(MAX_FRAMES, MAX_DRAWN // (image.width * image.height)))
+    count = 1
+    try:
+        while count <= most:
+            image.seek(count)
+            count += 1
+    except EOFError:
+        return count
+    raise ValueError(f"over {most:,} frames of {image.width} x {image.height} pixels are not read")
+
+
+def _walk_gif(data: bytes) -> None:
+    """Go over the blocks of a GIF to its end mark: Pillow takes a file cut off between two frames for a whole one."""
+
+    def behind_colours(at: int, flags: int) -> int:
+        return at + (3 * 2 ** (flags % 8 + 1) if flags & 0x80 else 0)
+
+    try:
+        at = behind_colours(13, data[10])
+        while data[at] != 0x3B:
+            if data[at] == 0x21:  # extension: its label
+                at += 2
+            elif data[at] == 0x2C:  # frame: its descriptor, colours and code size
+                at = behind_colours(at + 10, data[at + 9]) + 1
+            else:
+                raise ValueError(f"byte 0x{data[at]:02x} at {at} begins no GIF block")
+            while data[at]:
+                at += 1 + data[at]
+            at += 1
+    except IndexError:
+        raise ValueError("the GIF has no end") from None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise MediaError(f"{path} is a folder, not a picture; give a folder of frames as --video.")
+        if path.exists() and not path.is_file():
+            raise MediaError(f"{path} is no regular file; give a picture file.")
+        size = path.stat().st_size
+        if not size:
+            raise MediaError(f"{path} is empty.")
+        if size > MAX_BYTES:
+            raise MediaError(f"{path} has {size:,} bytes; picture files of at most {MAX_BYTES:,} are read.")
+        return path.read_bytes()
+    except OSError as error:
+        raise MediaError(f"cannot read {path}: {error.strerror or error}.") from error

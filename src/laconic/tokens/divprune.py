@@ -1,0 +1,90 @@
+"""DivPrune: the visual tokens that are farthest from each other, whatever the question (CVPR 2025)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from laconic.errors import BudgetError
+from laconic.method import register
+from laconic.ops.similarity import unit
+from laconic.tokens.assemble import assemble
+from laconic.tokens.base import Cut, Stream, TokenMethod
+from laconic.tokens.equal_budget import tokens_after
+
+BLOCK = 1024
+
+
+@register(
+    "divprune",
+    site="tokens",
+    modality="image",
+    mechanism="pruning",
+    source="DivPrune, CVPR 2025",
+    query_aware=False,
+    inferred="protected tokens come first; equal distances go to the earlier token",
+)
+@dataclass(kw_only=True)
+class DivPrune(TokenMethod):
+    """The set of visual features with the greatest smallest distance, built greedily at the input of the decoder.
+
+    d_ij = 1 - cos(i, j). First the token farthest from its nearest other one, then always the token farthest from all that
+    are chosen; they go on in their order, at positions counted anew. All pictures of a sequence share one set.
+
+    Args:
+        keep: the share r of the visual tokens; 0.098 is the paper's main setting.
+    """
+
+    default_keep: ClassVar[float | None] = 0.098
+
+    def cut(self, stream: Stream) -> Cut | None:
+        kept = []
+        for b in range(len(stream.hidden)):
+            at = stream.pictures(b)
+            kept.append(at[farthest(stream.hidden[b, at], tokens_after(self, stream, b), stream.must(b))])
+        return assemble(stream, kept, positions="renumber")
+
+
+def farthest(features: Tensor, count: int, must: Tensor | None = None) -> Tensor:
+    """`count` of the features [v, D] far from each other in cosine distance, greedy max-min; ascending [count].
+
+    Args:
+        must: those that are chosen in any case, bool [v].
+
+    Raises:
+        BudgetError: more must be chosen than may.
+    """
+    x = unit(features)
+    first = torch.zeros(0, dtype=torch.long, device=x.device) if must is None else must.nonzero()[:, 0]
+    if len(first) > count:
+        raise BudgetError(
+            f"{len(first)} visual tokens are protected, but the budget leaves {count}. Raise it or protect less."
+        )
+    if count == 0 or count == len(x):
+        return torch.arange(count, device=x.device)
+    chosen = list(first.split(1)) if len(first) else [_earliest_max(_to_nearest_other(x))]
+    nearest = (1 - x @ x[torch.cat(chosen)].mT).amin(1)  # distance of every token to the chosen set
+    for _ in range(count - len(chosen)):
+        nearest = nearest.index_fill(0, torch.cat(chosen), -1.0)
+        chosen.append(_earliest_max(nearest))
+        nearest = torch.minimum(nearest, 1 - x @ x[chosen[-1][0]])
+    return torch.cat(chosen).sort().values
+
+
+def _to_nearest_other(x: Tensor) -> Tensor:
+    """Distance of every unit vector of x [v, D] to the nearest other one, [v]; never a v x v matrix."""
+    rows = []
+    for start in range(0, len(x), BLOCK):
+        distance = 1 - x[start : start + BLOCK] @ x.mT
+        own = torch.arange(len(distance), device=x.device)
+        distance[own, own + start] = float("inf")
+        rows.append(distance.amin(1))
+    return torch.cat(rows)
+
+
+def _earliest_max(x: Tensor) -> Tensor:
+    """Place of the largest of x [v], the first of equals, [1]."""
+    return (x == x.max()).int().argmax()[None]

@@ -1,0 +1,41 @@
+"""One number of tokens spread over pictures, crops or frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from laconic.errors import BudgetError
+
+
+def spread(total: int, weights: Sequence[float], most: Sequence[int]) -> list[int]:
+    """Whole numbers in proportion to `weights`, at least 1 and at most `most` each, with the sum `total`.
+
+    What one cannot use goes to the others, in their proportion; fractions go to the largest, of equal ones to the first.
+
+    Args:
+        total: cut to the sum of `most`. `weights`: not negative. `most`: at least 1 each.
+
+    Raises:
+        BudgetError: not one for everyone.
+    """
+    if total < len(most):
+        raise BudgetError(
+            f"the budget leaves {total} visual tokens to {len(most)} pictures, crops or frames; each must keep one. "
+            "Raise it."
+        )
+    total = min(total, sum(most))
+    weights = [max(float(weight), 1e-9) for weight in weights]
+
+    def filled(factor: float) -> list[float]:
+        return [min(max(factor * weight, 1.0), float(top)) for weight, top in zip(weights, most, strict=True)]
+
+    low, high = 0.0, max((top / weight for weight, top in zip(weights, most, strict=True)), default=0.0)
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(filled(middle)) < total else (low, middle)
+    real = filled(high)
+    counts = [int(x + 1e-6) for x in real]
+    order = sorted(range(len(real)), key=lambda i: (counts[i] - real[i], i))
+    for i in [i for i in order if counts[i] < most[i]][: total - sum(counts)]:
+        counts[i] += 1
+    return counts

@@ -1,0 +1,186 @@
+"""`load_frames`: folders in natural order, animations, video files through a stand-in for PyAV, even sampling."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from picture_files import colours, moving, noise, saved
+from PIL import Image
+
+from laconic.errors import MediaError
+from laconic.media import load_frames
+from laconic.media.frames import middles, natural
+
+REDS = [(20 * i, 0, 0) for i in range(12)]
+
+
+def shades(frames) -> list[int]:
+    """Which of `REDS` each frame is."""
+    return [round(frame.image.getpixel((8, 8))[0] / 20) for frame in frames]
+
+
+@given(st.integers(1, 500), st.integers(1, 60))
+def test_middles_of_equal_stretches(total, count):
+    """Frame k lasts from k to k + 1; the one shown holds the middle of its stretch, by fractions."""
+    from fractions import Fraction
+
+    chosen = middles(total, count)
+    assert len(chosen) == min(total, count) and len(set(chosen)) == len(chosen)
+    for i, frame in enumerate(chosen):
+        middle = (Fraction(i) + Fraction(1, 2)) * Fraction(total, len(chosen))
+        assert frame <= middle < frame + 1
+
+
+def test_examples_of_sampling():
+    assert middles(10, 1) == [5] and middles(8, 4) == [1, 3, 5, 7] and middles(3, 8) == [0, 1, 2] and middles(9, 2) == [2, 6]
+
+
+def test_natural_order():
+    names = ["f10.png", "f9.png", "F1.png", "f1b.png", "a.png", "2.png", "10.png", "01.png"]
+    assert sorted(names, key=natural) == ["01.png", "2.png", "10.png", "a.png", "F1.png", "f1b.png", "f9.png", "f10.png"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve frames, 0.png .. 11.png, and what is none."""
+    for i, image in enumerate(colours(*REDS)):
+        (tmp_path / f"{i}.png").write_bytes(saved(image, "PNG"))
+    (tmp_path / "notes.txt").write_text("no frame")
+    (tmp_path / ".0.png").write_bytes(b"hidden")
+    (tmp_path / "more.png").mkdir()
+    return tmp_path
+
+
+def test_a_folder_of_frames(folder):
+    assert shades(load_frames(folder, 12)) == list(range(12))
+    frames = list(load_frames(folder, 3))
+    assert shades(frames) == [2, 6, 10] == [frame.number for frame in frames]
+    assert {frame.of for frame in frames} == {12} and frames[1].source == str(folder / "6.png")
+    assert shades(load_frames(folder, 40)) == list(range(12))
+
+
+def test_a_broken_frame_is_an_error_when_it_is_shown(folder):
+    (folder / "6.png").write_bytes(b"nothing")
+    assert shades(load_frames(folder, 2)) == [3, 9]
+    with pytest.raises(MediaError, match=r"6\.png is no picture"):
+        list(load_frames(folder, 3))
+
+
+def test_folders_without_frames(tmp_path):
+    (tmp_path / "film.mp4").write_bytes(b"x")
+    with pytest.raises(MediaError, match=r"holds no pictures; frames are files that end in \.jpg"):
+        list(load_frames(tmp_path, 3))
+
+
+def test_an_unreadable_folder(folder, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(MediaError, match=r"cannot read .*: Permission denied"):
+        list(load_frames(folder, 3))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_animations(tmp_path, kind):
+    path = tmp_path / f"moving.{kind.lower()}"
+    path.write_bytes(moving(kind, colours(*REDS), **({"lossless": True} if kind == "WEBP" else {})))
+    frames = list(load_frames(path, 4))
+    assert shades(frames) == [1, 4, 7, 10] and [frame.of for frame in frames] == [12] * 4
+    path.write_bytes(saved(noise(), kind))
+    assert [frame.of for frame in load_frames(path, 4)] == [1]
+
+
+def test_a_cut_off_animation(tmp_path):
+    path = tmp_path / "moving.gif"
+    path.write_bytes(moving("GIF", colours(*REDS))[:-1])
+    with pytest.raises(MediaError, match="the GIF has no end"):
+        list(load_frames(path, 4))
+
+
+def test_no_frames_asked_for(folder):
+    with pytest.raises(MediaError, match="at least one frame"):
+        list(load_frames(folder, 0))
+
+
+# -- video files ---------------------------------------------------------------------------------------------------
+class Container:
+    """What PyAV's `open` gives, as far as laconic uses it; how PyAV itself reads files is not tested here."""
+
+    def __init__(self, frames: list[Image.Image], rotation: int = 0, streams: int = 1, broken: int | None = None):
+        self.frames, self.rotation, self.broken, self.closed = frames, rotation, broken, 0
+        self.streams = SimpleNamespace(video=[SimpleNamespace(thread_type="SLICE") for _ in range(streams)])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.closed += 1
+
+    def decode(self, stream):
+        assert stream is self.streams.video[0]
+        for i, image in enumerate(self.frames):
+            if i == self.broken:
+                raise OSError(1094995529, "Invalid data found when processing input")
+            yield SimpleNamespace(
+                width=image.width, height=image.height, rotation=self.rotation, to_image=lambda image=image: image
+            )
+
+
+@pytest.fixture
+def film(tmp_path, monkeypatch):
+    """A video file, and what the stand-in finds in it."""
+    path = tmp_path / "film.mp4"
+    path.write_bytes(b"\0" * 64)
+
+    def make(frames, **options):
+        container = Container(frames, **options)
+        monkeypatch.setitem(sys.modules, "av", SimpleNamespace(open=lambda name: container))
+        return path, container
+
+    return make
+
+
+def test_frames_of_a_video(film):
+    path, container = film(colours(*REDS))
+    frames = list(load_frames(path, 3))
+    assert shades(frames) == [2, 6, 10] and [(f.of, f.source) for f in frames] == [(12, str(path))] * 3
+    assert container.closed == 2
+
+
+def test_videos_are_turned_upright(film):
+    """A phone held upright stores rows sideways and asks for -90 degrees, counterclockwise: a quarter turn clockwise."""
+    image = Image.new("RGB", (32, 16), "blue")
+    image.paste("red", (0, 0, 16, 16))
+    found = next(load_frames(film([image], rotation=-90)[0], 1)).image
+    assert found.size == (16, 32) and found.getpixel((8, 4)) == (255, 0, 0)
+
+
+def test_videos_without_frames(film):
+    with pytest.raises(MediaError, match=r"film\.mp4 is a video without frames"):
+        list(load_frames(film([])[0], 3))
+    with pytest.raises(MediaError, match="has no picture stream, so no frames"):
+        list(load_frames(film([], streams=0)[0], 3))
+
+
+def test_broken_videos(film):
+    with pytest.raises(MediaError, match=r"film\.mp4 is no video that can be read: .*Invalid data found"):
+        list(load_frames(film(colours(*REDS), broken=5)[0], 3))
+    with pytest.raises(MediaError, match="at most 64,000,000 are read"):
+        frame = SimpleNamespace(width=20_000, height=20_000)
+        list(load_frames(film([frame])[0], 1))
+
+
+def test_without_pyav_the_extra_is_named(film, monkeypatch):
+    path, _ = film([])
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MediaError, match=r"pip install 'laconic\[video\]', or give a folder of frames"):
+        list(load_frames(path, 3))
+
+
+def test_missing_videos(tmp_path):
+    with pytest.raises(MediaError, match="no such file or folder"):
+        list(load_frames(tmp_path / "none.mp4", 3))

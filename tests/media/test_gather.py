@@ -1,0 +1,48 @@
+"""`gather`: pictures first, then frames; what is shown in part, and too much at once."""
+
+import sys
+
+import pytest
+from picture_files import colours, moving, noise, saved
+
+from laconic.errors import MediaError
+from laconic.media import gather
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two pictures, a moving one, and a folder of ten frames."""
+    (tmp_path / "a.png").write_bytes(saved(noise(30, 20), "PNG"))
+    (tmp_path / "b.jpg").write_bytes(saved(noise(16, 16), "JPEG"))
+    (tmp_path / "c.gif").write_bytes(moving("GIF", colours((1, 0, 0), (200, 0, 0), (0, 200, 0))))
+    (tmp_path / "frames").mkdir()
+    for i in range(10):
+        (tmp_path / "frames" / f"{i}.png").write_bytes(saved(noise(16, 16, i), "PNG"))
+    return tmp_path
+
+
+def test_pictures_come_first_in_their_order(files):
+    shown, notes = gather([str(files / "b.jpg"), str(files / "a.png")], str(files / "frames"), 2)
+    assert [p.image.size for p in shown] == [(16, 16), (30, 20), (16, 16), (16, 16)] and notes == []
+    assert [(p.number, p.of) for p in shown] == [(0, 1), (0, 1), (2, 10), (7, 10)]
+
+
+def test_eight_frames_unless_told(files):
+    assert len(gather([], str(files / "frames"))[0]) == 8
+    assert gather([]) == ([], [])
+
+
+def test_what_is_shown_in_part_is_said(files):
+    shown, notes = gather([str(files / "c.gif")])
+    assert len(shown) == 1 and "c.gif moves, and its first frame is shown; give it as --video" in notes[0]
+    shown, notes = gather([], str(files / "c.gif"), 5)
+    assert len(shown) == 3 and "has 3 frames, fewer than the 5 asked for" in notes[0]
+
+
+def test_too_many_pixels_together(files, monkeypatch):
+    paths = [str(files / "a.png")] * 3
+    monkeypatch.setattr(sys.modules["laconic.media.gather"], "MAX_TOTAL", 1800)
+    assert len(gather(paths)[0]) == 3
+    monkeypatch.setattr(sys.modules["laconic.media.gather"], "MAX_TOTAL", 1799)
+    with pytest.raises(MediaError, match="over 1,799 pixels together"):
+        gather(paths)

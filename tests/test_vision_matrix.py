@@ -1,0 +1,175 @@
+"""Every method on visual tokens against every case that a user may bring. What a method keeps is tested elsewhere."""
+
+import pytest
+import torch
+from vision_tools import FIXED, METHODS, inputs, laconic_hooks, made_for, random_vlm
+from vision_tools import method as method_of
+
+import laconic
+from laconic.testbed.vlm_model import VISUAL_TOKENS as V
+
+NEW = 4
+GREEDY = {"max_new_tokens": NEW, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
+
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def logits(output):
+    return torch.stack(output.logits)  # [new, B, vocabulary]
+
+
+@pytest.fixture(scope="module")
+def method(vlm, tmp_path_factory):
+    """Methods that suit the random model: `method(name, keep=0.5)`."""
+    made = made_for(vlm, tmp_path_factory.mktemp("made"))
+    return lambda name, **budget: method_of(name, made, **budget)
+
+
+@pytest.fixture(scope="module")
+def plain(vlm):
+    given = inputs([(3, 9), (8, 4)])
+    return given, vlm.generate(**given, **GREEDY)
+
+
+@every_method
+def test_neutral_setting_reproduces_the_model(vlm, plain, method, name):
+    given, want = plain
+    with laconic.compress(vlm, method(name, keep=1.0)) as session:
+        got = vlm.generate(**given, **GREEDY)
+    assert torch.equal(got.sequences, want.sequences)
+    torch.testing.assert_close(logits(got), logits(want), atol=1e-5, rtol=1e-5)
+    assert session.stats.achieved == 1 and not session.trace.events and laconic_hooks(vlm) == []
+
+
+@every_method
+@pytest.mark.parametrize("keep", [0.75, 0.5])
+def test_budgets_are_met_and_compute_is_saved(vlm, plain, method, name, keep):
+    given, want = plain
+    with laconic.compress(vlm, method(name, keep=keep)) as session:
+        got = vlm.generate(**given, **GREEDY)
+    stats = session.stats
+    assert stats.visual_in == V and stats.achieved < 1
+    if name not in FIXED:
+        assert stats.asked == pytest.approx(keep) == pytest.approx(stats.achieved, abs=2 / V)
+    elif name != "dyvte":
+        assert keep / 2 < stats.achieved <= stats.asked == pytest.approx(keep)
+    assert stats.prefill_flops < stats.prefill_flops_full and stats.kv_bytes < stats.kv_bytes_full
+    texts = given["attention_mask"].sum(-1).float().mean() - V
+    for layer, cached in zip(stats.layers, stats.entries, strict=True):
+        assert cached == pytest.approx(stats.visual[layer] + float(texts) + NEW - 1)
+    assert (logits(got) - logits(want)).abs().max() > 1e-3
+    assert laconic_hooks(vlm) == []
+
+
+@every_method
+def test_a_padded_batch_equals_single_runs(vlm, method, name):
+    given = inputs([(3, 9), (8, 4)])
+    with laconic.compress(vlm, method(name, keep=0.5)):
+        both = vlm.generate(**given, **GREEDY)
+    for row in range(2):
+        own = given["attention_mask"][row] == 1
+        alone = {"input_ids": given["input_ids"][row : row + 1, own], "pixel_values": given["pixel_values"][row : row + 1]}
+        with laconic.compress(vlm, method(name, keep=0.5)):
+            single = vlm.generate(**alone, **GREEDY)
+        torch.testing.assert_close(logits(both)[:, row], logits(single)[:, 0], atol=1e-4, rtol=1e-4)
+
+
+@every_method
+def test_several_pictures(vlm, method, name):
+    given = inputs([(3, 9)], pictures=2)
+    with laconic.compress(vlm, method(name, keep=0.5)) as session:
+        assert bool(logits(vlm.generate(**given, **GREEDY)).isfinite().all())
+    assert session.stats.visual_in == 2 * V
+    assert (
+        session.stats.achieved <= 0.5 + 2 / V if name in FIXED else session.stats.achieved == pytest.approx(0.5, abs=2 / V)
+    )
+
+
+@every_method
+def test_beams_and_sampling(vlm, method, name):
+    given = inputs([(3, 9)])
+    with laconic.compress(vlm, method(name, keep=0.5)) as session:
+        beams = vlm.generate(**given, max_new_tokens=NEW, num_beams=3, do_sample=False)
+        stored = {layer.stored for layer in session.cache.compressed()}
+        drawn = vlm.generate(**given, max_new_tokens=NEW, do_sample=True)
+    assert beams.shape == drawn.shape and max(stored) < given["input_ids"].shape[1] + NEW
+
+
+@every_method
+def test_a_second_turn_on_the_same_cache(vlm, method, name):
+    given = inputs([(3, 9)])
+    with laconic.compress(vlm, method(name, keep=0.5)) as session:
+        first = vlm.generate(**given, **GREEDY)
+        stored = [layer.stored for layer in session.cache.compressed()]
+        more = torch.cat([first.sequences, torch.randint(10, 400, (1, 6))], 1)
+        second = vlm.generate(more, past_key_values=session.cache, **GREEDY)
+        assert bool(logits(second).isfinite().all())
+        assert [layer.stored for layer in session.cache.compressed()] == [n + 6 + NEW for n in stored]
+
+
+@every_method
+def test_a_second_turn_equals_one_prompt_fed_at_once(vlm, method, name):
+    """What the first turn left behind is what a plain continuation sees: positions go on where they should."""
+    given = inputs([(3, 9)])
+    more = torch.randint(10, 400, (1, 5))
+    with laconic.compress(vlm, method(name, keep=0.5)) as session:
+        vlm(**given)
+        together = vlm(input_ids=more, past_key_values=session.cache).logits[:, -1]
+    with laconic.compress(vlm, method(name, keep=0.5)) as session:
+        vlm(**given)
+        for token in more.split(1, 1):
+            one = vlm(input_ids=token, past_key_values=session.cache).logits[:, -1]
+    torch.testing.assert_close(one, together, atol=1e-4, rtol=1e-4)
+
+
+@every_method
+@pytest.mark.parametrize("behind", ["snapkv:tokens=30,window=4", "kivi:group=8,residual=16"])
+def test_with_a_cache_method_behind_it(vlm, method, name, behind):
+    given = inputs([(3, 9)])
+    with laconic.compress(vlm, method(name, keep=0.5), laconic.create(behind)) as session:
+        assert bool(logits(vlm.generate(**given, **GREEDY)).isfinite().all())
+    stats = session.stats
+    assert stats.kv_bytes < 0.5 * stats.kv_bytes_full
+
+
+@every_method
+def test_bf16(method, name):
+    model = random_vlm().to(torch.bfloat16)
+    given = inputs([(3, 9)])
+    given["pixel_values"] = given["pixel_values"].to(torch.bfloat16)
+    with laconic.compress(model, method(name, keep=0.5)) as session:
+        assert bool(logits(model.generate(**given, **GREEDY)).isfinite().all())
+    assert session.cache.layers[0].parts[0].padded()[0].dtype == torch.bfloat16
+
+
+@every_method
+def test_text_alone_is_left_alone(vlm, method, name):
+    ids = torch.randint(10, 400, (1, 20))
+    want = vlm(input_ids=ids).logits
+    with laconic.compress(vlm, method(name, keep=0.5)):
+        torch.testing.assert_close(vlm(input_ids=ids).logits, want, atol=1e-5, rtol=1e-5)
+
+
+@every_method
+def test_an_error_inside_restores_the_model(vlm, method, name):
+    given = inputs([(3, 9)])
+    want = vlm(**given).logits
+    with pytest.raises(RuntimeError, match="mine"), laconic.compress(vlm, method(name, keep=0.5)):
+        vlm(**given)
+        raise RuntimeError("mine")
+    assert laconic_hooks(vlm) == []
+    torch.testing.assert_close(vlm(**given).logits, want, atol=0, rtol=0)
+
+
+@every_method
+def test_a_saved_context_goes_on_as_before(vlm, method, name, tmp_path):
+    given = inputs([(3, 9)])
+    more = torch.randint(10, 400, (1, 5))
+    with laconic.compress(vlm, method(name, keep=0.5)) as session:
+        vlm(**given)
+        session.save_cache(tmp_path / "context.safetensors")
+        want = vlm(input_ids=more, past_key_values=session.cache).logits
+    saved = laconic.load_cache(tmp_path / "context.safetensors", vlm)
+    with laconic.compress(vlm):
+        got = vlm(input_ids=more, past_key_values=saved.cache()).logits
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
