@@ -11,7 +11,7 @@ from laconic.cli import common
 
 
 def train(
-    method: Annotated[str, typer.Argument(help="What to train for: lococo or dyvte.")],
+    method: Annotated[str, typer.Argument(help="What to train for: lococo, dyvte or explainability.")],
     model: Annotated[str, typer.Option(help="testbed/lm, testbed/vlm, a folder, or a Hugging Face id.")] = "testbed/lm",
     out: Annotated[Path, typer.Option(help="Folder for weights, checkpoint and log.")] = Path("train"),
     steps: Annotated[int | None, typer.Option(help="Optimiser steps; the learning rate falls to zero over them.")] = None,

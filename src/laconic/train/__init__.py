@@ -51,7 +51,7 @@ class Trainer:
 
 
 _TRAINERS: dict[str, Trainer] = {}
-_MODULES = ("lococo", "dyvte")
+_MODULES = ("lococo", "dyvte", "explainability")
 
 
 def register(name: str, summary: str, settings: type[Any]) -> Callable[[Run], Run]:
