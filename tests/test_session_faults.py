@@ -96,7 +96,7 @@ def test_a_call_that_fails_in_a_later_turn_spoils_the_cache(untouched, prompt):
 
 def test_a_failing_open_leaves_nothing(untouched, monkeypatch):
     session = laconic.compress(untouched, FastKV(keep=0.2))
-    monkeypatch.setattr("laconic.tokens.seam.install", lambda *a: (_ for _ in ()).throw(RuntimeError("no")))
+    monkeypatch.setattr("laconic.tokens.seam.Seam.install", lambda *a: (_ for _ in ()).throw(RuntimeError("no")))
     with pytest.raises(RuntimeError, match="no"), session:
         pass
 

@@ -31,6 +31,12 @@ class Figures:
         self.shown = 0.0
         self._warned = False
 
+    def fresh(self) -> Figures:
+        """Figures of another cache of the same session; what was said aloud is not said again."""
+        figures = Figures(self.shape, self.budgeted, self.tokens)
+        figures._warned = self._warned
+        return figures
+
     def ran(self, step: Step, seconds: float, positions: int, batch: int) -> None:
         """One pass of the model ran for `seconds`, its head on `positions` positions of each of `batch` sequences."""
         self.meter.head(batch * positions, step.prefill)

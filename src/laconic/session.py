@@ -107,10 +107,7 @@ class Session:
         self._implementation: str | None = None
         self._arguments = list(inspect.signature(model.forward).parameters)
         self._clock = 0.0
-        self.figures = self._new_figures()
-
-    def _new_figures(self) -> Figures:
-        return Figures(self.shape, self._budgeted, self._token_methods)
+        self.figures = Figures(self.shape, self._budgeted, self._token_methods)
 
     def _check_claims(self) -> None:
         owners: dict[str, Method] = {}
@@ -249,7 +246,7 @@ class Session:
         elif cache is None or (type(cache) is DynamicCache and cache.get_seq_length() == 0 and not cache.offloading):
             cache = CompressedCache(self.stack.config)
             self.trace.clear()
-            self.figures = self._new_figures()
+            self.figures = self.figures.fresh()
         else:
             state = f"holds {cache.get_seq_length()} tokens" if isinstance(cache, Cache) else "is no transformers cache"
             if getattr(cache, "offloading", False):

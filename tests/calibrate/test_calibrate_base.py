@@ -11,8 +11,8 @@ from laconic.calibrate.watch import Watch, greedy
 from laconic.errors import RecipeError, UnknownNameError
 
 
-def test_three_methods_are_calibrated():
-    assert set(CALIBRATIONS) == {"compresskv", "fastkv", "razorattention"}
+def test_these_methods_are_calibrated():
+    assert set(CALIBRATIONS) == {"compresskv", "fastkv", "fitprune", "razorattention", "vtw"}
     for name, cls in CALIBRATIONS.items():
         assert cls.name == name and laconic.methods(name)[0].training == ("none" if name == "fastkv" else "calibration")
 

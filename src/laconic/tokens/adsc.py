@@ -62,7 +62,7 @@ def schedule(share: float, bottlenecks: int, factor: int, depth: int) -> tuple[i
     mechanism="uniform down-sampling",
     source="arXiv 2602.12618",
     query_aware=False,
-    training="instruction tuning with the bottlenecks switched on; without it, zero-shot",
+    training="none",
     inferred="a reconstruction from the abstract: layers, factors, which token of a group stays, budgets, training",
 )
 @dataclass(kw_only=True)

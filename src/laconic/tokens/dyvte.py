@@ -27,10 +27,10 @@ from laconic.tokens.base import Cut, Stream, TokenMethod
 )
 @dataclass(kw_only=True)
 class DyVTE(TokenMethod):
-    """Behind each layer a gate reads the question's hidden states (its mean without the last token, and the last token);
-    once it says so, every visual token of the sample leaves, and positions keep the gap.
+    """All visual tokens of a sample leave behind the layer whose trained gate says that the question has read them.
 
-    The decision is made in prefill, once per sample. The layer behind which tokens leave has paid for them. It goes together
+    The gate reads the question's hidden states: their mean without the last token, and the last token. Positions keep the
+    gap. The decision is made in prefill, once per sample. The layer behind which tokens leave has paid for them. It goes together
     with methods that act on single tokens.
 
     Args:

@@ -73,8 +73,10 @@ def for_budget(fits: list[list[float]], share: float) -> list[float] | None:
 )
 @dataclass(kw_only=True)
 class FitPrune(TokenMethod):
-    """A recipe says how many visual tokens go after each layer; per sample those go whose attention from text times that
-    from visual tokens is smallest. Survivors keep order and positions.
+    """After each layer a number of visual tokens go that was fitted to a FLOPs budget, those least attended to.
+
+    A recipe says how many; per sample those go whose attention from text times that from visual tokens is smallest.
+    Survivors keep order and positions.
 
     Layer l's cache keeps what layer l ran on. The paper deletes within layer l, between attention and its output
     projection; here tokens leave behind layer l, which gives the survivors the same numbers and costs layer l's FFN.

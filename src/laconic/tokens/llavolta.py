@@ -29,7 +29,7 @@ def compression_ratio(layer: int, stride: int, depth: int) -> float:
     mechanism="pooling",
     source="arXiv 2406.20092",
     query_aware=False,
-    training="none at inference; a schedule for training in laconic.train.llavolta",
+    training="none",
     inferred="how a budget gives a stride; a thumbnail and its crops are averaged apart",
 )
 @dataclass(kw_only=True)

@@ -20,7 +20,7 @@ from laconic.tokens.recompute import attention_of, last_rows
     mechanism="pruning",
     source="arXiv 2410.17247",
     query_aware=True,
-    training="none; also a training method",
+    training="none",
     inferred="under a budget: the ratio follows from it, and cuts come earlier where the published ones cost too much",
 )
 @dataclass(kw_only=True)

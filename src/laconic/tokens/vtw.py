@@ -24,7 +24,7 @@ from laconic.tokens.equal_budget import mean_tokens, visual_total
     mechanism="pruning",
     source="arXiv 2405.05803",
     query_aware=False,
-    training="none; a search over 20 samples finds K",
+    training="calibration",
     inferred="K without a recipe: 15 of 32 layers, scaled; a budget gives K = keep * depth, rounded down",
 )
 @dataclass(kw_only=True)
