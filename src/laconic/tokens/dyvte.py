@@ -30,8 +30,8 @@ class DyVTE(TokenMethod):
     """All visual tokens of a sample leave behind the layer whose trained gate says that the question has read them.
 
     The gate reads the question's hidden states: their mean without the last token, and the last token. Positions keep the
-    gap. The decision is made in prefill, once per sample. The layer behind which tokens leave has paid for them. It goes together
-    with methods that act on single tokens.
+    gap. The decision is made in prefill, once per sample. The layer behind which tokens leave has paid for them. It goes
+    together with methods that act on single tokens.
 
     Args:
         tau: threshold on the gate's probability (0.5, as published). With ``keep=`` instead, the largest threshold that came
