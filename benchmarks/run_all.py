@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-MEASURED = ["speed", "fused", "peer", "memory", "long_memory", "agree"]
+MEASURED = ["speed", "fused", "peer", "floors", "memory", "long_memory", "vision", "agree"]
 
 
 def main() -> int:
@@ -31,17 +31,20 @@ def main() -> int:
         "speed": ["speed.py", *quick],
         "fused": ["fused.py", *quick],
         "peer": ["peer_kvpress.py", *quick, *peer],
+        "floors": ["floors.py"],
         "memory": ["memory.py", *quick, *peer],
         "long_memory": ["long_memory.py", *quick],
+        "vision": ["vision.py", *quick],
         "agree": ["agree_kvpress.py", *quick, *peer],
         "tables": ["tables.py"],
         "kvpress page": ["kvpress_page.py"],
+        "vision page": ["vision_page.py"],
     }
     files = {"speed": "speed_*.json", "peer": "peer_*.json", "agree": "agree_*.json"}
     paths = [str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     failed = []
-    for name in [*arguments.only, "tables", "kvpress page"]:
+    for name in [*arguments.only, "tables", "kvpress page", "vision page"]:
         command = parts[name]
         for old in (HERE / "results").glob(files.get(name, f"{name}.json")):
             old.unlink()  # what fails now must be missing from the tables, not left over from another day
