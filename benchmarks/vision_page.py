@@ -31,7 +31,7 @@ def line(row: dict[str, Any], peaks: dict[str, float]) -> list[str]:
         f"{row['flops']:.3f}",
         bold(row["time/flops"], 1.1, f"{row['time/flops']:.2f}"),
         bold(row["overhead"], 0.05, f"{row['overhead']:.1%}"),
-        "" if peak is None else bold(peak, 1, f"{peak / peaks['none']:.2f}"),
+        "" if peak is None else bold(peak / peaks["none"], 1, f"{peak / peaks['none']:.2f}"),
     ]
 
 
@@ -48,8 +48,8 @@ def main() -> int:
     out = [
         "# Fewer visual tokens, measured",
         f"{machine['cpu']}, {machine['threads']} threads; torch {machine['torch']}, transformers {machine['transformers']}; "
-        f"{machine['date']}. Random models (LLaVA-1.5's class, LLaVA-NeXT's class), decoder of 8 layers x 512, fp32. Written by "
-        "`benchmarks/vision_page.py`.",
+        f"{machine['date']}. Random models (LLaVA-1.5's class, LLaVA-NeXT's class), decoder of 8 layers x 512, fp32. "
+        "Written by `benchmarks/vision_page.py`.",
         f"{sum(row['reached'] for row in wanted)} of {len(wanted)} targets reached: prefill time within 10 % of what FLOPs "
         "predict, own work under 5 % of the uncompressed prefill, peak memory below the uncompressed one. **Bold**: not "
         "reached. Time and FLOPs are those of the LLM, own work and the embedding of pictures included, as shares of the "

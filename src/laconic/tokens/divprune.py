@@ -67,10 +67,11 @@ def farthest(features: Tensor, count: int, must: Tensor | None = None) -> Tensor
         return torch.arange(count, device=x.device)
     chosen = list(first.split(1)) if len(first) else [_earliest_max(_to_nearest_other(x))]
     nearest = (1 - x @ x[torch.cat(chosen)].mT).amin(1)  # distance of every token to the chosen set
+    nearest[torch.cat(chosen)] = -1.0  # below every distance, so it stays
     for _ in range(count - len(chosen)):
-        nearest = nearest.index_fill(0, torch.cat(chosen), -1.0)
         chosen.append(_earliest_max(nearest))
         nearest = torch.minimum(nearest, 1 - x @ x[chosen[-1][0]])
+        nearest[chosen[-1]] = -1.0
     return torch.cat(chosen).sort().values
 
 
