@@ -217,7 +217,7 @@ def test_protected_tokens_stay(vlm, tmp_path):
 def test_weights_are_checked(vlm, tmp_path):
     other = tmp_path / "other.safetensors"
     Compressor(RelevanceNet(), "toy", "of other weights").save(other)
-    with pytest.raises(RecipeError, match="none is shipped"):
+    with pytest.raises(RecipeError, match="none are shipped"):
         compress(vlm, Explainability(keep=0.5))
     with pytest.raises(RecipeError, match="do not exist"):
         compress(vlm, Explainability(keep=0.5, weights=str(tmp_path / "none.safetensors")))

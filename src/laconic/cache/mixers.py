@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from laconic.errors import RecipeError
+from laconic import learnt
 from laconic.ops.select import best
-from laconic.recipe import SHIPPED, fingerprint
 
 
 class Mixer(nn.Module):
@@ -95,50 +92,24 @@ class Mixers:
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.bfloat16) -> None:
         """Write a safetensors file; numbers are stored as `dtype`."""
-        about = {"method": "lococo", "memory": self.memory, "model": self.model, "fingerprint": self.fingerprint}
-        tensors = {name: x.detach().to("cpu", dtype).contiguous() for name, x in self.layers.state_dict().items()}
-        save_file(tensors, path, {"laconic": json.dumps({**about, "made": self.made})})
+        learnt.save(path, "lococo", self, self.layers, dtype, memory=self.memory)
 
 
 def load(path: str | Path) -> Mixers:
     """The checkpoint in a safetensors file, fp32 and frozen; raises `RecipeError` when it is none."""
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["laconic"])
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no dict)
-        layers = nn.ModuleList()
-        while (name := f"{len(layers)}.conv.weight") in tensors:
-            slots, channels, kernel = tensors[name].shape
-            layers.append(Mixer(channels, slots, kernel))
-        layers.load_state_dict(tensors)
-        layers.requires_grad_(False)
-        return Mixers(layers, about["memory"], about["model"], about["fingerprint"], about["made"])
-    except FileNotFoundError:
-        raise RecipeError(f"weights {str(path)!r} do not exist. Shipped ones: {', '.join(shipped()) or 'none'}.") from None
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise RecipeError(f"{str(path)!r} holds no weights that `laconic train lococo` wrote: {error}") from error
+    return learnt.load(path, "lococo", _built)
 
 
-def shipped() -> list[str]:
-    """Names of the checkpoints that come with laconic, such as ``"lococo-testbed-lm"``."""
-    return sorted(path.stem for path in SHIPPED.glob("lococo-*.safetensors"))
+def _built(about: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Mixers:
+    layers = nn.ModuleList()
+    while (name := f"{len(layers)}.conv.weight") in tensors:
+        slots, channels, kernel = tensors[name].shape
+        layers.append(Mixer(channels, slots, kernel))
+    layers.load_state_dict(tensors)
+    layers.requires_grad_(False)
+    return Mixers(layers, about["memory"], about["model"], about["fingerprint"], about["made"])
 
 
 def find(model: nn.Module, given: str | None) -> Mixers:
-    """The checkpoint for `model`: the `given` file or shipped name, or the shipped one made for these very weights.
-
-    Raises:
-        RecipeError: there is none, or it belongs to another model.
-    """
-    own = fingerprint(model)
-    make = "train some with `laconic train lococo --model MODEL --out DIR` and pass weights=FILE"
-    if given is not None:
-        found = load(SHIPPED / f"{given}.safetensors" if given in shipped() else given)
-        if found.fingerprint not in (None, own):
-            raise RecipeError(f"weights {given!r} were trained for another model ({found.model}); {make}.")
-        return found
-    for name in shipped():
-        found = load(SHIPPED / f"{name}.safetensors")
-        if found.fingerprint == own:
-            return found
-    raise RecipeError(f"lococo needs trained weights and none are shipped for this model; {make}, or use mode='hh'.")
+    """The checkpoint for `model`; see `laconic.learnt.find`."""
+    return learnt.find(model, "lococo", given, load, ", or use mode='hh'")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from laconic.errors import RecipeError
-from laconic.recipe import SHIPPED, fingerprint
+from laconic import learnt
 
 
 class Gate(nn.Module):
@@ -62,53 +59,25 @@ class Gates:
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.bfloat16) -> None:
         """Write a safetensors file; numbers are stored as `dtype`."""
-        about = {"method": "dyvte", "model": self.model, "fingerprint": self.fingerprint, "shares": self.shares}
-        tensors = {name: x.detach().to("cpu", dtype).contiguous() for name, x in self.layers.state_dict().items()}
-        save_file(tensors, path, {"laconic": json.dumps({**about, "made": self.made})})
+        learnt.save(path, "dyvte", self, self.layers, dtype, shares=self.shares)
 
 
 def load(path: str | Path) -> Gates:
     """The checkpoint in a safetensors file, fp32 and frozen; raises `RecipeError` when it is none."""
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["laconic"])
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no dict)
-        if about["method"] != "dyvte":
-            raise ValueError(f"made for {about['method']}")
-        layers = nn.ModuleList()
-        while (name := f"{len(layers)}.first.weight") in tensors:
-            width, twice = tensors[name].shape
-            layers.append(Gate(twice // 2, width))
-        layers.load_state_dict(tensors)
-        layers.requires_grad_(False)
-        shares = [(float(a), float(b)) for a, b in about["shares"]]
-        return Gates(layers, about["model"], about["fingerprint"], shares, about["made"])
-    except FileNotFoundError:
-        raise RecipeError(f"weights {str(path)!r} do not exist. Shipped ones: {', '.join(shipped()) or 'none'}.") from None
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise RecipeError(f"{str(path)!r} holds no weights that `laconic train dyvte` wrote: {error}") from error
+    return learnt.load(path, "dyvte", _built)
 
 
-def shipped() -> list[str]:
-    """Names of the checkpoints that come with laconic."""
-    return sorted(path.stem for path in SHIPPED.glob("dyvte-*.safetensors"))
+def _built(about: Mapping[str, Any], tensors: dict[str, Tensor]) -> Gates:
+    layers = nn.ModuleList()
+    while (name := f"{len(layers)}.first.weight") in tensors:
+        width, twice = tensors[name].shape
+        layers.append(Gate(twice // 2, width))
+    layers.load_state_dict(tensors)
+    layers.requires_grad_(False)
+    shares = [(float(a), float(b)) for a, b in about["shares"]]
+    return Gates(layers, about["model"], about["fingerprint"], shares, about["made"])
 
 
 def find(model: nn.Module, given: str | None) -> Gates:
-    """The checkpoint for `model`: the `given` file or shipped name, or the shipped one made for these very weights.
-
-    Raises:
-        RecipeError: there is none, or it belongs to another model.
-    """
-    own = fingerprint(model)
-    make = "train some with `laconic train dyvte --model MODEL --out DIR` and pass weights=FILE"
-    if given is not None:
-        found = load(SHIPPED / f"{given}.safetensors" if given in shipped() else given)
-        if found.fingerprint not in (None, own):
-            raise RecipeError(f"weights {given!r} were trained for another model ({found.model}); {make}.")
-        return found
-    for name in shipped():
-        found = load(SHIPPED / f"{name}.safetensors")
-        if found.fingerprint == own:
-            return found
-    raise RecipeError(f"dyvte needs trained gates and none are shipped for this model; {make}.")
+    """The checkpoint for `model`; see `laconic.learnt.find`."""
+    return learnt.find(model, "dyvte", given, load)

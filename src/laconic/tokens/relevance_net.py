@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+import torch
 from torch import Tensor, nn
 
-from laconic.errors import RecipeError
-from laconic.recipe import SHIPPED, fingerprint
+from laconic import learnt
 
 CHANNELS = (1, 32, 64, 128, 256, 512)
 
@@ -65,47 +63,21 @@ class Compressor:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, fp32."""
-        about = {"method": "explainability", "model": self.model, "fingerprint": self.fingerprint, "kernel": self.net.kernel}
-        tensors = {name: x.detach().cpu().contiguous() for name, x in self.net.state_dict().items()}
-        save_file(tensors, path, {"laconic": json.dumps({**about, "made": self.made})})
+        learnt.save(path, "explainability", self, self.net, torch.float32, kernel=self.net.kernel)
 
 
 def load(path: str | Path) -> Compressor:
     """The network in a safetensors file, frozen, in eval mode (its batch norms must not see single prompts); raises
     `RecipeError` when it is none."""
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["laconic"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
-        net = RelevanceNet(about["kernel"])
-        net.load_state_dict(tensors)
-        return Compressor(net.eval().requires_grad_(False), about["model"], about["fingerprint"], about["made"])
-    except FileNotFoundError:
-        raise RecipeError(f"weights {str(path)!r} do not exist. Shipped ones: {', '.join(shipped()) or 'none'}.") from None
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise RecipeError(f"{str(path)!r} holds no weights that `laconic train explainability` wrote: {error}") from error
+    return learnt.load(path, "explainability", _built)
 
 
-def shipped() -> list[str]:
-    """Names of the networks that come with laconic."""
-    return sorted(path.stem for path in SHIPPED.glob("explainability-*.safetensors"))
+def _built(about: Mapping[str, Any], tensors: dict[str, Tensor]) -> Compressor:
+    net = RelevanceNet(about["kernel"])
+    net.load_state_dict(tensors)
+    return Compressor(net.eval().requires_grad_(False), about["model"], about["fingerprint"], about["made"])
 
 
 def find(model: nn.Module, given: str | None) -> Compressor:
-    """The network for `model`: the `given` file or shipped name, or the shipped one trained for these very weights.
-
-    Raises:
-        RecipeError: there is none, or it belongs to another model.
-    """
-    own = fingerprint(model)
-    make = "train one with `laconic train explainability --model MODEL --out DIR` and pass weights=FILE"
-    if given is not None:
-        found = load(SHIPPED / f"{given}.safetensors" if given in shipped() else given)
-        if found.fingerprint not in (None, own):
-            raise RecipeError(f"weights {given!r} were trained for another model ({found.model}); {make}.")
-        return found
-    for name in shipped():
-        found = load(SHIPPED / f"{name}.safetensors")
-        if found.fingerprint == own:
-            return found
-    raise RecipeError(f"explainability needs a trained network and none is shipped for this model; {make}.")
+    """The network for `model`; see `laconic.learnt.find`."""
+    return learnt.find(model, "explainability", given, load)
