@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from vision_tools import inputs
 
 import laconic
 from laconic.method import CATALOGUE
@@ -27,8 +28,21 @@ def test_the_catalogue_page_is_current():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_example_on_visual_tokens_runs(monkeypatch: pytest.MonkeyPatch, vlm):
+    define = blocks("docs/adding-a-method.md", "python")[-1]
+    module = types.ModuleType("visual_example")
+    monkeypatch.setitem(sys.modules, "visual_example", module)
+    try:
+        exec(define, module.__dict__)
+        with laconic.compress(vlm, module.LoudPatches(keep=0.25)) as session:
+            vlm.generate(**inputs([(3, 5)]), max_new_tokens=2)
+    finally:
+        CATALOGUE.pop("loud_patches", None)
+    assert session.stats.visual == dict.fromkeys(range(8), 36.0)
+
+
 def test_the_worked_example_is_short_and_runs(monkeypatch: pytest.MonkeyPatch):
-    define, use = blocks("docs/adding-a-method.md", "python")
+    define, use, _ = blocks("docs/adding-a-method.md", "python")
     assert len(define.splitlines()) < 60
     module = types.ModuleType("worked_example")  # dataclasses look their module up
     monkeypatch.setitem(sys.modules, "worked_example", module)
