@@ -102,7 +102,7 @@ def draw(rng: random.Random, size: int = SIZE) -> Scene:
         return None
 
     signs: list[Sign] = []
-    for colour in rng.sample(list(SIGN_COLOURS), rng.choice([0, 1, 1, 2, 2])):
+    for colour in rng.sample(list(SIGN_COLOURS), rng.choice([0, 1, 2, 2, 2])):
         sign = Sign(colour, word(rng), 0, 0, 1 if rng.random() < 0.75 else 2)
         corner = place(sign.width, sign.height)
         if corner:
