@@ -95,10 +95,10 @@ class Session:
         empty = CompressedCache(self.stack.config)  # refuses models without a full-attention layer before any work
         kinds = getattr(self.stack.config, "layer_types", None) or [type(layer).__name__ for layer in empty.layers]
         self.left_alone = {i: kind for i, kind in enumerate(kinds) if i not in empty.layer_ids}
+        self.shape = Shape.of(model, self.stack)
         self._seam = self._checked_seam()
         self._watch: VisionWatch | None = None
         self._encoder: EncoderClock | None = None
-        self.shape = Shape.of(model, self.stack)
         self.trace = Trace()
         self.cache: CompressedCache | None = None
         self._hold = False
@@ -140,7 +140,8 @@ class Session:
         kinds = list(getattr(self.stack.config, "layer_types", None) or [])
         for layer in sorted({*cuts, *([] if first is None else [first])}):
             check_layers(kinds, layer, deepstack_of(self.model))
-        return Seam(self.model, self.stack, self._token_methods, first, self._current)
+        entry_bytes = self.shape.kv_bytes([1] * depth)
+        return Seam(self.stack, self._token_methods, first, self._current, entry_bytes)
 
     # -- open and close --------------------------------------------------------------------------------------------
     def __enter__(self) -> Session:
@@ -257,7 +258,8 @@ class Session:
             )
         cache.method, cache.meter, cache.trace = self._cache_method, self.figures.meter, self.trace
         cache.storage = self._storage_method
-        self._handles += self._seam.adopt(cache)
+        if cache is not self.cache:
+            self._handles += self._seam.adopt(cache)
         cache.rotary = lambda layer, positions: self.family.cos_sin(self.stack, layer, positions)
         return cache
 

@@ -65,9 +65,16 @@ class Step:
             self._tokens = torch.arange(self.start, self.start + self.length, dtype=torch.int32, device=device)
         return self._tokens.expand(batch, -1)
 
-    def reduce(self, keep: torch.Tensor) -> None:
-        """Shorten the stream to its rows `keep` [B, m] for all later layers; -1, on the left, is a row that is none."""
+    def reduce(self, keep: torch.Tensor, *, inside: bool = False) -> None:
+        """Shorten the stream to its rows `keep` [B, m] for all later layers; -1, on the left, is a row that is none.
+
+        Args:
+            inside: between layers, so the decoder's constant arguments still have a row for every one of before: `kept`
+                says which of those are left.
+        """
         none, keep = keep < 0, keep.clamp(min=0)
+        if inside:
+            self.kept = keep if self.kept is None else self.kept.gather(1, keep)
         self.index = self.token_index(keep.shape[0]).gather(1, keep)
         several = self.position_ids.ndim == 3
         rows = [gather(row, keep, -1) for row in (self.position_ids if several else [self.position_ids])]

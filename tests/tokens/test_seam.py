@@ -29,7 +29,7 @@ def stream(llama):
     cache = CompressedCache(llama.config)
     cache.step = Step(0, 5, torch.arange(5)[None], [5])
     stack = SimpleNamespace(layers=layers)
-    shortens = seam.Seam(llama, stack, (), 2, lambda: cache)
+    shortens = seam.Seam(stack, (), 2, lambda: cache, 1)
     shortens.enter({}, cache.step, None, None)
     handles = shortens.install()
     yield layers, cache

@@ -29,15 +29,23 @@ class Positions:
     def __init__(self, stack: PreTrainedModel):
         self.stack = stack
         self.moved = False
+        self._counted_apart = False
         self._earlier: list[Tensor | None] = []
         self._shift: Tensor | None = None
         self._last = torch.zeros(0)
         self._phases: tuple[Tensor, tuple[Tensor, ...]] | None = None
 
+    def adopt(self, cache: CompressedCache) -> list[int]:
+        """Another cache is used from now on: its layers that lag behind layer 0."""
+        self._counted_apart = any(SHIFT in _state(cache, layer) for layer in cache.layer_ids)
+        return [layer for layer in range(1, len(cache.layers)) if _lags(cache, layer)] if self._counted_apart else []
+
     def begin(self, cache: CompressedCache, step: Step) -> bool:
         """A pass comes to the decoder; true if it has to be told other positions than transformers counted."""
-        self.moved, self._phases = False, None
+        self.moved, self._phases, self._shift, self._earlier = False, None, None, []
         self._last = step.position_ids[..., -1]
+        if not self._counted_apart:  # nearly every decoded token
+            return False
         self._earlier = [_shift(cache, layer) for layer in range(len(cache.layers))]
         self._shift = self._earlier[0]
         if self._shift is None:
@@ -47,6 +55,8 @@ class Positions:
 
     def at(self, layer: int, step: Step) -> None:
         """The stream comes to `layer`, which may lag behind the layer before it since an earlier pass."""
+        if not self._earlier:
+            return
         shift, before = self._earlier[layer], self._shift
         if shift is before or (shift is not None and before is not None and torch.equal(shift, before)):
             return
@@ -87,6 +97,7 @@ class Positions:
         shift = (self._last - step.position_ids[..., -1]).expand(len(step.real))
         if bool(shift.any()) or _shift(cache, layer) is not None:
             _state(cache, layer)[SHIFT] = shift.contiguous()
+            self._counted_apart = True
 
     def phases(self, step: Step, hidden: Tensor) -> tuple[Tensor, ...]:
         """(cos, sin) of the stream's positions; layers that share positions share them."""
@@ -95,7 +106,7 @@ class Positions:
         return self._phases[1]
 
 
-def lags(cache: CompressedCache, layer: int) -> bool:
+def _lags(cache: CompressedCache, layer: int) -> bool:
     """The positions of `layer` lag behind those of layer 0."""
     shift, first = _shift(cache, layer), _shift(cache, 0)
     return shift is not None and (first is None or not torch.equal(shift, first))

@@ -17,7 +17,7 @@ from laconic.errors import UnsupportedModelError
 from laconic.families.vision import Visual, shortened
 from laconic.step import Step, gather
 from laconic.tokens.base import Cut, Stream, TokenMethod
-from laconic.tokens.positions import Positions, lags
+from laconic.tokens.positions import Positions
 
 
 def check_layers(layer_types: list[str], first: int, deepstack: int = 0) -> None:
@@ -42,10 +42,11 @@ class Seam:
     """Shortens the stream of one session's passes, by what token methods cut and by what a cache method selects.
 
     Args:
-        model, stack: the whole model and its text decoder.
+        stack: the text decoder.
         methods: token methods, in the order in which they cut.
         first: the first layer whose stream a cache method may shorten; None if none does.
         cache: the cache of the running pass.
+        entry_bytes: what one token of one sequence costs in the cache, over all layers.
 
     Attributes:
         visual: the pictures of the running prefill pass; None without any, while decoding and in held passes.
@@ -54,13 +55,13 @@ class Seam:
 
     def __init__(
         self,
-        model: PreTrainedModel,
         stack: PreTrainedModel,
         methods: Sequence[TokenMethod],
         first: int | None,
         cache: Callable[[], CompressedCache],
+        entry_bytes: int,
     ):
-        self.model, self.stack, self.methods, self.cache = model, stack, methods, cache
+        self.stack, self.cache, self.entry_bytes = stack, cache, entry_bytes
         layers = stack.layers
         assert isinstance(layers, nn.ModuleList)
         self.layers, depth = layers, len(layers)
@@ -81,9 +82,10 @@ class Seam:
         return [] if self.first is None else self._hooks(range(self.first, len(self.layers)))
 
     def adopt(self, cache: CompressedCache) -> list[RemovableHandle]:
-        """Hooks that a cache needs beside those of `install`: an earlier session left layers that count positions apart."""
+        """Another cache is used from now on: the hooks that it needs beside those of `install`, because an earlier session
+        left layers that count positions apart."""
         first = len(self.layers) if self.first is None else self.first
-        if not any(lags(cache, layer) for layer in range(1, first)):
+        if not any(layer < first for layer in self._positions.adopt(cache)):
             return []
         self.first = 1
         return self._hooks(range(1, first))
@@ -130,17 +132,14 @@ class Seam:
             if current.selected is not None:
                 chosen, current.selected = current.selected, None
                 hidden = gather(hidden, chosen, 1)
-                step.reduce(chosen)
-                step.kept = chosen if step.kept is None else step.kept.gather(1, chosen)
+                step.reduce(chosen, inside=True)
             self._positions.at(layer, step)
             for method in self._cutting(layer):
                 began = time.perf_counter()
                 phases = self._phases(module, args, kwargs, step, hidden)
                 cut = method.cut(self._stream(method, layer, module, hidden, phases))
                 if cut is not None:
-                    rows = cut.keep.clamp(min=0)
-                    hidden = gather(hidden, rows, 1) if cut.values is None else cut.values
-                    step.kept = rows if step.kept is None else step.kept.gather(1, rows)
+                    hidden = gather(hidden, cut.keep.clamp(min=0), 1) if cut.values is None else cut.values
                     self._apply(cut, step, method, layer)
                 current.compress_seconds += time.perf_counter() - began
             self._seen = None
@@ -202,22 +201,16 @@ class Seam:
             visual=visual,
             ids=ids,
             seen=self._seen[1] if self._seen is not None and self._seen[0] == layer - 1 else None,
-            entry_bytes=self._entry_bytes(),
+            entry_bytes=self.entry_bytes,
             phases=None if phases is None else (phases[0], phases[1]),
             memo=self._memo.setdefault(id(method), {}),
         )
-
-    def _entry_bytes(self) -> int:
-        config = self.stack.config
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        size = next(self.stack.parameters()).element_size()
-        return int(len(self.layers) * config.num_key_value_heads * head * 2 * size)
 
     def _apply(self, cut: Cut, step: Step, method: TokenMethod, layer: int) -> None:
         """What is known per row follows the cut."""
         cache, before = self.cache(), step.position_ids.shape[-1]
         place = step.token_index(len(cut.keep)).long() - step.start
         went = torch.where(cut.keep < 0, -1, place.gather(1, cut.keep.clamp(min=0)))
-        step.reduce(cut.keep)
+        step.reduce(cut.keep, inside=layer > 0)
         self._positions.cut(layer, step, cut.positions)
         cache.trace.add(layer - 1, method.name, before, cut.keep.shape[1], went, cut.merged, cut.scores)
