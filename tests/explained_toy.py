@@ -67,9 +67,7 @@ class Toy:
         self.vectors, self.answers, self.objects = pictures(count, seed)
 
     def ask(self, number: int):
-        from laconic.train.explainability import Asked
-
-        return Asked(prompt(self.vectors[number][None], SIDE, [ASK]), str(int(self.answers[number])))
+        return prompt(self.vectors[number][None], SIDE, [ASK]), str(int(self.answers[number]))
 
     def text(self, ids: Tensor) -> str:
         return str(int(ids[0]) - ANSWER)

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from laconic.testbed.evaluate_vlm import answers, chat, fewer_pixels, inputs_of, marks, table
+from laconic.media.batch import encode, turn
+from laconic.testbed.evaluate_vlm import answers, fewer_pixels, marks, table
 from laconic.testbed.scene_questions import QUESTIONS, make
 from laconic.testbed.scenes import render
 from laconic.testbed.vlm_model import VISUAL_TOKENS, build_model, build_processor, build_tokenizer
@@ -36,7 +38,7 @@ class Oracle:
 
 def test_a_chat_shows_the_picture_before_the_question(processor):
     sample = make("colour", 5)
-    text = processor.apply_chat_template(chat(sample), add_generation_prompt=True)
+    text = turn(processor, sample.question.text)
     assert text == f"<s><|user|><image>{sample.question.text}</s><|assistant|>"
 
 
@@ -57,7 +59,7 @@ def test_an_answer_does_not_depend_on_its_batch(processor):
     model = build_model().eval()
     samples = [make(kind, 2) for kind in ("colour", "relation", "reading")]
     pictures = [render(sample.scene) for sample in samples]
-    inputs = inputs_of(processor, samples, pictures)
+    inputs = encode(processor, [s.question.text for s in samples], [Image.fromarray(p) for p in pictures])
     assert inputs["attention_mask"].sum(1).unique().numel() > 1
     assert (inputs["input_ids"] == model.config.image_token_id).sum(1).tolist() == [VISUAL_TOKENS] * 3
     together = answers(model, processor, samples, pictures)

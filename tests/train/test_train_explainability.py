@@ -13,7 +13,7 @@ from laconic import RecipeError
 from laconic.tokens.relevance_net import load
 from laconic.train import explainability as training
 from laconic.train import find
-from laconic.train.explainability import Fit, Folder, Labels, Settings, loss, run
+from laconic.train.explainability import Chats, Fit, Labels, Settings, loss, run
 from laconic.train.relevance import explained, propagated, step_relevance, target, weighted
 
 TINY = {"samples": 12, "steps": 6, "batch": 4, "save_every": 2, "save_labels": 4, "log_every": 2}
@@ -167,8 +167,8 @@ def test_only_right_answers_are_labelled(toy):
     source = Toy(3, 20)
     labels = Labels(toy, source, Settings(**TINY, new_tokens=1))
     right = [labels.label() for _ in range(20)]
-    answers = [source.text(toy.generate(**source.ask(n).inputs, max_new_tokens=1)[0, -1:]) for n in range(20)]
-    assert right == [answer == source.ask(n).answer for n, answer in enumerate(answers)]
+    answers = [source.text(toy.generate(**source.ask(n)[0], max_new_tokens=1)[0, -1:]) for n in range(20)]
+    assert right == [answer == source.ask(n)[1] for n, answer in enumerate(answers)]
     assert 10 < sum(right) == len(labels.pairs) < 20
     attention, goal = labels.pairs[0]
     first = right.index(True)
@@ -204,7 +204,7 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(toy, tmp_path, monke
     with monkeypatch.context() as patch, pytest.raises(Stop):  # while fitting
         patch.setattr(Fit, "step", stops(3, Fit))
         run(toy, Toy(0, 12), settings, broken, True, said.append)
-    assert json.loads((broken / "state.json").read_text())["done"] == 2
+    assert json.loads((broken / "trainer.json").read_text())["state"]["done"] == 2
     again = run(toy, Toy(0, 12), settings, broken, True, said.append)
     assert whole.read_bytes() == again.read_bytes()
     found = load(whole)
@@ -217,7 +217,7 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(toy, tmp_path, monke
 
 
 def test_the_host_is_as_it_was(toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "Scenes", lambda processor, seed: Toy(0, 12))
+    monkeypatch.setattr(training, "Chats", lambda processor, questions: Toy(0, 12))
     toy.set_attn_implementation("sdpa")
     before = {name: x.clone() for name, x in toy.state_dict().items()}
     trainer = find("explainability")
@@ -228,25 +228,15 @@ def test_the_host_is_as_it_was(toy, tmp_path, monkeypatch):
     toy.set_attn_implementation("eager")
 
 
-def test_questions_from_a_folder_and_from_scenes(tmp_path):
-    from PIL import Image
-
+def test_questions_and_what_answers_say():
     from laconic.testbed.vlm_model import VISUAL_TOKENS, build_processor, build_tokenizer
-    from laconic.train.explainability import Scenes
+    from laconic.train.pictures import numbered
 
     processor = build_processor(build_tokenizer())
-    Image.new("RGB", (96, 96), (255, 0, 0)).save(tmp_path / "red.png")
-    line = {"image": "red.png", "question": "How many shapes are there?", "answer": "0"}
-    (tmp_path / "samples.jsonl").write_text(json.dumps(line) + "\n\n", encoding="utf-8")
-    asked = Folder(processor, tmp_path).ask(5)
-    assert asked.answer == "0" and float(asked.inputs["pixel_values"][0, 0].min()) == 1.0
-    scenes = Scenes(processor, 0)
-    assert len({scenes.ask(n).answer for n in range(7)}) > 2
-    assert int((scenes.ask(0).inputs["input_ids"] == 6).sum()) == VISUAL_TOKENS
+    scenes = Chats(processor, numbered("", 0))
+    assert len({scenes.ask(n)[1] for n in range(7)}) > 2
+    assert int((scenes.ask(0)[0]["input_ids"] == 6).sum()) == VISUAL_TOKENS
     assert scenes.text(torch.tensor(processor.tokenizer.encode(" red", add_special_tokens=False))) == "red"
-    (tmp_path / "samples.jsonl").write_text('{"image": "red.png"}', encoding="utf-8")
-    with pytest.raises(ValueError, match="sample 0: give image, question and answer"):
-        Folder(processor, tmp_path)
 
 
 @pytest.mark.parametrize(("given", "message"), [({"kernel": 4}, "must be odd"), ({"steps": 0}, "steps=0 must be positive")])

@@ -162,7 +162,7 @@ def test_resuming_needs_a_checkpoint_of_the_same_settings(model, tmp_path):
         made.resume()
     made.step()
     made.save()
-    assert json.loads((tmp_path / "state.json").read_text())["done"] == 1
+    assert json.loads((tmp_path / "trainer.json").read_text())["state"]["done"] == 1
     with pytest.raises(RecipeError, match=r"other settings \(chunk\)"):
         training(model, tmp_path, chunk=10).resume()
     training(model, tmp_path, steps=9).resume()  # longer is fine

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from laconic.testbed.scenes import SIZE, Scene, patch_labels
-from laconic.testbed.vlm_model import CHAT_TEMPLATE, IMAGE, PATCH
+from laconic.testbed.vlm_model import PATCH, PIXELS, PLACES
 
 CROPS = 2
 LARGE = CROPS * SIZE
@@ -55,23 +55,8 @@ def any_resolution(model: LlavaForConditionalGeneration) -> LlavaNextForConditio
 def any_resolution_processor(tokenizer: Any) -> LlavaNextProcessor:
     """Cuts a picture into its five views and writes one ``<image>`` for each of their tokens."""
     side = {"height": SIZE, "width": SIZE}
-    pictures = LlavaNextImageProcessorPil(
-        size=side,
-        crop_size=side,
-        do_center_crop=False,
-        image_grid_pinpoints=[[LARGE, LARGE]],
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-    )
-    return LlavaNextProcessor(
-        image_processor=pictures,
-        tokenizer=tokenizer,
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        chat_template=CHAT_TEMPLATE,
-        image_token=IMAGE,
-        num_additional_image_tokens=1,
-    )
+    pictures = LlavaNextImageProcessorPil(size=side, image_grid_pinpoints=[[LARGE, LARGE]], **PIXELS)
+    return LlavaNextProcessor(pictures, tokenizer, **PLACES)
 
 
 def cut(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -10,7 +10,6 @@ its own hard part; the same idea is in VTC-Bench (arXiv 2510.07143).
 import argparse
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from laconic.media.batch import encode
 from laconic.testbed.evaluate import GATE
 from laconic.testbed.scene_questions import EVALUATION_SEED, QUESTIONS, Sample, make
 from laconic.testbed.scenes import render
@@ -27,18 +27,6 @@ from laconic.testbed.scenes import render
 NEW_TOKENS = 6
 BATCH = 50
 Picture = NDArray[np.uint8]
-
-
-def chat(sample: Sample) -> list[dict[str, Any]]:
-    """The messages of ``sample``: one user turn, picture first."""
-    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": sample.question.text}]}]
-
-
-def inputs_of(processor: Any, samples: Iterable[Sample], pictures: Iterable[Picture]) -> Any:
-    """Model inputs of ``samples`` with their ``pictures`` [S, S, 3], left-padded, ready for ``generate``."""
-    texts = [processor.apply_chat_template(chat(sample), add_generation_prompt=True) for sample in samples]
-    images = [Image.fromarray(picture) for picture in pictures]
-    return processor(images=images, text=texts, padding=True, return_tensors="pt")
 
 
 def fewer_pixels(picture: Picture, factor: int = 2) -> Picture:
@@ -56,7 +44,8 @@ def fewer_pixels(picture: Picture, factor: int = 2) -> Picture:
 @torch.no_grad()
 def answers(model: Any, processor: Any, samples: list[Sample], pictures: list[Picture]) -> list[str]:
     """Greedy answers to ``samples`` shown as ``pictures``, generated as one batch."""
-    inputs = inputs_of(processor, samples, pictures).to(model.device, model.dtype)
+    shown = [Image.fromarray(picture) for picture in pictures]
+    inputs = encode(processor, [sample.question.text for sample in samples], shown).to(model.device, model.dtype)
     out = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
     told = processor.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in told]

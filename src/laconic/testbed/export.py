@@ -1,5 +1,4 @@
-"""Ships a training checkpoint: bfloat16 weights, greedy generation settings and the tokenizer, without
-optimizer state.
+"""Ships a training checkpoint: bfloat16 weights, greedy generation settings, and the tokenizer or processor.
 
 python -m laconic.testbed.export runs/lm src/laconic/testbed/lm
 """
@@ -7,30 +6,43 @@ python -m laconic.testbed.export runs/lm src/laconic/testbed/lm
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    GenerationConfig,
+)
+
+LOADING = ("is_local", "local_files_only")
+"""Settings that say only how the tokenizer was loaded."""
 
 
 def export(checkpoint: Path, folder: Path) -> None:
-    """Write the model and the tokenizer of ``checkpoint`` into ``folder``; other files there stay as they
-    are.
+    """Write the model of ``checkpoint`` and its tokenizer or processor into ``folder``, without what belongs to the
+    training; other files there stay as they are.
     """
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    sees = hasattr(AutoConfig.from_pretrained(checkpoint), "vision_config")
+    model_class: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    model = model_class.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    writer: Any = AutoProcessor.from_pretrained(checkpoint) if sees else AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = writer.tokenizer if sees else writer
     model.generation_config = GenerationConfig(
         do_sample=False,
-        max_new_tokens=64,
+        max_new_tokens=6 if sees else 64,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder, save_jinja_files=False)
-    # How this tokenizer was loaded is nobody else's business.
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    kept = {key: value for key, value in settings.items() if key not in ("is_local", "local_files_only")}
-    (folder / "tokenizer_config.json").write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+    writer.save_pretrained(folder, **({} if sees else {"save_jinja_files": False}))
+    settings = folder / "tokenizer_config.json"
+    kept = {key: value for key, value in json.loads(settings.read_text()).items() if key not in LOADING}
+    settings.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
     (folder / "model.safetensors").chmod(0o644)
 
 

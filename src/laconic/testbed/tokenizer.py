@@ -9,10 +9,10 @@ context before its question is known.
 
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from laconic.testbed import corpus
+from laconic.testbed.bpe import train_bpe
 from laconic.testbed.words import NOUNS
 
 VOCAB_SIZE = 4096
@@ -38,36 +38,12 @@ def train() -> PreTrainedTokenizerFast:
     """Train on the corpus, all three-digit groups and the key nouns; raises ``RuntimeError`` if one of those
     is split.
     """
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
-        special_tokens=list(SPECIALS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
     groups = " ".join(f"{i:03d}" for i in range(1000))
     nouns = " " + " ".join(NOUNS)
     text = [line for kind in corpus.KINDS for line in corpus.lines(kind)]
     breaks = ["\n", "\n\n", PHRASES] * NOUN_WEIGHT
-    bpe.train_from_iterator([*text, *breaks, *[groups] * DIGIT_WEIGHT, *[nouns] * NOUN_WEIGHT], trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        additional_special_tokens=list(SPECIALS[3:]),
-        clean_up_tokenization_spaces=False,
-        model_max_length=4096,
-        padding_side="left",
-    )
-    tokenizer.chat_template = CHAT_TEMPLATE
+    lines = [*text, *breaks, *[groups] * DIGIT_WEIGHT, *[nouns] * NOUN_WEIGHT]
+    tokenizer = train_bpe(lines, SPLIT, VOCAB_SIZE, SPECIALS, CHAT_TEMPLATE)
     pieces = [*groups.split(), *(f" {noun}" for noun in NOUNS), "\n", "\n\n", " "]
     broken = [piece for piece in pieces if len(tokenizer.encode(piece, add_special_tokens=False)) != 1]
     if broken:

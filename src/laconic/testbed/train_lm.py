@@ -11,7 +11,6 @@ safetensors and JSON.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -28,6 +26,7 @@ from laconic.testbed import tokenizer as tokenizer_module
 from laconic.testbed.curriculum import STAGES, draw
 from laconic.testbed.mixture import KINDS, Mixture
 from laconic.testbed.set_loss import collate, set_loss
+from laconic.train.checkpoint import load_state, save_state
 
 
 def build_model() -> LlamaForCausalLM:
@@ -83,28 +82,13 @@ class Trainer:
         if self.rank:
             return
         self.model.save_pretrained(self.out)
-        tensors: dict[str, Tensor] = {}
-        scalars: list[Any] = []
-        for i, optimizer in enumerate(self.optimizers):
-            packed = optimizer.state_dict()
-            scalars.append(packed["param_groups"])
-            for key, entry in packed["state"].items():
-                tensors |= {f"{i}.{key}.{name}": torch.as_tensor(value).contiguous() for name, value in entry.items()}
-        save_file(tensors, self.out / "optimizer.safetensors")
-        (self.out / "trainer.json").write_text(json.dumps({"state": self.state, "groups": scalars}))
+        save_state(self.out, self.optimizers, self.state)
 
     def load(self) -> None:
         """Restore what :meth:`save` wrote."""
         trained = AutoModelForCausalLM.from_pretrained(self.out, dtype=torch.float32)
         self.model.load_state_dict(trained.state_dict())
-        saved = json.loads((self.out / "trainer.json").read_text())
-        self.state = saved["state"]
-        entries: list[dict[int, dict[str, Tensor]]] = [{} for _ in self.optimizers]
-        for name, tensor in load_file(self.out / "optimizer.safetensors").items():
-            i, key, field = name.split(".", 2)
-            entries[int(i)].setdefault(int(key), {})[field] = tensor
-        for optimizer, entry, groups in zip(self.optimizers, entries, saved["groups"], strict=True):
-            optimizer.load_state_dict({"state": entry, "param_groups": groups})
+        self.state = load_state(self.out, self.optimizers)
 
     def rate(self) -> float:
         """Factor on the learning rates: 100 steps of warm-up, then 1, then the linear decay."""

@@ -6,7 +6,6 @@ one layer of a CLIP vision tower, without the CLS token, through a projector of 
 
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionConfig,
@@ -17,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from laconic.testbed.bpe import train_bpe
 from laconic.testbed.scene_questions import vocabulary
 from laconic.testbed.scenes import SIZE
 
@@ -35,6 +35,21 @@ CHAT_TEMPLATE = (
     "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
     "{% endif %}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+PIXELS: dict[str, Any] = {
+    "crop_size": {"height": SIZE, "width": SIZE},
+    "do_center_crop": False,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+}
+"""How an image processor of the testbed makes numbers of pixels: values from -1 to 1."""
+PLACES: dict[str, Any] = {
+    "patch_size": PATCH,
+    "vision_feature_select_strategy": "default",
+    "chat_template": CHAT_TEMPLATE,
+    "image_token": IMAGE,
+    "num_additional_image_tokens": 1,
+}
+"""How a processor of the testbed writes pictures into a prompt: one ``<image>`` for each visual token."""
 
 
 def build_model() -> LlavaForConditionalGeneration:
@@ -80,33 +95,9 @@ def build_model() -> LlavaForConditionalGeneration:
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE trained on the questions; raises ``RuntimeError`` if a word of theirs is split."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
-        special_tokens=list(SPECIALS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
     lines = vocabulary()
-    bpe.train_from_iterator(lines, trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        additional_special_tokens=list(SPECIALS[3:]),
-        clean_up_tokenization_spaces=False,
-        model_max_length=4096,
-        padding_side="left",
-    )
-    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer = train_bpe(lines, SPLIT, VOCAB_SIZE, SPECIALS, CHAT_TEMPLATE)
+    bpe = tokenizer.backend_tokenizer
     words = {word for line in lines for word, _ in bpe.pre_tokenizer.pre_tokenize_str(line)}
     broken = sorted(word for word in words if bpe.token_to_id(word) is None)
     if broken:
@@ -116,20 +107,5 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def build_processor(tokenizer: Any) -> LlavaProcessor:
     """Resizes a picture to 96 x 96, scales its values to -1 .. 1, and writes one ``<image>`` for each visual token."""
-    pictures = CLIPImageProcessorPil(
-        do_resize=True,
-        size={"height": SIZE, "width": SIZE},
-        do_center_crop=False,
-        crop_size={"height": SIZE, "width": SIZE},
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-    )
-    return LlavaProcessor(
-        image_processor=pictures,
-        tokenizer=tokenizer,
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        chat_template=CHAT_TEMPLATE,
-        image_token=IMAGE,
-        num_additional_image_tokens=1,
-    )
+    side = {"height": SIZE, "width": SIZE}
+    return LlavaProcessor(CLIPImageProcessorPil(do_resize=True, size=side, **PIXELS), tokenizer, **PLACES)

@@ -6,7 +6,6 @@ The second run is the session that inference uses; leaving and blocking the visu
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
@@ -20,19 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from laconic.errors import RecipeError
 from laconic.families.vision import vision_family_of
 from laconic.recipe import fingerprint, model_name
 from laconic.session import compress
-from laconic.testbed.checkpoint import NUMBERS, load_state, save_state
 from laconic.tokens.dyvte import DyVTE
 from laconic.tokens.gates import Gate, Gates, load, question_feature
 from laconic.train import register
-from laconic.train.pictures import Asked, from_file, scenes, with_answers
+from laconic.train.checkpoint import FREE, frozen, load_state, noting, resumable, save_state
+from laconic.train.pictures import numbered, with_answers
 from laconic.train.text import IGNORED
 from laconic.version import versions
 
-WEIGHTS, LOG = "dyvte.safetensors", "train.log"
+WEIGHTS = "dyvte.safetensors"
 Examples = Callable[[int], tuple[dict[str, Tensor], Tensor]]
 """Number of a batch -> inputs with answers, padded on the left, and labels [B, T]."""
 
@@ -97,8 +95,7 @@ class Training:
     def __init__(
         self, model: PreTrainedModel, examples: Examples, settings: Settings, out: Path, log: Callable[[str], None]
     ):
-        self.model, self.examples, self.settings, self.out, self.log = model, examples, settings, out, log
-        model.requires_grad_(False)
+        self.model, self.examples, self.settings, self.out, self.note = model, examples, settings, out, noting(out, log)
         config: Any = model.config.get_text_config()
         torch.manual_seed(settings.seed)
         layers = nn.ModuleList(Gate(config.hidden_size, settings.width) for _ in range(config.num_hidden_layers - 1))
@@ -194,47 +191,25 @@ class Training:
                 self.save()
         return self.out / WEIGHTS
 
-    def note(self, line: str) -> None:
-        """To the log file and to whoever listens."""
-        with (self.out / LOG).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        self.log(line)
-
     def save(self) -> None:
         """Weights (bf16 to ship, fp32 to go on from), optimiser and step."""
         self.gates.save(self.out / WEIGHTS)
         self.gates.save(self.out / f"exact-{WEIGHTS}", torch.float32)
-        save_state(
-            self.out, [self.optimiser], {"done": self.done, "seconds": self.seconds, "settings": asdict(self.settings)}
-        )
+        state = {"done": self.done, "seconds": self.seconds, "settings": asdict(self.settings)}
+        save_state(self.out, [self.optimiser], state)
 
     def resume(self) -> None:
         """Go on from the folder's checkpoint; raises `RecipeError` when there is none or it was made with other settings."""
-        try:
-            state = json.loads((self.out / NUMBERS).read_text(encoding="utf-8"))["state"]
-        except (OSError, ValueError, KeyError) as error:
-            raise RecipeError(f"{str(self.out)!r} holds no checkpoint to resume from: {error}") from None
-        free = ("steps", "log_every", "save_every", "check")
-        changed = [k for k, v in asdict(self.settings).items() if k not in free and state["settings"].get(k) != v]
-        if changed:
-            raise RecipeError(f"the checkpoint was made with other settings ({', '.join(changed)}); give the same ones.")
+        state = resumable(self.out, self.settings, (*FREE, "check"))
         self.gates.layers.load_state_dict(load(self.out / f"exact-{WEIGHTS}").layers.state_dict())
         load_state(self.out, [self.optimiser])
         self.done, self.seconds = state["done"], state["seconds"]
 
 
 def examples(processor: Any, settings: Settings) -> Examples:
-    """Batches of drawn scenes, each seed once, or of a file, in an order that follows from the seed."""
-    if not settings.file:
-        first = settings.seed * 100_000
-        return lambda number: with_answers(processor, scenes(settings.batch, first + number * settings.batch))
-    known = from_file(settings.file)
-
-    def draw(number: int) -> tuple[dict[str, Tensor], Tensor]:
-        chosen: list[Asked] = random.Random(f"{settings.seed}-{number}").choices(known, k=settings.batch)
-        return with_answers(processor, chosen)
-
-    return draw
+    """Batches by number; see `numbered`."""
+    ask, size = numbered(settings.file, settings.seed), settings.batch
+    return lambda number: with_answers(processor, [ask(number * size + i) for i in range(size)])
 
 
 @register("dyvte", "the gates that tell when visual tokens may leave (frozen model)", Settings)
@@ -244,12 +219,8 @@ def train(
     """Train gates for `model` and return the file of their weights, ``out/dyvte.safetensors``; `tokenizer` is the model's
     processor."""
     out.mkdir(parents=True, exist_ok=True)
-    learning = [p.requires_grad for p in model.parameters()]
-    training = Training(model, examples(tokenizer, settings), settings, out, log)
-    try:
+    with frozen(model):
+        training = Training(model, examples(tokenizer, settings), settings, out, log)
         if resume:
             training.resume()
         return training.run()
-    finally:
-        for parameter, state in zip(model.parameters(), learning, strict=True):
-            parameter.requires_grad_(state)

@@ -6,7 +6,6 @@ made (arXiv 2506.01097, section 3).
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable
@@ -16,26 +15,18 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from laconic.errors import RecipeError
 from laconic.recipe import fingerprint, model_name
 from laconic.tokens.relevance_net import Compressor, RelevanceNet, load
 from laconic.train import register
+from laconic.train.checkpoint import FREE, frozen, load_state, noting, resumable, save_state
+from laconic.train.pictures import Asked, inputs, numbered
 from laconic.train.relevance import explained, target
 
-WEIGHTS, OPTIMISER, STATE, PAIRS, LOG = (
-    "explainability.safetensors",
-    "optimizer.safetensors",
-    "state.json",
-    "pairs.safetensors",
-    "train.log",
-)
-TRAINED_ON = 1_000_000
-"""Seeds of the testbed's scenes from here on are for evaluation."""
+WEIGHTS, PAIRS = "explainability.safetensors", "pairs.safetensors"
 
 
 @dataclass(kw_only=True)
@@ -47,8 +38,8 @@ class Settings:
         new_tokens: longest answer; long ones make relevance flat.
         steps: of the optimiser (Adam), `batch` pairs each, at the constant rate `lr`.
         kernel: of the network.
-        data: folder with ``samples.jsonl``, lines ``{"image": FILE, "question": TEXT, "answer": TEXT}``, several of
-            them per picture if you like; empty for the testbed's scenes (only for its models).
+        file: lines of JSON ``{"image": FILE, "question": TEXT, "answer": TEXT}``, several per picture if you like; empty
+            for the testbed's scenes (only for its models).
         save_every: steps between checkpoints; labels are saved every `save_labels` questions.
     """
 
@@ -62,7 +53,7 @@ class Settings:
     log_every: int = 50
     save_every: int = 200
     save_labels: int = 100
-    data: str = ""
+    file: str = ""
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
@@ -72,19 +63,11 @@ class Settings:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive.")
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A prompt of one sequence, as model inputs, and the reference answer."""
-
-    inputs: dict[str, Tensor]
-    answer: str
-
-
 class Source(Protocol):
     """Questions by number; equal numbers give equal questions."""
 
-    def ask(self, number: int) -> Asked:
-        """Question `number`, from 0."""
+    def ask(self, number: int) -> tuple[dict[str, Tensor], str]:
+        """Question `number`, from 0: model inputs of its prompt, and the reference answer."""
 
     def text(self, ids: Tensor) -> str:
         """What generated tokens [G] say."""
@@ -93,49 +76,15 @@ class Source(Protocol):
 class Chats:
     """Questions about pictures through a processor with a chat template."""
 
-    def __init__(self, processor: Any):
-        self.processor = processor
+    def __init__(self, processor: Any, questions: Callable[[int], Asked]):
+        self.processor, self.questions = processor, questions
 
-    def _asked(self, picture: Any, question: str, answer: str) -> Asked:
-        parts = [{"type": "image"}, {"type": "text", "text": question}]
-        text = self.processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
-        return Asked(dict(self.processor(images=[picture], text=[text], return_tensors="pt")), answer)
+    def ask(self, number: int) -> tuple[dict[str, Tensor], str]:
+        asked = self.questions(number)
+        return inputs(self.processor, [asked]), asked.answer
 
     def text(self, ids: Tensor) -> str:
         return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True)).strip()
-
-
-class Scenes(Chats):
-    """The testbed's scenes, all kinds of question in turn, seeds that no evaluation uses."""
-
-    def __init__(self, processor: Any, seed: int):
-        super().__init__(processor)
-        self.seed = seed
-
-    def ask(self, number: int) -> Asked:
-        from laconic.testbed.scene_questions import QUESTIONS, make
-        from laconic.testbed.scenes import render
-
-        kind = list(QUESTIONS)[number % len(QUESTIONS)]
-        sample = make(kind, random.Random(f"explainability-{self.seed}-{number}").randrange(TRAINED_ON))
-        return self._asked(Image.fromarray(render(sample.scene)), sample.question.text, sample.question.answer)
-
-
-class Folder(Chats):
-    """A folder with ``samples.jsonl``; raises `ValueError` when a line is not as `Settings` says."""
-
-    def __init__(self, processor: Any, folder: Path):
-        super().__init__(processor)
-        self.folder, lines = folder, (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()
-        self.lines = [json.loads(line) for line in lines if line.strip()]
-        for number, line in enumerate(self.lines):
-            if not {"image", "question", "answer"} <= line.keys():
-                raise ValueError(f"samples.jsonl, sample {number}: give image, question and answer.")
-
-    def ask(self, number: int) -> Asked:
-        line = self.lines[number % len(self.lines)]
-        with Image.open(self.folder / line["image"]) as picture:
-            return self._asked(picture.convert("RGB"), line["question"], line["answer"])
 
 
 class Labels:
@@ -152,16 +101,16 @@ class Labels:
 
     def label(self) -> bool:
         """Ask the next question; true if its answer was right and a pair was made. `model` must attend eagerly."""
-        asked = self.source.ask(self.done)
+        prompt, reference = self.source.ask(self.done)
         self.done += 1
-        inputs = {name: x.to(self.model.device) for name, x in asked.inputs.items()}
-        length = inputs["input_ids"].shape[1]
+        given = {name: x.to(self.model.device) for name, x in prompt.items()}
+        length = given["input_ids"].shape[1]
         with torch.no_grad():
-            out = self.model.generate(**inputs, max_new_tokens=self.settings.new_tokens, do_sample=False)  # type: ignore[operator]
+            out = self.model.generate(**given, max_new_tokens=self.settings.new_tokens, do_sample=False)  # type: ignore[operator]
         answer = out[0, length:]
-        if self.source.text(answer) != asked.answer or not len(answer):
+        if self.source.text(answer) != reference or not len(answer):
             return False
-        attention, relevance = explained(self.model, inputs, _spoken(answer, self.model))
+        attention, relevance = explained(self.model, given, _spoken(answer, self.model))
         self.pairs.append((attention, target(relevance)))
         return True
 
@@ -217,33 +166,12 @@ class Fit:
     def save(self, out: Path, about: Compressor) -> None:
         """Weights, optimiser and step."""
         about.save(out / WEIGHTS)
-        entries = self.optimiser.state_dict()["state"]
-        tensors = {f"{i}.{name}": torch.as_tensor(x) for i, entry in entries.items() for name, x in entry.items()}
-        save_file({name: x.contiguous() for name, x in tensors.items()}, out / OPTIMISER)
-        state = {"done": self.done, "settings": asdict(self.settings)}
-        (out / STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
+        save_state(out, [self.optimiser], {"done": self.done, "settings": asdict(self.settings)})
 
     def resume(self, out: Path, done: int) -> None:
         self.net.load_state_dict(load(out / WEIGHTS).net.state_dict())
-        entries: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in load_file(out / OPTIMISER).items():
-            number, key = name.split(".", 1)
-            entries.setdefault(int(number), {})[key] = tensor
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": entries})
+        load_state(out, [self.optimiser])
         self.done = done
-
-
-def _checked(out: Path, settings: Settings) -> int:
-    """Steps of the folder's checkpoint; raises `RecipeError` when there is none or it was made with other settings."""
-    try:
-        state = json.loads((out / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{str(out)!r} holds no checkpoint to resume from: {error}") from None
-    free = ("steps", "log_every", "save_every", "save_labels")
-    changed = [k for k, v in asdict(settings).items() if k not in free and state["settings"].get(k) != v]
-    if changed:
-        raise RecipeError(f"the checkpoint was made with other settings ({', '.join(changed)}); give the same ones.")
-    return int(state["done"])
 
 
 def run(
@@ -251,18 +179,14 @@ def run(
 ) -> Path:
     """Label, fit, and return the file of the weights. See `train`."""
 
-    def note(line: str) -> None:
-        with (out / LOG).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        log(line)
-
     out.mkdir(parents=True, exist_ok=True)
+    note = noting(out, log)
     labels, began = Labels(model, source, settings), time.time()
-    done = _checked(out, settings) if resume else 0
+    done = int(resumable(out, settings, (*FREE, "save_labels"))["done"]) if resume else 0
     if resume and (out / PAIRS).exists():
         labels.load(out / PAIRS)
     elif not resume:
-        (out / STATE).write_text(json.dumps({"done": 0, "settings": asdict(settings)}) + "\n", encoding="utf-8")
+        save_state(out, [], {"done": 0, "settings": asdict(settings)})
     while labels.done < settings.samples:
         labels.label()
         if labels.done % settings.save_labels == 0 or labels.done == settings.samples:
@@ -297,13 +221,6 @@ def train(
     Returns:
         ``out/explainability.safetensors``.
     """
-    source: Source = Folder(processor, Path(settings.data)) if settings.data else Scenes(processor, settings.seed)
-    before, learning = model.config._attn_implementation, [p.requires_grad for p in model.parameters()]
-    model.requires_grad_(False)
-    model.set_attn_implementation("eager")
-    try:
+    source = Chats(processor, numbered(settings.file, settings.seed))
+    with frozen(model, "eager"):
         return run(model, source, settings, out, resume, log)
-    finally:
-        model.set_attn_implementation(before)
-        for parameter, state in zip(model.parameters(), learning, strict=True):
-            parameter.requires_grad_(state)

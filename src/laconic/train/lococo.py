@@ -7,7 +7,6 @@ made the memory before it, and nothing earlier.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,20 +16,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from laconic.cache.mixers import Mixer, Mixers, compress, learned_slots, load
-from laconic.errors import RecipeError, UnsupportedModelError
+from laconic.errors import UnsupportedModelError
 from laconic.ops.select import top_k
 from laconic.recipe import fingerprint
 from laconic.train import register
+from laconic.train.checkpoint import frozen, load_state, noting, resumable, save_state
 from laconic.train.text import IGNORED, FileSource, Source, TestbedSource
 from laconic.version import __version__
 
-WEIGHTS, OPTIMISER, STATE, LOG = "lococo.safetensors", "optimizer.safetensors", "state.json", "train.log"
+WEIGHTS = "lococo.safetensors"
 Squeeze = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """(layer, keys [B, Hkv, n, D], values, score [B, Hkv, n]) -> fewer of them."""
 
@@ -153,9 +152,7 @@ class Training:
                 f"{type(model).__name__} has layers that are not full attention; LoCoCo's mixers are trained for models "
                 "whose layers all are."
             )
-        self.model, self.source, self.settings, self.out, self.log = model, source, settings, out, log
-        model.set_attn_implementation("eager")
-        model.requires_grad_(False)
+        self.model, self.source, self.settings, self.out, self.note = model, source, settings, out, noting(out, log)
         config = model.config.get_text_config()
         d = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         slots = learned_slots(settings.memory, settings.keep_rate)
@@ -213,39 +210,18 @@ class Training:
                 self.save()
         return self.out / WEIGHTS
 
-    def note(self, line: str) -> None:
-        """To the log file and to whoever listens."""
-        with (self.out / LOG).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        self.log(line)
-
     def save(self) -> None:
         """Weights (bf16 to ship, fp32 to go on from), optimiser and step."""
         self.mixers.save(self.out / WEIGHTS)
         self.mixers.save(self.out / f"exact-{WEIGHTS}", torch.float32)
-        packed = self.optimiser.state_dict()
-        tensors = {f"{i}.{name}": torch.as_tensor(x) for i, entry in packed["state"].items() for name, x in entry.items()}
-        save_file({name: x.contiguous() for name, x in tensors.items()}, self.out / OPTIMISER)
         state = {"done": self.done, "seconds": self.seconds, "settings": asdict(self.settings)}
-        (self.out / STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
+        save_state(self.out, [self.optimiser], state)
 
     def resume(self) -> None:
         """Go on from the folder's checkpoint; raises `RecipeError` when there is none or it was made with other settings."""
-        try:
-            state = json.loads((self.out / STATE).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RecipeError(f"{str(self.out)!r} holds no checkpoint to resume from: {error}") from None
-        free = ("steps", "log_every", "save_every")
-        changed = [k for k, v in asdict(self.settings).items() if k not in free and state["settings"].get(k) != v]
-        if changed:
-            raise RecipeError(f"the checkpoint was made with other settings ({', '.join(changed)}); give the same ones.")
+        state = resumable(self.out, self.settings)
         self.mixers.layers.load_state_dict(load(self.out / f"exact-{WEIGHTS}").layers.state_dict())
-        packed = self.optimiser.state_dict()
-        entries: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in load_file(self.out / OPTIMISER).items():
-            number, key = name.split(".", 1)
-            entries.setdefault(int(number), {})[key] = tensor
-        self.optimiser.load_state_dict({"state": entries, "param_groups": packed["param_groups"]})
+        load_state(self.out, [self.optimiser])
         self.done, self.seconds = state["done"], state["seconds"]
 
 
@@ -260,13 +236,8 @@ def train(
     else:
         source = TestbedSource(tokenizer)
     out.mkdir(parents=True, exist_ok=True)
-    before, learning = model.config._attn_implementation, [p.requires_grad for p in model.parameters()]
-    training = Training(model, source, settings, out, log)
-    try:
+    with frozen(model, "eager"):
+        training = Training(model, source, settings, out, log)
         if resume:
             training.resume()
         return training.run()
-    finally:
-        model.set_attn_implementation(before)
-        for parameter, state in zip(model.parameters(), learning, strict=True):
-            parameter.requires_grad_(state)

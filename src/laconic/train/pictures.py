@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from laconic.errors import UnsupportedModelError
+from laconic.media import load_picture
+from laconic.media.batch import encode
 from laconic.testbed.scene_questions import EVALUATION_SEED, QUESTIONS, make
 from laconic.testbed.scenes import render
 from laconic.train.text import IGNORED
@@ -19,11 +23,16 @@ from laconic.train.text import IGNORED
 
 @dataclass(frozen=True)
 class Asked:
-    """One picture, a question about it, and the answer."""
+    """A question about a picture, and the answer. `source`: the picture or its file, which is read when it is needed."""
 
-    picture: Image.Image
+    source: Image.Image | Path
     question: str
     answer: str
+
+    @property
+    def picture(self) -> Image.Image:
+        """Upright, RGB; raises `MediaError` if the file cannot be read."""
+        return self.source if isinstance(self.source, Image.Image) else load_picture(self.source)
 
 
 def scenes(count: int, seed: int) -> list[Asked]:
@@ -39,37 +48,46 @@ def scenes(count: int, seed: int) -> list[Asked]:
     return [Asked(Image.fromarray(render(s.scene)), s.question.text, s.question.answer) for s in samples]
 
 
-def from_file(path: str | Path) -> list[Asked]:
-    """Lines of JSON with "image" (a path, relative to the file), "question" and, for training, "answer"."""
+def from_file(path: str | Path, answers: bool = False) -> list[Asked]:
+    """Lines of JSON with "image" (a file, relative to that of the lines), "question" and, for training, "answer".
+
+    Raises:
+        ValueError: a line that is not so, or names a file that is not there.
+    """
     path, found = Path(path), []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
         try:
             entry = json.loads(line)
-            picture = Image.open(path.parent / entry["image"]).convert("RGB")
-            found.append(Asked(picture, entry["question"], entry.get("answer", "")))
-        except (ValueError, KeyError, OSError) as error:
-            raise ValueError(f"{path}, line {number}: needs JSON with image and question: {error!r}") from None
+            answer = entry["answer"] if answers else entry.get("answer", "")
+            found.append(Asked(path.parent / entry["image"], entry["question"], answer))
+            found[-1].source.stat()  # type: ignore[union-attr]
+        except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
+            wanted = "image, question and answer" if answers else "image and question"
+            raise ValueError(f"{path}, line {number}: needs JSON with {wanted}: {error!r}") from None
     if not found:
         raise ValueError(f"{path} is empty; give lines of JSON with image and question.")
     return found
 
 
-def inputs(processor: Any, asked: list[Asked]) -> dict[str, Tensor]:
-    """Prompts, padded on the left, ready for the model.
+def numbered(file: str, seed: int) -> Callable[[int], Asked]:
+    """Questions with answers by number, to train with: of `file` in turn, each pass in another order; without a file of
+    drawn scenes, each once."""
+    if not file:
+        return lambda number: scenes(1, seed * 100_000 + number)[0]
+    known = from_file(file, answers=True)
 
-    Raises:
-        UnsupportedModelError: what was given is no processor of pictures.
-    """
-    if not hasattr(processor, "image_processor"):
-        raise UnsupportedModelError(
-            f"a {type(processor).__name__} does not prepare pictures; give a vision language model with its processor."
-        )
-    processor.tokenizer.padding_side = "left"
-    texts = []
-    for one in asked:
-        content = [{"type": "image"}, {"type": "text", "text": one.question}]
-        texts.append(processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True))
-    return dict(processor(images=[one.picture for one in asked], text=texts, padding=True, return_tensors="pt"))
+    @lru_cache(1)
+    def order(turn: int) -> list[int]:
+        return random.Random(f"{seed}-{turn}").sample(range(len(known)), len(known))
+
+    return lambda number: known[order(number // len(known))[number % len(known)]]
+
+
+def inputs(processor: Any, asked: list[Asked]) -> dict[str, Tensor]:
+    """Prompts, padded on the left, ready for the model; `UnsupportedModelError` if `processor` shows no pictures."""
+    return dict(encode(processor, [one.question for one in asked], [one.picture for one in asked]))
 
 
 def with_answers(processor: Any, asked: list[Asked]) -> tuple[dict[str, Tensor], Tensor]:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from laconic.bench.pictures.ask import answer, encode
+from laconic.bench.pictures.ask import answer
 from laconic.bench.pictures.scenes import scenes
+from laconic.media.batch import encode
 from laconic.method import create
 
 METHODS = (None, "test_first:keep=0.25", "snapkv:keep=0.5,window=8")

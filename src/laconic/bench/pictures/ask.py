@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from PIL import Image
 from transformers import PreTrainedModel
 
 from laconic.bench.ask import Answer, Clock, Outcome, Plain
@@ -18,15 +16,6 @@ from laconic.stats import Stats
 
 SHARED = ("kv_bytes", "kv_bytes_full", "kv_bytes_allocated", "prefill_flops", "prefill_flops_full", "decode_flops")
 CLOCKS = ("encoder_seconds", "prefill_seconds", "decode_seconds", "compress_seconds")
-
-
-def encode(processor: Any, questions: Sequence[str], pictures: Sequence[Image.Image]) -> Any:
-    """Model inputs of a batch: one user turn each, the picture before the question, in the chat template."""
-    texts = []
-    for question in questions:
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        texts.append(processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True))
-    return processor(images=list(pictures), text=texts, padding=True, return_tensors="pt")
 
 
 def answer(model: PreTrainedModel, processor: Any, inputs: Any, method: Method | None, new_tokens: int) -> list[Outcome]:

@@ -13,12 +13,13 @@ from PIL import Image
 from laconic.bench.ask import Outcome
 from laconic.bench.grid import PICTURES, Cell
 from laconic.bench.machine import Memory
-from laconic.bench.pictures.ask import answer, encode
+from laconic.bench.pictures.ask import answer
 from laconic.bench.pictures.grid import PictureGrid
 from laconic.bench.pictures.sample import PictureSample, halved
 from laconic.bench.runner import Bench, costs
 from laconic.bench.store import Row, Store, StoreError
 from laconic.errors import LaconicError, UnsupportedModelError
+from laconic.media.batch import encode
 from laconic.method import Method
 
 CHUNK = 8

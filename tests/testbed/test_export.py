@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from laconic.testbed.any_resolution import any_resolution
-from laconic.testbed.export_vlm import LOADING, export
+from laconic.testbed.export import LOADING, export
 from laconic.testbed.train_vlm import Trainer, parser
 from laconic.testbed.vlm_model import build_model
 
@@ -36,3 +36,16 @@ def test_the_shipped_folder_is_the_checkpoint_in_bfloat16(checkpoint, tmp_path):
 def test_the_any_resolution_form_is_loaded_by_its_own_class(tmp_path):
     any_resolution(build_model()).save_pretrained(tmp_path)
     assert type(AutoModelForImageTextToText.from_pretrained(tmp_path)).__name__ == "LlavaNextForConditionalGeneration"
+
+
+def test_a_model_of_text_ships_with_its_tokenizer(make_llama, tmp_path):
+    from laconic.testbed import model_path
+
+    model = make_llama(layers=1)
+    model.save_pretrained(tmp_path / "run")
+    AutoTokenizer.from_pretrained(model_path("testbed/lm")).save_pretrained(tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out")
+    shipped = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert shipped.dtype == torch.bfloat16 and shipped.generation_config.max_new_tokens == 64
+    assert all(torch.equal(x, model.state_dict()[name].bfloat16()) for name, x in shipped.state_dict().items())
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").decode([2]) == "</s>"
