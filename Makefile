@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE = 1
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench,video]'
 	touch $(READY)
 
 demo: $(READY)  ## the main job on the shipped model: an answer from a compressed context, a table, an HTML report

@@ -1,14 +1,11 @@
-"""`load_frames`: folders in natural order, animations, video files through a stand-in for PyAV, even sampling."""
+"""`load_frames`: folders in natural order, animations, even sampling."""
 
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from picture_files import colours, moving, noise, saved
-from PIL import Image
 
 from laconic.errors import MediaError
 from laconic.media import load_frames
@@ -104,83 +101,3 @@ def test_a_cut_off_animation(tmp_path):
 def test_no_frames_asked_for(folder):
     with pytest.raises(MediaError, match="at least one frame"):
         list(load_frames(folder, 0))
-
-
-# -- video files ---------------------------------------------------------------------------------------------------
-class Container:
-    """What PyAV's `open` gives, as far as laconic uses it; how PyAV itself reads files is not tested here."""
-
-    def __init__(self, frames: list[Image.Image], rotation: int = 0, streams: int = 1, broken: int | None = None):
-        self.frames, self.rotation, self.broken, self.closed = frames, rotation, broken, 0
-        self.streams = SimpleNamespace(video=[SimpleNamespace(thread_type="SLICE") for _ in range(streams)])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.closed += 1
-
-    def decode(self, stream):
-        assert stream is self.streams.video[0]
-        for i, image in enumerate(self.frames):
-            if i == self.broken:
-                raise OSError(1094995529, "Invalid data found when processing input")
-            yield SimpleNamespace(
-                width=image.width, height=image.height, rotation=self.rotation, to_image=lambda image=image: image
-            )
-
-
-@pytest.fixture
-def film(tmp_path, monkeypatch):
-    """A video file, and what the stand-in finds in it."""
-    path = tmp_path / "film.mp4"
-    path.write_bytes(b"\0" * 64)
-
-    def make(frames, **options):
-        container = Container(frames, **options)
-        monkeypatch.setitem(sys.modules, "av", SimpleNamespace(open=lambda name: container))
-        return path, container
-
-    return make
-
-
-def test_frames_of_a_video(film):
-    path, container = film(colours(*REDS))
-    frames = list(load_frames(path, 3))
-    assert shades(frames) == [2, 6, 10] and [(f.of, f.source) for f in frames] == [(12, str(path))] * 3
-    assert container.closed == 2
-
-
-def test_videos_are_turned_upright(film):
-    """A phone held upright stores rows sideways and asks for -90 degrees, counterclockwise: a quarter turn clockwise."""
-    image = Image.new("RGB", (32, 16), "blue")
-    image.paste("red", (0, 0, 16, 16))
-    found = next(load_frames(film([image], rotation=-90)[0], 1)).image
-    assert found.size == (16, 32) and found.getpixel((8, 4)) == (255, 0, 0)
-
-
-def test_videos_without_frames(film):
-    with pytest.raises(MediaError, match=r"film\.mp4 is a video without frames"):
-        list(load_frames(film([])[0], 3))
-    with pytest.raises(MediaError, match="has no picture stream, so no frames"):
-        list(load_frames(film([], streams=0)[0], 3))
-
-
-def test_broken_videos(film):
-    with pytest.raises(MediaError, match=r"film\.mp4 is no video that can be read: .*Invalid data found"):
-        list(load_frames(film(colours(*REDS), broken=5)[0], 3))
-    with pytest.raises(MediaError, match="at most 64,000,000 are read"):
-        frame = SimpleNamespace(width=20_000, height=20_000)
-        list(load_frames(film([frame])[0], 1))
-
-
-def test_without_pyav_the_extra_is_named(film, monkeypatch):
-    path, _ = film([])
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MediaError, match=r"pip install 'laconic\[video\]', or give a folder of frames"):
-        list(load_frames(path, 3))
-
-
-def test_missing_videos(tmp_path):
-    with pytest.raises(MediaError, match="no such file or folder"):
-        list(load_frames(tmp_path / "none.mp4", 3))

@@ -113,6 +113,7 @@ def _decoded(path: Path) -> Iterator[Iterator[Any]]:
             if not container.streams.video:
                 raise MediaError(f"{path} has no picture stream, so no frames.")
             stream = container.streams.video[0]
+            check_size((stream.width, stream.height), path)  # before a frame of that size is decoded
             stream.thread_type = "AUTO"
             yield container.decode(stream)
     except MediaError:

@@ -1,0 +1,121 @@
+"""Video files, written and read by PyAV: sampling, rotation, and every way in which a file can be none."""
+
+import random
+import sys
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from laconic.errors import MediaError
+from laconic.media import load_frames
+
+SHADES = [20 * i for i in range(12)]
+
+
+def film(path, pictures, rotation=0, codec="mpeg4", rate=10):
+    """Writes `pictures` [h, w, 3] as a video."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def greys(*values, height=48, width=64):
+    return [np.full((height, width, 3), value, np.uint8) for value in values]
+
+
+def shades(frames):
+    """Which of `SHADES` each frame is."""
+    return [round(float(np.asarray(frame.image).mean()) / 20) for frame in frames]
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.avi", "film.mov"])
+def test_frames_of_a_video(tmp_path, name):
+    path = film(tmp_path / name, greys(*SHADES))
+    frames = list(load_frames(path, 3))
+    assert shades(frames) == [2, 6, 10] == [frame.number for frame in frames]
+    assert [(frame.of, frame.source, frame.image.mode) for frame in frames] == [(12, str(path), "RGB")] * 3
+    assert shades(load_frames(path, 50)) == list(range(12))
+
+
+def test_videos_are_turned_upright(tmp_path):
+    """A phone held upright stores rows sideways and says by how much a player turns them."""
+    picture = np.zeros((48, 96, 3), np.uint8)
+    picture[:, :48, 0] = 250  # left half red
+    for rotation, size, red in ((-90, (48, 96), (24, 10)), (90, (48, 96), (24, 86)), (180, (96, 48), (86, 24))):
+        path = film(tmp_path / f"{rotation}.mp4", [picture] * 3, rotation)
+        found = next(load_frames(path, 1)).image
+        assert found.size == size and found.getpixel(red)[0] > 200
+        assert found.getpixel((size[0] - 1 - red[0], size[1] - 1 - red[1]))[0] < 60
+
+
+def test_a_file_with_sound_alone_has_no_frames(tmp_path):
+    with av.open(str(tmp_path / "sound.wav"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(MediaError, match=r"sound\.wav has no picture stream, so no frames"):
+        list(load_frames(tmp_path / "sound.wav", 3))
+
+
+def test_a_video_without_frames(tmp_path):
+    with av.open(str(tmp_path / "empty.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(MediaError, match=r"empty\.avi is a video without frames"):
+        list(load_frames(tmp_path / "empty.avi", 3))
+
+
+def test_pictures_that_are_far_too_thin_are_refused_before_decoding(tmp_path):
+    path = film(tmp_path / "thin.avi", greys(0, height=4, width=4000), codec="rawvideo")
+    with pytest.raises(MediaError, match=r"thin\.avi is 4000 x 4 pixels"):
+        list(load_frames(path, 1))
+
+
+def test_what_is_no_video(tmp_path):
+    text = tmp_path / "film.mp4"
+    text.write_text("no film" * 100)
+    with pytest.raises(MediaError, match=r"film\.mp4 is no video that can be read"):
+        list(load_frames(text, 3))
+    with pytest.raises(MediaError, match="no such file or folder"):
+        list(load_frames(tmp_path / "none.mp4", 3))
+    whole = film(tmp_path / "whole.mp4", greys(*SHADES)).read_bytes()
+    text.write_bytes(whole[: len(whole) // 2])  # an MP4's index stands at its end
+    with pytest.raises(MediaError, match=r"film\.mp4 (is no video that can be read|has no picture stream)"):
+        list(load_frames(text, 3))
+
+
+def test_mutated_videos_give_frames_or_a_clean_error(tmp_path):
+    rng = random.Random(0)
+    files = [film(tmp_path / f"a.{kind}", greys(*SHADES[:5])).read_bytes() for kind in ("mp4", "avi", "mkv")]
+    path, refused = tmp_path / "mutated.mp4", 0
+    for _ in range(300):
+        data = bytearray(rng.choice(files))
+        for _ in range(rng.choice((1, 4, 32))):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        path.write_bytes(data[: rng.randrange(len(data))] if rng.random() < 0.3 else data)
+        try:
+            frames = list(load_frames(path, 2))
+            assert all(isinstance(frame.image, Image.Image) and frame.image.mode == "RGB" for frame in frames)
+        except MediaError as error:
+            refused += 1
+            assert str(path) in str(error)
+    assert 30 < refused < 290
+
+
+def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
+    path = film(tmp_path / "film.mp4", greys(*SHADES))
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MediaError, match=r"pip install 'laconic\[video\]', or give a folder of frames"):
+        list(load_frames(path, 3))
