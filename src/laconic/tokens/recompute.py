@@ -12,6 +12,7 @@ from laconic.errors import UnsupportedModelError
 from laconic.families.base import GENERIC
 from laconic.step import gather
 from laconic.tokens.base import Stream
+from laconic.tokens.phases import as_used
 
 LAYOUT = ("q_proj", "k_proj", "head_dim", "scaling")
 
@@ -87,8 +88,10 @@ def _heads(attention: Any, which: str, hidden: Tensor) -> Tensor:
 
 def _phases(stream: Stream) -> tuple[Tensor, Tensor]:
     """(cos, sin) of the stream, [B or 1, n, d]; before layer 0 the decoder has not computed them yet."""
+    stack = GENERIC.stack(stream.visual.model)
     if stream.phases is not None:
-        return stream.phases
+        cos, sin = stream.phases
+        return as_used(cos, stack), as_used(sin, stack)
     positions = stream.positions[-3:] if stream.positions.ndim == 3 else stream.positions  # a 4th is for packing only
-    cos, sin = GENERIC.stack(stream.visual.model).rotary_emb(stream.hidden, positions)  # type: ignore[operator]
-    return cos, sin
+    cos, sin = stack.rotary_emb(stream.hidden, positions)  # type: ignore[operator]
+    return as_used(cos, stack), as_used(sin, stack)

@@ -17,6 +17,7 @@ from laconic.errors import UnsupportedModelError
 from laconic.families.vision import Visual, shortened
 from laconic.step import Step, gather
 from laconic.tokens.base import Cut, Stream, TokenMethod
+from laconic.tokens.phases import rows_of
 from laconic.tokens.positions import Positions
 
 
@@ -168,7 +169,7 @@ class Seam:
             )
         if self._positions.moved:
             return self._positions.phases(step, hidden)
-        return phases if step.kept is None else tuple(gather(phase, step.kept, -2) for phase in phases)
+        return phases if step.kept is None else tuple(rows_of(phase, step.kept) for phase in phases)
 
     # -- shared ----------------------------------------------------------------------------------------------------
     def _cutting(self, layer: int) -> list[TokenMethod]:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from vision_zoo import CASES, VIDEO
 
 from laconic.families.vision.qwen2_5_vl import QWEN2_5_VL
@@ -32,6 +33,7 @@ def test_window_order_is_the_encoders(vlm, grid):
         assert torch.equal(after[where], before[block])
 
 
+@pytest.mark.skipif(transformers.__version__ < "5.19", reason="older transformers round the seconds of a grid step down")
 def test_time_in_positions(vlm, seen):
     """Temporal positions step by tokens_per_second * seconds per grid step; height and width restart in every frame."""
     model = vlm("qwen2_5_vl")

@@ -38,11 +38,11 @@ def test_frames_stand_apart(vlm, seen):
     inputs = CASE.inputs([[clip]])
     visual = seen(vlm("qwen3_vl"), inputs)
     spans = visual.of(0, 0, "video")
-    assert [span.start for span in spans] == [3, 10, 17]
-    assert [span.stop for span in spans] == [9, 16, 23]
+    assert [span.start for span in spans] == [4, 11, 18]
+    assert [span.stop for span in spans] == [10, 17, 24]
     at = 0
     for span in spans:
-        at += 3 if span.frame == 0 else 1  # two words and a timestamp, then one timestamp
+        at += 4 if span.frame == 0 else 1  # two words, the start of a video and a timestamp, then one timestamp
         for r in range(2):
             for c in range(3):
                 assert visual.positions[:, 0, span.cells[r, c]].tolist() == [at, at + r, at + c]

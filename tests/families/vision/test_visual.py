@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import transformers
 from vision_zoo import CASES, COLOURS, IMAGE, VIDEO
 
 from laconic import UnsupportedModelError
@@ -200,6 +201,7 @@ def test_frames_of_odd_sides_are_pooled_as_the_model_pools(vlm, seen):
     torch.testing.assert_close(visual.pool(odd, values), expected)
 
 
+@pytest.mark.skipif(transformers.__version__ < "5.19", reason="older transformers encode a picture again for each beam")
 @pytest.mark.parametrize("name", CASES)
 def test_beams_share_one_encoder_call(vlm, seen, name):
     case, model = CASES[name], vlm(name)

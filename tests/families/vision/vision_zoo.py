@@ -8,7 +8,7 @@ processors (PIL) make pixels here and in their tests, and everything else is bui
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -68,6 +68,7 @@ class Case:
     prefix: str
     block: int = 1
     options: dict[str, Any] = field(default_factory=dict)
+    opening: ClassVar[list[int]] = []
 
     def build(self, implementation: str = "sdpa", blind: bool = False) -> PreTrainedModel:
         """`blind`: patches do not see each other nor where they are, so a feature tells its own pixels alone."""
@@ -111,7 +112,7 @@ class Case:
         for row in rows:
             ids = torch.randint(3, 80, (2,), generator=words).tolist()
             for picture in row:
-                ids += self.placeholders(picture) + torch.randint(3, 80, (1,), generator=words).tolist()
+                ids += self.opening + self.placeholders(picture) + torch.randint(3, 80, (1,), generator=words).tolist()
             prompts.append(ids)
         longest = max(map(len, prompts))
         ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts])
@@ -224,6 +225,8 @@ class InternVLCase(Case):
 
 class QwenCase(Case):
     """Pixels come from the HF image processor; the frames of a video are its outputs one behind the other."""
+
+    opening: ClassVar[list[int]] = [IDS["vision_start_token_id"]]
 
     def picture(self, seed: int, grid: tuple[int, int] = (6, 8), video: int = 0, **_: Any) -> Picture:
         return Picture(list(numbers(seed, max(video, 1), *grid)), video=bool(video))

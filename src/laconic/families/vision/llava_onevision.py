@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import torch
 from transformers import PreTrainedModel
 
 from laconic.families.vision.anyres import AnyRes
@@ -28,8 +29,12 @@ class LlavaOnevision(LlavaNext):
         assert call.after is not None
         side = self.side(model)
         pooled = math.ceil(side / 2)
-        tokens = call.output.pooler_output.shape[1]
-        frames = (tokens - 1) // pooled**2
+        features = call.output.pooler_output
+        frames = len(call.after) // features.shape[0]
+        tokens = frames * pooled**2 + 1
+        if features.shape[1] < tokens:  # older transformers append the newline outside of what they call the features
+            newline = self.core(model).image_newline.expand(features.shape[0], 1, -1)
+            call.output.pooler_output = torch.cat([features, newline.to(features)], 1)
         return [
             Item(tokens, tuple(self._frame(first, frame, side, pooled) for frame in range(frames)))
             for first in range(0, len(call.after), frames)

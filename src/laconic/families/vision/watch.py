@@ -98,7 +98,7 @@ class VisionWatch:
         if missing:
             raise SessionError(
                 f"the {missing[0]} features were computed before laconic watched the model; pass {PIXELS[missing[0]]} "
-                "instead of mm_encoder_outputs."
+                "instead of mm_encoder_outputs, and no prefill_chunk_size."
             )
         self.visual = self._describe(ids, calls, kwargs)
 
