@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test slow lint types leaderboard check clean
+.PHONY: demo test slow lint types leaderboard leaderboard-pictures check clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -34,6 +34,10 @@ types: $(READY)
 leaderboard: $(READY)  ## every cache method on every task: under half an hour on one idle core; goes on where it was stopped
 	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset leaderboard --out leaderboard
 	$(BIN)/python docs/make_leaderboard.py leaderboard
+
+leaderboard-pictures: $(READY)  ## every method for visual tokens on scenes: about half an hour on one idle core, resumable
+	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset pictures_leaderboard --out leaderboard-pictures
+	$(BIN)/python docs/make_picture_leaderboard.py leaderboard-pictures
 
 check: lint types test slow demo  ## what CI runs
 

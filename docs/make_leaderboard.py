@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import sys
-from html import escape
 from pathlib import Path
+
+from heat_map import Block, heat_map
 
 from laconic.bench.grid import MODES, NONE, REFERENCES
 from laconic.bench.store import read
@@ -123,38 +124,17 @@ def by_question(lines: list[Line]) -> list[str]:
 def figure(lines: list[Line]) -> str:
     """A heat map: a row for each method, a column for each way of asking and share."""
     order = sorted({line.method for line in lines} - {NONE}, key=lambda name: -_over_modes(lines, name))
-    left, top, wide, high, gap = 250, 58, 46, 22, 14
-    width = left + len(TITLES) * (len(KEEPS) * wide + gap)
-    height = top + len(order) * high + 12
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" ']
-    out += ['font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="#fff"/>']
-    for i, (mode, title) in enumerate(TITLES.items()):
-        x0 = left + i * (len(KEEPS) * wide + gap)
-        middle = x0 + len(KEEPS) * wide / 2
-        out.append(
-            f'<text x="{middle}" y="20" text-anchor="middle" font-size="11" font-weight="bold">{escape(title)}</text>'
-        )
+
+    def block(mode: str, title: str) -> Block:
         rows = grouped(lines, mode)
-        for j, keep in enumerate(KEEPS):
-            out.append(f'<text x="{x0 + (j + 0.5) * wide}" y="44" text-anchor="middle" fill="#555">{100 * keep:g} %</text>')
-            for k, method in enumerate(order):
-                line = rows.get(method, {}).get(keep)
-                x, y = x0 + j * wide, top + k * high
-                if line is None:
-                    out.append(f'<rect x="{x}" y="{y}" width="{wide - 2}" height="{high - 2}" fill="#eee"/>')
-                    continue
-                share = line.mean.mean
-                red, green, blue = (round(255 + share * (full - 255)) for full in (0, 82, 136))
-                out.append(
-                    f'<rect x="{x}" y="{y}" width="{wide - 2}" height="{high - 2}" fill="rgb({red},{green},{blue})"/>'
-                )
-                ink = "#fff" if share > 0.5 else "#222"
-                place = f'x="{x + wide / 2 - 1}" y="{y + high / 2 + 3}"'
-                out.append(f'<text {place} text-anchor="middle" fill="{ink}">{percent(share)}</text>')
-    for k, method in enumerate(order):
-        place = f'x="{left - 8}" y="{top + k * high + high / 2 + 3}"'
-        out.append(f'<text {place} text-anchor="end" fill="#222">{escape(method)}</text>')
-    return "\n".join([*out, "</svg>", ""])
+
+        def score(method: str, column: int) -> float | None:
+            line = rows.get(method, {}).get(KEEPS[column])
+            return line.mean.mean if line else None
+
+        return Block(title, tuple(f"{100 * keep:g} %" for keep in KEEPS), score)
+
+    return heat_map(order, [block(mode, title) for mode, title in TITLES.items()])
 
 
 def _over_modes(lines: list[Line], method: str) -> float:

@@ -1,0 +1,159 @@
+"""Write docs/leaderboard-pictures.md, its figure and the checked-in table from a finished bench over scenes.
+
+    laconic bench --preset pictures_leaderboard --out leaderboard-pictures
+    python docs/make_picture_leaderboard.py leaderboard-pictures
+
+`make leaderboard-pictures` is both. Every figure comes from results.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from heat_map import Block, heat_map
+
+from laconic.bench.grid import NONE, PICTURE_REFERENCES
+from laconic.bench.statistics import Interval
+from laconic.bench.store import read
+from laconic.bench.summary import Line, summarise
+from laconic.bench.table import markdown, percent, spread
+from laconic.method import CATALOGUE
+
+ROOT = Path(__file__).parents[1]
+KEEPS = (0.5, 0.25, 0.11, 0.055)
+SHARES = tuple(f"{100 * keep:g} %" for keep in KEEPS)
+CLOSE = 0.15
+"""Achieved shares of visual tokens within this part of the share asked for are not printed beside the result."""
+INTRODUCTION = """# Leaderboard for pictures
+
+Every method that removes or merges visual tokens on `testbed/vlm` ([model
+card](../src/laconic/testbed/vlm/README.md): 144 visual tokens, eight decoder layers), {samples} scenes for each kind
+of question, keeping 50, 25, 11 and 5.5 % of the visual tokens. The scenes are of seeds that no training and no
+calibration has seen. Made with `make leaderboard-pictures`, resumable.
+
+![Right answers by method, budget and part](leaderboard-pictures.svg)
+
+A share kept is the mean over all decoder layers, so methods in one column cost about the same prefill FLOPs, whether
+they cut once before the decoder or between its layers; where a method ran another share than was asked for, it stands
+behind the cell. A cell is the mean over the seven kinds of question in percent with its 95 % bootstrap interval. ▲
+and ▼: better or worse than `random_visual` at equal achieved FLOPs (on the straight line between its two nearest
+budgets), with an interval of the paired difference that excludes 0. `-`: the method cannot go there, and says so
+({refusals}). `q`: the choice depends on the question.
+
+The **hard part** are the {hard} of {all} samples that the uncompressed model answers wrongly once the picture has a
+quarter of its pixels. What survives that says little about a choice of tokens. The whole table, with differences to
+`random_visual`, `downsample` and `pool`, FLOPs, bytes and times, is
+[here](../benchmarks/results/leaderboard-pictures.md); what it means is in [findings](findings.md#visual-tokens).
+"""
+
+
+def rows_of(lines: list[Line]) -> dict[str, dict[float, Line]]:
+    """Method -> share -> line, the best first: by the mean lead over `random_visual` at the shares that it reaches."""
+    found: dict[str, dict[float, Line]] = {}
+    for line in lines:
+        if line.method != NONE and line.keep is not None:
+            found.setdefault(line.method, {})[line.keep] = line
+    filler = found[PICTURE_REFERENCES[0]]
+
+    def height(row: dict[float, Line]) -> float:
+        return sum(line.mean.mean - filler[keep].mean.mean for keep, line in row.items()) / len(row)
+
+    return dict(sorted(found.items(), key=lambda pair: -height(pair[1])))
+
+
+def cell(line: Line | None, interval: Interval | None) -> str:
+    """``98 [95, 100] ▲``, with the achieved share where it is not the one asked for."""
+    if line is None or interval is None:
+        return "-"
+    text = spread(interval)
+    reference = PICTURE_REFERENCES[0]
+    if interval is line.mean and reference in line.gains:
+        gain = line.gains[reference].interval
+        text += " ▲" if gain.low > 0 else " ▼" if gain.high < 0 else ""
+    if interval is line.mean and line.keep and abs(line.achieved / line.keep - 1) > CLOSE:
+        text += f" ({100 * line.achieved:.0f} %)"
+    return text
+
+
+def table(rows: dict[str, dict[float, Line]], pick: Callable[[Line], Interval | None]) -> list[str]:
+    """One markdown table; `pick` says which interval of a line is shown."""
+    out = ["| method | | " + " | ".join(SHARES) + " |", "|---|---|" + "---:|" * len(KEEPS)]
+    for method, row in rows.items():
+        entry = CATALOGUE[method.partition(":")[0]]
+        marks = "q" * entry.query_aware + " " + ("" if entry.training == "none" else entry.training)
+        cells = [cell(row.get(keep), pick(row[keep]) if keep in row else None) for keep in KEEPS]
+        out.append(f"| `{method}` | {marks.strip()} | " + " | ".join(cells) + " |")
+    return out
+
+
+def kinds_table(rows: dict[str, dict[float, Line]], keep: float, kinds: list[str]) -> list[str]:
+    """All kinds of question at one share: score, and score on the hard part."""
+    out = ["| method | " + " | ".join(kinds) + " |", "|---|" + "---:|" * len(kinds)]
+    for method, row in rows.items():
+        if keep in row:
+            line, cells = row[keep], []
+            for kind in kinds:
+                hard = line.pictures.hard.get(kind) if line.pictures else None
+                cells.append(spread(line.tasks[kind]) + (f" / {percent(hard.mean)}" if hard else ""))
+            out.append(f"| `{method}` | " + " | ".join(cells) + " |")
+    return out
+
+
+def hard_mean(line: Line) -> Interval | None:
+    """Of the hard part, each kind of question counting the same."""
+    return line.pictures.hard_mean if line.pictures else None
+
+
+def block(title: str, rows: dict[str, dict[float, Line]], pick: Callable[[Line], Interval | None]) -> Block:
+    """Columns of the figure."""
+
+    def score(method: str, column: int) -> float | None:
+        line = rows[method].get(KEEPS[column])
+        interval = pick(line) if line else None
+        return interval.mean if interval else None
+
+    return Block(title, SHARES, score)
+
+
+def main() -> None:
+    """Read the rows, write the files."""
+    rows = read(Path(sys.argv[1]) / "results.jsonl")
+    lines = summarise(rows, rows[0]["grid_seed"])
+    whole, by_method = next(line for line in lines if line.method == NONE), rows_of(lines)
+    kinds = list(whole.tasks)
+    lacking = [
+        f"`{method}` at {', '.join(share for keep, share in zip(KEEPS, SHARES, strict=True) if keep not in row)}"
+        for method, row in by_method.items()
+        if len(row) < len(KEEPS)
+    ]
+    assert whole.pictures is not None
+    text = INTRODUCTION.format(
+        samples=whole.samples // len(kinds),
+        hard=whole.pictures.hard_samples,
+        all=whole.samples,
+        refusals="; ".join(lacking) or "none",
+    )
+    parts = [text.rstrip(), "", "## All samples", "", f"Uncompressed: {spread(whole.mean)}.", ""]
+    parts += [*table(by_method, lambda line: line.mean), "", "## The hard part", ""]
+    parts += [f"Uncompressed: {spread(whole.pictures.hard_mean)}." if whole.pictures.hard_mean else "", ""]
+    parts += table(by_method, hard_mean)
+    for keep, share in zip(KEEPS, SHARES, strict=True):
+        parts += ["", f"## Kinds of question at {share}", ""]
+        parts += ["Score and interval over all samples, and behind the stroke the score on the hard ones.", ""]
+        parts += kinds_table(by_method, keep, kinds)
+    results = ROOT / "benchmarks" / "results"
+    plain = {"machine": rows[0]["machine"], "settings": rows[0]["settings"], "lines": [line.as_dict() for line in lines]}
+    (results / "leaderboard-pictures.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
+    (results / "leaderboard-pictures.md").write_text(markdown(lines), encoding="utf-8")
+    blocks = [block("All samples", by_method, lambda line: line.mean), block("The hard part", by_method, hard_mean)]
+    blocks += [block(kind.capitalize(), by_method, lambda line, kind=kind: line.tasks[kind]) for kind in kinds]
+    (ROOT / "docs" / "leaderboard-pictures.svg").write_text(heat_map(list(by_method), blocks), encoding="utf-8")
+    (ROOT / "docs" / "leaderboard-pictures.md").write_text("\n".join([*parts, ""]), encoding="utf-8")
+    print(f"{len(rows)} rows -> docs/leaderboard-pictures.{{md,svg}}, benchmarks/results/leaderboard-pictures.{{json,md}}")
+
+
+if __name__ == "__main__":
+    main()
