@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import LlavaConfig
 
 from laconic.media.batch import encode, turn
 from laconic.testbed.evaluate_vlm import answers, fewer_pixels, marks, table
@@ -20,7 +21,7 @@ def processor():
 class Oracle:
     """Answers rightly while the picture shows detail (neighbouring pixels that differ much), else with "no"."""
 
-    device, dtype = torch.device("cpu"), torch.float32
+    device, dtype, config = torch.device("cpu"), torch.float32, LlavaConfig()
 
     def __init__(self, processor, samples):
         self.tokenizer = processor.tokenizer

@@ -134,7 +134,7 @@ def summarise(rows: Iterable[Row], seed: int = 0) -> list[Line]:
     for line in lines:
         for name in line.references:
             same = [x for x in lines if x.section == line.section]
-            others = [x for x in same if x.method.partition(":")[0] == name]
+            others = [x for x in same if x.method == name] or [x for x in same if x.method.partition(":")[0] == name]
             if others and line.method not in (NONE, others[0].method):
                 if line.mode == PICTURES:  # at its neutral budget the reference is the uncompressed model
                     _compare(name, line, *equal_cost(line.cost, [*others, *(x for x in same if x.method == NONE)]), seed)

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from laconic.media.batch import encode
+from laconic.testbed.any_resolution import LARGE
 from laconic.testbed.evaluate import GATE
 from laconic.testbed.scene_questions import EVALUATION_SEED, QUESTIONS, Sample, make
-from laconic.testbed.scenes import render
+from laconic.testbed.scenes import SIZE, render
 
 NEW_TOKENS = 6
 BATCH = 50
@@ -63,6 +64,11 @@ def marks(model: Any, processor: Any, samples: list[Sample], factor: int = 2) ->
     return right
 
 
+def size_of(model: Any) -> int:
+    """Pixels a side of the scenes that a model of the testbed was trained on."""
+    return LARGE if model.config.model_type == "llava_next" else SIZE
+
+
 def table(model: Any, processor: Any, samples: int, seed: int = EVALUATION_SEED, factor: int = 2) -> bool:
     """Print the accuracy of each kind of question; true if all pass the gate.
 
@@ -71,7 +77,7 @@ def table(model: Any, processor: Any, samples: int, seed: int = EVALUATION_SEED,
     print("| question | all | fewer pixels | hard share | hard part |\n|---|---|---|---|---|", flush=True)
     passed = True
     for kind in QUESTIONS:
-        right, survived = marks(model, processor, [make(kind, seed + i) for i in range(samples)], factor)
+        right, survived = marks(model, processor, [make(kind, seed + i, size_of(model)) for i in range(samples)], factor)
         hard = right[~survived]
         part = f"{100 * hard.mean():.1f}" if len(hard) else "-"
         cells = f"{100 * right.mean():.1f} | {100 * survived.mean():.1f} | {100 * (~survived).mean():.1f} | {part}"
@@ -83,7 +89,7 @@ def table(model: Any, processor: Any, samples: int, seed: int = EVALUATION_SEED,
 def report(folder: Path, samples: int = 400, seed: int = EVALUATION_SEED, dtype: str = "auto", factor: int = 2) -> bool:
     """Load the model in ``folder``, print its table, and say whether it passes the gate."""
     processor = AutoProcessor.from_pretrained(folder)
-    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval()
     began = time.time()
     print(f"accuracy in percent, {samples} samples a row from seed {seed} on; hard: wrong with sides {factor} times shorter")
     passed = table(model, processor, samples, seed, factor)

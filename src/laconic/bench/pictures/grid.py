@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from laconic.bench.grid import PICTURES, Cell, Grid
 from laconic.bench.pictures.sample import Suite
-from laconic.bench.pictures.scenes import KINDS, scenes
+from laconic.bench.pictures.scenes import KINDS, LARGE_KINDS, scenes
 from laconic.bench.public import PUBLIC, suite
 from laconic.errors import BudgetError, UnknownNameError, closest
 from laconic.method import Entry
@@ -59,7 +59,7 @@ class PictureGrid(Grid):
         folders = dict(self.folders)
         for name in (*self.tasks, *folders):
             if not is_picture_task(name):
-                raise UnknownNameError(f"unknown picture task {name!r}: {closest(name, (*KINDS, *PUBLIC))}")
+                raise UnknownNameError(f"unknown picture task {name!r}: {closest(name, (*KINDS, *LARGE_KINDS, *PUBLIC))}")
         for task in self.tasks:
             if task in PUBLIC and task not in folders:
                 raise BudgetError(f"{task} is read from files; say where they are: --data {task}=FOLDER.")
@@ -88,9 +88,12 @@ class PictureGrid(Grid):
 
 def is_picture_task(name: str) -> bool:
     """True for kinds of questions about scenes and for public benchmarks."""
-    return name in KINDS or name in PUBLIC
+    return name in KINDS or name in LARGE_KINDS or name in PUBLIC
 
 
+VARIANTS = ("recoverable_compression:text=llm", "random_visual:positions=gather", "pool:positions=gather")
+"""What a leaderboard runs besides every method as it is: the question read by the LLM where there is no CLIP text tower, and
+baselines whose tokens keep their positions."""
 PICTURE_PRESETS: dict[str, tuple[str, PictureGrid]] = {
     "pictures": (
         "every kind of question about scenes, every method that shortens visual tokens, four budgets, few samples: minutes",
@@ -98,7 +101,7 @@ PICTURE_PRESETS: dict[str, tuple[str, PictureGrid]] = {
     ),
     "pictures_leaderboard": (
         "the same with 100 samples of each kind: about an hour",
-        PictureGrid(KINDS, ("all",), samples=100),
+        PictureGrid(KINDS, ("all", *VARIANTS), samples=100),
     ),
     "public": (
         "public benchmarks from files (--data), every method that shortens visual tokens, four budgets, all samples",

@@ -1,27 +1,30 @@
-"""The testbed's procedural scenes as suites: one for each kind of question."""
+"""The testbed's procedural scenes as suites: one for each kind of question and each size."""
 
 from __future__ import annotations
 
 from PIL import Image
 
 from laconic.bench.pictures.sample import PictureSample, Suite, digest
+from laconic.testbed.any_resolution import LARGE
 from laconic.testbed.evaluate_vlm import NEW_TOKENS
 from laconic.testbed.scene_questions import EVALUATION_SEED, QUESTIONS, make
-from laconic.testbed.scenes import render
+from laconic.testbed.scenes import SIZE, render
 
 KINDS: tuple[str, ...] = tuple(QUESTIONS)
+LARGE_KINDS = tuple(f"large_{kind}" for kind in KINDS)
+"""The same questions about scenes of four times the pixels, for models that read pictures at any resolution."""
 
 
-def scenes(kind: str) -> Suite:
+def scenes(task: str) -> Suite:
     """Questions of one kind, without end; the seeds lie behind those of training."""
-    some = [_sample(kind, EVALUATION_SEED + i) for i in range(3)]
-    return Suite(kind, EVALUATION_SEED, None, lambda seed: _sample(kind, seed), whole_answer, NEW_TOKENS, digest(some))
+    some = [_sample(task, EVALUATION_SEED + i) for i in range(3)]
+    return Suite(task, EVALUATION_SEED, None, lambda seed: _sample(task, seed), whole_answer, NEW_TOKENS, digest(some))
 
 
-def _sample(kind: str, seed: int) -> PictureSample:
-    made = make(kind, seed)
+def _sample(task: str, seed: int) -> PictureSample:
+    made = make(task.removeprefix("large_"), seed, LARGE if task in LARGE_KINDS else SIZE)
     asked = made.question
-    return PictureSample(kind, seed, asked.text, (asked.answer,), lambda: Image.fromarray(render(made.scene)))
+    return PictureSample(task, seed, asked.text, (asked.answer,), lambda: Image.fromarray(render(made.scene)))
 
 
 def whole_answer(output: str, sample: PictureSample) -> float:
