@@ -29,9 +29,10 @@ def least_distance(x, rows):
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("block", [5, 1024])
-def test_equals_the_slow_reference(monkeypatch, seed, block):
-    """Must show 2 and 5: the set, and its first element."""
+@pytest.mark.parametrize(("stored", "block"), [(4096, 1024), (0, 5), (0, 1024)])
+def test_equals_the_slow_reference(monkeypatch, seed, stored, block):
+    """Must show 2 and 5: the set, and its first element; distances held at once or made anew."""
+    monkeypatch.setattr(divprune, "STORED", stored)
     monkeypatch.setattr(divprune, "BLOCK", block)
     torch.manual_seed(seed)
     x = torch.randn(24, 6)

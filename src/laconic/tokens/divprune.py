@@ -15,7 +15,8 @@ from laconic.tokens.assemble import assemble
 from laconic.tokens.base import Cut, Stream, TokenMethod
 from laconic.tokens.equal_budget import tokens_after
 
-BLOCK = 1024
+STORED, BLOCK = 4096, 1024
+"""Up to so many tokens all distances are held at once (64 MiB in fp32, which is faster); of more, a block at a time."""
 
 
 @register(
@@ -65,27 +66,24 @@ def farthest(features: Tensor, count: int, must: Tensor | None = None) -> Tensor
         )
     if count == 0 or count == len(x):
         return torch.arange(count, device=x.device)
-    chosen = list(first.split(1)) if len(first) else [_earliest_max(_to_nearest_other(x))]
-    nearest = (1 - x @ x[torch.cat(chosen)].mT).amin(1)  # distance of every token to the chosen set
-    nearest[torch.cat(chosen)] = -1.0  # below every distance, so it stays
+    whole = _distances(x, 0, len(x)) if len(x) <= STORED else None
+    if not len(first):
+        blocks = [whole] if whole is not None else (_distances(x, i, i + BLOCK) for i in range(0, len(x), BLOCK))
+        first = torch.cat([block.amin(1) for block in blocks]).argmax()[None]
+    chosen = list(first)
+    nearest = (1 - x @ x[first].mT).amin(1)  # distance of every token to the chosen set
+    nearest[first] = -1.0  # below every distance, so it stays
     for _ in range(count - len(chosen)):
-        chosen.append(_earliest_max(nearest))
-        nearest = torch.minimum(nearest, 1 - x @ x[chosen[-1][0]])
-        nearest[chosen[-1]] = -1.0
-    return torch.cat(chosen).sort().values
+        new = nearest.argmax()  # the first of equals
+        chosen.append(new)
+        nearest = torch.minimum(nearest, 1 - x @ x[new] if whole is None else whole[new])
+        nearest[new] = -1.0
+    return torch.stack(chosen).sort().values
 
 
-def _to_nearest_other(x: Tensor) -> Tensor:
-    """Distance of every unit vector of x [v, D] to the nearest other one, [v]; never a v x v matrix."""
-    rows = []
-    for start in range(0, len(x), BLOCK):
-        distance = 1 - x[start : start + BLOCK] @ x.mT
-        own = torch.arange(len(distance), device=x.device)
-        distance[own, own + start] = float("inf")
-        rows.append(distance.amin(1))
-    return torch.cat(rows)
-
-
-def _earliest_max(x: Tensor) -> Tensor:
-    """Place of the largest of x [v], the first of equals, [1]."""
-    return (x == x.max()).int().argmax()[None]
+def _distances(x: Tensor, start: int, stop: int) -> Tensor:
+    """Distances of the unit vectors start .. stop of x [v, D] to all, [n, v]; a token is infinitely far from itself."""
+    distances = (x[start:stop] @ x.mT).neg_().add_(1)
+    own = torch.arange(len(distances), device=x.device)
+    distances[own, own + start] = float("inf")
+    return distances
