@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -137,11 +137,30 @@ def summarise(rows: Iterable[Row], seed: int = 0) -> list[Line]:
             others = [x for x in same if x.method == name] or [x for x in same if x.method.partition(":")[0] == name]
             if others and line.method not in (NONE, others[0].method):
                 if line.mode == PICTURES:  # at its neutral budget the reference is the uncompressed model
-                    _compare(name, line, *equal_cost(line.cost, [*others, *(x for x in same if x.method == NONE)]), seed)
+                    found = gain_at_equal_cost(line, [*others, *(x for x in same if x.method == NONE)], seed)
                 else:
                     other = min(others, key=lambda x: abs(x.cost - line.cost))
-                    _compare(name, line, other.scores, _label(other), _close(line.cost, other.cost), seed)
+                    found = _gain(line.scores, other.scores, _label(other), _close(line.cost, other.cost), seed)
+                if found is not None:
+                    line.gains[name] = found
     return lines
+
+
+def gain_at_equal_cost(
+    line: Line, reference: list[Line], seed: int = 0, only: Container[tuple[str, int]] | None = None
+) -> Gain | None:
+    """Difference of a line to a method at the line's cost; see `equal_cost`.
+
+    Args:
+        reference: lines of the method at all its budgets, the uncompressed model among them.
+        only: (task, seed) of the samples to compare; None: all that both have.
+
+    Returns:
+        None where there is no such sample.
+    """
+    scores, against, fair = equal_cost(line.cost, reference)
+    own = {key: value for key, value in line.scores.items() if only is None or key in only}
+    return _gain(own, scores, against, fair, seed)
 
 
 def _line(rows: Sequence[Row], seed: int) -> Line:
@@ -224,11 +243,10 @@ def _label(line: Line) -> str:
     return f"{line.method} {line.budget.removeprefix('keep=')}"
 
 
-def _compare(name: str, line: Line, other: Scores, against: str, fair: bool, seed: int) -> None:
-    """Set the gain over `other`, on the samples that both have."""
+def _gain(scores: Scores, other: Scores, against: str, fair: bool, seed: int) -> Gain | None:
+    """Over `other`, on the samples that both have."""
     shared: dict[str, list[float]] = {}
-    for (task, sample), value in line.scores.items():
+    for (task, sample), value in scores.items():
         if (task, sample) in other:
             shared.setdefault(task, []).append(value - other[task, sample])
-    if shared:
-        line.gains[name] = Gain(bootstrap(list(shared.values()), seed), against, fair)
+    return Gain(bootstrap(list(shared.values()), seed), against, fair) if shared else None
