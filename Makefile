@@ -15,6 +15,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)  ## the main job on the shipped model: an answer from a compressed context, a table, an HTML report
 	$(BIN)/laconic run --model testbed/lm --method snapkv --keep 0.1 --compare --context README.md --question "What is the code for falcon?"
+	$(BIN)/laconic run --method visionzip --keep 0.25 --compare --image docs/scene.png --question "What does the white sign say?"
 	$(BIN)/laconic bench --preset demo --out demo
 
 test: $(READY)  ## everything but the slow tests

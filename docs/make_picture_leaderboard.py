@@ -51,9 +51,9 @@ and ▼: better or worse than `random_visual` at equal achieved FLOPs (on the st
 budgets), with an interval of the paired difference that excludes 0. `-`: the method cannot go there, and says so
 ({refusals}). `q`: the choice depends on the question.
 
-The **hard part** are the {hard} of {all} samples that the uncompressed model answers wrongly once the picture has a
-quarter of its pixels. What survives that says little about a choice of tokens. The whole table, with differences to
-`random_visual`, `downsample` and `pool`, FLOPs, bytes and times, is
+The **hard part** are the {hard} of {all} samples that the uncompressed model answers wrongly once the sides of the
+picture are four times shorter. What survives that says little about a choice of tokens. The whole table, with
+differences to `random_visual`, `downsample` and `pool`, FLOPs, bytes and times, is
 [here](../benchmarks/results/leaderboard-pictures.md); what it means is in [findings](findings.md#visual-tokens).
 """
 

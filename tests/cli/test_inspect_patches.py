@@ -46,7 +46,8 @@ def test_every_token_lies_on_the_patch_it_shows(name):
     views, numbers = eyes.views()
     scale = [COLOURS.min(), COLOURS.max()]
     start, tokens = 2, {}
-    for picture in given:  # the prompt: two words, then every picture followed by a word
+    for picture in given:  # the prompt: two words, then every picture (behind its opening) followed by a word
+        start += len(case.opening)
         for place, cell in enumerate(case.cells(picture)):
             if cell is not None:
                 tokens[start + place] = (picture, *cell)

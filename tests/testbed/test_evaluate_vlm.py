@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import LlavaConfig
 
 from laconic.media.batch import encode, turn
-from laconic.testbed.evaluate_vlm import answers, fewer_pixels, marks, table
+from laconic.testbed.evaluate_vlm import answers, marks, table
 from laconic.testbed.scene_questions import QUESTIONS, make
 from laconic.testbed.scenes import render
 from laconic.testbed.vlm_model import VISUAL_TOKENS, build_model, build_processor, build_tokenizer
@@ -43,24 +43,12 @@ def test_a_chat_shows_the_picture_before_the_question(processor):
     assert text == f"<s><|user|><image>{sample.question.text}</s><|assistant|>"
 
 
-def test_fewer_pixels_are_means_of_blocks():
-    picture = render(make("reading", 0).scene)
-    blurred = fewer_pixels(picture)
-    assert blurred.shape == picture.shape and blurred.dtype == np.uint8
-    flat = np.full((8, 8, 3), 77, np.uint8)
-    np.testing.assert_array_equal(fewer_pixels(flat), flat)
-    checks = np.indices((8, 8)).sum(0)[..., None].repeat(3, -1) % 2 * 200
-    assert np.ptp(fewer_pixels(checks.astype(np.uint8))) == 0
-    with pytest.raises(ValueError, match="factor=5"):
-        fewer_pixels(picture, 5)
-
-
 def test_an_answer_does_not_depend_on_its_batch(processor):
     torch.manual_seed(0)
     model = build_model().eval()
     samples = [make(kind, 2) for kind in ("colour", "relation", "reading")]
-    pictures = [render(sample.scene) for sample in samples]
-    inputs = encode(processor, [s.question.text for s in samples], [Image.fromarray(p) for p in pictures])
+    pictures = [Image.fromarray(render(sample.scene)) for sample in samples]
+    inputs = encode(processor, [s.question.text for s in samples], pictures)
     assert inputs["attention_mask"].sum(1).unique().numel() > 1
     assert (inputs["input_ids"] == model.config.image_token_id).sum(1).tolist() == [VISUAL_TOKENS] * 3
     together = answers(model, processor, samples, pictures)

@@ -4,13 +4,13 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from PIL import Image
 from torch.autograd.graph import saved_tensors_hooks
 from toy import Chance, accuracy, batch, toy, train
 from transformers import LlavaForConditionalGeneration, Trainer, TrainingArguments
 from vision_tools import laconic_hooks
 
 from laconic import compress, load
-from laconic.testbed import MODELS
 from laconic.testbed.evaluate_vlm import answers
 from laconic.testbed.scene_questions import make
 from laconic.testbed.scenes import render
@@ -201,12 +201,11 @@ def test_four_stages_come_to_what_uncompressed_training_comes_to_and_heavy_only_
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("testbed/vlm" not in MODELS, reason="testbed/vlm is not shipped yet")
 def test_at_test_time_pooling_degrades_gently_and_less_than_random_dropping():
     """line 9: on the trained testbed model, before layer 2 of 32, scaled"""
     model, processor = load("testbed/vlm")
     samples = [make(kind, 500_000 + i) for kind in ("existence", "colour", "position", "count") for i in range(50)]
-    shown = [render(sample.scene) for sample in samples]
+    shown = [Image.fromarray(render(sample.scene)) for sample in samples]
 
     def right(method):
         with compress(model, method):

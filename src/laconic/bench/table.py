@@ -25,7 +25,7 @@ FOOT = (
 )
 PICTURE_FOOT = (
     "Scores in percent; [..] is a 95 % bootstrap interval over samples. hard: over the samples that the uncompressed model "
-    "gets wrong with a quarter of the pixels; behind each task's score, too. kept: visual tokens, mean over layers (of a "
+    "gets wrong with sides four times shorter; behind each task's score, too. kept: visual tokens, mean over layers (of a "
     "cache method: entries). prefill FLOPs: of the uncompressed decoder's; the encoder's are not counted. vs ..: mean "
     "difference on the same samples to that method at equal prefill FLOPs, on the straight line between its two nearest "
     "budgets (the uncompressed model is the largest); † where it has no budget as low. Budgets that a method cannot reach "

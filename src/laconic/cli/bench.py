@@ -15,6 +15,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from laconic.cli import common
+from laconic.cli.options import PICTURE_MODEL, model_for
 
 if TYPE_CHECKING:
     from laconic.bench import Bench, Grid, Store
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Many = list[str] | None
-TEXT_MODEL, PICTURE_MODEL = "testbed/lm", "testbed/vlm"
 
 
 def bench(
@@ -135,7 +135,7 @@ def _load(model: str | None, grid: Grid, batch: int) -> Bench:
     from laconic.bench.pictures.runner import PictureBench
     from laconic.load import tokenizer_of
 
-    model = model or (PICTURE_MODEL if isinstance(grid, PictureGrid) else TEXT_MODEL)
+    model = model_for(model, isinstance(grid, PictureGrid))
     with common.spinner(f"loading {model}"):
         network, reader = laconic.load(model)
     name = Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model  # no paths in results

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model: o.Model = "testbed/lm",
+    model: o.AnyModel = None,
     method: o.Methods = None,
     keep: Annotated[
         str | None, typer.Option("--keep", help="Share of the tokens kept, 0 < keep <= 1; with --image several: 0.5,0.25.")
@@ -60,7 +60,7 @@ def inspect(
     """
     keeps = _keeps(keep)
     request = o.Request(
-        model=model,
+        model=o.model_for(model, bool(image or video)),
         method=method,
         keep=keeps[0] if keeps else None,
         tokens=tokens,

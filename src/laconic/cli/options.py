@@ -20,10 +20,18 @@ if TYPE_CHECKING:
     from laconic.prompt import Prompt
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-TRAINED_TOKENS = {"testbed/lm": 2048}
+TEXT_MODEL, PICTURE_MODEL = "testbed/lm", "testbed/vlm"
+"""Models that are shipped, and taken when none is named."""
+TRAINED_TOKENS = {TEXT_MODEL: 2048, PICTURE_MODEL: 192}
 """Longest chats that a testbed model was trained on; its positions reach further."""
 
-Model = Annotated[str, typer.Option("--model", "-m", help="testbed/lm, a local folder, or a Hugging Face id.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="testbed/lm, testbed/vlm, a local folder, or a Hugging Face id.")]
+AnyModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", help="A local folder or a Hugging Face id; default: testbed/lm, with pictures testbed/vlm."
+    ),
+]
 Methods = Annotated[
     list[str] | None,
     typer.Option("--method", help="E.g. snapkv or adakv:scorer=keydiff; repeat to combine; none: nothing is compressed."),
@@ -65,6 +73,11 @@ Sample = Annotated[bool, typer.Option("--sample", help="Sample the answer; defau
 Temperature = Annotated[float | None, typer.Option("--temperature", help="Of sampling (1.0); implies --sample.")]
 Json = Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")]
+
+
+def model_for(model: str | None, pictures: bool) -> str:
+    """The model that was named, or the shipped one that reads such input."""
+    return model or (PICTURE_MODEL if pictures else TEXT_MODEL)
 
 
 @dataclass

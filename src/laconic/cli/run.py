@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    model: o.Model = "testbed/lm",
+    model: o.AnyModel = None,
     method: o.Methods = None,
     keep: o.Keep = None,
     tokens: o.Tokens = None,
@@ -54,7 +54,7 @@ def run(
     Example: laconic run --method snapkv --keep 0.1 --context notes.txt --question "What is the code for falcon?" --compare
     """
     request = o.Request(
-        model=model,
+        model=o.model_for(model, bool(image or video)),
         method=method,
         keep=keep,
         tokens=tokens,

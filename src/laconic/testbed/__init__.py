@@ -7,7 +7,7 @@ from pathlib import Path
 
 __all__ = ["MODELS", "model_path"]
 
-MODELS = ("testbed/lm",)
+MODELS = ("testbed/lm", "testbed/vlm")
 
 
 def model_path(name: str) -> Path:

@@ -2,9 +2,9 @@
 
     python -m laconic.testbed.evaluate_vlm src/laconic/testbed/vlm --samples 400
 
-A sample is hard if the model answers it wrongly once the picture has a quarter of its pixels (sides halved, then enlarged
-again): what survives that says little about a method that removes visual tokens. The mark is the model's, so each model has
-its own hard part; the same idea is in VTC-Bench (arXiv 2510.07143).
+A sample is hard if the model answers it wrongly once the sides of its picture are four times shorter (then enlarged again):
+what survives that says little about a method that removes visual tokens. The mark is the model's, so each model has its own
+hard part; see `laconic.media.coarse`.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from laconic.media.batch import encode
+from laconic.media.coarse import FACTOR, coarse
 from laconic.testbed.any_resolution import LARGE
 from laconic.testbed.evaluate import GATE
 from laconic.testbed.scene_questions import EVALUATION_SEED, QUESTIONS, Sample, make
@@ -27,38 +28,24 @@ from laconic.testbed.scenes import SIZE, render
 
 NEW_TOKENS = 6
 BATCH = 50
-Picture = NDArray[np.uint8]
-
-
-def fewer_pixels(picture: Picture, factor: int = 2) -> Picture:
-    """``picture`` averaged over ``factor`` x ``factor`` pixels and enlarged to its old size.
-
-    Raises ``ValueError`` if its sides are not multiples of ``factor``.
-    """
-    height, width = picture.shape[:2]
-    if height % factor or width % factor:
-        raise ValueError(f"factor={factor} does not divide a picture of {width} x {height}; take a divisor of both sides")
-    small = Image.fromarray(picture).resize((width // factor, height // factor), Image.Resampling.BOX)
-    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
 
 
 @torch.no_grad()
-def answers(model: Any, processor: Any, samples: list[Sample], pictures: list[Picture]) -> list[str]:
+def answers(model: Any, processor: Any, samples: list[Sample], pictures: list[Image.Image]) -> list[str]:
     """Greedy answers to ``samples`` shown as ``pictures``, generated as one batch."""
-    shown = [Image.fromarray(picture) for picture in pictures]
-    inputs = encode(processor, [sample.question.text for sample in samples], shown).to(model.device, model.dtype)
+    inputs = encode(processor, [sample.question.text for sample in samples], pictures).to(model.device, model.dtype)
     out = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
     told = processor.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in told]
 
 
-def marks(model: Any, processor: Any, samples: list[Sample], factor: int = 2) -> NDArray[np.bool_]:
-    """For each sample whether the answer is right, and whether it is with ``factor`` squared fewer pixels: [2, N]."""
+def marks(model: Any, processor: Any, samples: list[Sample], factor: int = FACTOR) -> NDArray[np.bool_]:
+    """For each sample whether the answer is right, and whether it is when its sides are ``factor`` times shorter: [2, N]."""
     right = np.zeros((2, len(samples)), dtype=bool)
     for start in range(0, len(samples), BATCH):
         some = samples[start : start + BATCH]
-        pictures = [render(sample.scene) for sample in some]
-        for row, shown in enumerate((pictures, [fewer_pixels(picture, factor) for picture in pictures])):
+        pictures = [Image.fromarray(render(sample.scene)) for sample in some]
+        for row, shown in enumerate((pictures, [coarse(picture, factor) for picture in pictures])):
             told = answers(model, processor, some, shown)
             right[row, start : start + len(some)] = [a == s.question.answer for a, s in zip(told, some, strict=True)]
     return right
@@ -69,7 +56,7 @@ def size_of(model: Any) -> int:
     return LARGE if model.config.model_type == "llava_next" else SIZE
 
 
-def table(model: Any, processor: Any, samples: int, seed: int = EVALUATION_SEED, factor: int = 2) -> bool:
+def table(model: Any, processor: Any, samples: int, seed: int = EVALUATION_SEED, factor: int = FACTOR) -> bool:
     """Print the accuracy of each kind of question; true if all pass the gate.
 
     Columns: accuracy over all samples, accuracy with fewer pixels, share that is hard, accuracy over the hard part.
@@ -86,7 +73,7 @@ def table(model: Any, processor: Any, samples: int, seed: int = EVALUATION_SEED,
     return passed
 
 
-def report(folder: Path, samples: int = 400, seed: int = EVALUATION_SEED, dtype: str = "auto", factor: int = 2) -> bool:
+def report(folder: Path, samples: int = 400, seed: int = EVALUATION_SEED, dtype: str = "auto", factor: int = FACTOR) -> bool:
     """Load the model in ``folder``, print its table, and say whether it passes the gate."""
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval()
@@ -104,7 +91,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--seed", type=int, default=EVALUATION_SEED)
     parser.add_argument(
-        "--factor", type=int, default=2, help="how many times shorter the sides are in the test for hard samples"
+        "--factor", type=int, default=FACTOR, help="how many times shorter the sides are in the test for hard samples"
     )
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--threads", type=int, default=2)

@@ -1,24 +1,11 @@
-import numpy as np
 import pytest
 from PIL import Image
 
-from laconic.bench.pictures.sample import Judged, PictureSample, Suite, digest, halved
-from laconic.testbed.evaluate_vlm import fewer_pixels
-from laconic.testbed.scene_questions import make
-from laconic.testbed.scenes import render
+from laconic.bench.pictures.sample import Judged, PictureSample, Suite, digest
 
 
 def sample(number: int = 0, **facts) -> PictureSample:
     return PictureSample("t", number, f"what {number}?", ("yes",), lambda: Image.new("RGB", (4, 4)), facts)
-
-
-def test_a_quarter_of_the_pixels_is_what_the_model_card_takes():
-    picture = render(make("reading", 1_000_003).scene)
-    assert np.array_equal(np.asarray(halved(Image.fromarray(picture))), fewer_pixels(picture))
-
-
-def test_halving_keeps_odd_sizes():
-    assert halved(Image.new("RGB", (5, 1))).size == (5, 1)
 
 
 @pytest.mark.parametrize(

@@ -15,17 +15,18 @@ from laconic.bench.grid import PICTURES, Cell
 from laconic.bench.machine import Memory
 from laconic.bench.pictures.ask import answer
 from laconic.bench.pictures.grid import PictureGrid
-from laconic.bench.pictures.sample import PictureSample, halved
+from laconic.bench.pictures.sample import PictureSample
 from laconic.bench.runner import Bench, costs
 from laconic.bench.store import Row, Store, StoreError
 from laconic.errors import LaconicError, UnsupportedModelError
 from laconic.media.batch import encode
+from laconic.media.coarse import FACTOR, coarse
 from laconic.method import Method
 
 CHUNK = 8
 """Batches' worth of samples that are sorted by length at a time."""
 HARD = 0.5
-"""A sample is hard if the uncompressed model scores less with a quarter of the pixels."""
+"""A sample is hard if the uncompressed model scores less when the sides of its picture are shortened; see `coarse`."""
 
 
 @dataclass
@@ -66,7 +67,7 @@ class PictureBench(Bench):
             "decoding": "greedy",
             "batch": self.batch,
             "timing": "of a batch of equally long prompts, divided by its size",
-            "hard": f"score below {HARD:g} uncompressed, with both sides of the picture halved and enlarged again",
+            "hard": f"score below {HARD:g} uncompressed, the sides of the picture {FACTOR} times shorter and enlarged again",
         }
 
     def settings(self, cell: Cell, method: Method | None) -> dict[str, Any]:
@@ -156,7 +157,7 @@ class PictureBench(Bench):
         if all(asked.hard is not None for asked in batch):
             return
         new_tokens = self.grid.suites[batch[0].sample.task].new_tokens
-        outcomes = answer(self.model, self.tokenizer, self._inputs(batch, halved), None, new_tokens)
+        outcomes = answer(self.model, self.tokenizer, self._inputs(batch, coarse), None, new_tokens)
         for asked, outcome in zip(batch, outcomes, strict=True):
             asked.hard = self._score(asked, outcome) < HARD
 

@@ -81,10 +81,3 @@ def digest(samples: Sequence[PictureSample]) -> str:
     for sample in samples:
         found.update(repr((sample.number, sample.question, sample.answers, sample.facts)).encode())
     return found.hexdigest()[:12]
-
-
-def halved(picture: Image.Image) -> Image.Image:
-    """`picture` with a quarter of its pixels (both sides halved, averaging), enlarged to its old size again."""
-    width, height = picture.size
-    small = picture.resize((max(1, width // 2), max(1, height // 2)), Image.Resampling.BOX)
-    return small.resize((width, height), Image.Resampling.BICUBIC)
