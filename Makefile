@@ -36,7 +36,7 @@ leaderboard: $(READY)  ## every cache method on every task: under half an hour o
 	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset leaderboard --out leaderboard
 	$(BIN)/python docs/make_leaderboard.py leaderboard
 
-leaderboard-pictures: $(READY)  ## every method for visual tokens on scenes: about half an hour on one idle core, resumable
+leaderboard-pictures: $(READY)  ## every method for visual tokens on scenes: a quarter of an hour on one idle core, resumable
 	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset pictures_leaderboard --out leaderboard-pictures
 	$(BIN)/python docs/make_picture_leaderboard.py leaderboard-pictures
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ class PictureFigures:
 
     Attributes:
         hard: interval of the score per task over the hard samples; tasks without one are missing.
-        hard_mean: of these tasks, each counting the same; None without any. `hard_samples`: how many there are.
+        hard_mean: of all hard samples, each counting the same, since some tasks have few; None without any.
+        hard_samples: how many there are.
         official: the public benchmarks' own figures, task -> name -> value.
     """
 
@@ -53,7 +55,7 @@ class PictureFigures:
         hard = {task: own for task, group in tasks.items() if (own := [row["score"] for row in group if row["hard"]])}
         return cls(
             hard={task: bootstrap([values], seed) for task, values in hard.items()},
-            hard_mean=bootstrap(list(hard.values()), seed) if hard else None,
+            hard_mean=bootstrap([list(chain(*hard.values()))], seed) if hard else None,
             hard_samples=sum(len(values) for values in hard.values()),
             official={task: found for task, group in tasks.items() if (found := official(task, group))},
         )
@@ -153,14 +155,14 @@ def gain_at_equal_cost(
 
     Args:
         reference: lines of the method at all its budgets, the uncompressed model among them.
-        only: (task, seed) of the samples to compare; None: all that both have.
+        only: (task, seed) of the samples to compare, each counting the same; None: all, each task counting the same.
 
     Returns:
         None where there is no such sample.
     """
     scores, against, fair = equal_cost(line.cost, reference)
     own = {key: value for key, value in line.scores.items() if only is None or key in only}
-    return _gain(own, scores, against, fair, seed)
+    return _gain(own, scores, against, fair, seed, by_task=only is None)
 
 
 def _line(rows: Sequence[Row], seed: int) -> Line:
@@ -243,10 +245,10 @@ def _label(line: Line) -> str:
     return f"{line.method} {line.budget.removeprefix('keep=')}"
 
 
-def _gain(scores: Scores, other: Scores, against: str, fair: bool, seed: int) -> Gain | None:
-    """Over `other`, on the samples that both have."""
+def _gain(scores: Scores, other: Scores, against: str, fair: bool, seed: int, by_task: bool = True) -> Gain | None:
+    """Over `other`, on the samples that both have; `by_task`: each task counts the same, not each sample."""
     shared: dict[str, list[float]] = {}
     for (task, sample), value in scores.items():
         if (task, sample) in other:
-            shared.setdefault(task, []).append(value - other[task, sample])
+            shared.setdefault(task if by_task else "", []).append(value - other[task, sample])
     return Gain(bootstrap(list(shared.values()), seed), against, fair) if shared else None

@@ -107,6 +107,8 @@ class TokenMethod(Method):
     """
 
     claims: ClassVar[frozenset[str]] = frozenset({"stream"})
+    uneven: ClassVar[bool] = False
+    """Under a budget, samples of one batch keep different numbers, and all cost what the longest costs."""
 
     def cuts(self, depth: int) -> Sequence[int]:
         """Decoder layers, of `depth`, before which `cut` is asked."""

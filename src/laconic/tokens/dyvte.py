@@ -52,6 +52,7 @@ class DyVTE(TokenMethod):
     default_keep: ClassVar[float | None] = None
     claims: ClassVar[frozenset[str]] = frozenset({"stream.exit"})
     """Not the stream alone: what leaves here may have been pruned or merged before."""
+    uneven: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

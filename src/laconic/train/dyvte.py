@@ -164,8 +164,10 @@ class Training:
             logits = torch.stack([gate(x) for gate, x in zip(self.gates.layers, features, strict=True)])
             chances.append(logits.float().softmax(-1)[..., 1])
         chance, depth = torch.cat(chances, 1), len(self.gates.layers) + 1
+        # Where gates are sure of themselves nothing happens between 0.01 and 0.99: thresholds are where the chances are.
+        ranks = chance.double().flatten().quantile(torch.linspace(0, 1, 97, dtype=torch.float64))
         found = []
-        for tau in [i / 100 for i in range(100)]:
+        for tau in sorted({0.0, 0.5, *ranks.tolist()}):
             leaves = chance > tau
             first = torch.where(leaves.any(0), leaves.int().argmax(0), depth - 1)
             found.append((tau, round(float((first + 1).double().mean()) / depth, 6)))

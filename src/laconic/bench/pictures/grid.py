@@ -91,17 +91,18 @@ def is_picture_task(name: str) -> bool:
     return name in KINDS or name in LARGE_KINDS or name in PUBLIC
 
 
-VARIANTS = ("recoverable_compression:text=llm", "random_visual:positions=gather", "pool:positions=gather")
+GATHERED = ("random_visual", "pool", "visionzip")
+VARIANTS = ("recoverable_compression:text=llm", *(f"{name}:positions=gather" for name in GATHERED))
 """What a leaderboard runs besides every method as it is: the question read by the LLM where there is no CLIP text tower, and
-baselines whose tokens keep their positions."""
+some methods with tokens that keep their positions in place of new ones."""
 PICTURE_PRESETS: dict[str, tuple[str, PictureGrid]] = {
     "pictures": (
         "every kind of question about scenes, every method that shortens visual tokens, four budgets, few samples: minutes",
         PictureGrid(KINDS, ("all",), samples=10),
     ),
     "pictures_leaderboard": (
-        "the same with 100 samples of each kind: about an hour",
-        PictureGrid(KINDS, ("all", *VARIANTS), samples=100),
+        "the same and some variants, with 60 samples of each kind: a quarter of an hour on one idle core",
+        PictureGrid(KINDS, ("all", *VARIANTS), samples=60),
     ),
     "public": (
         "public benchmarks from files (--data), every method that shortens visual tokens, four budgets, all samples",

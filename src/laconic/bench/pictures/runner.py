@@ -22,6 +22,7 @@ from laconic.errors import LaconicError, UnsupportedModelError
 from laconic.media.batch import encode
 from laconic.media.coarse import FACTOR, coarse
 from laconic.method import Method
+from laconic.tokens.base import TokenMethod
 
 CHUNK = 8
 """Batches' worth of samples that are sorted by length at a time."""
@@ -43,7 +44,8 @@ class PictureBench(Bench):
     """A grid over pictures on one model.
 
     Which samples share a batch follows from the grid and `batch` alone, so a run that goes on makes the same rows. Prompts
-    of a batch are equally long: nothing is padded, and FLOPs and bytes are those of every sample alone.
+    of a batch are equally long: nothing is padded, and FLOPs and bytes are those of every sample alone. Methods that keep
+    another number of every sample answer one by one.
 
     Args:
         tokenizer: the model's processor, with a chat template.
@@ -167,9 +169,12 @@ class PictureBench(Bench):
         memory = Memory()
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always")
-            outcomes = answer(self.model, self.tokenizer, inputs, method, self.grid.suites[batch[0].sample.task].new_tokens)
+            alone = isinstance(method, TokenMethod) and method.uneven
+            given = [self._inputs([asked]) for asked in batch] if alone else [inputs]
+            new_tokens = self.grid.suites[batch[0].sample.task].new_tokens
+            outcomes = [x for some in given for x in answer(self.model, self.tokenizer, some, method, new_tokens)]
         return [
-            self.described(cell, method, self._figures(asked, outcome, len(batch)), memory, notes)
+            self.described(cell, method, self._figures(asked, outcome, 1 if alone else len(batch)), memory, notes)
             for cell, asked, outcome in zip(cells, batch, outcomes, strict=True)
         ]
 
