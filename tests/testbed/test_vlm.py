@@ -8,6 +8,7 @@ from transformers import LlavaForConditionalGeneration
 
 from laconic import load
 from laconic.testbed import model_path
+from laconic.testbed.any_resolution import LARGE
 from laconic.testbed.evaluate import GATE
 from laconic.testbed.evaluate_vlm import answers, marks
 from laconic.testbed.scene_questions import EVALUATION_SEED, QUESTIONS, make
@@ -71,3 +72,13 @@ def test_a_picture_without_the_thing_is_answered_so(vlm):
     with torch.no_grad():
         out = model.generate(**given)
     assert processor.tokenizer.decode(out[0, given["input_ids"].shape[1] :], skip_special_tokens=True).strip() == "no"
+
+
+@pytest.mark.slow
+def test_the_large_form_reads_what_its_thumbnail_does_not_show():
+    model, processor = load("testbed/vlm-large")
+    assert type(model).__name__ == "LlavaNextForConditionalGeneration"
+    for kind in ("reading", "count", "position"):
+        samples = [make(kind, SEED + i, LARGE) for i in range(40)]
+        right, survived = marks(model, processor, samples)
+        assert right.mean() >= GATE - 0.06 and (kind != "reading" or survived.mean() < 0.1)

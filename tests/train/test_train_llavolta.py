@@ -202,7 +202,7 @@ def test_four_stages_come_to_what_uncompressed_training_comes_to_and_heavy_only_
 
 @pytest.mark.slow
 def test_at_test_time_pooling_degrades_gently_and_less_than_random_dropping():
-    """line 9: on the trained testbed model, before layer 2 of 32, scaled"""
+    """line 9 on the trained testbed model, before layer 1 of 8; at stride 8 random dropping is no worse (docs/systems)"""
     model, processor = load("testbed/vlm")
     samples = [make(kind, 500_000 + i) for kind in ("existence", "colour", "position", "count") for i in range(50)]
     shown = [Image.fromarray(render(sample.scene)) for sample in samples]
@@ -214,4 +214,5 @@ def test_at_test_time_pooling_degrades_gently_and_less_than_random_dropping():
 
     pooled = [right(LLaVolta(stride=stride)) for stride in (1, 2, 4, 8)]
     torch.manual_seed(0)
-    assert pooled[1] > 0.8 * pooled[0] and pooled[3] > right(Chance(keep=0.5, count=18)), pooled
+    assert pooled[1] > 0.9 * pooled[0] and pooled[2] > 0.75 * pooled[0] and pooled[3] > 0.5 * pooled[0], pooled
+    assert pooled[1] > right(Chance(keep=0.5, count=72)), pooled

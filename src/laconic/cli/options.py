@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 TEXT_MODEL, PICTURE_MODEL = "testbed/lm", "testbed/vlm"
 """Models that are shipped, and taken when none is named."""
-TRAINED_TOKENS = {TEXT_MODEL: 2048, PICTURE_MODEL: 192}
+TRAINED_TOKENS = {TEXT_MODEL: 2048, PICTURE_MODEL: 192, "testbed/vlm-large": 800}
 """Longest chats that a testbed model was trained on; its positions reach further."""
 
 Model = Annotated[str, typer.Option("--model", "-m", help="testbed/lm, testbed/vlm, a local folder, or a Hugging Face id.")]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 __all__ = ["MODELS", "model_path"]
 
-MODELS = ("testbed/lm", "testbed/vlm")
+MODELS = ("testbed/lm", "testbed/vlm", "testbed/vlm-large")
 
 
 def model_path(name: str) -> Path:
