@@ -88,7 +88,8 @@ def test_linear_parts_equal_torch_s_count(make_llama, prompt, shape):
         model(prompt(1, N), use_cache=False)
     counts = counter.get_flop_counts()["Global"]
     linear = 2 * N * (sum(shape.weights) + shape.head_weights)
-    assert counts[torch.ops.aten.mm] == linear
+    # transformers 5.16 makes the angles of RoPE by a matrix product, too
+    assert counts[torch.ops.aten.mm] - linear in (0, N * shape.head_dim)
     # eager attention computes the whole square, masked half included
     square = 4 * (4 * shape.head_dim * shape.heads * N * N)
     assert counts[torch.ops.aten.bmm] == square
