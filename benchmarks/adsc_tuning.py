@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from PIL import Image
 
 from laconic import compress, load
-from laconic.testbed.evaluate_vlm import answers
+from laconic.testbed.evaluate_vlm import correct
 from laconic.testbed.scene_questions import EVALUATION_SEED, QUESTIONS, make
-from laconic.testbed.scenes import render
 from laconic.tokens.adsc import ADSC
 from laconic.tokens.assemble import assemble
 from laconic.tokens.base import Cut, Stream
@@ -51,8 +49,7 @@ def right(model: Any, processor: Any, method: ADSC, samples: int) -> tuple[float
     for kind in QUESTIONS:
         asked = [make(kind, SEED + i) for i in range(samples)]
         with compress(model.eval(), method):
-            told = answers(model, processor, asked, [Image.fromarray(render(sample.scene)) for sample in asked])
-        found[kind] = 100 * sum(a == s.question.answer for a, s in zip(told, asked, strict=True)) / samples
+            found[kind] = 100 * sum(correct(model, processor, asked)) / samples
     return sum(found.values()) / len(found), found
 
 
@@ -73,7 +70,7 @@ def tune(model: Any, processor: Any, method: type[ADSC], steps: int) -> None:
 def main() -> None:
     """Print a table in markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--samples", type=int, default=60, help="of each kind of question")
     args = parser.parse_args()
     torch.manual_seed(0)

@@ -7,19 +7,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from heat_map import Block, heat_map
+from leaderboard_parts import ROOT, arrow, traits, write_results
 
 from laconic.bench.grid import MODES, NONE, REFERENCES
 from laconic.bench.store import read
 from laconic.bench.summary import Line, summarise
-from laconic.bench.table import markdown, percent, spread
-from laconic.method import CATALOGUE
+from laconic.bench.table import percent, spread
 
-ROOT = Path(__file__).parents[1]
 KEEPS = (0.5, 0.25, 0.1, 0.05)
 TITLES = {
     "aware": "Question in view",
@@ -65,7 +63,7 @@ def cell(line: Line | None) -> str:
     text = spread(line.mean)
     if "snapkv" in line.gains:
         gain = line.gains["snapkv"].interval
-        text += " ▲" if gain.low > 0 else " ▼" if gain.high < 0 else ""
+        text += arrow(gain)
     if "random" in line.gains and line.gains["random"].interval.low <= 0 <= line.gains["random"].interval.high:
         text += " ○"
     if line.keep is None or abs(line.achieved / line.keep - 1) > CLOSE:
@@ -101,9 +99,7 @@ def tables(lines: list[Line]) -> list[str]:
         ]
         out += ["| method | | 50 % | 25 % | 10 % | 5 % |", "|---|---|---:|---:|---:|---:|"]
         for method, row in grouped(lines, mode).items():
-            entry = CATALOGUE[method.partition(":")[0]]
-            marks = "q" * entry.query_aware + " " + ("" if entry.training == "none" else entry.training)
-            out.append(f"| `{method}` | {marks.strip()} | " + " | ".join(cell(row.get(keep)) for keep in KEEPS) + " |")
+            out.append(f"| `{method}` | {traits(method)} | " + " | ".join(cell(row.get(keep)) for keep in KEEPS) + " |")
     return out
 
 
@@ -162,10 +158,7 @@ def main() -> None:
         minutes=25,
         refusals=", ".join(refused),
     )
-    results = ROOT / "benchmarks" / "results"
-    plain = {"machine": rows[0]["machine"], "settings": rows[0]["settings"], "lines": [line.as_dict() for line in lines]}
-    (results / "leaderboard.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
-    (results / "leaderboard.md").write_text(markdown(lines), encoding="utf-8")
+    write_results("leaderboard", rows, lines)
     (ROOT / "docs" / "leaderboard.svg").write_text(figure(lines), encoding="utf-8")
     (ROOT / "LEADERBOARD.md").write_text(
         "\n".join([text.rstrip(), *tables(lines), *by_question(lines), ""]), encoding="utf-8"

@@ -8,21 +8,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from heat_map import Block, heat_map
+from leaderboard_parts import ROOT, arrow, traits, write_results
 
 from laconic.bench.grid import NONE, PICTURE_REFERENCES
 from laconic.bench.statistics import Interval
 from laconic.bench.store import read
 from laconic.bench.summary import Line, gain_at_equal_cost, summarise
-from laconic.bench.table import markdown, percent, spread
-from laconic.method import CATALOGUE
+from laconic.bench.table import percent, spread
 
-ROOT = Path(__file__).parents[1]
 KEEPS = (0.5, 0.25, 0.11, 0.055)
 SHARES = tuple(f"{100 * keep:g} %" for keep in KEEPS)
 NAMED = {
@@ -81,8 +79,7 @@ def cell(line: Line | None, interval: Interval | None) -> str:
     text = spread(interval)
     reference = PICTURE_REFERENCES[0]
     if interval is line.mean and reference in line.gains:
-        gain = line.gains[reference].interval
-        text += " ▲" if gain.low > 0 else " ▼" if gain.high < 0 else ""
+        text += arrow(line.gains[reference].interval)
     if interval is line.mean and line.keep and abs(line.achieved / line.keep - 1) > CLOSE:
         text += f" ({100 * line.achieved:.0f} %)"
     return text
@@ -92,10 +89,8 @@ def table(rows: dict[str, dict[float, Line]], pick: Callable[[Line], Interval | 
     """One markdown table; `pick` says which interval of a line is shown."""
     out = ["| method | | " + " | ".join(SHARES) + " |", "|---|---|" + "---:|" * len(KEEPS)]
     for method, row in rows.items():
-        entry = CATALOGUE[method.partition(":")[0]]
-        marks = "q" * entry.query_aware + " " + ("" if entry.training == "none" else entry.training)
         cells = [cell(row.get(keep), pick(row[keep]) if keep in row else None) for keep in KEEPS]
-        out.append(f"| `{method}` | {marks.strip()} | " + " | ".join(cells) + " |")
+        out.append(f"| `{method}` | {traits(method)} | " + " | ".join(cells) + " |")
     return out
 
 
@@ -132,7 +127,7 @@ def difference(line: Line | None, reference: list[Line], only: set[tuple[str, in
         return "-"
     low, high = gain.interval.low, gain.interval.high
     text = f"{100 * gain.interval.mean:+.0f} [{100 * low:.0f}, {100 * high:.0f}]"
-    return text + (" ▲" if low > 0 else " ▼" if high < 0 else "") + (" †" if least > line.cost else "")
+    return text + arrow(gain.interval) + (" †" if least > line.cost else "")
 
 
 def hard_mean(line: Line) -> Interval | None:
@@ -190,10 +185,7 @@ def main() -> None:
         parts += ["", f"## Kinds of question at {share}", ""]
         parts += ["Score and interval over all samples, and behind the stroke the score on the hard ones.", ""]
         parts += kinds_table(by_method, keep, kinds)
-    results = ROOT / "benchmarks" / "results"
-    plain = {"machine": rows[0]["machine"], "settings": rows[0]["settings"], "lines": [line.as_dict() for line in lines]}
-    (results / "leaderboard-pictures.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
-    (results / "leaderboard-pictures.md").write_text(markdown(lines), encoding="utf-8")
+    write_results("leaderboard-pictures", rows, lines)
     blocks = [block("All samples", by_method, lambda line: line.mean), block("The hard part", by_method, hard_mean)]
     blocks += [block(kind.capitalize(), by_method, lambda line, kind=kind: line.tasks[kind]) for kind in kinds]
     (ROOT / "docs" / "leaderboard-pictures.svg").write_text(heat_map(list(by_method), blocks), encoding="utf-8")

@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-from PIL import Image
-
 from laconic.testbed.scene_questions import EVALUATION_SEED, make
-from laconic.testbed.scenes import render
 
 FILE = Path(__file__).with_name("scene.png")
 
@@ -13,7 +10,7 @@ FILE = Path(__file__).with_name("scene.png")
 def main() -> None:
     """Write the picture and say what can be asked about it."""
     sample = make("reading", EVALUATION_SEED + 900_007)
-    Image.fromarray(render(sample.scene)).save(FILE)
+    sample.picture().save(FILE)
     print(f"{FILE.name}: {sample.question.text} {sample.question.answer}")
 
 

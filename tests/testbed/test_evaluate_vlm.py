@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from transformers import LlavaConfig
 
 from laconic.media.batch import encode, turn
 from laconic.testbed.evaluate_vlm import answers, marks, table
 from laconic.testbed.scene_questions import QUESTIONS, make
-from laconic.testbed.scenes import render
 from laconic.testbed.vlm_model import VISUAL_TOKENS, build_model, build_processor, build_tokenizer
 
 
@@ -47,7 +45,7 @@ def test_an_answer_does_not_depend_on_its_batch(processor):
     torch.manual_seed(0)
     model = build_model().eval()
     samples = [make(kind, 2) for kind in ("colour", "relation", "reading")]
-    pictures = [Image.fromarray(render(sample.scene)) for sample in samples]
+    pictures = [sample.picture() for sample in samples]
     inputs = encode(processor, [s.question.text for s in samples], pictures)
     assert inputs["attention_mask"].sum(1).unique().numel() > 1
     assert (inputs["input_ids"] == model.config.image_token_id).sum(1).tolist() == [VISUAL_TOKENS] * 3

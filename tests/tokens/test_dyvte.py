@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 from vision_exact import embedded, generate, run
 from vision_tools import inputs
@@ -10,9 +9,8 @@ from vision_tools import inputs
 from laconic import VTW, BudgetError, RecipeError, compress
 from laconic import load as load_model
 from laconic.ops.pool import pool_rows
-from laconic.testbed.evaluate_vlm import answers
+from laconic.testbed.evaluate_vlm import correct
 from laconic.testbed.scene_questions import EVALUATION_SEED, QUESTIONS, make
-from laconic.testbed.scenes import render
 from laconic.tokens.assemble import assemble
 from laconic.tokens.base import TokenMethod
 from laconic.tokens.dyvte import DyVTE
@@ -225,9 +223,7 @@ def test_7_trained_gates_know_which_questions_need_the_picture_for_longer():
     def right(method, kind):
         samples = [make(kind, EVALUATION_SEED + 700_000 + i) for i in range(40)]
         with compress(model, method) as session:
-            told = answers(model, processor, samples, [Image.fromarray(render(sample.scene)) for sample in samples])
-            share = session.stats.achieved
-        return sum(a == s.question.answer for a, s in zip(told, samples, strict=True)) / 40, share
+            return sum(correct(model, processor, samples)) / 40, session.stats.achieved
 
     trained = {kind: right(DyVTE(), kind) for kind in QUESTIONS}
     fixed = {kind: right(VTW(layer=7), kind) for kind in QUESTIONS}

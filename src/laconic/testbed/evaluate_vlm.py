@@ -24,7 +24,7 @@ from laconic.media.coarse import FACTOR, coarse
 from laconic.testbed.any_resolution import LARGE
 from laconic.testbed.evaluate import GATE
 from laconic.testbed.scene_questions import EVALUATION_SEED, QUESTIONS, Sample, make
-from laconic.testbed.scenes import SIZE, render
+from laconic.testbed.scenes import SIZE
 
 NEW_TOKENS = 6
 BATCH = 50
@@ -39,15 +39,20 @@ def answers(model: Any, processor: Any, samples: list[Sample], pictures: list[Im
     return [text.strip() for text in told]
 
 
+def correct(model: Any, processor: Any, samples: list[Sample], pictures: list[Image.Image] | None = None) -> list[bool]:
+    """Whether each of ``samples`` is answered rightly; ``pictures`` are shown in place of its own."""
+    told = answers(model, processor, samples, pictures or [sample.picture() for sample in samples])
+    return [answer == sample.question.answer for answer, sample in zip(told, samples, strict=True)]
+
+
 def marks(model: Any, processor: Any, samples: list[Sample], factor: int = FACTOR) -> NDArray[np.bool_]:
     """For each sample whether the answer is right, and whether it is when its sides are ``factor`` times shorter: [2, N]."""
     right = np.zeros((2, len(samples)), dtype=bool)
     for start in range(0, len(samples), BATCH):
         some = samples[start : start + BATCH]
-        pictures = [Image.fromarray(render(sample.scene)) for sample in some]
+        pictures = [sample.picture() for sample in some]
         for row, shown in enumerate((pictures, [coarse(picture, factor) for picture in pictures])):
-            told = answers(model, processor, some, shown)
-            right[row, start : start + len(some)] = [a == s.question.answer for a, s in zip(told, some, strict=True)]
+            right[row, start : start + len(some)] = correct(model, processor, some, shown)
     return right
 
 

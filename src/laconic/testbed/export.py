@@ -18,6 +18,8 @@ from transformers import (
     GenerationConfig,
 )
 
+from laconic.testbed.evaluate_vlm import NEW_TOKENS
+
 LOADING = ("is_local", "local_files_only")
 """Settings that say only how the tokenizer was loaded."""
 
@@ -33,7 +35,7 @@ def export(checkpoint: Path, folder: Path) -> None:
     tokenizer = writer.tokenizer if sees else writer
     model.generation_config = GenerationConfig(
         do_sample=False,
-        max_new_tokens=6 if sees else 64,
+        max_new_tokens=NEW_TOKENS if sees else 64,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

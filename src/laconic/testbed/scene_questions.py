@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from laconic.testbed.scenes import COLOURS, KINDS, SIZE, Scene, Shape, draw
+from PIL import Image
+
+from laconic.testbed.scenes import COLOURS, KINDS, SIZE, Scene, Shape, draw, render
 from laconic.testbed.tasks import EVALUATION_SEED
 
 __all__ = ["EVALUATION_SEED", "QUESTIONS", "Question", "Sample", "dialogue", "make", "vocabulary"]
@@ -37,6 +39,10 @@ class Sample:
     seed: int
     scene: Scene
     question: Question
+
+    def picture(self) -> Image.Image:
+        """The scene as it is shown, RGB; drawn anew at every call."""
+        return Image.fromarray(render(self.scene))
 
 
 def _a(name: str) -> str:

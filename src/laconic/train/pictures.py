@@ -17,7 +17,6 @@ from torch import Tensor
 from laconic.media import load_picture
 from laconic.media.batch import encode
 from laconic.testbed.scene_questions import EVALUATION_SEED, QUESTIONS, make
-from laconic.testbed.scenes import render
 from laconic.train.text import IGNORED
 
 
@@ -45,7 +44,7 @@ def scenes(count: int, seed: int) -> list[Asked]:
         raise ValueError(f"seed={seed} with {count} samples: seeds from {EVALUATION_SEED} on are reserved for evaluation.")
     kinds = list(QUESTIONS)
     samples = [make(kinds[i % len(kinds)], i) for i in range(seed, seed + count)]
-    return [Asked(Image.fromarray(render(s.scene)), s.question.text, s.question.answer) for s in samples]
+    return [Asked(s.picture(), s.question.text, s.question.answer) for s in samples]
 
 
 def from_file(path: str | Path, answers: bool = False) -> list[Asked]:

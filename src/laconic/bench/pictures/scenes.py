@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from PIL import Image
-
 from laconic.bench.pictures.sample import PictureSample, Suite, digest
 from laconic.testbed.any_resolution import LARGE
 from laconic.testbed.evaluate_vlm import NEW_TOKENS
 from laconic.testbed.scene_questions import EVALUATION_SEED, QUESTIONS, make
-from laconic.testbed.scenes import SIZE, render
+from laconic.testbed.scenes import SIZE
 
 KINDS: tuple[str, ...] = tuple(QUESTIONS)
 LARGE_KINDS = tuple(f"large_{kind}" for kind in KINDS)
@@ -24,7 +22,7 @@ def scenes(task: str) -> Suite:
 def _sample(task: str, seed: int) -> PictureSample:
     made = make(task.removeprefix("large_"), seed, LARGE if task in LARGE_KINDS else SIZE)
     asked = made.question
-    return PictureSample(task, seed, asked.text, (asked.answer,), lambda: Image.fromarray(render(made.scene)))
+    return PictureSample(task, seed, asked.text, (asked.answer,), made.picture)
 
 
 def whole_answer(output: str, sample: PictureSample) -> float:
