@@ -83,3 +83,11 @@ def test_a_frozen_model_is_as_it_was_behind_the_block(make_llama):
         raise KeyError
     assert [p.requires_grad for p in model.parameters()] == learning and first.requires_grad
     assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_model_that_cannot_attend_so_is_as_it_was(make_llama):
+    model = make_llama(layers=1, implementation="sdpa").requires_grad_(True)
+    with pytest.raises(ValueError, match="no_such_attention"), frozen(model, "no_such_attention"):
+        raise AssertionError("the block must not run")
+    assert model.config._attn_implementation == "sdpa"
+    assert all(p.requires_grad for p in model.parameters())

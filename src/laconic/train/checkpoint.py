@@ -82,10 +82,10 @@ def noting(folder: Path, log: Callable[[str], None]) -> Callable[[str], None]:
 def frozen(model: PreTrainedModel, attention: str | None = None) -> Iterator[None]:
     """No parameter of ``model`` learns inside the block, and it attends by ``attention`` if that is given."""
     before, learning = model.config._attn_implementation, [p.requires_grad for p in model.parameters()]
-    model.requires_grad_(False)
-    if attention:
-        model.set_attn_implementation(attention)
     try:
+        model.requires_grad_(False)
+        if attention:
+            model.set_attn_implementation(attention)
         yield
     finally:
         if attention:
