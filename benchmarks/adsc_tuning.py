@@ -17,13 +17,13 @@ from typing import Any, ClassVar
 import torch
 
 from laconic import compress, load
+from laconic.fit.images import scenes, with_answers
+from laconic.fit.losses import answer_loss
+from laconic.methods.tokens.adsc import ADSC
+from laconic.stream.assemble import assemble
+from laconic.stream.contract import Cut, Stream
+from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS, make
 from laconic.testbed.evaluate_vlm import correct
-from laconic.testbed.scene_questions import EVALUATION_SEED, QUESTIONS, make
-from laconic.tokens.adsc import ADSC
-from laconic.tokens.assemble import assemble
-from laconic.tokens.base import Cut, Stream
-from laconic.train.pictures import scenes, with_answers
-from laconic.train.shortened import answer_loss
 
 LAYERS, FACTOR = (2, 4), 4
 SEED, ROWS, RATE = EVALUATION_SEED + 800_000, 32, 5e-4

@@ -23,8 +23,8 @@ from subjects import METHODS, RAGGED
 
 import laconic
 from laconic.bench.statistics import Interval, bootstrap
+from laconic.tasks.text.retrieval import EVALUATION_SEED, Sample, gold_ids, make, prompt_ids, score
 from laconic.testbed import model_path
-from laconic.testbed.tasks import EVALUATION_SEED, Sample, gold_ids, make, prompt_ids, score
 
 TASKS = ("single", "multikey", "multiquery", "multivalue")
 KEEPS, LENGTHS = (0.5, 0.25, 0.1), (512, 2048)

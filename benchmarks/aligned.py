@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from subjects import ALPHA, BETA, EPSILON, FUTURE, KERNEL, SINKS, WINDOW
 
-from laconic.cache.base import CacheMethod
-from laconic.cache.h2o import H2O
+from laconic.cache.contract import CacheMethod
 from laconic.cache.observe import Observation
-from laconic.cache.pyramidkv import PyramidKV
-from laconic.cache.snapkv import SnapKV
-from laconic.method import create
+from laconic.method import create_method
+from laconic.methods.cache.h2o import H2O
+from laconic.methods.cache.pyramidkv import PyramidKV
+from laconic.methods.cache.snapkv import SnapKV
 
 VIEW: dict[str, Any] = {"window": WINDOW, "kernel": KERNEL}
 EXPECTED: dict[str, Any] = {"future": FUTURE, "sinks": SINKS}
@@ -80,7 +80,7 @@ def method(name: str, keep: float, aligned: bool = False) -> CacheMethod:
     if aligned:
         variants: dict[str, Any] = {
             "snapkv": lambda: WholeWindow(keep=keep, **VIEW),
-            "adakv": lambda: create("adakv", keep=keep, scorer=WholeWindow(**VIEW), alpha=ALPHA),
+            "adakv": lambda: create_method("adakv", keep=keep, scorer=WholeWindow(**VIEW), alpha=ALPHA),
             "pyramidkv": lambda: PeerPyramid(keep=keep, beta=BETA, pooling="avg", **VIEW),
             "h2o": lambda: NoRecent(keep=keep, normalise=True),
         }
@@ -90,10 +90,10 @@ def method(name: str, keep: float, aligned: bool = False) -> CacheMethod:
     own: dict[str, dict[str, Any]] = {
         "snapkv": VIEW,
         "adakv": {"scorer": SnapKV(**VIEW), "alpha": ALPHA},
-        "adakv_expected": {"scorer": create("expected_attention", epsilon=EPSILON, **EXPECTED), "alpha": ALPHA},
+        "adakv_expected": {"scorer": create_method("expected_attention", epsilon=EPSILON, **EXPECTED), "alpha": ALPHA},
         "pyramidkv": {"beta": BETA, "pooling": "avg", **VIEW},
         "expected_attention": EXPECTED,
         "streaming_llm": {"sinks": SINKS},
         "h2o": {"normalise": True},
     }
-    return create(name.removesuffix("_expected"), keep=keep, **own.get(name, {}))  # type: ignore[return-value]
+    return create_method(name.removesuffix("_expected"), keep=keep, **own.get(name, {}))  # type: ignore[return-value]

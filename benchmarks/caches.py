@@ -12,7 +12,7 @@ from common import DTYPES, HEAD, HEADS, KV_HEADS, LAYERS, clock, decode
 import laconic
 from laconic.cache.cache import CompressedCache
 from laconic.cache.layer import Pass
-from laconic.cache.parts import DensePart
+from laconic.cache.parts.base import DensePart
 from laconic.step import Step
 
 

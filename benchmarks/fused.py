@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from common import KV_HEADS, LAYERS, RESULTS, Timed, alternate, ratio, save, say, target, timed
 
-from laconic.cache.parts import DensePart
-from laconic.cache.ragged import RaggedPart
+from laconic.cache.parts.base import DensePart
+from laconic.cache.parts.ragged import RaggedPart
 from laconic.ops.fused import attend_quantised
 from laconic.ops.quantise import quantise_keys, quantise_values
 

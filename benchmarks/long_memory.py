@@ -32,7 +32,7 @@ import transformers
 from common import RESULTS, memory, model, prompt, reset_peak, save, say, target
 
 import laconic
-from laconic.method import create
+from laconic.method import create_method
 
 Row = dict[str, Any]
 BUDGET = CHUNK = 2048
@@ -51,7 +51,7 @@ ALONE = (["kivi"], ["gear"], ["minicache:start=0"], ["zipvl:mode=quant"], [])
 
 def bounded() -> list[list[str]]:
     """What is measured with a budget, as specs of one session each; ``{budget}`` stands for it."""
-    names = [entry.name for entry in laconic.methods() if entry.site == "cache" and entry.name not in EVERY_ENTRY]
+    names = [entry.name for entry in laconic.list_methods() if entry.site == "cache" and entry.name not in EVERY_ENTRY]
     specs = [f"{name}:tokens={{budget}}" + (f",{SETTINGS[name]}" if name in SETTINGS else "") for name in names]
     return [[spec] for spec in specs] + [["snapkv:tokens={budget}", storage] for storage in ("kivi", "gear")]
 
@@ -64,7 +64,7 @@ def chunked(lm: Any, specs: Sequence[str], tokens: int, chunk: int = CHUNK, budg
     """-> the cache after a prompt that came in chunks and two new tokens."""
     ids = prompt(tokens)
     new = {"min_new_tokens": 2, "max_new_tokens": 2, "do_sample": False, "pad_token_id": 0}
-    with laconic.compress(lm, *(create(spec.format(budget=budget)) for spec in specs)) as active:
+    with laconic.compress(lm, *(create_method(spec.format(budget=budget)) for spec in specs)) as active:
         lm.generate(ids, attention_mask=torch.ones_like(ids), prefill_chunk_size=chunk, **new)
         return active.cache
 

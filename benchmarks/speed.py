@@ -46,8 +46,8 @@ from transformers import DynamicCache
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
 import laconic
-from laconic import attention as seam
-from laconic.method import create
+from laconic.cache import attention as seam
+from laconic.method import create_method
 from laconic.ops.attend import attend
 from laconic.step import Step
 
@@ -184,7 +184,7 @@ def section_kept() -> list[Row]:
         for name in EVICTING if dtype == "fp32" else ["snapkv", "adakv"]:
             if name == "h2o":  # choosing from 16k takes it minutes, and its decoding is like TOVA's
                 continue
-            method = create(name, keep=keep)
+            method = create_method(name, keep=keep)
             cache = shortened(lm, method, kv)
             bytes_kept[name] = cache.nbytes / kv_bytes(tokens, dtype)
             calls[name] = decoder(lm, cache, method)
@@ -219,7 +219,7 @@ def section_fastkv() -> list[Row]:
         with laconic.compress(lm, *methods) as sessions[name]:
             return clock(lambda: prefill(lm, ids))
 
-    method = create("fastkv", keep=0.1, tsp_rate=0.2)
+    method = create_method("fastkv", keep=0.1, tsp_rate=0.2)
     times = alternate({"none": lambda: run("none"), "fastkv": lambda: run("fastkv", method)}, 2, 0)
     stats = sessions["fastkv"].stats
     measured, flops = ratio(times, "fastkv", "none"), stats.prefill_flops / stats.prefill_flops_full

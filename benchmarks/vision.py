@@ -30,7 +30,7 @@ from transformers import (
 )
 
 import laconic
-from laconic.stats import Stats
+from laconic.measure.stats import Stats
 
 SIDE, PATCH, IMAGE, VOCAB = 336, 14, 7, 4096
 QUESTION = 40
@@ -90,7 +90,9 @@ def inputs(tokens: int) -> dict[str, torch.Tensor]:
 
 def candidates() -> list[str]:
     """Every method that shortens visual tokens without weights of its own."""
-    return [entry.name for entry in laconic.methods() if entry.site in ("encoder", "tokens") and entry.modality != "text"]
+    return [
+        entry.name for entry in laconic.list_methods() if entry.site in ("encoder", "tokens") and entry.modality != "text"
+    ]
 
 
 def spec(name: str) -> str | None:
@@ -99,7 +101,7 @@ def spec(name: str) -> str | None:
 
 def create(name: str, keep: float) -> list[laconic.Method]:
     text = spec(name)
-    return [] if name == "none" or text is None else [laconic.create(text, keep=keep)]
+    return [] if name == "none" or text is None else [laconic.create_method(text, keep=keep)]
 
 
 def once(lm: Any, given: dict[str, torch.Tensor], methods: list[laconic.Method]) -> Stats:

@@ -16,7 +16,7 @@ from subjects import row, subject
 from transformers import DynamicCache
 
 import laconic
-from laconic.method import create
+from laconic.method import create_method
 
 MODELS: dict[tuple[str, int], Any] = {}
 SLOTS: dict[str, tuple[str, Any, Any]] = {}
@@ -27,7 +27,7 @@ PEER = {"snapkv": {"window": 32, "kernel": 5}, "adakv": {"scorer": "snapkv:windo
 def session(lm: Any, name: str, keep: float) -> laconic.Session:
     if name == "none":
         return laconic.compress(lm)
-    return laconic.compress(lm, create(name, keep=keep, **PEER.get(name, {})))
+    return laconic.compress(lm, create_method(name, keep=keep, **PEER.get(name, {})))
 
 
 def run(lm: Any, name: str, tokens: int, keep: float) -> tuple[Any, float, float]:

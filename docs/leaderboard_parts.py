@@ -20,7 +20,7 @@ def arrow(difference: Interval) -> str:
 
 
 def traits(method: str) -> str:
-    """``q`` if a method looks at the question, and what was learnt offline for it: ``q trained``."""
+    """``q`` if a method looks at the question, and what was learned offline for it: ``q trained``."""
     entry = CATALOGUE[method.partition(":")[0]]
     return " ".join(["q"] * entry.query_aware + [entry.training] * (entry.training != "none"))
 

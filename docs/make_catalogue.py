@@ -24,7 +24,7 @@ def catalogue() -> str:
         "| name | class | site | mechanism | training | query-aware | source |",
         "|---|---|---|---|---|---|---|",
     ]
-    entries = laconic.methods()
+    entries = laconic.list_methods()
     for e in entries:
         aware = "yes" if e.query_aware else "no"
         cells = (f"[`{e.name}`](#{e.name})", f"`{e.cls.__name__}`", e.site, e.mechanism, e.training, aware, e.source)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from laconic.testbed.scene_questions import EVALUATION_SEED, make
+from laconic.tasks.scenes.questions import EVALUATION_SEED, make
 
 FILE = Path(__file__).with_name("scene.png")
 

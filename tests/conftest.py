@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from helpers.vision_tools import random_vlm
 from hypothesis import settings
 from transformers import LlamaConfig, LlamaForCausalLM, LlavaForConditionalGeneration
-from vision_tools import random_vlm
 
 from laconic.cache.layer import CompressedLayer
 

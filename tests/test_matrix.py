@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from method_tools import CHOOSERS, METHODS, STORAGE, method
+from helpers.method_tools import CHOOSERS, METHODS, STORAGE, method
 from safetensors.torch import load_file, save_file
 
 import laconic
-from laconic.cache.parts import KINDS
+from laconic.cache.parts.base import KINDS
 
 pytestmark = pytest.mark.filterwarnings("ignore:(kivi|gear) was asked to keep")  # the latest entries are whole
 N, NEW = 80, 5

@@ -7,7 +7,7 @@ import pytest
 import laconic
 from laconic import BudgetError, SnapKV, UnknownNameError
 from laconic import method as catalogue
-from laconic.method import CATALOGUE, Method, create, find, methods, register
+from laconic.method import CATALOGUE, Method, create_method, find, list_methods, register
 
 
 @pytest.fixture
@@ -34,30 +34,30 @@ def enter(name="ours", **changes):
 
 # -- specs -------------------------------------------------------------------------------------------------------------
 def test_a_name_alone_has_the_papers_defaults():
-    assert create("snapkv") == SnapKV() and create(" snapkv ") == SnapKV()
+    assert create_method("snapkv") == SnapKV() and create_method(" snapkv ") == SnapKV()
 
 
 def test_parameters_are_parsed():
-    made = create("snapkv: window=8 , kernel=7,pooling=max,keep=0.1")
+    made = create_method("snapkv: window=8 , kernel=7,pooling=max,keep=0.1")
     assert made == SnapKV(window=8, kernel=7, pooling="max", keep=0.1)
     assert isinstance(made.window, int)
-    assert create("expected_attention:use_values=false,epsilon=1e-2").epsilon == 0.01
-    assert create("expected_attention:use_values=False").use_values is False
-    assert create("fastkv:tsp_rate=none").tsp_rate is None
+    assert create_method("expected_attention:use_values=false,epsilon=1e-2").epsilon == 0.01
+    assert create_method("expected_attention:use_values=False").use_values is False
+    assert create_method("fastkv:tsp_rate=none").tsp_rate is None
 
 
 def test_a_budget_in_the_spec_wins():
-    assert create("snapkv", keep=0.2).keep == 0.2
-    assert create("snapkv:keep=0.1", keep=0.2).keep == 0.1
-    made = create("snapkv:tokens=50", keep=0.2, protect=(0, 4))
+    assert create_method("snapkv", keep=0.2).keep == 0.2
+    assert create_method("snapkv:keep=0.1", keep=0.2).keep == 0.1
+    made = create_method("snapkv:tokens=50", keep=0.2, protect=(0, 4))
     assert (made.keep, made.tokens, made.protect) == (None, 50, (0, 4))
-    assert create("snapkv", keep=None, tokens=9).tokens == 9
+    assert create_method("snapkv", keep=None, tokens=9).tokens == 9
 
 
 def test_a_method_may_be_a_parameter():
-    made = create("adakv:scorer=keydiff,alpha=0.1")
+    made = create_method("adakv:scorer=keydiff,alpha=0.1")
     assert made.scorer == "keydiff" and made.alpha == 0.1
-    assert create("adakv:scorer=snapkv:window=4").forced() == (0, 4)
+    assert create_method("adakv:scorer=snapkv:window=4").forced() == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -66,23 +66,23 @@ def test_a_method_may_be_a_parameter():
 )
 def test_unknown_methods_offer_the_closest(spec, offer):
     with pytest.raises(UnknownNameError, match=f"unknown method '{spec}': {offer}"):
-        create(spec)
+        create_method(spec)
     with pytest.raises(UnknownNameError, match=offer):
         find(spec)
 
 
 def test_unknown_parameters_offer_the_closest():
     with pytest.raises(UnknownNameError, match="snapkv has no parameter 'windw': did you mean window"):
-        create("snapkv:windw=3")
+        create_method("snapkv:windw=3")
     with pytest.raises(UnknownNameError, match="no parameter ''"):
-        create("snapkv:=3")
+        create_method("snapkv:=3")
 
 
 def test_parameters_come_once_and_with_a_value():
     with pytest.raises(ValueError, match="give window once, as window=value"):
-        create("snapkv:window")
+        create_method("snapkv:window")
     with pytest.raises(ValueError, match="give keep once"):
-        create("snapkv:keep=0.1,keep=0.2")
+        create_method("snapkv:keep=0.1,keep=0.2")
 
 
 @pytest.mark.parametrize(
@@ -90,16 +90,16 @@ def test_parameters_come_once_and_with_a_value():
 )
 def test_bad_budgets(spec):
     with pytest.raises(BudgetError, match="keep="):
-        create(spec)
+        create_method(spec)
     with pytest.raises(BudgetError, match="exactly one"):
-        create("snapkv:keep=0.1,tokens=5")
+        create_method("snapkv:keep=0.1,tokens=5")
 
 
 def test_bad_values_name_the_parameter():
     with pytest.raises(ValueError, match="window='wide'"):
-        create("snapkv:window=wide")
+        create_method("snapkv:window=wide")
     with pytest.raises(BudgetError, match="fastkv"):
-        create("fastkv:tsp_rate=high")
+        create_method("fastkv:tsp_rate=high")
 
 
 # -- methods ---------------------------------------------------------------------------------------------------------
@@ -118,16 +118,16 @@ def test_parameters_and_text():
 
 # -- catalogue ---------------------------------------------------------------------------------------------------------
 def test_listing_is_sorted_and_filtered():
-    names = [entry.name for entry in methods()]
+    names = [entry.name for entry in list_methods()]
     assert names == sorted(names, key=lambda n: (catalogue.SITES.index(CATALOGUE[n].site), n))
-    assert {entry.name for entry in methods("*kv")} >= {"snapkv", "pyramidkv", "adakv", "fastkv"}
-    assert all(entry.name.endswith("kv") for entry in methods("*kv"))
+    assert {entry.name for entry in list_methods("*kv")} >= {"snapkv", "pyramidkv", "adakv", "fastkv"}
+    assert all(entry.name.endswith("kv") for entry in list_methods("*kv"))
     with pytest.raises(UnknownNameError, match="did you mean snapkv"):
-        methods("snapvk*")
+        list_methods("snapvk*")
 
 
 def test_every_method_says_where_it_comes_from():
-    for entry in methods():
+    for entry in list_methods():
         assert entry.summary.endswith((".", ")")) and entry.source and entry.mechanism
         assert entry.cls.name == entry.name and entry.site in catalogue.SITES
         assert all(key in entry.cls.__doc__ for key in entry.parameters()), entry.name
@@ -139,7 +139,7 @@ def test_registering(own_catalogue):
     entry = find("ours")
     assert entry.cls is cls and entry.summary == "One line." and entry.inferred == "all of it"
     assert entry.parameters() == {"size": 3, "names": None}
-    assert create("ours:size=4,keep=0.5") == cls(size=4, keep=0.5)
+    assert create_method("ours:size=4,keep=0.5") == cls(size=4, keep=0.5)
     assert "ours" not in CATALOGUE  # the fixture holds
 
 
@@ -189,8 +189,8 @@ def test_methods_of_other_packages_are_found(own_catalogue, monkeypatch):
     monkeypatch.setattr(catalogue, "entry_points", entry_points)
     catalogue._load_outsiders.cache_clear()
     try:
-        assert "outsider" in [entry.name for entry in methods()]
-        assert isinstance(create("outsider:keep=0.5"), loaded[0])
+        assert "outsider" in [entry.name for entry in list_methods()]
+        assert isinstance(create_method("outsider:keep=0.5"), loaded[0])
         assert len(loaded) == 1  # loaded once
     finally:
         catalogue._load_outsiders.cache_clear()

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from method_tools import CHOOSERS, method
+from helpers.method_tools import CHOOSERS, method
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE, WordLevel
 from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
@@ -341,5 +341,5 @@ def test_embeddings_without_ids(llama, prompt):
 
 
 def test_protect_is_a_parameter_of_every_method():
-    for entry in laconic.methods():
+    for entry in laconic.list_methods():
         assert "protect" in {f.name for f in dataclasses.fields(entry.cls)}

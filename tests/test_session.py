@@ -5,8 +5,8 @@ from contextlib import redirect_stdout
 
 import pytest
 import torch
-from method_tools import METHODS, method
-from session_tools import GREEDY, LOGITS, Fed, tokenizer, untouched
+from helpers.method_tools import METHODS, method
+from helpers.session_tools import GREEDY, LOGITS, Fed, tokenizer, untouched
 from transformers import LlamaModel, TextStreamer, pipeline
 
 import laconic

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from session_tools import GREEDY, LOGITS, assert_same_state, state, tokenizer, untouched
+from helpers.session_tools import GREEDY, LOGITS, assert_same_state, state, tokenizer, untouched
 from transformers import DynamicCache, StaticCache
 
 import laconic
@@ -96,7 +96,7 @@ def test_a_call_that_fails_in_a_later_turn_spoils_the_cache(untouched, prompt):
 
 def test_a_failing_open_leaves_nothing(untouched, monkeypatch):
     session = laconic.compress(untouched, FastKV(keep=0.2))
-    monkeypatch.setattr("laconic.tokens.seam.Seam.install", lambda *a: (_ for _ in ()).throw(RuntimeError("no")))
+    monkeypatch.setattr("laconic.stream.seam.Seam.install", lambda *a: (_ for _ in ()).throw(RuntimeError("no")))
     with pytest.raises(RuntimeError, match="no"), session:
         pass
 
@@ -281,7 +281,7 @@ def test_a_context_shorter_than_the_window(untouched, prompt, name, tokens):
     """The budget holds all the same; a prompt that fits into it is stored whole."""
     ids = prompt(1, 10)
     options = {"tsp_rate": 1.0} if name == "fastkv" else {}
-    method = laconic.create(name, tokens=tokens, **options)
+    method = laconic.create_method(name, tokens=tokens, **options)
     with laconic.compress(untouched, method) as session:
         untouched(ids)
         total = sum(len(session.kept(layer, head)) for layer in range(4) for head in range(2))

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from vision_tools import FIXED, METHODS, inputs, laconic_hooks, made_for, random_vlm
-from vision_tools import method as method_of
+from helpers.vision_tools import FIXED, METHODS, inputs, laconic_hooks, made_for, random_vlm
+from helpers.vision_tools import method as method_of
 
 import laconic
 from laconic.testbed.vlm_model import VISUAL_TOKENS as V
@@ -126,7 +126,7 @@ def test_a_second_turn_equals_one_prompt_fed_at_once(vlm, method, name):
 @pytest.mark.parametrize("behind", ["snapkv:tokens=30,window=4", "kivi:group=8,residual=16"])
 def test_with_a_cache_method_behind_it(vlm, method, name, behind):
     given = inputs([(3, 9)])
-    with laconic.compress(vlm, method(name, keep=0.5), laconic.create(behind)) as session:
+    with laconic.compress(vlm, method(name, keep=0.5), laconic.create_method(behind)) as session:
         assert bool(logits(vlm.generate(**given, **GREEDY)).isfinite().all())
     stats = session.stats
     assert stats.kv_bytes < 0.5 * stats.kv_bytes_full

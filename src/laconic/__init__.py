@@ -1,54 +1,89 @@
-"""laconic shortens what a transformer reads, remembers, thinks and weighs, and keeps the answer."""
+"""laconic shortens what a transformer reads, remembers, thinks and weighs, and keeps the answer.
 
-from laconic.cache import *  # noqa: F403  the methods, under the names of their papers
-from laconic.cache import __all__ as _methods
-from laconic.cache.saved import SavedContext
-from laconic.cache.saved import load as load_cache
-from laconic.encoder import *  # noqa: F403
-from laconic.encoder import __all__ as _encoder_methods
-from laconic.errors import (
-    BudgetError,
-    ConflictError,
-    LaconicError,
-    MediaError,
-    ProtectError,
-    RecipeError,
-    SavedContextError,
-    SessionError,
-    UnknownNameError,
-    UnsupportedModelError,
-)
-from laconic.lens import EmbedLens
-from laconic.load import load
-from laconic.method import Method, create, methods, register
-from laconic.session import Session, compress
-from laconic.tokens import *  # noqa: F403
-from laconic.tokens import __all__ as _token_methods
+Importing it costs nothing: a name is looked up in its module when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from laconic.version import __version__
 
-__all__ = [
-    *_encoder_methods,
-    *_methods,
-    *_token_methods,
+if TYPE_CHECKING:
+    from laconic.cache.contract import CacheMethod as CacheMethod
+    from laconic.cache.saved import SavedContext as SavedContext
+    from laconic.cache.saved import load as load_cache  # noqa: F401
+    from laconic.cache.storage import StorageMethod as StorageMethod
+    from laconic.errors import BudgetError as BudgetError
+    from laconic.errors import ConflictError as ConflictError
+    from laconic.errors import LaconicError as LaconicError
+    from laconic.errors import MediaError as MediaError
+    from laconic.errors import ProtectError as ProtectError
+    from laconic.errors import RecipeError as RecipeError
+    from laconic.errors import SavedContextError as SavedContextError
+    from laconic.errors import SessionError as SessionError
+    from laconic.errors import UnknownNameError as UnknownNameError
+    from laconic.errors import UnsupportedModelError as UnsupportedModelError
+    from laconic.loading import load as load
+    from laconic.method import Method as Method
+    from laconic.method import create_method as create_method
+    from laconic.method import list_methods as list_methods
+    from laconic.method import register as register
+    from laconic.methods import *  # noqa: F403  every published system, under the name of its paper
+    from laconic.session import Session as Session
+    from laconic.session import compress as compress
+    from laconic.stream.contract import TokenMethod as TokenMethod
+
+_HOMES = {
+    "CacheMethod": "laconic.cache.contract",
+    "Method": "laconic.method",
+    "SavedContext": "laconic.cache.saved",
+    "Session": "laconic.session",
+    "StorageMethod": "laconic.cache.storage",
+    "TokenMethod": "laconic.stream.contract",
+    "compress": "laconic.session",
+    "create_method": "laconic.method",
+    "list_methods": "laconic.method",
+    "load": "laconic.loading",
+    "load_cache": "laconic.cache.saved:load",
+    "register": "laconic.method",
+}
+_ERRORS = (
     "BudgetError",
     "ConflictError",
-    "EmbedLens",
     "LaconicError",
     "MediaError",
-    "Method",
     "ProtectError",
     "RecipeError",
-    "SavedContext",
     "SavedContextError",
-    "Session",
     "SessionError",
     "UnknownNameError",
     "UnsupportedModelError",
-    "__version__",
-    "compress",
-    "create",
-    "load",
-    "load_cache",
-    "methods",
-    "register",
-]
+)
+_HOMES |= dict.fromkeys(_ERRORS, "laconic.errors")
+
+__all__ = [*_HOMES, "__version__"]  # and every class of `laconic.methods`, such as SnapKV
+
+
+def __getattr__(name: str) -> Any:
+    """The public object called `name`, imported now. Classes of methods come from `laconic.methods`."""
+    if name == "create":
+        from laconic.deprecated import warn
+
+        warn("laconic.create", "laconic.create_method")
+        name = "create_method"
+    if name in _HOMES:
+        module, _, attribute = _HOMES[name].partition(":")
+        found = getattr(import_module(module), attribute or name)
+    elif name[:1].isupper() and hasattr(import_module("laconic.methods"), name):
+        found = getattr(import_module("laconic.methods"), name)
+    else:
+        raise AttributeError(f"module 'laconic' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    methods = [name for name in vars(import_module("laconic.methods")) if name[:1].isupper()]
+    return sorted({*__all__, *methods, *globals()})

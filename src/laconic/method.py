@@ -7,6 +7,7 @@ import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -154,19 +155,20 @@ def register(
 
 
 @cache
-def _load_outsiders() -> None:
-    """Import what other packages registered in the entry-point group ``laconic.methods``."""
+def _fill() -> None:
+    """Import the shelf, and what other packages registered in the entry-point group ``laconic.methods``."""
+    import_module("laconic.methods")  # by name: the shelf stands above everything, and nothing else imports it
     for point in entry_points(group="laconic.methods"):
         point.load()
 
 
-def methods(pattern: str = "*") -> list[Entry]:
+def list_methods(pattern: str = "*") -> list[Entry]:
     """Catalogue entries whose name matches the shell pattern, sorted by site and name.
 
     Raises:
         UnknownNameError: nothing matches; the closest names are offered.
     """
-    _load_outsiders()
+    _fill()
     found = [e for e in CATALOGUE.values() if fnmatch.fnmatch(e.name, pattern)]
     if not found:
         raise UnknownNameError(f"no method matches {pattern!r}: {closest(pattern.strip('*'), CATALOGUE)}")
@@ -175,13 +177,13 @@ def methods(pattern: str = "*") -> list[Entry]:
 
 def find(name: str) -> Entry:
     """The entry called `name`; raises `UnknownNameError` with the closest names."""
-    _load_outsiders()
+    _fill()
     if name not in CATALOGUE:
         raise UnknownNameError(f"unknown method {name!r}: {closest(name, CATALOGUE)}")
     return CATALOGUE[name]
 
 
-def create(spec: str, **budget: Any) -> Method:
+def create_method(spec: str, **budget: Any) -> Method:
     """A method from text such as ``"snapkv"`` or ``"adakv:scorer=keydiff,alpha=0.1,keep=0.2"``.
 
     Args:

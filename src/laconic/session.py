@@ -16,24 +16,23 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
-from laconic import attention
-from laconic.cache import saved
-from laconic.cache.base import CacheMethod
+from laconic.cache import attention, saved
 from laconic.cache.cache import CompressedCache
+from laconic.cache.contract import CacheMethod
 from laconic.cache.storage import StorageMethod
-from laconic.cost import Shape
 from laconic.errors import ConflictError, SessionError
 from laconic.families import family_of
 from laconic.families.vision import EncoderClock, VisionWatch, deepstack_of, encoder_clock, encoder_depth, vision_family_of
-from laconic.figures import Figures
+from laconic.measure.cost import Shape
+from laconic.measure.session_meter import Figures
+from laconic.measure.stats import Stats
+from laconic.measure.trace import Trace
 from laconic.method import Method, Protect
 from laconic.protect import Protection
-from laconic.stats import Stats
 from laconic.step import step_of
-from laconic.tokens import pseudo
-from laconic.tokens.base import TokenMethod
-from laconic.tokens.seam import Seam, check_layers
-from laconic.trace import Trace
+from laconic.stream import pseudo
+from laconic.stream.contract import TokenMethod
+from laconic.stream.seam import Seam, check_layers
 
 
 def compress(model: PreTrainedModel, *methods: Method, protect: Protect = (), tokenizer: Any | None = None) -> Session:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-import transformers
+from importlib.metadata import version
 
 __version__ = "0.1.0"
 
 
 def versions() -> dict[str, str]:
-    """Versions that recipes, saved contexts and result rows carry."""
-    return {"laconic": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    """Versions that artifacts, saved contexts and result rows carry."""
+    return {"laconic": __version__, "torch": version("torch"), "transformers": version("transformers")}

@@ -1,7 +1,7 @@
 """A tiny model, once for all tests of the bench."""
 
 import pytest
-from bench_tools import tiny
+from helpers.bench_tools import tiny
 
 
 @pytest.fixture(scope="session")

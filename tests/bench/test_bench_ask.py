@@ -3,9 +3,9 @@ import torch
 
 from laconic.bench.ask import SPARE_TOKENS, Plain, answer
 from laconic.bench.grid import MODES
-from laconic.cache.random import Random
-from laconic.method import create
-from laconic.testbed.tasks import gold_ids, make, prompt_ids, turn_ids
+from laconic.method import create_method
+from laconic.methods.cache.random import Random
+from laconic.tasks.text.retrieval import gold_ids, make, prompt_ids, turn_ids
 
 SEED = 1_000_001
 
@@ -61,7 +61,7 @@ def test_turns_uncompressed_are_plain_generate_on_the_whole_talk(tiny_model, tur
 def test_a_neutral_method_answers_as_the_uncompressed_model(tiny_model, turns, mode, spec):
     model, tokenizer = tiny_model
     plain = answer(model, tokenizer, turns, mode, None)
-    neutral = answer(model, tokenizer, turns, mode, create(spec, keep=1.0))
+    neutral = answer(model, tokenizer, turns, mode, create_method(spec, keep=1.0))
     assert [a.ids for a in neutral.answers] == [a.ids for a in plain.answers]
     assert neutral.prompt.kv_bytes == plain.prompt.kv_bytes
     assert neutral.prompt.prefill_flops_full == plain.prompt.prefill_flops_full
@@ -109,14 +109,14 @@ def test_agnostic_compresses_the_context_once_before_any_question(tiny_model, tu
 
 def test_decoding_methods_go_on_evicting_when_aware_only(tiny_model, turns):
     model, tokenizer = tiny_model
-    aware = answer(model, tokenizer, turns, "aware", create("tova", keep=0.25)).final
-    held = answer(model, tokenizer, turns, "agnostic", create("tova", keep=0.25)).final
+    aware = answer(model, tokenizer, turns, "aware", create_method("tova", keep=0.25)).final
+    held = answer(model, tokenizer, turns, "agnostic", create_method("tova", keep=0.25)).final
     assert aware.achieved == pytest.approx(0.25, abs=0.01)
     assert held.achieved > 0.27
 
 
 def test_clocks_run_forward(tiny_model, turns):
-    found = answer(*tiny_model, turns, "turns", create("random", keep=0.5))
+    found = answer(*tiny_model, turns, "turns", create_method("random", keep=0.5))
     assert all(a.first > 0 and a.decode >= 0 for a in found.answers)
     assert found.final.compress_seconds > 0
 

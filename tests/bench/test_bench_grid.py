@@ -4,8 +4,8 @@ import pytest
 
 from laconic.bench.grid import MODES, PRESETS, SEVERAL_TURNS, Cell, Grid, own_budget, preset, split_methods
 from laconic.errors import BudgetError, UnknownNameError
-from laconic.method import methods
-from laconic.testbed.tasks import EVALUATION_SEED, SUITE, TASKS
+from laconic.method import list_methods
+from laconic.tasks.text.retrieval import EVALUATION_SEED, SUITE, TASKS
 
 SMALL = Grid(("single", "kvturns"), ("random", "h2o"), (0.1, 0.5), (128, 256), ("aware", "turns"), 3, 7)
 
@@ -56,7 +56,7 @@ def test_own_budget_runs_once_and_is_found():
 
 def test_all_stands_for_every_cache_method():
     names = {cell.method.partition(":")[0] for cell in dataclasses.replace(SMALL, methods=("all",)).cells()} - {"none"}
-    assert names == {e.name for e in methods() if e.site == "cache"}
+    assert names == {e.name for e in list_methods() if e.site == "cache"}
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -4,7 +4,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from bench_tools import made_up
+from helpers.bench_tools import made_up
 
 from laconic.bench.grid import Grid
 from laconic.bench.outputs import REPORT, RESULTS, TABLE, write_outputs

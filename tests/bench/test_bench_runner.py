@@ -3,13 +3,13 @@ import json
 
 import pytest
 import torch
-from bench_tools import GRID
+from helpers.bench_tools import GRID
 
 from laconic.bench import runner
-from laconic.bench.machine import Memory, cpu_model, machine
 from laconic.bench.runner import Bench, fingerprint
 from laconic.bench.store import Store, StoreError
 from laconic.errors import UnsupportedModelError
+from laconic.measure.machine import Memory, cpu_model, machine
 
 NEEDED = {
     "key",

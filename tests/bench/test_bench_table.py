@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
-from bench_tools import made_up
+from helpers.bench_tools import made_up
 from rich.console import Console
 
 from laconic.bench.grid import Grid

@@ -10,13 +10,13 @@ import torch
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 pytest.importorskip("lm_eval", reason="lm-eval is not installed; it comes with laconic[bench]")
 
-from laconic import BudgetError, ConflictError, SessionError, UnknownNameError, compress, create, load
+from laconic import BudgetError, ConflictError, SessionError, UnknownNameError, compress, create_method, load
 from laconic.bench import harness
-from laconic.cache.base import CacheMethod
+from laconic.cache.contract import CacheMethod
 from laconic.cache.storage import StorageMethod
 from laconic.method import CATALOGUE, register
+from laconic.tasks.text.retrieval import make, messages
 from laconic.testbed import model_path
-from laconic.testbed.tasks import make, messages
 
 SAMPLES, TOKENS = 5, 384
 
@@ -127,7 +127,7 @@ def test_a_small_budget_stores_less_and_is_worse(run):
 
 def test_results_name_the_methods_with_their_parameters(run):
     mine = run(pretrained="testbed/lm", method="snapkv:window=8;keep=0.5", names=["codes_said"])
-    assert mine["config"]["laconic"]["methods"] == [str(create("snapkv:window=8,keep=0.5"))]
+    assert mine["config"]["laconic"]["methods"] == [str(create_method("snapkv:window=8,keep=0.5"))]
     assert mine["config"]["laconic"]["mode"] == "aware"
     assert mine["config"]["model_args"]["method"] == "snapkv:window=8;keep=0.5"
 
@@ -172,7 +172,7 @@ def lm():
 def slowly(lm, context, continuation):
     """The context into a session, then every token of the continuation held, one by one."""
     total, greedy = 0.0, True
-    with torch.no_grad(), compress(lm.model, create("snapkv", keep=0.4)) as session:
+    with torch.no_grad(), compress(lm.model, create_method("snapkv", keep=0.4)) as session:
         logits = lm.model(input_ids=torch.tensor([context])).logits[0, -1]
         for token in continuation:
             total += float(logits.log_softmax(-1)[token])
@@ -233,8 +233,10 @@ def test_a_long_context_is_cut_from_the_left(lm, monkeypatch, caplog):
 # -- building -----------------------------------------------------------------------------------------------------
 def test_build_reads_what_create_reads():
     assert harness.build(None) == []
-    assert harness.build("adakv:scorer=keydiff;alpha=0.1", keep=0.2) == [create("adakv:scorer=keydiff,alpha=0.1", keep=0.2)]
-    assert harness.build("snapkv", tokens=64) == [create("snapkv", tokens=64)]
+    assert harness.build("adakv:scorer=keydiff;alpha=0.1", keep=0.2) == [
+        create_method("adakv:scorer=keydiff,alpha=0.1", keep=0.2)
+    ]
+    assert harness.build("snapkv", tokens=64) == [create_method("snapkv", tokens=64)]
     with pytest.raises(ValueError, match="budget for no method"):
         harness.build(None, keep=0.2)
     with pytest.raises(BudgetError, match="keep=2"):
@@ -282,4 +284,4 @@ def test_the_command_line_is_the_harnesss_own(tmp_path, monkeypatch, tasks):
     config = json.loads(written.read_text())["config"]
     assert config["model"] == "laconic"
     assert config["laconic"]["contexts"] == 2
-    assert config["laconic"]["methods"] == [str(create("snapkv:window=8,keep=0.25"))]
+    assert config["laconic"]["methods"] == [str(create_method("snapkv:window=8,keep=0.25"))]

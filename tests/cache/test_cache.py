@@ -112,7 +112,7 @@ def test_crop_rolls_back_the_counts_of_real_tokens(llama, prompt):
 def test_eviction_that_begins_while_decoding_remembers_which_tokens_stay(llama, prompt, method):
     """The prompt fits the budget, so the entries carry no index yet when the first one goes."""
     ids = prompt(1, 10)
-    with laconic.compress(llama, laconic.create(f"{method}:tokens=12")) as session:
+    with laconic.compress(llama, laconic.create_method(f"{method}:tokens=12")) as session:
         llama.generate(ids, max_new_tokens=13, do_sample=False)
         kept = [session.kept(layer, head).tolist() for layer in range(4) for head in range(2)]
     assert session.cache.seen == 22
@@ -150,7 +150,7 @@ def test_a_padded_chunk_that_was_kept_whole_does_not_renumber_the_next(llama, pr
     mask[0, :5] = 0
     kept = []
     for rows in (slice(None), slice(1, 2)):
-        with laconic.compress(llama, laconic.create(f"{method}{',' if ':' in method else ':'}tokens=12")) as session:
+        with laconic.compress(llama, laconic.create_method(f"{method}{',' if ':' in method else ':'}tokens=12")) as session:
             llama(ids[rows, :12], attention_mask=mask[rows, :12])
             llama(ids[rows, 12:], attention_mask=mask[rows], past_key_values=session.cache)
         kept.append([session.kept(layer, head, -1).tolist() for layer in range(4) for head in range(2)])

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from reference import slow_attend
+from helpers.reference import slow_attend
 from transformers import LlamaConfig
 
 from laconic.cache.cache import CompressedCache
 from laconic.cache.layer import selected
-from laconic.cache.parts import DensePart
-from laconic.cache.ragged import RaggedPart
+from laconic.cache.parts.base import DensePart
+from laconic.cache.parts.ragged import RaggedPart
 from laconic.errors import SessionError, UnsupportedModelError
 from laconic.ops.select import Selection
 from laconic.step import Step

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from reference import left_padding, observe, rope, slow_logits, slow_rotate
+from helpers.reference import left_padding, observe, rope, slow_logits, slow_rotate
 
 from laconic.cache.observe import rotate
 

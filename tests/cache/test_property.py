@@ -15,8 +15,8 @@ from transformers import LlamaConfig
 
 from laconic.cache.cache import CompressedCache
 from laconic.cache.layer import selected
-from laconic.cache.parts import DensePart
-from laconic.cache.ragged import RaggedPart
+from laconic.cache.parts.base import DensePart
+from laconic.cache.parts.ragged import RaggedPart
 from laconic.ops.attend import merge
 from laconic.ops.select import from_mask
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from storage_tools import N, kinds, padded_batch
+from helpers.storage_tools import N, kinds, padded_batch
 
 import laconic
-from laconic.cache.kivi import KIVI
 from laconic.cache.quantiser import Heads, Quantiser
 from laconic.errors import BudgetError
+from laconic.methods.cache.kivi import KIVI
 
 SMALL = {"group": 8, "residual": 16}
 

@@ -71,7 +71,7 @@ with laconic.compress(model, *saved.methods) as session:
 )
 def test_every_kind_of_part_goes_on(llama, prompt, tmp_path, spec):
     ids, more = prompt(2, 50), prompt(2, 5, seed=2)
-    with laconic.compress(llama, laconic.create(spec)) as session:
+    with laconic.compress(llama, laconic.create_method(spec)) as session:
         llama(ids)
         session.save_cache(tmp_path / "c")
     whole = torch.cat([ids, more], 1)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from bench_tools import save_tiny
+from helpers.bench_tools import save_tiny
 from typer.testing import CliRunner
 
 from laconic.bench.runner import Bench

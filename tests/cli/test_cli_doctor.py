@@ -31,7 +31,7 @@ def test_a_failure_is_exit_status_1(laconic, tmp_path):
 
 def test_each_check_can_fail(monkeypatch, model):
     """A kernel that is slightly off, a transformers out of range, a session that changes answers: all are found."""
-    from laconic.cache import CacheMethod
+    from laconic.cache.contract import CacheMethod
     from laconic.ops import attend
 
     real = attend.attend

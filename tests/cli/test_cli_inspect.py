@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 import laconic as api
-from laconic.prompt import build
+from laconic.prompts.text import build
 
 KEYS = {
     "model", "methods", "mode", "chat_template", "answer", "answer_prefix", "asked", "achieved", "tokens", "question_at",

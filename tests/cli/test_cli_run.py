@@ -8,22 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.run_keys import COMPARED, KEYS
 
 import laconic as api
-from laconic.prompt import build
+from laconic.prompts.text import build
 
-KEYS = {
-    "answer", "answer_prefix", "finish", "model", "methods", "mode", "chat_template", "prompt", "tokens_out", "asked",
-    "achieved", "budget_tokens", "layers", "layers_left_alone", "entries", "stream", "kv_bytes", "kv_bytes_full",
-    "kv_bytes_end", "peak_memory_bytes", "memory_kind", "prefill_seconds", "compress_seconds", "decode_seconds",
-    "decode_seconds_per_token", "prefill_flops", "decode_flops", "prefill_flops_full", "compared",
-    "settings", "versions", "warnings",
-}  # fmt: skip
-COMPARED = {
-    "answer", "finish", "agree", "first_difference", "tokens_out", "kv_bytes", "kv_bytes_end", "peak_memory_bytes", 
-    "memory_kind", "prefill_seconds", "compress_seconds", "decode_seconds", "decode_seconds_per_token", "prefill_flops",
-    "decode_flops",
-}  # fmt: skip
 ENTRY = 3 * 2 * (8 + 8) * 4  # bytes of a token: layers, KV heads, key and value channels, fp32
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from laconic.cache.mixers import load
+from laconic.methods.cache.lococo.network import load
 
 SMALL = [
     f"--set={pair}"

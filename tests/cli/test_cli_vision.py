@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from vision_tools import random_vlm
+from helpers.vision_tools import random_vlm
 
+from laconic.methods.tokens.dyvte.network import load
 from laconic.testbed.vlm_model import build_processor, build_tokenizer
-from laconic.tokens.gates import load
 
 
 @pytest.fixture(scope="module")

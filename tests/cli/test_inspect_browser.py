@@ -4,13 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from browser_tools import needs_browser, probe, screenshot
+from helpers.browser_tools import needs_browser, probe, screenshot
+from helpers.vlm_files import LARGE, save_llava, save_llava_next, save_picture
 from PIL import Image
-from vlm_files import LARGE, save_llava, save_llava_next, save_picture
 
-import laconic.encoder.tome
-import laconic.tokens.fastv  # noqa: F401  enters it into the catalogue
-from laconic.report.picture import About, Gallery, Lens, Level, View, picture_page
+import laconic.methods  # noqa: F401  fills the catalogue
+from laconic.report.image_page import About, Gallery, Lens, Level, View, picture_page
 
 pytestmark = needs_browser
 

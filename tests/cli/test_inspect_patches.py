@@ -1,23 +1,19 @@
 """Views and fates of visual tokens: pictures come back out of what encoders were fed, traces are followed token by token."""
 
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from vision_tools import inputs, random_vlm
+from helpers.vision_tools import inputs, random_vlm
+from helpers.vision_zoo import CASES, COLOURS
 
 from laconic import SnapKV, compress
 from laconic.cli.inspect_patches import Eyes, colours, fates, level, patches
 from laconic.errors import SessionError
-from laconic.tokens.assemble import assemble
-from laconic.tokens.base import TokenMethod
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "families" / "vision"))
-from vision_zoo import CASES, COLOURS
+from laconic.stream.assemble import assemble
+from laconic.stream.contract import TokenMethod
 
 ROWS = {
     "llava": [{}, {}],

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from helpers.run_keys import COMPARED, KEYS
+from helpers.vision_tools import random_vlm
 from PIL import Image
-from test_cli_run import COMPARED, KEYS
-from vision_tools import random_vlm
 
 import laconic as api
 from laconic.families.vision.encoder import layers_of
 from laconic.media import load_picture
-from laconic.media import prompt as media
 from laconic.method import CATALOGUE, register
+from laconic.prompts import media as media
+from laconic.stream.assemble import assemble
+from laconic.stream.contract import TokenMethod
 from laconic.testbed.any_resolution import any_resolution, any_resolution_processor
 from laconic.testbed.vlm_model import SPECIALS, VISUAL_TOKENS, build_processor, build_tokenizer
-from laconic.tokens.assemble import assemble
-from laconic.tokens.base import TokenMethod
 
 SEEN = {"pictures", "encoder_seconds", "encoder_seconds_uncompressed", "visual_in", "visual"}
 QUESTION = "what color is the circle?"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from vision_tools import inputs
+from helpers.vision_tools import inputs
 
 import laconic
 from laconic.method import CATALOGUE

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from zoo import ALL
+from helpers.zoo import ALL
 
 
 @pytest.fixture(autouse=True)

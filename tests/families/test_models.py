@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from masked_reference import SEEN, hidden_from, reference_logits
-from zoo import ALL, GENERIC, PROVEN, prompt
+from helpers.masked_reference import SEEN, hidden_from, reference_logits
+from helpers.zoo import ALL, GENERIC, PROVEN, prompt
 
 import laconic
 from laconic import AdaKV, ExpectedAttention, FastKV, SnapKV, UnsupportedModelError
@@ -133,7 +133,7 @@ def test_a_row_shorter_than_the_window_keeps_what_it_keeps_alone(build, method):
     model = build("llama")
     batch, mask = prompt(2, 24), torch.ones(2, 24, dtype=torch.long)
     mask[1, :11] = 0
-    with laconic.compress(model, laconic.create(method, keep=0.5)) as session:
+    with laconic.compress(model, laconic.create_method(method, keep=0.5)) as session:
         model(batch, attention_mask=mask)
         kept = [session.kept(layer, head, 1) - 11 for layer in range(4) for head in range(2)]
         model(batch[1:, 11:])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers
-from zoo import MIXED, Tiny, prompt
+from helpers.zoo import MIXED, Tiny, prompt
 
 import laconic
 from laconic import SnapKV, UnsupportedModelError

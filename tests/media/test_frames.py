@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from helpers.image_files import colours, moving, noise, saved
 from hypothesis import given
 from hypothesis import strategies as st
-from picture_files import colours, moving, noise, saved
 
 from laconic.errors import MediaError
 from laconic.media import load_frames

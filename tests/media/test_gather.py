@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from picture_files import colours, moving, noise, saved
+from helpers.image_files import colours, moving, noise, saved
 
 from laconic.errors import MediaError
 from laconic.media import gather

@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from helpers.reference import slow_attend, slow_logits
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import slow_attend, slow_logits
 
 from laconic.ops import attend as module
 from laconic.ops.attend import attend, attend_alone, attend_padded, attention_mass, attention_rows, merge

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from matching import matched
+from helpers.matching import matched
 
 from laconic.ops.bipartite import Merging, bipartite
 

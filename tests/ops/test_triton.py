@@ -14,7 +14,7 @@ import torch
 from laconic.ops.quantise import quantise_keys, quantise_values
 from laconic.ops.triton_decode import attend_dense, attend_quantised, attend_ragged, available
 
-CASES = Path(__file__).with_name("triton_cases.py")
+CASES = Path(__file__).parents[1] / "helpers" / "triton_cases.py"
 needs_triton = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Triton is made for Linux only")
 
 

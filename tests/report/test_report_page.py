@@ -1,29 +1,8 @@
 """The frame of all pages, and its tables."""
 
-from html.parser import HTMLParser
+from helpers.html_reader import Reader
 
 from laconic.report.page import page, table
-
-
-class Reader(HTMLParser):
-    def __init__(self, html: str):
-        super().__init__()
-        self.open: list[str] = []
-        self.text: dict[str, str] = {}
-        self.attributes: list[tuple[str, str | None]] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.attributes += attrs
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open:
-            self.text[self.open[-1]] = self.text.get(self.open[-1], "") + data
 
 
 def test_a_page_is_whole_escaped_and_loads_nothing():

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
+from laconic.tasks.scenes.questions import make
+from laconic.tasks.scenes.scenes import draw, patch_labels, render
 from laconic.testbed.any_resolution import (
     IGNORED,
     LARGE,
@@ -20,8 +22,6 @@ from laconic.testbed.any_resolution import (
     view_scenes,
 )
 from laconic.testbed.scene_batch import pixels_of
-from laconic.testbed.scene_questions import make
-from laconic.testbed.scenes import draw, patch_labels, render
 from laconic.testbed.train_vlm import STAGES, Trainer, parser
 from laconic.testbed.vlm_model import IMAGE, build_model, build_tokenizer
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import LlavaConfig
 
-from laconic.media.batch import encode, turn
+from laconic.prompts.batch import encode, turn
+from laconic.tasks.scenes.questions import QUESTIONS, make
 from laconic.testbed.evaluate_vlm import answers, marks, table
-from laconic.testbed.scene_questions import QUESTIONS, make
 from laconic.testbed.vlm_model import VISUAL_TOKENS, build_model, build_processor, build_tokenizer
 
 

@@ -5,9 +5,9 @@ import torch
 from safetensors import safe_open
 from transformers import LlamaForCausalLM
 
+from laconic.tasks.text.retrieval import BELOW_GATE, EVALUATION_SEED, TASKS
 from laconic.testbed import model_path
 from laconic.testbed.evaluate import GATE, cell, generate
-from laconic.testbed.tasks import BELOW_GATE, EVALUATION_SEED, TASKS
 
 # Not the seeds of the model card's table.
 SEED = EVALUATION_SEED + 50_000

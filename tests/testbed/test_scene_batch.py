@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
+from laconic.tasks.scenes.questions import QUESTIONS, dialogue
+from laconic.tasks.scenes.scenes import COLOURS, KINDS, draw, render
 from laconic.testbed.scene_batch import KIND_NAMES, Batches
-from laconic.testbed.scene_questions import QUESTIONS, dialogue
-from laconic.testbed.scenes import COLOURS, KINDS, draw, render
 from laconic.testbed.vlm_model import build_model, build_processor, build_tokenizer
 
 

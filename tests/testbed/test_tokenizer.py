@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from laconic.tasks.text.words import NOUNS
 from laconic.testbed.tokenizer import SPECIALS
-from laconic.testbed.words import NOUNS
 
 
 def plain(tokenizer, text):

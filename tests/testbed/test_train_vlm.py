@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from laconic.testbed.scene_questions import EVALUATION_SEED, QUESTIONS
+from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS
 from laconic.testbed.train_vlm import STAGES, Heads, Trainer, parser, plain_attention
 
 

@@ -7,11 +7,11 @@ from safetensors import safe_open
 from transformers import LlavaForConditionalGeneration
 
 from laconic import load
+from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS, make
 from laconic.testbed import model_path
 from laconic.testbed.any_resolution import LARGE
 from laconic.testbed.evaluate import GATE
 from laconic.testbed.evaluate_vlm import answers, correct, marks
-from laconic.testbed.scene_questions import EVALUATION_SEED, QUESTIONS, make
 from laconic.testbed.vlm_model import VISUAL_TOKENS
 
 # Not the seeds of the model card's table, nor of the leaderboard.

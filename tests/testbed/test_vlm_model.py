@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, CLIPVisionModel, LlamaModel, LlavaForConditionalGeneration
 
+from laconic.tasks.scenes.questions import QUESTIONS, make
+from laconic.tasks.scenes.scenes import render
 from laconic.testbed.scene_batch import pixels_of
-from laconic.testbed.scene_questions import QUESTIONS, make
-from laconic.testbed.scenes import render
 from laconic.testbed.vlm_model import IMAGE, VISUAL_TOKENS, VOCAB_SIZE, build_model, build_processor, build_tokenizer
 
 

@@ -14,12 +14,12 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation.streamers import BaseStreamer
 
-from laconic.cost import Shape
 from laconic.families import family_of
+from laconic.measure.cost import Shape
+from laconic.measure.stats import Stats
 from laconic.method import Method
 from laconic.session import Session, compress
-from laconic.stats import Stats
-from laconic.testbed.tasks import Sample, gold_ids, prompt_ids, turn_ids
+from laconic.tasks.text.retrieval import Sample, gold_ids, prompt_ids, turn_ids
 
 SPARE_TOKENS = 4
 """An answer may be this much longer than the reference before it is cut."""

@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import ClassVar, Self
 
 from laconic.errors import BudgetError, LaconicError, UnknownNameError, closest
-from laconic.method import CATALOGUE, Entry, Method, create, methods
-from laconic.testbed.tasks import EVALUATION_SEED, MIN_TOKENS, SUITE, TASKS
+from laconic.method import CATALOGUE, Entry, Method, create_method, list_methods
+from laconic.tasks.text.retrieval import EVALUATION_SEED, MIN_TOKENS, SUITE, TASKS
 
 MODES: dict[str, str] = {
     "aware": "context, question and the opening of the answer are compressed together (RULER's way)",
@@ -42,7 +42,7 @@ class Cell:
     """One row to be: a sample of a task under a method and a budget.
 
     Attributes:
-        method: ``"none"`` for the uncompressed model, or a method as `laconic.create` reads it.
+        method: ``"none"`` for the uncompressed model, or a method as `laconic.create_method` reads it.
         keep: share asked for; None where `method` names its own budget.
         seed: of the sample, 1,000,000 or more; the same seeds for all methods.
     """
@@ -62,7 +62,7 @@ class Cell:
 
     def build(self) -> Method | None:
         """The method with its budget; None for the uncompressed model."""
-        return None if self.method == NONE else create(self.method, keep=self.keep)
+        return None if self.method == NONE else create_method(self.method, keep=self.keep)
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ class Grid:
     """What to run. `cells` lists it.
 
     Args:
-        tasks: names of `laconic.testbed.tasks.TASKS`.
-        methods: as `laconic.create` reads them; ``"all"`` or a pattern with ``*`` stands for cache methods of the catalogue.
+        tasks: names of `laconic.tasks.text.retrieval.TASKS`.
+        methods: as `laconic.create_method` reads them; ``"all"`` or a pattern with ``*`` stands for cache methods of the
+            catalogue.
         keeps: shares to keep.
         lengths: tokens of a sample, question and answer included.
         modes: of `MODES`; the last two take only tasks with several questions.
@@ -143,7 +144,7 @@ class Grid:
             spec = "*"
         if "*" not in spec:
             return [spec]
-        found = [entry.name for entry in methods(spec) if self.covers(entry)]
+        found = [entry.name for entry in list_methods(spec) if self.covers(entry)]
         if not found:
             raise UnknownNameError(f"no {self.kind} method matches {spec!r}: {closest(spec.strip('*'), CATALOGUE)}")
         return [SETTINGS.get(name, name) for name in found]

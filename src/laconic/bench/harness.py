@@ -23,9 +23,9 @@ from transformers import LogitsProcessor, LogitsProcessorList
 import laconic
 from laconic.cache.storage import StorageMethod
 from laconic.errors import SessionError
-from laconic.method import Method, create, find
+from laconic.measure.stats import Stats
+from laconic.method import Method, create_method, find
 from laconic.session import Session, compress
-from laconic.stats import Stats
 from laconic.testbed import MODELS, model_path
 
 try:
@@ -80,8 +80,8 @@ class LaconicLM(HFLM):
 
     Args:
         pretrained: a Hugging Face id, a folder, or ``"testbed/lm"``.
-        method: as `laconic.create` reads it, several joined with ``+``; none: nothing is compressed. `model_args` splits at
-            commas, so write ``;`` between parameters: ``adakv:scorer=keydiff;alpha=0.1``.
+        method: as `laconic.create_method` reads it, several joined with ``+``; none: nothing is compressed. `model_args`
+            splits at commas, so write ``;`` between parameters: ``adakv:scorer=keydiff;alpha=0.1``.
         keep, tokens, bytes: the budget, for methods whose own spec names none; see `build`.
         mode: ``"aware"``, the only one: a request does not say where its context ends and its question begins.
         options: of the harness's ``hf`` model: dtype, device, batch_size, max_length ...
@@ -240,7 +240,7 @@ def build(spec: str | None, **budget: float | None) -> list[Method]:
     chosen = []
     for one in specs:
         takes = len(specs) == 1 or not issubclass(find(one.partition(":")[0].strip()).cls, StorageMethod)
-        chosen.append(create(one, **(given if takes else {})))
+        chosen.append(create_method(one, **(given if takes else {})))
     return chosen
 
 

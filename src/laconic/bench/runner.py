@@ -15,13 +15,13 @@ from transformers import PreTrainedModel
 
 from laconic.bench.ask import SPARE_TOKENS, Outcome, answer
 from laconic.bench.grid import Cell, Grid
-from laconic.bench.machine import Memory, machine, versions
 from laconic.bench.store import Row, Store, StoreError
 from laconic.errors import LaconicError, UnsupportedModelError
+from laconic.measure.machine import Memory, machine, versions
 from laconic.method import CATALOGUE, Method
 from laconic.session import compress
+from laconic.tasks.text.retrieval import MIN_TOKENS, Sample, make, score
 from laconic.testbed.evaluate import whole
-from laconic.testbed.tasks import MIN_TOKENS, Sample, make, score
 
 SCHEMA = 1
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from laconic.bench.grid import NONE, PICTURE_REFERENCES, PICTURES, REFERENCES
-from laconic.bench.public import official
 from laconic.bench.statistics import Interval, bootstrap
 from laconic.bench.store import Row
+from laconic.tasks.public import official
 
 SAME_COST = 0.02
 """Two costs that differ by less than this part of themselves count as equal."""

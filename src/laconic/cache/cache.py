@@ -9,15 +9,15 @@ import torch
 from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from laconic.cache.base import CacheMethod
+from laconic.cache.contract import CacheMethod
 from laconic.cache.layer import CompressedLayer, Pass
 from laconic.cache.observe import Observation, Rotary
-from laconic.cache.parts import DensePart
+from laconic.cache.parts.base import DensePart
 from laconic.cache.storage import StorageMethod
-from laconic.cost import Meter
 from laconic.errors import SessionError, UnsupportedModelError
+from laconic.measure.cost import Meter
+from laconic.measure.trace import Trace
 from laconic.step import Step
-from laconic.trace import Trace
 
 
 class CompressedCache(Cache):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.cache_utils import CacheLayerMixin
 
-from laconic.cache.parts import FILL, DensePart, Part
-from laconic.cache.ragged import RaggedPart
+from laconic.cache.parts.base import FILL, DensePart, Part
+from laconic.cache.parts.ragged import RaggedPart
 from laconic.errors import SessionError, UnsupportedModelError
 from laconic.ops.attend import attend, attend_alone, attend_padded, merge
 from laconic.ops.select import Selection

@@ -8,9 +8,9 @@ from typing import ClassVar
 from transformers import PretrainedConfig, PreTrainedModel
 
 from laconic.cache.layer import CompressedLayer
-from laconic.cache.parts import Part
-from laconic.cache.quantised import numbered
-from laconic.cache.rows import RowsPart
+from laconic.cache.parts.base import Part
+from laconic.cache.parts.quantised import numbered
+from laconic.cache.parts.rows import RowsPart
 from laconic.cache.storage import StorageMethod
 from laconic.errors import BudgetError
 from laconic.ops.quantise import BITS

@@ -23,7 +23,7 @@ from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from laconic.cache.cache import CompressedCache
 from laconic.cache.layer import CompressedLayer
-from laconic.cache.parts import KINDS
+from laconic.cache.parts.base import KINDS
 from laconic.errors import SavedContextError
 from laconic.method import Method, find
 from laconic.recipe import fingerprint, model_name

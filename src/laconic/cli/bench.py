@@ -1,6 +1,6 @@
 """`laconic bench`: tasks x methods x budgets x lengths x modes on one model; results.jsonl, a table and an HTML report.
 
-Over pictures: suites x methods x budgets; see `laconic.bench.pictures`.
+Over pictures: suites x methods x budgets; see `laconic.bench.images`.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _grid(model: str | None, preset: str | None, tasks: Sequence[str] | None, fo
     """The preset, by name or by what is to be run: a bench over pictures or over text."""
     from laconic.bench.grid import PRESETS
     from laconic.bench.grid import preset as find
-    from laconic.bench.pictures.grid import PICTURE_PRESETS, is_picture_task
+    from laconic.bench.images.grid import PICTURE_PRESETS, is_picture_task
 
     pictures = model == PICTURE_MODEL or (bool(tasks) and all(is_picture_task(task) for task in tasks or ()))
     if preset is None:
@@ -131,8 +131,8 @@ def _grid(model: str | None, preset: str | None, tasks: Sequence[str] | None, fo
 def _load(model: str | None, grid: Grid, batch: int) -> Bench:
     import laconic
     from laconic.bench import Bench
-    from laconic.bench.pictures.grid import PictureGrid
-    from laconic.bench.pictures.runner import PictureBench
+    from laconic.bench.images.grid import PictureGrid
+    from laconic.bench.images.runner import PictureBench
     from laconic.load import tokenizer_of
 
     model = model_for(model, isinstance(grid, PictureGrid))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from laconic.cache.saved import SavedContext
     from laconic.cli.options import Request
-    from laconic.prompt import Prompt
+    from laconic.prompts.text import Prompt
 
 app = typer.Typer(help="Look at saved contexts.", no_args_is_help=True)
 

@@ -36,8 +36,8 @@ def calibrate(
     Prompts are planted in documentation that no evaluation uses, questions are about scenes that none uses. On the testbed
     it takes seconds.
     """
-    from laconic.calibrate.base import calibrate as run
-    from laconic.calibrate.base import find_calibration
+    from laconic.fit.calibrations import calibrate as run
+    from laconic.fit.calibrations import find_calibration
 
     find_calibration(name)
     given: dict[str, Any] = {

@@ -96,7 +96,7 @@ def _attention() -> str:
     """A mask and an attention function are registered, found again, and not left behind in use."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    from laconic import attention
+    from laconic.cache import attention
 
     attention.register()
     if AttentionInterface()[attention.NAME] is not attention.attention:

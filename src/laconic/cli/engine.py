@@ -19,15 +19,15 @@ from laconic.cache.cache import CompressedCache
 from laconic.cache.saved import SavedContext
 from laconic.cli.memory import PeakMemory
 from laconic.cli.options import Request
+from laconic.cli.pass_timer import Watch
 from laconic.cli.seen import Seen
-from laconic.cli.watch import Watch
-from laconic.cost import Shape
 from laconic.errors import LaconicError
 from laconic.families.vision import encoder_clock
+from laconic.measure.cost import Shape
+from laconic.measure.stats import Stats
 from laconic.method import Method
-from laconic.prompt import Prompt
+from laconic.prompts.text import Prompt
 from laconic.session import Session
-from laconic.stats import Stats
 
 WARM_UP_TOKENS = 128
 ALONG = ("mm_token_type_ids", "token_type_ids")

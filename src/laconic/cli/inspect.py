@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from laconic.cli.engine import Run
     from laconic.cli.options import Request
     from laconic.method import Method
-    from laconic.prompt import Prompt
+    from laconic.prompts.text import Prompt
     from laconic.report.kept import Kept
     from laconic.session import Session
 
@@ -84,7 +84,7 @@ def inspect(
         frames=frames,
     )
     if request.sees:
-        from laconic.cli.inspect_picture import inspect_picture
+        from laconic.cli.inspect_image import inspect_picture
 
         page = None if out is None and (as_json or png is not None) else _target(out or "inspect.html")
         picture = None if png is None else _target(png, "--png")

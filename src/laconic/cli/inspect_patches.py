@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from laconic.cache.base import CacheMethod
+from laconic.cache.contract import CacheMethod
 from laconic.errors import SessionError
 from laconic.families.vision import VisionWatch, Visual, VisualSpan, vision_family_of
-from laconic.report.picture import Level, Numbers, PictureCut, View
+from laconic.report.image_page import Level, Numbers, PictureCut, View
 from laconic.session import Session
 
 RGB = 3

@@ -24,7 +24,7 @@ def methods(
     as_json: Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")] = False,
 ) -> None:
     """List the compression methods; with one match, its parameters and what was inferred."""
-    from laconic import methods as catalogue
+    from laconic import list_methods as catalogue
 
     found = catalogue(pattern)
     if as_json:

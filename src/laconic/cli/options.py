@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from laconic.media import Frame
     from laconic.method import Method, Span
-    from laconic.prompt import Prompt
+    from laconic.prompts.text import Prompt
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 TEXT_MODEL, PICTURE_MODEL = "testbed/lm", "testbed/vlm"
@@ -140,12 +140,12 @@ class Request:
         """The methods, with the common budget where their spec names none. What goes on top of a method that chooses
         entries, such as a quantiser, does as its own parameters say: one budget is not spent twice."""
         from laconic.cache.storage import StorageMethod
-        from laconic.method import create, find
+        from laconic.method import create_method, find
 
         specs = self.method or ()
         storage = {spec: issubclass(find(spec.partition(":")[0].strip()).cls, StorageMethod) for spec in specs}
         budget = {"keep": self.keep, "tokens": self.tokens, "bytes": self.nbytes}
-        return [create(spec, **({} if storage[spec] and not all(storage.values()) else budget)) for spec in specs]
+        return [create_method(spec, **({} if storage[spec] and not all(storage.values()) else budget)) for spec in specs]
 
     def protected(self) -> list[str | Span]:
         """`--protect` values as `compress` takes them."""
@@ -204,8 +204,8 @@ class Request:
 
     def prompt(self, tokenizer: Any, context: str, pictures: Sequence[Frame] = ()) -> Prompt:
         """The prompt's ids; an agnostic run needs something behind the context."""
-        from laconic.media import prompt as media
-        from laconic.prompt import build
+        from laconic.prompts import media as media
+        from laconic.prompts.text import build
 
         parts: dict[str, Any] = {"answer_prefix": self.answer_prefix, "system": self.system}
         if self.processor is not None and (pictures or getattr(self.processor, "chat_template", None)):

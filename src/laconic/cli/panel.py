@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from laconic.cli.options import Request
     from laconic.media import Frame
     from laconic.method import Method
-    from laconic.prompt import Prompt
+    from laconic.prompts.text import Prompt
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -98,7 +98,7 @@ def _head(request: Request, prompt: Prompt, methods: Sequence[Method], done: Run
 
 def kept(request: Request, methods: Sequence[Method], done: Run) -> str:
     """What was asked for and achieved, and of what: what shortens the stream is held against the visual tokens."""
-    from laconic.tokens.base import TokenMethod
+    from laconic.stream.contract import TokenMethod
 
     budget = done.budget
     what = "of the context" if request.query_agnostic else "of the prompt"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from laconic.cli.options import Request
     from laconic.media import Frame
     from laconic.method import Method
-    from laconic.prompt import Prompt
+    from laconic.prompts.text import Prompt
 
 
 def run(

@@ -25,7 +25,7 @@ def train(
     The last checkpoint is on disk every `save_every` steps; after Ctrl-C the same command with --resume goes on from there.
     """
     import laconic
-    from laconic.train import find
+    from laconic.fit.trainers import find
 
     trainer = find(method)
     given = {}

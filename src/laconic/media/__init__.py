@@ -5,6 +5,6 @@ A video, an animation and a folder of frames become pictures in time order; each
 
 from laconic.media.frames import Frame, load_frames
 from laconic.media.gather import gather
-from laconic.media.pictures import load_picture
+from laconic.media.images import load_picture
 
 __all__ = ["Frame", "gather", "load_frames", "load_picture"]

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from laconic.errors import MediaError
-from laconic.media.pictures import SUFFIXES, animation, check_size, frame_count, load_picture
+from laconic.media.images import SUFFIXES, animation, check_size, frame_count, load_picture
 
 ANIMATED = (".gif", ".webp", ".png")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from laconic.errors import MediaError
 from laconic.media.frames import ANIMATED, Frame, load_frames
-from laconic.media.pictures import load_picture, moves
+from laconic.media.images import load_picture, moves
 
 MAX_TOTAL = 256_000_000
 """Pixels of all pictures of a prompt together: 768 MB as RGB."""

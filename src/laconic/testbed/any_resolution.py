@@ -1,7 +1,7 @@
 """The any-resolution form of ``testbed/vlm``: LLaVA-NeXT's class around the same weights, for pictures of 192 x 192.
 
 A picture becomes five views of 96 x 96: a thumbnail and 2 x 2 crops. Visual tokens: 144 of the thumbnail, then the 24 x 24
-of the crops put together again, each row followed by the learnt newline token: 744. Small words can only be read in the
+of the crops put together again, each row followed by the learned newline token: 744. Small words can only be read in the
 crops.
 """
 
@@ -19,7 +19,7 @@ from transformers import (
     LlavaNextProcessor,
 )
 
-from laconic.testbed.scenes import SIZE, Scene, patch_labels
+from laconic.tasks.scenes.scenes import SIZE, Scene, patch_labels
 from laconic.testbed.vlm_model import PATCH, PIXELS, PLACES
 
 CROPS = 2

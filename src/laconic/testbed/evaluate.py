@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from laconic.tasks.text.retrieval import EVALUATION_SEED, TASKS, Sample, Turn, make, prompt_ids, score
 from laconic.testbed import MODELS, model_path
-from laconic.testbed.tasks import EVALUATION_SEED, TASKS, Sample, Turn, make, prompt_ids, score
 
 LENGTHS = (512, 1024, 2048)
 GATE = 0.95

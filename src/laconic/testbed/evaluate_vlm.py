@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from laconic.media.batch import encode
 from laconic.media.coarse import FACTOR, coarse
+from laconic.prompts.batch import encode
+from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS, Sample, make
+from laconic.tasks.scenes.scenes import SIZE
 from laconic.testbed.any_resolution import LARGE
 from laconic.testbed.evaluate import GATE
-from laconic.testbed.scene_questions import EVALUATION_SEED, QUESTIONS, Sample, make
-from laconic.testbed.scenes import SIZE
 
 NEW_TOKENS = 6
 BATCH = 50

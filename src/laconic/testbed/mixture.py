@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from laconic.testbed import corpus, tasks
-from laconic.testbed.needles import (
+from laconic.tasks.text import corpus
+from laconic.tasks.text import retrieval as tasks
+from laconic.tasks.text.needles import (
     CHAIN_LENGTH,
     VALUES_PER_KEY,
     Block,
@@ -24,8 +25,8 @@ from laconic.testbed.needles import (
     shuffled,
     singles,
 )
-from laconic.testbed.variety import decorate, made_up
-from laconic.testbed.words import NOUNS
+from laconic.tasks.text.variety import decorate, made_up
+from laconic.tasks.text.words import NOUNS
 
 # What a supervised position measures; the log shows the accuracy of each.
 KINDS = ("other", "single", "multiquery", "multivalue", "vartrack")
@@ -244,7 +245,7 @@ class Mixture:
         """Needle sentences alone, repeated at random; only the values of repeats are supervised.
 
         Plain induction is solved by the token just before. Here that token is the same in every sentence, and
-        only the key, two tokens before, tells the value. Values of one token are learnt first, values of
+        only the key, two tokens before, tells the value. Values of one token are learned first, values of
         three long after; so both are in the mixture, with two in between.
         """
         n = rng.randint(2, max(3, tokens // 32))

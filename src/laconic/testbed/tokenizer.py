@@ -11,9 +11,9 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from laconic.testbed import corpus
+from laconic.tasks.text import corpus
+from laconic.tasks.text.words import NOUNS
 from laconic.testbed.bpe import train_bpe
-from laconic.testbed.words import NOUNS
 
 VOCAB_SIZE = 4096
 SPECIALS = ("<pad>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>")
@@ -26,7 +26,7 @@ CHAT_TEMPLATE = (
     "<|{{ message['role'] }}|>{{ message['content'] }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-# Enough repetitions that every merge inside a digit group or a key noun is learnt before rare prose merges.
+# Enough repetitions that every merge inside a digit group or a key noun is learned before rare prose merges.
 DIGIT_WEIGHT, NOUN_WEIGHT = 400, 4000
 PHRASES = (
     "Question: What are the codes for it? What is the code? The codes\n"

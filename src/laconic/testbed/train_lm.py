@@ -21,12 +21,12 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from laconic.fit.checkpoint import load_state, save_state
 from laconic.testbed import evaluate
 from laconic.testbed import tokenizer as tokenizer_module
 from laconic.testbed.curriculum import STAGES, draw
 from laconic.testbed.mixture import KINDS, Mixture
 from laconic.testbed.set_loss import collate, set_loss
-from laconic.train.checkpoint import load_state, save_state
 
 
 def build_model() -> LlamaForCausalLM:

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import AttentionInterface, AutoTokenizer, LlavaForConditionalGeneration
 
+from laconic.fit.checkpoint import load_state, save_state
+from laconic.tasks.scenes.questions import EVALUATION_SEED
+from laconic.tasks.scenes.scenes import PATCH_CLASSES
 from laconic.testbed.any_resolution import any_resolution, any_resolution_processor, image_sizes
 from laconic.testbed.optimizers import build_optimizers
 from laconic.testbed.scene_batch import KIND_NAMES, SCENE_CLASSES, Batch, Batches
-from laconic.testbed.scene_questions import EVALUATION_SEED
-from laconic.testbed.scenes import PATCH_CLASSES
 from laconic.testbed.vlm_model import build_model, build_processor, build_tokenizer
-from laconic.train.checkpoint import load_state, save_state
 
 STAGES: tuple[tuple[str, ...], ...] = (
     (),

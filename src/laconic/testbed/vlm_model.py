@@ -16,9 +16,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from laconic.tasks.scenes.questions import vocabulary
+from laconic.tasks.scenes.scenes import SIZE
 from laconic.testbed.bpe import train_bpe
-from laconic.testbed.scene_questions import vocabulary
-from laconic.testbed.scenes import SIZE
 
 PATCH = 8
 VISUAL_TOKENS = (SIZE // PATCH) ** 2

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from vision_zoo import CASES
+from helpers.vision_zoo import CASES
 
 from laconic.families.base import GENERIC
 from laconic.families.vision import VisionWatch

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from helpers.vision_zoo import CASES, AnyResCase
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
-from vision_zoo import CASES, AnyResCase
 
 from laconic import UnsupportedModelError
 from laconic.families.vision import CANVAS

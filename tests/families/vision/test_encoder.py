@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from helpers.vision_zoo import CASES
 from torch import nn
 from transformers import AttentionInterface
-from vision_zoo import CASES
 
 from laconic import UnsupportedModelError
 from laconic.families.vision import encoder

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from vision_zoo import CASES
+from helpers.vision_zoo import CASES
 
 from laconic import UnsupportedModelError, compress
-from laconic.encoder.prumerge import PruMerge
-from laconic.encoder.tome import ToMe
-from laconic.encoder.visionzip import VisionZip
 from laconic.families.base import GENERIC
 from laconic.families.vision import vision_family_of
+from laconic.methods.encoder.prumerge import PruMerge
+from laconic.methods.encoder.tome import ToMe
+from laconic.methods.encoder.visionzip import VisionZip
 
 MERGING = ["internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 NEXT = {"max_new_tokens": 3, "do_sample": False}

@@ -1,8 +1,8 @@
 """InternVL with its image processor: crops row by row, the thumbnail last; one run of placeholders per picture."""
 
-import processors
 import torch
-from vision_zoo import CASES, Picture
+from helpers import fake_processors as processors
+from helpers.vision_zoo import CASES, Picture
 
 CASE = CASES["internvl"]
 

@@ -1,8 +1,8 @@
 """LLaVA-1.5 with its own processor: pictures that need no resizing, in a padded batch."""
 
-import processors
 import torch
-from vision_zoo import IMAGE
+from helpers import fake_processors as processors
+from helpers.vision_zoo import IMAGE
 
 
 def test_with_the_processor(vlm, seen):
@@ -23,7 +23,7 @@ def test_with_the_processor(vlm, seen):
 
 
 def test_full_features_keep_cls_as_a_separator(vlm, seen):
-    from vision_zoo import CASES
+    from helpers.vision_zoo import CASES
 
     case = CASES["llava-full"]
     inputs = case.inputs([[case.picture(1)]])

@@ -1,9 +1,9 @@
 """LLaVA-NeXT with its own processor: sizes, crops and padding as the processor makes them from real pictures."""
 
-import processors
 import pytest
 import torch
-from vision_zoo import IMAGE
+from helpers import fake_processors as processors
+from helpers.vision_zoo import IMAGE
 
 
 @pytest.mark.parametrize(

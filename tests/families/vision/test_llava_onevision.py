@@ -1,11 +1,11 @@
 """LLaVA-OneVision: rows of several pictures, canvases too large to keep, pictures and videos together."""
 
 import numpy as np
-import processors
 import pytest
 import torch
+from helpers import fake_processors as processors
+from helpers.vision_zoo import CASES, Picture, numbers
 from torch.nn.functional import interpolate
-from vision_zoo import CASES, Picture, numbers
 
 from laconic.families.vision import CANVAS
 

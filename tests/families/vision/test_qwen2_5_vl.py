@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers
-from vision_zoo import CASES, VIDEO
+from helpers.vision_zoo import CASES, VIDEO
 
 from laconic.families.vision.qwen2_5_vl import QWEN2_5_VL
 

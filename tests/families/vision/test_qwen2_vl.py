@@ -1,7 +1,7 @@
 """Qwen2-VL: grids of any shape, frames of two pictures each, blocks in the image processor's order."""
 
 import torch
-from vision_zoo import CASES, pixels
+from helpers.vision_zoo import CASES, pixels
 
 CASE = CASES["qwen2_vl"]
 

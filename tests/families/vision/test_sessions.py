@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from masked_reference import hidden_from, reference_logits
-from vision_zoo import CASES, IMAGE, VIDEO
+from helpers.masked_reference import hidden_from, reference_logits
+from helpers.vision_zoo import CASES, IMAGE, VIDEO
 
 import laconic
 from laconic import FastKV, SnapKV, UnsupportedModelError

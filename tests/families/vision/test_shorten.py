@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from vision_zoo import CASES
+from helpers.vision_zoo import CASES
 
 from laconic import UnsupportedModelError
 from laconic.families.base import GENERIC

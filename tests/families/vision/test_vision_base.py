@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.vision_zoo import CASES, LLAVA, SIGLIP
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
-from vision_zoo import CASES, LLAVA, SIGLIP
 
 import laconic.families.vision as vision
 from laconic import UnsupportedModelError

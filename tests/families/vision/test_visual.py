@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from vision_zoo import CASES, COLOURS, IMAGE, VIDEO
+from helpers.vision_zoo import CASES, COLOURS, IMAGE, VIDEO
 
 from laconic import UnsupportedModelError
 from laconic.families.vision import VisionWatch

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from vision_zoo import CASES, IMAGE
+from helpers.vision_zoo import CASES, IMAGE
 
 import laconic
 from laconic import SessionError, SnapKV

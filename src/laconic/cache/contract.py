@@ -1,0 +1,202 @@
+"""The contract of methods that decide which cache entries stay: give scores; the rest is shared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from laconic.cache.layer import CompressedLayer, selected
+from laconic.cache.observe import Observation
+from laconic.cache.parts.base import DensePart, Part
+from laconic.errors import BudgetError
+from laconic.method import Method
+from laconic.ops.select import Selection, from_mask, top_k
+from laconic.step import Step
+
+
+@dataclass(kw_only=True)
+class CacheMethod(Method):
+    """Evict entries of every full-attention layer when a prefill pass has run it.
+
+    A subclass gives `score`; it may name entries that always stay (`forced`), spread the budget over layers
+    (`layer_entries`), choose across heads (`choose`, with ``ragged = True``), shorten the stream (`stream`), accumulate
+    something per entry (`columns`), and go on evicting while decoding (``decodes = True``).
+
+    A method that does more than choose overrides `reduce` (merge entries, add stand-ins, store in another form) and
+    `decoded` (what happens after a decoded token; `due` says whether anything does, so that most tokens cost nothing).
+    """
+
+    claims: ClassVar[frozenset[str]] = frozenset({"cache.entries"})
+    ragged: ClassVar[bool] = False
+    decodes: ClassVar[bool] = False
+    narrows: ClassVar[bool] = False
+    """True when `narrow` is to be asked."""
+
+    def score(self, seen: Observation) -> torch.Tensor:
+        """Importance of every entry, higher stays: [B, Hkv, n]."""
+        raise NotImplementedError(f"{type(self).__name__} must define score().")
+
+    def forced(self) -> tuple[int, int]:
+        """How many first (sinks) and last (recent) tokens always stay. They count against the budget, and may use half of
+        it at most: a budget below a method's window still leaves room for what the scores choose."""
+        return 0, 0
+
+    def layer_entries(self, layer: int, layers: int, mean: int, seen: int) -> int:
+        """Entries for compressed layer `layer` of `layers` when the mean is `mean` of `seen` tokens. Default: uniform."""
+        return mean
+
+    def choose(self, rank: torch.Tensor, seen: Observation) -> Selection:
+        """From ranks [B, Hkv, n] to the entries that stay. Default: the best of every head."""
+        return top_k(rank, seen.targets)
+
+    def stream(self, seen: Observation) -> torch.Tensor | None:
+        """Positions [B, m] (sorted) of this pass that travel on to the next layers; None leaves the stream alone."""
+        return None
+
+    def shortens_from(self, layers: int) -> int | None:
+        """First decoder layer (of `layers`) that runs on a shortened stream, or None when `stream` is not used."""
+        return None
+
+    def columns(self, seen: Observation) -> dict[str, torch.Tensor]:
+        """What to remember per entry, [B, Hkv, n] each, by column name."""
+        return {}
+
+    def narrow(self, seen: Observation) -> torch.Tensor | None:
+        """Before attention: positions [B, m] (sorted; padding first) of this pass that attend and are attended in this
+        layer. The others get zeros from it and travel on. None means all. Asked where ``narrows = True``."""
+        return None
+
+    def queries_kept(self) -> int:
+        """How many of the latest queries the core keeps for the method, as ``seen.state["queries"]`` [B, H, <= this, D]."""
+        return 0
+
+    def pseudo_tokens(self) -> int:
+        """How many pseudo tokens run behind the prompt, see `pseudo`."""
+        return 0
+
+    def pseudo(self, prompt: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        """Tokens to run behind each row of `prompt`: ids [B, T] -> [B, P], or embeddings [B, T, hidden] -> [B, P, hidden].
+
+        Their queries and keys come as `Observation.pseudo`; nothing of them is stored, and no output is seen of them.
+        Asked where `pseudo_tokens` gives P > 0. `valid` [B, T] is False at (left) padding.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define pseudo().")
+
+    def pseudo_offset(self) -> int:
+        """Distance of the first pseudo token from the position behind the prompt."""
+        return 0
+
+    def reduce(self, layer: CompressedLayer, seen: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
+        """What the layer is to store of ``seen.keys`` and ``seen.values``; None leaves all entries as they are.
+
+        Args:
+            columns: of all entries [B, Hkv, n], `index` among them; `valid` when some are not real.
+
+        Returns:
+            parts, the last of which can grow (`DensePart` or `RaggedPart`). Default: the entries that `select` names.
+        """
+        selection = self.select(seen)
+        if selection is None:
+            return None
+        return [selected(seen.keys, seen.values, columns, selection, self.ragged)]
+
+    def due(self, layer: CompressedLayer) -> bool:
+        """Whether something has to be done about the layer now that one more token was decoded. Must be cheap."""
+        return self.decodes and isinstance(layer.parts[-1], DensePart)
+
+    def decoded(self, layer: CompressedLayer, seen: Observation) -> None:
+        """One token was decoded and appended (the last entry of `seen`), and `due` said yes. Default: update the columns and
+        forget what is over the budget, one entry per head and token, in place."""
+        part = layer.parts[-1]
+        assert isinstance(part, DensePart)
+        columns = self.columns(seen)
+        part.write(columns)
+        over = [real - target for real, target in zip(seen.real, seen.targets, strict=True)]
+        if max(over) <= 0:
+            return
+        if max(over) > 1:
+            parts = self.reduce(layer, seen, {**part.columns, "index": seen.index})
+            if parts is not None:
+                layer.store(parts)
+            return
+        rank = self.rank(seen)
+        if seen.valid is not None:
+            rank = rank.masked_fill(~seen.valid, float("inf"))
+        if not part.has("index"):  # the first eviction of all: from now on the place says nothing about the token
+            part.write({"index": seen.index})
+        evict = None
+        if min(over) < 1:
+            evict = torch.tensor(over, device=rank.device)[:, None].expand(rank.shape[:2]) > 0
+        part.replace(rank.argmin(-1), evict)
+        layer.evicted = True
+
+    # -- shared ----------------------------------------------------------------------------------------------------
+    def targets(self, layer: int, layers: int, step: Step, real: list[int], bytes_per_entry: int) -> list[int]:
+        """Entries that may stay in each batch row of this layer."""
+        return [
+            max(1, min(count, self.layer_entries(layer, layers, self.budget.entries(tokens, bytes_per_entry), tokens)))
+            for count, tokens in zip(real, step.real, strict=True)
+        ]
+
+    def rank(self, seen: Observation) -> torch.Tensor:
+        """Scores with padding at -inf, forced entries at the top, protected ones above them, fp32 [B, Hkv, n]."""
+        rank = self.score(seen).float()
+        if rank.shape != seen.keys.shape[:3]:
+            raise ValueError(
+                f"{self.name}: score() returned {tuple(rank.shape)}, needed one score per entry, "
+                f"{tuple(seen.keys.shape[:3])}."
+            )
+        top = torch.finfo(torch.float32).max
+        sinks, recent = self.forced()
+        if sinks or recent:
+            rank = rank.masked_fill(_ends(seen, sinks, recent), top)
+        if seen.protected is not None:
+            rank = rank.masked_fill(seen.protected, float("inf"))
+        return rank if seen.valid is None else rank.masked_fill(~seen.valid, float("-inf"))
+
+    def select(self, seen: Observation) -> Selection | None:
+        """The entries that stay, or None when the budget holds them all."""
+        self._check_protected(seen)
+        if all(target >= real for target, real in zip(seen.targets, seen.real, strict=True)):
+            return None
+        selection = self.choose(self.rank(seen), seen)
+        if seen.valid is None:
+            return selection
+        n = seen.keys.shape[2]  # a row with fewer real entries than its neighbours must not fill up with padding
+        kept = torch.zeros(*seen.keys.shape[:2], n + 1, dtype=torch.bool, device=seen.keys.device)
+        return from_mask(kept.scatter_(2, selection.index, True)[..., :n] & seen.valid)
+
+    def _check_protected(self, seen: Observation) -> None:
+        if seen.protected is None:
+            return
+        counts = seen.protected.sum(-1).amax(-1).tolist()
+        for count, target in zip(counts, seen.targets, strict=True):
+            if count > target:
+                raise BudgetError(
+                    f"{self.name}: {count} tokens are protected but the budget ({self.budget}) leaves {target} entries in "
+                    f"layer {seen.layer}. Raise the budget or protect less."
+                )
+
+
+def _ends(seen: Observation, sinks: int, recent: int) -> torch.Tensor:
+    """The first `sinks` and last `recent` real tokens, each up to half of the budget that protection leaves, [B, Hkv, n]."""
+    index, step = seen.index, seen.step
+    seen_tokens = step.start + step.length
+    if seen.valid is None and seen.protected is None and all(real == seen_tokens for real in step.real):
+        most = seen.targets[0] // 2  # no padding was ever there: a few operations do
+        ends = index >= seen_tokens - min(most, recent) if recent else None
+        if not sinks:
+            assert ends is not None
+            return ends
+        first = index < min(most, sinks)
+        return first if ends is None else ends | first
+    real = seen.valid if seen.valid is not None else torch.ones_like(index, dtype=torch.bool)
+    last = index.masked_fill(~real, -1).amax(-1, keepdim=True)
+    first = index.masked_fill(~real, torch.iinfo(index.dtype).max).amin(-1, keepdim=True)
+    left = torch.tensor(seen.targets, device=index.device)[:, None, None]
+    if seen.protected is not None:  # protection comes first
+        left = (left - seen.protected.sum(-1, keepdim=True)).clamp(min=0)
+    half = left // 2
+    return (index > last - half.clamp(max=recent)) | (index < first + half.clamp(max=sinks))

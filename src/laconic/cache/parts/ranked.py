@@ -1,0 +1,113 @@
+"""A part that attends by rank: every key stands at its place among the stored ones, not where it once was in the text.
+
+Streaming far beyond the trained length needs this (StreamingLLM, arXiv 2309.17453, section 3.2): the newest query looks
+back over n positions at most, however many tokens have passed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from laconic.cache.observe import Observation, Rotary, rotate
+from laconic.cache.parts.base import DensePart
+from laconic.errors import SessionError
+from laconic.ops.attend import attend
+
+if TYPE_CHECKING:
+    from laconic.cache.layer import CompressedLayer
+
+
+class RankedPart(DensePart):
+    """Dense storage of keys as they came, RoPE applied; `attend` turns them by ``rank - position`` each time.
+
+    Turning afresh from what was stored loses nothing over time, at the price of one rotation of all keys per pass. Columns:
+    `index` (the token), `position` (its RoPE position then), `rank` (its place among the real entries of its head; whoever
+    evicts closes the gap).
+    """
+
+    kind = "ranked"
+    layer: CompressedLayer | None = None
+
+    @classmethod
+    def of(cls, part: DensePart, layer: CompressedLayer) -> RankedPart:
+        """The same storage, attended by rank; `part` must hold the three columns and is not to be used any more."""
+        ranked = cls.__new__(cls)
+        ranked.__dict__.update(part.__dict__)
+        ranked.link(layer)
+        return ranked
+
+    def link(self, layer: CompressedLayer) -> None:
+        self.layer = layer
+
+    def attend(self, q: torch.Tensor, scale: float, softcap: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """q [B, H, T, D] sees every stored entry -> output [B, H, T, Dv], lse [B, H, T]."""
+        step, rotary = self._linked().cache.step, self._rotary()
+        assert step is not None
+        columns = self.columns
+        past = columns["index"] < step.start
+        if "valid" in columns:
+            past = past & columns["valid"]
+        q = turned(q, past.sum(-1, keepdim=True) + _places(step.valid, q) - step.position_ids[:, None], rotary)
+        keys = turned(self.keys, columns["rank"] - columns["position"], rotary)
+        return attend(q, keys, self.values, scale, bias=self.bias(), softcap=softcap)
+
+    def append(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> None:
+        """Add entries behind the stored ones; their ranks go on where those end."""
+        step, valid = self._linked().cache.step, columns.get("valid")
+        assert step is not None
+        rank = self.lengths.to(keys.device)[..., None] + _places(None if valid is None else valid[:, 0], keys)
+        position = step.position_ids[:, None].expand(keys.shape[:3])
+        super().append(keys, values, {**columns, "rank": rank.expand(keys.shape[:3]), "position": position})
+
+    def _linked(self) -> CompressedLayer:
+        if self.layer is None:
+            raise SessionError("a ranked part works inside its layer only: call part.link(layer) after loading it.")
+        return self.layer
+
+    def _rotary(self) -> Rotary:
+        cache, number = self._linked().cache, self._linked().number
+        rotary = cache.rotary
+        if rotary is None:
+            raise SessionError("this cache was made outside of a session; a part that is attended by rank needs one.")
+        return lambda positions: rotary(cache.layer_ids[number], positions)
+
+
+def by_rank(seen: Observation, rank: torch.Tensor, position: torch.Tensor) -> Observation:
+    """What `RankedPart.attend` saw: the same observation with all keys (and the queries of this pass) turned to their ranks.
+
+    Args:
+        rank, position: of all entries, the T new ones last, [B, Hkv, n].
+    """
+    turn = rank - position
+    keys = turned(seen.keys, turn, seen.rotary)
+    return replace(seen, queries=turned(seen.queries, turn[..., -seen.new :], seen.rotary), keys=keys, _memo={})
+
+
+def token_positions(seen: Observation) -> torch.Tensor:
+    """RoPE positions of all entries after a prefill pass, [B, Hkv, n]: the column where it is stored, else counted back from
+    the newest token (right unless padding lies between the turns of a row)."""
+    newest = seen.step.position_ids[:, None, -1:]
+    if "position" not in seen.columns:
+        return seen.index - seen.index[..., -1:] + newest
+    known = seen.columns["position"]
+    new = seen.step.position_ids[:, None].expand(*known.shape[:2], -1)
+    return torch.cat([known, new], -1)
+
+
+def turned(x: torch.Tensor, turn: torch.Tensor, rotary: Rotary) -> torch.Tensor:
+    """x [B, H, n, D] turned on by `turn` positions, [B, Hkv, n] (H a multiple of Hkv); lengths stay."""
+    (b, h, n, d), heads = x.shape, turn.shape[1]
+    cos, sin = rotary(turn.reshape(b * heads, n))
+    factor = (cos[..., :1, :1] ** 2 + sin[..., :1, :1] ** 2).sqrt()  # YaRN's attention factor is in x already
+    out = rotate(x.reshape(b * heads, h // heads, n, d).float(), cos / factor, sin / factor)
+    return out.reshape(b, h, n, d).to(x.dtype)
+
+
+def _places(valid: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+    """Places 0, 1, ... of the new real tokens of x [B, H, T, D] among themselves, [B or 1, 1, T]."""
+    if valid is None:
+        return torch.arange(x.shape[2], device=x.device)[None, None]
+    return (valid.cumsum(-1) - 1).clamp(min=0)[:, None]

@@ -1,0 +1,1 @@
+"""What methods learn or measure about one model offline."""

@@ -1,0 +1,68 @@
+"""A cache method that keeps everything and shows every layer of every pass to a function; greedy decoding beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from transformers import PreTrainedModel
+
+from laconic.cache.contract import CacheMethod
+from laconic.cache.layer import CompressedLayer
+from laconic.cache.observe import Observation
+from laconic.cache.parts.base import Part
+from laconic.session import compress
+
+
+def _nothing(seen: Observation) -> None:
+    return None
+
+
+@dataclass(kw_only=True)
+class Watch(CacheMethod):
+    """Nothing is removed; `prefill` sees every layer after a prefill pass, `token` after a decoded token."""
+
+    prefill: Callable[[Observation], None] = _nothing
+    token: Callable[[Observation], None] = _nothing
+
+    name: ClassVar[str] = "watch"
+    default_keep: ClassVar[float | None] = None
+
+    def reduce(self, layer: CompressedLayer, seen: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
+        self.prefill(seen)
+        return None
+
+    def due(self, layer: CompressedLayer) -> bool:
+        return True
+
+    def decoded(self, layer: CompressedLayer, seen: Observation) -> None:
+        self.token(seen)
+
+
+def greedy(model: PreTrainedModel, tokenizer: Any, ids: Sequence[int], watch: Watch, most: int) -> Iterator[int]:
+    """Tokens of the greedy answer to the prompt `ids`, at most `most`, up to a line break or the end of the turn.
+
+    All tokens of the prompt but the last are prefilled; every token yielded was predicted by the pass that `watch` saw last.
+    """
+    ends = {tokenizer.eos_token_id, *_ends_of_turn(model)}
+    with torch.inference_mode(), compress(model, watch) as session:
+        fed, past = torch.tensor([list(ids[:-1])], device=model.device), None
+        began = False
+        for step in range(most + 1):
+            logits = model(input_ids=fed, past_key_values=past, logits_to_keep=1).logits
+            past = session.cache
+            token = int(logits[0, -1].argmax()) if step else int(ids[-1])
+            if step:
+                breaks = "\n" in tokenizer.decode([token])
+                if token in ends or (breaks and began):
+                    return
+                began = began or not breaks
+                yield token
+            fed = torch.tensor([[token]], device=model.device)
+
+
+def _ends_of_turn(model: PreTrainedModel) -> list[int]:
+    end = getattr(model.generation_config, "eos_token_id", None)
+    return list(end) if isinstance(end, (list, tuple)) else [] if end is None else [end]

@@ -1,0 +1,40 @@
+"""Training through a session: the stream is shorter behind the last layer than the prompt, and so the labels have to be."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from laconic.fit.text import IGNORED
+from laconic.session import Session
+
+
+def short_labels(session: Session | None, labels: Tensor) -> Tensor:
+    """Labels [B, T] of the tokens that reached the end of the latest pass, [B, m]; -100 at padding.
+
+    Call the model without ``labels=`` inside the session: it would hold them against all T tokens.
+
+    Args:
+        session: in which the model was called, with token methods only; None when nothing was shortened.
+    """
+    if session is None:
+        return labels
+    last = len(session.stack.layers) - 1  # type: ignore[arg-type]
+    rows = [session.kept(last, row=b) for b in range(len(labels))]
+    short = labels.new_full((len(labels), max(map(len, rows))), IGNORED)
+    for b, row in enumerate(rows):
+        short[b, short.shape[1] - len(row) :] = labels[b, row.to(labels.device)]
+    return short
+
+
+def answer_loss(session: Session | None, logits: Tensor, labels: Tensor, count: int | Tensor | None = None) -> Tensor:
+    """Next-token cross-entropy of the labelled tokens: their mean, or the sum over `count`, if given (with gradient
+    accumulation: the labelled tokens of all micro-batches).
+
+    Args:
+        logits: of the latest pass, [B, m, V]. labels: [B, T]; -100 where nothing is asked.
+    """
+    wanted = short_labels(session, labels)[:, 1:].flatten()
+    total = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), wanted, ignore_index=IGNORED, reduction="sum")
+    return total / torch.as_tensor((wanted != IGNORED).sum() if count is None else count, device=total.device)

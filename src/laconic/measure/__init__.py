@@ -1,0 +1,1 @@
+"""What a session costs and does: FLOPs, bytes, clocks, events, machine and versions."""

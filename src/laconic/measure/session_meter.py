@@ -1,0 +1,117 @@
+"""The figures of one session: clocks and counters, what they come to, and whether a budget was met."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+from laconic.cache.cache import CompressedCache
+from laconic.cache.contract import CacheMethod
+from laconic.cache.storage import StorageMethod
+from laconic.measure.cost import Meter, Shape
+from laconic.measure.stats import Stats
+from laconic.step import Step
+from laconic.stream.contract import TokenMethod
+
+
+class Figures:
+    """What one cache has cost so far.
+
+    Args:
+        shape: sizes of the decoder.
+        budgeted: the method whose budget the cache is held against; None if no method chooses or packs entries.
+        tokens: methods that shorten the visual tokens.
+    """
+
+    def __init__(self, shape: Shape, budgeted: CacheMethod | StorageMethod | None, tokens: list[TokenMethod]):
+        self.shape, self.budgeted, self.tokens = shape, budgeted, tokens
+        self.meter = Meter(shape)
+        self.encoder_seconds = self.prefill_seconds = self.decode_seconds = self.compress_seconds = 0.0
+        self.decoded = 0
+        self.shown = 0.0
+        self._warned = False
+
+    def fresh(self) -> Figures:
+        """Figures of another cache of the same session; what was said aloud is not said again."""
+        figures = Figures(self.shape, self.budgeted, self.tokens)
+        figures._warned = self._warned
+        return figures
+
+    def ran(self, step: Step, seconds: float, positions: int, batch: int) -> None:
+        """One pass of the model ran for `seconds`, its head on `positions` positions of each of `batch` sequences."""
+        self.meter.head(batch * positions, step.prefill)
+        if step.prefill:
+            self.prefill_seconds += seconds
+        else:
+            self.decode_seconds += seconds
+            self.decoded += 1
+
+    def stats(self, cache: CompressedCache | None) -> Stats:
+        """All figures, those of `cache` among them."""
+        meter = self.meter
+        stats = Stats(
+            tokens_out=self.decoded,
+            encoder_seconds=self.encoder_seconds,
+            prefill_seconds=self.prefill_seconds,
+            decode_seconds=self.decode_seconds,
+            compress_seconds=self.compress_seconds,
+            prefill_flops=meter.prefill,
+            decode_flops=meter.decode,
+            stream=dict(meter.stream),
+            visual_in=self.shown,
+            visual=dict(meter.visual),
+        )
+        if cache is None or not any(cache.real):
+            return stats
+        real = cache.real
+        seen = sum(real) / len(real)
+        per_entry = cache.entry_bytes
+        stats.tokens_in = seen - self.decoded
+        stats.layers = list(cache.layer_ids)
+        # a layer without attention stores nothing
+        stats.entries = [float(layer.lengths.float().mean()) if layer.parts else 0.0 for layer in cache.compressed()]
+        stats.kv_bytes, stats.kv_bytes_allocated = cache.nbytes, cache.allocated
+        stats.kv_bytes_full = sum(real) * per_entry
+        method = self.budgeted
+        if method is not None:
+            stats.asked = sum(method.budget.entries(n, per_entry) for n in real) / sum(real)
+        elif self.tokens and self.shown:
+            others = round(stats.tokens_in - self.shown)
+            allowed = [m.allowance(round(self.shown), others, per_entry) for m in self.tokens if not m.own_budget]
+            stats.asked = min(allowed, default=self.shown) / self.shown
+        if method is not None and method.in_bytes and not method.neutral:
+            stats.achieved = stats.kv_bytes / stats.kv_bytes_full
+        elif method is None and self.tokens and self.shown:
+            stats.achieved = sum(meter.visual.values()) / (self.shape.layers * self.shown)
+        else:
+            stats.achieved = sum(stats.entries) / len(stats.entries) / seen
+        prompt = [round(stats.tokens_in) if i in cache.layer_ids else 0 for i in range(self.shape.layers)]
+        stats.prefill_flops_full = len(real) * self.shape.prefill_flops(prompt)
+        return stats
+
+    def check(self, step: Step, cache: CompressedCache) -> None:
+        """A budget that was missed by over 2 % (and more than one entry) is said aloud, once. Bytes may be fewer, and so may
+        entries where the stream was shortened, too."""
+        method = self.budgeted
+        if method is None or step.hold or method.budget.neutral or self._warned or not any(step.real):
+            return
+        stats = self.stats(cache)
+        tokens = sum(step.real) / len(step.real)
+        fewer = method.in_bytes or bool(self.tokens)
+        gap = stats.achieved - stats.asked if fewer else abs(stats.achieved - stats.asked)
+        if gap > 0.02 * stats.asked and gap * tokens > 1:
+            self._warned = True
+            of = "bytes" if method.in_bytes else "tokens"
+            warnings.warn(
+                f"{method.name} was asked to keep {stats.asked:.4f} of the {of} and kept {stats.achieved:.4f}.",
+                stacklevel=_callers_level(),
+            )
+
+
+def _callers_level() -> int:
+    """The `stacklevel` at which a warning points at the first line outside of laconic, transformers and torch."""
+    level, frame = 1, sys._getframe(1)
+    inner = ("laconic.", "transformers.", "torch.")
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(inner):
+        level, frame = level + 1, frame.f_back
+    return level

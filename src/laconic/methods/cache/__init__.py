@@ -1,0 +1,1 @@
+"""Methods that decide which entries of the KV cache stay, and in which form."""

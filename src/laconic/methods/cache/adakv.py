@@ -1,0 +1,55 @@
+"""AdaKV: heads share one budget per layer, and flat heads give to sharp ones (arXiv 2407.11550)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from laconic.cache.contract import CacheMethod
+from laconic.cache.observe import Observation
+from laconic.method import create_method, register
+from laconic.ops.select import Selection, top_k_across_heads
+
+
+@register("adakv", site="cache", mechanism="eviction, ragged heads", source="arXiv 2407.11550", query_aware=True)
+@dataclass(kw_only=True)
+class AdaKV(CacheMethod):
+    """Any scorer, with the budget of a layer given to the best entries of all its heads together; heads are truly ragged.
+
+    Every head keeps at least its best ``int(alpha * n_keep)`` entries; the rest of the budget goes to the highest scores of
+    the whole layer. Entries that are not kept are freed, head by head.
+
+    Args:
+        scorer: a method that scores, or its name; its own budget is not used.
+        alpha: share of the budget that every head has for itself (0.2).
+    """
+
+    scorer: CacheMethod | str = "snapkv:window=32,kernel=7,pooling=max"
+    alpha: float = 0.2
+    ragged = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"adakv: alpha={self.alpha} must be between 0 and 1.")
+        inner = create_method(self.scorer) if isinstance(self.scorer, str) else self.scorer
+        if not isinstance(inner, CacheMethod) or inner.ragged:
+            raise TypeError(f"adakv: scorer={self.scorer!r} must be a cache method that scores entries, such as 'snapkv'.")
+        self._scorer = inner
+
+    def score(self, seen: Observation) -> torch.Tensor:
+        return self._scorer.score(seen)
+
+    def forced(self) -> tuple[int, int]:
+        return self._scorer.forced()
+
+    def layer_entries(self, layer: int, layers: int, mean: int, seen: int) -> int:
+        return self._scorer.layer_entries(layer, layers, mean, seen)
+
+    def columns(self, seen: Observation) -> dict[str, torch.Tensor]:
+        return self._scorer.columns(seen)
+
+    def choose(self, rank: torch.Tensor, seen: Observation) -> Selection:
+        floors = [int(self.alpha * target) for target in seen.targets]
+        return top_k_across_heads(rank, seen.targets, floors)

@@ -1,0 +1,35 @@
+"""`random`: keep entries drawn uniformly. The floor that every method must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from laconic.cache.contract import CacheMethod
+from laconic.cache.observe import Observation
+from laconic.method import register
+
+
+@register("random", site="cache", mechanism="eviction", source="baseline", query_aware=False)
+@dataclass(kw_only=True)
+class Random(CacheMethod):
+    """Keep entries drawn uniformly, per head, from a seeded generator.
+
+    The draw depends on seed, layer, head and the token's place in its sequence only, so batches, chunks and single runs
+    agree.
+
+    Args:
+        seed: of the generator.
+    """
+
+    seed: int = 0
+
+    def score(self, seen: Observation) -> torch.Tensor:
+        index = seen.index.long()
+        padding = [seen.step.start + seen.step.length - real for real in seen.step.real]
+        if any(padding):  # count from the first real token, which may be evicted by now: left padding moves nothing
+            index = (index - torch.tensor(padding, device=index.device)[:, None, None]).clamp(min=0)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + seen.layer)
+        draws = torch.rand(int(index.max()) + 1, index.shape[1], generator=generator).to(index.device)
+        return draws.T.expand(index.shape[0], -1, -1).gather(2, index)

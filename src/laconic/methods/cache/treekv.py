@@ -1,0 +1,265 @@
+"""TreeKV: evictions sweep over neighbouring pairs, so the cache thins out smoothly with distance (arXiv 2501.04987)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from laconic.cache.contract import CacheMethod
+from laconic.cache.layer import CompressedLayer, selected
+from laconic.cache.observe import Observation
+from laconic.cache.parts.base import DensePart, Part
+from laconic.cache.parts.ranked import RankedPart, by_rank, token_positions
+from laconic.method import register
+from laconic.ops.select import Selection
+
+
+@register(
+    "treekv",
+    site="cache",
+    mechanism="eviction",
+    source="arXiv 2501.04987",
+    query_aware=True,
+    inferred="written from reading notes, not from the paper: block size, start values of mass and count after a prompt, "
+    "the mean over the query heads of a KV head, and what small budgets do",
+)
+@dataclass(kw_only=True)
+class TreeKV(CacheMethod):
+    """Compare two neighbouring entries, drop the one with less average attention, move the pair one step on, wrap around.
+
+    The cache is sinks, candidates and recent entries; ``c'`` candidates may stay. Once there are ``c' + 1``, those at the
+    places `idx` and ``idx + 1`` are compared by ``S / T`` (attention received over queries that could give it; a tie drops
+    the older), and ``idx = idx mod c' + 1`` (algorithm 1). Every sweep halves the density of what it passes over. A prompt
+    goes through the same rule by blocks, scored by the queries of its last block, which stays, as do the sinks; decoding
+    then drops one entry per token. The budget is taken anew at every token: `keep` lets the cache grow with what was seen.
+
+    Args:
+        sinks: first tokens that always stay (4), a quarter of the budget at most.
+        recent: newest entries that are no candidates while decoding; None is half of the budget less the sinks (508 of
+            1024).
+        block: tokens per block of a prompt (32), an eighth of the budget at most.
+        positions: ``"original"`` leaves keys where they were; ``"rank"`` turns every key to its place in the cache, as
+            published for streams beyond the trained length (costs one rotation of all keys per token; such a cache cannot
+            be rolled back by assisted decoding).
+        tree_only: drop the older of every pair, whatever its attention (the ablation).
+    """
+
+    sinks: int = 4
+    recent: int | None = None
+    block: int = 32
+    positions: Literal["original", "rank"] = "original"
+    tree_only: bool = False
+    decodes = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value, least in (("sinks", self.sinks, 0), ("recent", self.recent, 0), ("block", self.block, 1)):
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise ValueError(f"treekv: {name}={value!r} must be a whole number of at least {least}.")
+        if self.positions not in ("original", "rank"):
+            raise ValueError(f"treekv: positions={self.positions!r}: choose 'original' or 'rank'.")
+
+    def split(self, capacity: int) -> tuple[int, int, int]:
+        """How many sinks, candidates and recent entries make up `capacity`; one candidate at least, if there is room."""
+        sinks = min(self.sinks, capacity // 4)
+        recent = capacity // 2 - sinks if self.recent is None else min(self.recent, capacity - sinks - 1)
+        return sinks, capacity - sinks - max(0, recent), max(0, recent)
+
+    # -- prompts ---------------------------------------------------------------------------------------------------
+    def columns(self, seen: Observation) -> dict[str, torch.Tensor]:
+        """After a prefill pass: S and T of all entries, old sums and what the window of this pass adds."""
+        mass, count = self._window(seen)
+        count = count[:, None].expand(mass.shape).clone()
+        for name, total in (("mass", mass), ("count", count)):
+            if name in seen.columns:
+                total[..., : -seen.new] += seen.columns[name]
+        columns = {"mass": mass, "count": count, "rank": ages(seen)}
+        return columns if self.positions == "original" else {**columns, "position": token_positions(seen)}
+
+    def reduce(self, layer: CompressedLayer, seen: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
+        self._check_protected(seen)
+        fits = all(target >= real for target, real in zip(seen.targets, seen.real, strict=True))
+        if fits and self.positions == "original":
+            return None
+        return [self._swept(layer, seen, columns, self._window(seen)[0], blocks=True)]
+
+    def _window(self, seen: Observation) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attention summed over the last block's queries, mean over the group [B, Hkv, n]; how many could give it [B, n]."""
+        if self.positions == "rank" and seen.keys.shape[2] > seen.new:
+            seen = by_rank(seen, ages(seen), token_positions(seen))
+        sizes = torch.tensor([self._block(capacity) for capacity in capacities(seen)], device=seen.keys.device)
+        w = min(int(sizes.max()), seen.new)
+        votes = torch.arange(w, 0, -1, device=sizes.device) <= sizes[:, None]  # every row has a window of its own
+        if seen.step.valid is not None:
+            votes &= seen.step.valid[:, -w:]
+        mass = (seen.window(w).mean(2) * votes[:, None, :, None]).sum(2)
+        later = votes.flip(1).cumsum(1).flip(1)
+        return mass, torch.cat([later[:, :1].expand(-1, mass.shape[-1] - w), later], 1).float()
+
+    def _block(self, capacity: int) -> int:
+        return max(1, min(self.block, capacity // 8))
+
+    def _swept(
+        self, layer: CompressedLayer, seen: Observation, columns: dict[str, torch.Tensor], scores: torch.Tensor, blocks: bool
+    ) -> DensePart:
+        """What the sweep over all entries leaves, oldest first; by `blocks` as in a prompt, or by single entries."""
+        order, rows = oldest_first(seen), []
+        name = "block_pointer" if blocks else "pointer"
+        pointers = seen.state.get(name, torch.zeros(order.shape[0], dtype=torch.long, device=order.device)).tolist()
+        for b, capacity in enumerate(capacities(seen)):
+            age = order[b, :, order.shape[-1] - seen.real[b] :]
+            held = torch.zeros_like(age, dtype=torch.bool) if seen.protected is None else seen.protected[b].gather(1, age)
+            free = age[~held].view(age.shape[0], -1)  # protected entries stand aside
+            stays = torch.ones_like(free, dtype=torch.bool)
+            if capacity < free.shape[1]:
+                stays, pointers[b] = self._stay(scores[b].gather(1, free), capacity, pointers[b], blocks)
+            kept = held.masked_scatter(~held, stays) | held
+            rows.append(age[kept].view(age.shape[0], -1))
+        seen.state[name] = torch.tensor(pointers, device=order.device)
+        return self._stored(layer, seen, columns, rows)
+
+    def _stay(self, scores: torch.Tensor, capacity: int, pointer: int, blocks: bool) -> tuple[torch.Tensor, int]:
+        """scores [Hkv, m] of the unprotected entries, oldest first -> which `capacity` of them stay, the pointer after."""
+        heads, m = scores.shape
+        sinks, _, recent = self.split(capacity)
+        size = 1
+        if blocks and capacity:
+            size = self._block(capacity)
+            recent = size + (m - sinks) % size  # the window, and a block that is not full yet
+        region = scores[:, sinks : m - recent].reshape(heads, -1, size)
+        room, rest = divmod(capacity - sinks - recent, size)
+        kept, pointer = sweep(region.mean(-1), room, pointer, self.tree_only)
+        within = torch.zeros(region.shape[:2], dtype=torch.bool, device=scores.device).scatter_(1, kept, True)
+        within = within.repeat_interleave(size, 1)
+        within |= ~within & ((~within).flip(1).cumsum(1).flip(1) <= rest)  # less than a block is left: newest first
+        stays = torch.ones_like(scores, dtype=torch.bool)
+        stays[:, sinks : m - recent] = within
+        return stays, pointer
+
+    def _stored(
+        self, layer: CompressedLayer, seen: Observation, columns: dict[str, torch.Tensor], rows: list[torch.Tensor]
+    ) -> DensePart:
+        """A part of the entries `rows` (one [Hkv, m] per batch row, oldest first)."""
+        n, most = seen.keys.shape[2], max(row.shape[1] for row in rows)
+        index = torch.stack([torch.nn.functional.pad(row, (0, most - row.shape[1]), value=n) for row in rows])
+        lengths = None
+        if any(row.shape[1] < most for row in rows):
+            lengths = torch.tensor([row.shape[1] for row in rows], device=index.device)[:, None].expand(index.shape[:2])
+        columns = {name: column for name, column in columns.items() if name != "valid"}
+        part = selected(seen.keys, seen.values, columns, Selection(index, lengths), ragged=False)
+        assert isinstance(part, DensePart)
+        part.write({"rank": torch.arange(most, device=index.device)})
+        return part if self.positions == "original" else RankedPart.of(part, layer)
+
+    # -- decoding --------------------------------------------------------------------------------------------------
+    def decoded(self, layer: CompressedLayer, seen: Observation) -> None:
+        part = self._part(layer, seen)
+        columns = part.columns
+        rank, view = ranks(columns, seen.valid), seen
+        if isinstance(part, RankedPart):
+            view = by_rank(seen, rank, columns["position"])
+        columns["rank"].copy_(rank)
+        columns["mass"].add_(view.last().mean(2))
+        columns["count"].add_(1)
+        over = [real - target for real, target in zip(seen.real, seen.targets, strict=True)]
+        if max(over) <= 0:
+            return
+        self._check_protected(seen)
+        if not part.has("index"):  # from now on the place says nothing about the token
+            part.write({"index": seen.index})
+        if max(over) > 1:  # entries that were held come under the rule now
+            scores = columns["mass"] / columns["count"]
+            layer.store([self._swept(layer, seen, part.columns, scores, blocks=False)])
+        else:
+            self._evict(part, seen, over)
+        layer.evicted = True
+
+    def _part(self, layer: CompressedLayer, seen: Observation) -> DensePart:
+        """The layer's part with all columns that decoding needs."""
+        part = layer.parts[-1]
+        assert isinstance(part, DensePart)
+        for name in ("mass", "count", "rank"):
+            if not part.has(name):  # the prompt came while the session held everything
+                part.write({name: torch.zeros((), device=seen.keys.device)})
+        if self.positions == "rank" and not isinstance(part, RankedPart):
+            part.write({"index": seen.index, "position": token_positions(seen)})
+            layer.parts[-1] = part = RankedPart.of(part, layer)
+        return part
+
+    def _evict(self, part: DensePart, seen: Observation, over: list[int]) -> None:
+        """One entry per head goes in every row that is over its budget, in place."""
+        columns, device = part.columns, seen.keys.device
+        pointers = seen.state.get("pointer", torch.zeros(len(over), dtype=torch.long, device=device))
+        splits = [self.split(capacity) for capacity in capacities(seen)]
+        sinks, candidates, _ = torch.tensor(splits, device=device).T
+        pointers = pointers % candidates.clamp(min=1)
+        place = places(columns["rank"], seen)
+        left = (place == (sinks + pointers)[:, None, None]).int().argmax(-1, keepdim=True)
+        right = (place == (sinks + pointers + 1)[:, None, None]).int().argmax(-1, keepdim=True)
+        score = columns["mass"] / columns["count"]
+        older_stays = (score.gather(2, left) > score.gather(2, right)) & (candidates > 0)[:, None, None]
+        drop = left if self.tree_only else torch.where(older_stays, right, left)
+        evict = torch.tensor(over, device=device) > 0
+        columns["rank"].sub_(((columns["rank"] > columns["rank"].gather(2, drop)) & evict[:, None, None]).int())
+        seen.state["pointer"] = torch.where(evict, (pointers + 1) % candidates.clamp(min=1), pointers)
+        part.replace(drop[..., 0], None if min(over) > 0 else evict[:, None].expand(drop.shape[:2]))
+
+
+def sweep(scores: torch.Tensor, capacity: int, pointer: int, tree_only: bool = False) -> tuple[torch.Tensor, int]:
+    """The cyclic rule over things that come one by one: scores [heads, m], oldest first -> the numbers of the `capacity`
+    that stay, ascending [heads, capacity], and the pointer (from 0) for those that come later."""
+    heads, m = scores.shape
+    kept = torch.arange(min(m, capacity), device=scores.device).expand(heads, -1)
+    if capacity == 0:
+        return kept, pointer
+    for new in range(capacity, m):
+        kept = torch.cat([kept, kept.new_full((heads, 1), new)], 1)
+        i = pointer % capacity
+        left, right = kept[:, i : i + 1], kept[:, i + 1 : i + 2]
+        older_stays = scores.gather(1, left) > scores.gather(1, right)
+        winner = right if tree_only else torch.where(older_stays, left, right)
+        kept = torch.cat([kept[:, :i], winner, kept[:, i + 2 :]], 1)
+        pointer = (i + 1) % capacity
+    return kept, pointer
+
+
+def capacities(seen: Observation) -> list[int]:
+    """Entries that may stay in every batch row beside the protected ones."""
+    if seen.protected is None:
+        return seen.targets
+    counts = seen.protected.sum(-1).amax(-1).tolist()
+    return [max(0, target - count) for target, count in zip(seen.targets, counts, strict=True)]
+
+
+def oldest_first(seen: Observation) -> torch.Tensor:
+    """Entry numbers by age, padding first, [B, Hkv, n]."""
+    index = seen.index if seen.valid is None else seen.index.masked_fill(~seen.valid, -1)
+    return index.argsort(dim=-1, stable=True)
+
+
+def ages(seen: Observation) -> torch.Tensor:
+    """Places by age among the real entries, [B, Hkv, n]; negative at padding."""
+    place = oldest_first(seen).argsort(-1)
+    return place if seen.valid is None else place - (~seen.valid).sum(-1, keepdim=True)
+
+
+def ranks(columns: dict[str, torch.Tensor], valid: torch.Tensor | None) -> torch.Tensor:
+    """Places by age of all real entries, [B, Hkv, n]. Entries that no query has counted yet came last, in storage order."""
+    fresh = columns["count"] == 0
+    known = ~fresh
+    if valid is not None:
+        fresh, known = fresh & valid, known & valid
+    return torch.where(fresh, known.sum(-1, keepdim=True) + fresh.cumsum(-1) - 1, columns["rank"]).int()
+
+
+def places(rank: torch.Tensor, seen: Observation) -> torch.Tensor:
+    """Places by age among the real unprotected entries, [B, Hkv, n]; -1 at the others. No sort: ranks are a permutation."""
+    if seen.protected is None:
+        return rank if seen.valid is None else rank.masked_fill(~seen.valid, -1)
+    free = ~seen.protected if seen.valid is None else seen.valid & ~seen.protected
+    n = rank.shape[-1]
+    at = rank.long() if seen.valid is None else rank.long().masked_fill(~seen.valid, n)
+    by_age = torch.zeros(*rank.shape[:2], n + 1, dtype=torch.long, device=rank.device).scatter_(2, at, free.long())
+    return (by_age.cumsum(-1) - 1).gather(2, at).masked_fill(~free, -1)

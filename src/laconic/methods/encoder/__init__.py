@@ -1,0 +1,1 @@
+"""Methods that work on the output of a vision encoder, or inside it."""

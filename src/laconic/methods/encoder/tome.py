@@ -1,0 +1,170 @@
+"""ToMe: similar tokens of the vision encoder become one, a few in every layer (arXiv 2210.09461)."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from laconic.errors import BudgetError, UnsupportedModelError
+from laconic.families.vision import VisualSpan
+from laconic.method import register
+from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
+from laconic.stream.tower import MergingTower, check
+from laconic.stream.views import Reduced, by_view, check_positions
+
+Schedule = Literal["constant", "decreasing"]
+
+
+@register(
+    "tome",
+    site="encoder",
+    modality="image",
+    mechanism="merging",
+    source="arXiv 2210.09461",
+    query_aware=False,
+    inferred="r of every layer from the budget; tokens reach the decoder in raster order of their first patch",
+)
+@dataclass(kw_only=True)
+class ToMe(TokenMethod):
+    """Merge the most similar pairs of tokens in every encoder layer, between its attention and its MLP.
+
+    The encoder gets cheaper, and the decoder reads one token per cluster of patches. Which pairs: see
+    `ops.bipartite`, by the keys of the layer, mean over heads. CLS never merges.
+
+    Args:
+        keep: share of each view's patches that is left when the features are taken; r of the layers follows from it.
+        r: pairs merged in every layer instead (with "decreasing", on average).
+        schedule: "constant", or "decreasing" from 2 r to 0 linearly.
+        proportional: a token that stands for s patches is attended like s of them (log s is added to its logits), which
+            encoders need that were not trained with merging.
+        positions: "renumber", without gaps; "gather": that of the first patch of every cluster.
+
+    Tokens are merged before anything is known of the prompt, so `tokens=` and `bytes=` cannot be given, and pictures that
+    come within `session.hold()` are merged, too, although all of their tokens stay.
+
+    Raises:
+        BudgetError: r with a budget, or a budget other than a share.
+        UnsupportedModelError: an encoder that packs pictures, or a model that merges or resamples patches behind it.
+    """
+
+    r: int | None = None
+    schedule: Schedule = "constant"
+    proportional: bool = True
+    positions: Policy = "renumber"
+
+    def __post_init__(self) -> None:
+        if self.tokens is not None or self.bytes is not None:
+            raise BudgetError(
+                "tome: tokens are merged in the encoder, before the prompt is known, so tokens= and bytes= cannot be "
+                "kept to; give keep=, the share of every picture, or r=."
+            )
+        if self.schedule not in ("constant", "decreasing"):
+            raise ValueError(f"tome: schedule={self.schedule!r} must be 'constant' or 'decreasing'.")
+        if self.r is not None and (self.keep is not None or self.r < 0):
+            raise BudgetError(f"tome: r={self.r} must not be negative, and not be given beside keep=.")
+        check_positions(self.name, self.positions)
+        super().__post_init__()
+        if self.r is not None:
+            self.keep, self.own_budget = None, True
+        self._done: deque[tuple[Tensor, Tensor]] = deque(maxlen=2)  # the pictures and the videos of one pass
+
+    @property
+    def neutral(self) -> bool:
+        return self.r == 0 if self.own_budget else self.budget.neutral
+
+    def attach(self, model: PreTrainedModel) -> None:
+        if not self.neutral:
+            check(model, self.name, self.proportional)
+
+    def install(self, model: PreTrainedModel) -> list[RemovableHandle]:
+        self._done.clear()
+        if self.neutral:
+            return []
+        tower = MergingTower(model, self.plan, self.proportional, lambda x, source: self._done.append((x, source)))
+        return tower.install()
+
+    def plan(self, patches: int, layers: int) -> list[int]:
+        """Pairs that merge in each of `layers` layers, the first ones, in views of `patches` patches.
+
+        Raises:
+            BudgetError: so few tokens cannot be reached, because a layer at most halves them.
+        """
+        if self.r is not None:
+            steps = [self.r] * layers
+            if self.schedule == "decreasing":
+                steps = [int(2 * self.r * (1 - i / max(1, layers - 1))) for i in range(layers)]
+            return _possible(steps, patches)
+        kept = max(1, int(self.allowance(patches, 0, 1) + 0.5))
+        share = [1.0] * layers if self.schedule == "constant" else [float(layers - 1 - i) for i in range(layers)]
+        return even(patches, kept, share if sum(share) else [1.0])
+
+    def cut(self, stream: Stream) -> Cut:
+        visual = stream.visual
+        clusters: dict[str, Tensor] = {}
+        for modality, call in visual.calls.items():
+            source = next(source for features, source in self._done if features is call.before)
+            first = source.amax() + 1
+            clusters[modality] = (source + torch.arange(len(source), device=source.device)[:, None] * first).flatten()
+
+        def reduce(number: int, span: VisualSpan, must: Tensor) -> Reduced:
+            if span.resampled:
+                raise UnsupportedModelError(
+                    f"tome: the model resamples the patches of {span.modality} {span.image} behind the encoder, so no "
+                    "token of the prompt is one merged token; show fewer crops, or use a method that acts on features."
+                )
+            mine = clusters[span.modality][span.patches][span.cells >= 0]
+            return _first_of_each(mine, must)
+
+        cut = by_view(stream, reduce, self.positions)
+        self._done.clear()
+        return cut
+
+
+def even(total: int, kept: int, share: list[float]) -> list[int]:
+    """Merges per layer that leave `kept` of `total` tokens: in proportion to `share`, but at most half of a layer's tokens;
+    what a layer cannot merge, later ones do, and earlier ones where these cannot either.
+
+    Raises:
+        BudgetError: see `ToMe.plan`.
+    """
+    spent, left = 0.0, [total]
+    for part in share:
+        spent += part
+        wanted = total - round((total - kept) * spent / sum(share))
+        left.append(max(wanted, -(-left[-1] // 2)))
+    left[-1] = kept
+    for i in range(len(share) - 1, -1, -1):
+        left[i] = min(left[i], 2 * left[i + 1])
+    if left[0] < total:
+        least = -(-total // 2 ** len(share))
+        raise BudgetError(
+            f"tome: {len(share)} layers that at most halve {total} tokens leave at least {least}, not {kept}; ask for "
+            f"keep={least / total:.4f} or more."
+        )
+    return [before - after for before, after in itertools.pairwise(left)]
+
+
+def _possible(steps: list[int], tokens: int) -> list[int]:
+    """`steps` cut down to half of the tokens that are left at each."""
+    result = []
+    for step in steps:
+        result.append(min(step, tokens // 2))
+        tokens -= result[-1]
+    return result
+
+
+def _first_of_each(clusters: Tensor, must: Tensor) -> Reduced:
+    """The first token of every cluster, or the first protected one; clusters [n] are any numbers."""
+    n = len(clusters)
+    _, clusters = clusters.unique(return_inverse=True)
+    order = torch.where(must, 0, n) + torch.arange(n, device=clusters.device)
+    first = torch.full((int(clusters.max()) + 1,), 2 * n, device=clusters.device)
+    first = first.scatter_reduce(0, clusters, order, "amin") % n
+    return Reduced(first.sort().values, first[clusters])

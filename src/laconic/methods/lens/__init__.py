@@ -1,0 +1,1 @@
+"""Lenses: what single tokens carry, read without changing the model."""

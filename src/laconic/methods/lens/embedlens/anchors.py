@@ -1,0 +1,142 @@
+"""Which words mark the sinks and the dead among a model's visual tokens, found by what repeats from picture to picture.
+
+The paper gives three words for LLaVA-1.5-7B; how to find those of another model is inferred from its analysis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from laconic.methods.lens.embedlens.readings import ALIVE, CLASSES, Anchors, look, nearest, shares, words_of
+from laconic.recipe import Recipe
+
+SINK, DEAD, REPEATS = 0.99, 0.9, 0.9
+"""Cosine above which two tokens are the same sink, the same dead token; share of the other pictures that must have it."""
+OUTLIER = 3.0
+"""A patch whose encoder feature is this many times longer than the median of its picture made a sink of the encoder."""
+LLM_LAYER = 1
+"""Sinks of the LLM point where <bos> points behind the MLP of this layer (from 0)."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The visual tokens of one picture.
+
+    Attributes:
+        tokens: behind the projector, [N, D]. `words`: their three nearest words, [N, 3].
+        outlier: encoder feature of outlying length, bool [N].
+        bos: cosine to the first token of the prompt behind layer `LLM_LAYER`, [N].
+    """
+
+    tokens: Tensor
+    words: Tensor
+    outlier: Tensor
+    bos: Tensor
+
+
+def collect(model: PreTrainedModel, prompts: Sequence[Mapping[str, Tensor]]) -> list[Picture]:
+    """The pictures of model inputs, several per prompt or one; prompts begin with <bos> (padding aside)."""
+    pictures = []
+    for inputs in prompts:
+        visual, hidden = look(model, inputs, [0, LLM_LAYER + 1])
+        mask = inputs.get("attention_mask")
+        for span in visual.spans:
+            tokens = hidden[0][span.row, span.tokens].float()
+            length = visual.pool(span, visual.patches(span).float().norm(dim=-1))
+            first = 0 if mask is None else int(mask[span.row].argmax())
+            later = hidden[LLM_LAYER + 1][span.row].float()
+            cosine = nn.functional.cosine_similarity(later[span.tokens], later[first][None], dim=-1)
+            words = nearest(tokens, words_of(model))[1]
+            pictures.append(Picture(tokens, words, length > OUTLIER * length.median(), cosine))
+    return pictures
+
+
+def recurrence(tokens: Sequence[Tensor], cosine: float) -> list[Tensor]:
+    """For every token of every picture ([N_i, D] each, unit length): the share of the other pictures that have a token
+    within `cosine` of it, [N_i] each."""
+    found = []
+    for i, own in enumerate(tokens):
+        count = own.new_zeros(len(own))
+        for j, other in enumerate(tokens):
+            if i != j:
+                count += ((own @ other.mT).amax(1) > cosine).float()
+        found.append(count / max(1, len(tokens) - 1))
+    return found
+
+
+def groups(tokens: Tensor, cosine: float) -> list[Tensor]:
+    """Tokens [n, D] of unit length as groups within `cosine` of their first member: row numbers, the largest group first."""
+    left, found = torch.arange(len(tokens), device=tokens.device), []
+    while len(left):
+        near = tokens[left] @ tokens[left[0]] > cosine
+        near[0] = True
+        found.append(left[near])
+        left = left[~near]
+    return sorted(found, key=len, reverse=True)
+
+
+def clustered(pictures: Sequence[Picture]) -> tuple[Anchors, Tensor]:
+    """The anchors, and the classes of all tokens as the clusters have them, [sum of N].
+
+    Sinks: tokens that (nearly) all pictures have, within a cosine of `SINK`; those of the encoder where most members have
+    outlying lengths, those of the LLM where most point like <bos>; sinks that are neither stay unmarked. Dead: the largest
+    group that (nearly) all pictures have within `DEAD`. The anchor of a group is the word most often among its members'
+    nearest three; of equally frequent ones the nearer.
+    """
+    units = [nn.functional.normalize(p.tokens.float(), dim=-1) for p in pictures]
+    every, words = torch.cat(units), torch.cat([p.words for p in pictures])
+    outlier, bos = torch.cat([p.outlier for p in pictures]).float(), torch.cat([p.bos for p in pictures])
+    kinds = torch.full((len(every),), ALIVE)
+    anchors: dict[str, list[int]] = {name: [] for name in CLASSES[:ALIVE]}
+
+    def mark(members: Tensor, name: str) -> None:
+        kinds[members] = CLASSES.index(name)
+        near = words[members]
+        rank = torch.arange(near.shape[1], device=near.device).expand_as(near) / (near.shape[1] * near.numel())
+        anchor = int(near.flatten().bincount((1 - rank).flatten()).argmax())  # equal counts go to the nearer word
+        if anchor not in anchors[name]:
+            anchors[name].append(anchor)
+
+    sink = torch.cat(recurrence(units, SINK)) >= REPEATS
+    for group in groups(every[sink], SINK):
+        members = sink.nonzero()[:, 0][group]
+        if len(members) < REPEATS * len(pictures):
+            continue
+        if float(outlier[members].mean()) > 0.5:
+            mark(members, "vit_sink")
+        elif float((bos[members] > 0.9).float().mean()) > 0.5:
+            mark(members, "llm_sink")
+    dull = ~sink & (torch.cat(recurrence(units, DEAD)) >= REPEATS)
+    if bool(dull.any()):
+        mark(dull.nonzero()[:, 0][groups(every[dull], DEAD)[0]], "dead")
+    return Anchors.of(anchors), kinds
+
+
+def discover(model: PreTrainedModel, prompts: Sequence[Mapping[str, Tensor]]) -> Recipe:
+    """The anchors of a model, from at least 32 different pictures, as a recipe for ``EmbedLens(recipe=FILE)``.
+
+    `made` has the shares of the classes over the pictures (mean and deviation), and how often the anchors, a cheap stand-in,
+    agree with the clusters that they came from.
+
+    Raises:
+        ValueError: fewer than two pictures.
+    """
+    pictures = collect(model, prompts)
+    if len(pictures) < 2:
+        raise ValueError(f"{len(pictures)} pictures: what repeats from picture to picture needs several; give 32 or more.")
+    anchors, kinds = clustered(pictures)
+    by_anchor = torch.cat([anchors.classify(p.words) for p in pictures])
+    found = shares(kinds.split([len(p.tokens) for p in pictures]))
+    made = {
+        "pictures": len(pictures),
+        "agreement": float((by_anchor == kinds).float().mean()),
+        "shares": dict(zip(CLASSES, found.mean.tolist(), strict=True)),
+        "deviations": dict(zip(CLASSES, found.deviation.tolist(), strict=True)),
+    }
+    data = {name: list(getattr(anchors, name)) for name in CLASSES[:ALIVE]}
+    return Recipe.of("embedlens", model, data, made)

@@ -1,0 +1,258 @@
+"""EmbedLens's interventions: take classes of visual tokens out, skip their sub-layers, show pictures late."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from laconic import recipe as recipes
+from laconic.errors import BudgetError, UnsupportedModelError
+from laconic.families import family_of
+from laconic.method import register
+from laconic.methods.lens.embedlens.readings import CLASSES, Anchors, nearest, words_of
+from laconic.step import Step
+from laconic.stream.assemble import assemble
+from laconic.stream.contract import Cut, Stream, TokenMethod
+from laconic.stream.draws import drawn
+
+SINKS, EVERY = CLASSES[:2], "visual"
+CONTROLS = ("targets", "matched", "others")
+
+
+@dataclass
+class Shown:
+    """The stream as it was before layer 0: hidden states [B, T, D], what the pass knew of every row, and rows to keep."""
+
+    hidden: Tensor
+    positions: Tensor
+    valid: Tensor | None
+    shown: Tensor
+    stays: list[Tensor]
+
+
+@register(
+    "embedlens",
+    site="lens",
+    modality="image",
+    mechanism="pruning, skipping and late injection",
+    source="arXiv 2603.00510",
+    query_aware=False,
+    inferred="priority of the classes (sinks of the encoder, sinks of the LLM, dead); how anchors of other models are found",
+)
+@dataclass(kw_only=True)
+class EmbedLens(TokenMethod):
+    """Asks what classes of visual tokens are for: without them, without their sub-layers, or with pictures shown late.
+
+    Classes, joined with "+": ``vit_sink``, ``llm_sink``, ``dead``, ``alive``, ``sinks`` (both), ``visual`` (all tokens;
+    needs no anchors). What stays keeps its positions. The classes decide how much stays, so there is no budget.
+
+    Args:
+        prune: classes to take out of the input.
+        control: ``"targets"``: those go; ``"matched"``: as many of the other tokens go, drawn with `seed`; ``"others"``: all
+            other tokens go and the classes stay. Where no token is of the classes, nothing goes.
+        skip: sub-layers whose output is set to zero for the tokens `skip_target`, such as "1.5" or "0.5+1+1.5": n is the
+            attention of decoder layer n, n + 0.5 its MLP. Their keys and values are still made and read. This is for
+            analysis: the sub-layers run all the same, and nothing is saved.
+        skip_target: classes.
+        entry: pictures enter before this decoder layer, as the projector made them; the layers below run on text alone, at
+            the positions that it has. 0 and None: from the start.
+        exit: all visual tokens leave before this decoder layer.
+        anchors: word ids that mark the classes; or `recipe`: a file of `laconic.lens.discover`, or the name of a shipped one
+            ("embedlens-llava-1.5-7b", the published ids). None of both: the shipped one that was made for these weights.
+
+    Raises:
+        RecipeError: classes are asked for and no anchors are known for this model.
+        BudgetError: a budget is given; or every visual token of a sequence would go, or more than there are.
+        UnsupportedModelError: late entry in a model with several positions per token (M-RoPE).
+    """
+
+    prune: str = ""
+    control: str = "targets"
+    skip: str | float = ""
+    skip_target: str = "llm_sink"
+    entry: int | None = None
+    exit: int | None = None
+    anchors: Anchors | None = None
+    recipe: str | None = None
+    seed: int = 0
+
+    default_keep: ClassVar[float | None] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.own_budget and not self.budget.neutral:
+            raise BudgetError(f"embedlens: {self.budget}: classes decide what goes; give prune=, entry= or exit= instead.")
+        if self.control not in CONTROLS:
+            raise ValueError(f"embedlens: control={self.control!r}: choose one of {', '.join(CONTROLS)}.")
+        if self.exit is not None and self.exit <= (self.entry or 0):
+            raise ValueError(f"embedlens: exit={self.exit} must come after entry={self.entry or 0}.")
+        if self.anchors is not None and self.recipe is not None:
+            raise ValueError("embedlens: give anchors= or recipe=, not both.")
+        self._pruned, self._skipped = _classes(self.prune, "prune"), _classes(self.skip_target, "skip_target")
+        self._attentions, self._mlps = _sub_layers(self.skip)
+        self._step: Step | None = None
+        self._target: Tensor | None = None
+        self._held: Shown | None = None
+
+    def attach(self, model: PreTrainedModel) -> None:
+        depth = len(family_of(model).stack(model).layers)  # type: ignore[arg-type]
+        wrong = [layer for layer in (*self._attentions, *self._mlps) if not 0 <= layer < depth]
+        if wrong:
+            raise ValueError(f"embedlens: skip names layer {wrong[0]}; this model has layers 0..{depth - 1}.")
+        self._words = words_of(model)
+        asked = (*self._pruned, *(self._skipped if self.skip != "" else ()))
+        if any(name != EVERY for name in asked) and not self.neutral:
+            self._anchors = self.anchors or Anchors.of(recipes.find(self.name, model, self.recipe).data)
+
+    def cuts(self, depth: int) -> Sequence[int]:
+        return sorted({0} | {layer for layer in (self.entry, self.exit) if layer is not None})
+
+    # -- what goes on ----------------------------------------------------------------------------------------------
+    def cut(self, stream: Stream) -> Cut | None:
+        nothing = [stream.pictures(row)[:0] for row in range(len(stream.hidden))]
+        if stream.layer and stream.layer == self.exit:
+            return assemble(stream, nothing, separators=False)
+        if stream.layer:  # entry: the hook has put the pictures back
+            return self._entered(stream)
+        stays = self._choose(stream)
+        if not self.entry:
+            pruned = any(len(kept) < int(stream.shown[row].sum()) for row, kept in enumerate(stays))
+            return assemble(stream, stays) if pruned or self.entry is not None else None
+        if stream.positions.ndim == 3:
+            raise UnsupportedModelError(
+                "embedlens: pictures cannot enter late in a model whose tokens have several positions (M-RoPE); use prune=, "
+                "skip= or exit=."
+            )
+        self._held = Shown(stream.hidden, stream.positions, stream.valid, stream.shown, stays)
+        return assemble(stream, nothing, separators=False)
+
+    def _choose(self, stream: Stream) -> list[Tensor]:
+        """Rows of visual tokens that stay, and the tokens whose sub-layers are skipped are noted."""
+        target = torch.zeros_like(stream.shown)
+        stays = []
+        for row in range(len(stream.hidden)):
+            at = stream.pictures(row)
+            kinds = self._kinds(stream, row, at)
+            target[row, stream.place[row, at[_among(kinds, self._skipped)]]] = True
+            stays.append(at[~self._goes(_among(kinds, self._pruned))] if self._pruned else at)
+        self._target = target if self.skip != "" else None
+        return stays
+
+    def _kinds(self, stream: Stream, row: int, at: Tensor) -> Tensor:
+        """Class numbers of the visual tokens `at`; nobody looks at them where only `visual` is asked for."""
+        if not hasattr(self, "_anchors"):
+            return torch.full((len(at),), -1, device=at.device)
+        return self._anchors.classify(nearest(stream.hidden[row, at], self._words)[1])
+
+    def _goes(self, targets: Tensor) -> Tensor:
+        """Which visual tokens of a sequence are taken out, from which of them are of the classes, [v] each."""
+        count, total = int(targets.sum()), len(targets)
+        goes = targets
+        if self.control == "matched":
+            if count > total - count:
+                raise BudgetError(
+                    f"embedlens: {count} of {total} visual tokens are of the classes {self.prune}; there are not as many "
+                    "others to take out instead. Use a smaller class."
+                )
+            chances = drawn(total, self.seed).to(targets.device).masked_fill(targets, -1.0)
+            goes = torch.zeros_like(targets)
+            goes[chances.topk(count).indices] = True
+        elif self.control == "others":
+            goes = ~targets if count else targets
+        if total and bool(goes.all()):
+            raise BudgetError(
+                f"embedlens: prune={self.prune} would take all {total} visual tokens out; at least one must stay. Use exit= "
+                "to run layers without pictures."
+            )
+        return goes
+
+    # -- late entry ------------------------------------------------------------------------------------------------
+    def _entered(self, stream: Stream) -> Cut:
+        held, self._held = self._held, None
+        assert held is not None
+        whole = assemble(stream, held.stays)
+        return Cut(whole.keep, None, held.positions.expand(len(whole.keep), -1).gather(1, whole.keep.clamp(min=0)))
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Before the entry layer: text as the layers below left it, pictures as the projector made them."""
+        step, held = kwargs["past_key_values"].step, self._held
+        if held is None or step is None or step.shown is None:
+            return None
+        hidden, whole = args[0] if args else kwargs["hidden_states"], held.hidden.clone()
+        place = step.token_index(len(hidden)).long() - step.start
+        for row in range(len(hidden)):
+            real = slice(None) if step.valid is None else step.valid[row]
+            whole[row, place[row, real]] = hidden[row, real]
+        step.index = step.kept = None
+        step.position_ids, step.valid, step.shown = held.positions, held.valid, held.shown
+        return ((whole, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": whole})
+
+    # -- skipped sub-layers ----------------------------------------------------------------------------------------
+    def install(self, model: PreTrainedModel) -> list[RemovableHandle]:
+        layers: Any = family_of(model).stack(model).layers
+        handles = [] if not self.entry else [layers[self.entry].register_forward_pre_hook(self._enter, with_kwargs=True)]
+        for number in sorted({*self._attentions, *self._mlps}):
+            handles.append(layers[number].register_forward_pre_hook(self._note, with_kwargs=True))
+        for name, numbers in (("self_attn", self._attentions), ("mlp", self._mlps)):
+            for number in numbers:
+                part: nn.Module | None = getattr(layers[number], name, None)
+                if part is None:
+                    raise UnsupportedModelError(f"embedlens: {type(layers[number]).__name__} has no {name} to skip.")
+                handles.append(part.register_forward_hook(self._silence))
+        return handles
+
+    def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._step = kwargs["past_key_values"].step
+
+    def _silence(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """The same output with zeros for the target tokens."""
+        step, target = self._step, self._target
+        if step is None or step.shown is None or target is None or self.neutral:
+            return output
+        out = output[0] if isinstance(output, tuple) else output
+        rows = target.gather(1, step.token_index(len(out)).long() - step.start)
+        if step.valid is not None:
+            rows = rows & step.valid
+        out = out.masked_fill(rows[..., None], 0.0)
+        return (out, *output[1:]) if isinstance(output, tuple) else out
+
+
+def _among(kinds: Tensor, names: Sequence[str]) -> Tensor:
+    """Which class numbers [v] are of the classes `names`."""
+    if EVERY in names:
+        return torch.ones_like(kinds, dtype=torch.bool)
+    numbers = torch.tensor([CLASSES.index(name) for name in names], dtype=kinds.dtype, device=kinds.device)
+    return torch.isin(kinds, numbers)
+
+
+def _classes(text: str, parameter: str) -> tuple[str, ...]:
+    names = [name.strip() for name in text.split("+") if name.strip()]
+    unknown = [name for name in names if name not in (*CLASSES, "sinks", EVERY)]
+    if unknown:
+        raise ValueError(
+            f"embedlens: {parameter}={text!r}: {unknown[0]!r} is none of {', '.join(CLASSES)}, sinks, {EVERY}; join with +."
+        )
+    return tuple(part for name in names for part in (SINKS if name == "sinks" else (name,)))
+
+
+def _sub_layers(text: str | float) -> tuple[list[int], list[int]]:
+    """Numbers of the layers whose attention is skipped, and of those whose MLP is."""
+    attentions: list[int] = []
+    mlps: list[int] = []
+    for word in filter(None, str(text).split("+")):
+        try:
+            twice = 2 * float(word)
+        except ValueError:
+            twice = 0.5
+        if twice < 0 or twice != int(twice):
+            raise ValueError(
+                f"embedlens: skip={text!r}: {word!r} is no sub-layer; n is an attention, n.5 an MLP, such as '0.5+1'."
+            )
+        (mlps if twice % 2 else attentions).append(int(twice) // 2)
+    return attentions, mlps

@@ -1,0 +1,1 @@
+"""Methods that shorten the stream of visual tokens, before the decoder or between its layers."""

@@ -1,0 +1,217 @@
+"""SparseVLM: words that look at the picture rate its tokens; some of what is dropped is recycled (arXiv 2410.04417)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import exp, log
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from laconic.errors import BudgetError
+from laconic.method import register
+from laconic.ops.similarity import means
+from laconic.stream.assemble import assemble, choose
+from laconic.stream.blocks import at_depth, blocks
+from laconic.stream.contract import Cut, Stream, TokenMethod
+from laconic.stream.equal_budget import fitted, mean_tokens, visual_total
+from laconic.stream.observed import at_rows, observation
+
+LAYERS = (2, 6, 15)
+OF = 576
+PUBLISHED = {64: (66, 30, 17), 128: (303, 110, 36), 192: (300, 200, 110)}
+"""Tokens that stay of `OF` behind each pruning layer, by average budget; recycled ones come on top."""
+
+
+@register(
+    "sparsevlm",
+    site="tokens",
+    modality="image",
+    mechanism="pruning, merging",
+    source="arXiv 2410.04417",
+    query_aware=True,
+    inferred="counts beside the three published budgets; neighbours of the density; layers scale with depth",
+)
+@dataclass(kw_only=True)
+class SparseVLM(TokenMethod):
+    """Behind three layers the visual tokens stay that the raters look at most; part of the others is clustered and kept.
+
+    Raters are the words behind the last picture whose relevance, from embeddings at the input, is above the mean. A visual
+    token's score is the mean over heads and raters of that layer's attention. Of the dropped tokens the best 30 % become a
+    tenth as many: density-peak groups, each a mean at its centre's position, behind the kept tokens of its picture.
+
+    A budget counts recycled tokens and the layers before the first cut. The numbers that stay follow the published lists,
+    geometrically between and below them and up to all tokens, times one factor that meets the budget.
+
+    Args:
+        layers: pruning layers, whose attention ranks what they put out; None: 2, 6, 15 of 32, scaled to the model's depth.
+        counts: tokens that stay behind each of them where no budget is given; None: the published list for a third
+            (300, 200, 110 of 576), scaled to the number of visual tokens.
+        recycle: keep groups of dropped tokens.
+        neighbours: the density of a token is exp(-mean of its squared distances to so many nearest, itself among them).
+    """
+
+    layers: tuple[int, ...] | None = None
+    counts: tuple[int, ...] | None = None
+    recycle: bool = True
+    neighbours: int = 5
+
+    default_keep: ClassVar[float | None] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        layers = LAYERS if self.layers is None else self.layers
+        if len(layers) != len(PUBLISHED[192] if self.counts is None else self.counts):
+            raise ValueError(f"sparsevlm: layers={layers} and counts={self.counts}: one number for each layer, please.")
+        if min(layers, default=-1) < 0 or any(a >= b for a, b in pairwise(layers)):
+            raise ValueError(f"sparsevlm: layers={layers} must ascend, from 0 on.")
+        if self.neighbours < 1:
+            raise ValueError(f"sparsevlm: neighbours={self.neighbours} must be at least 1.")
+
+    def _layers(self, depth: int) -> list[int]:
+        layers: list[int] = []
+        for layer in LAYERS if self.layers is None else self.layers:
+            if self.layers is None:
+                layer = max(at_depth(layer + 1, depth) - 1, layers[-1] + 1 if layers else 0)  # as many full layers in front
+            layers.append(layer)
+        return [layer for layer in layers if layer + 1 != depth]  # nothing runs behind the last layer
+
+    def cuts(self, depth: int) -> Sequence[int]:
+        return [0, *(layer + 1 for layer in self._layers(depth))]
+
+    def observes(self, depth: int) -> Collection[int]:
+        return self._layers(depth)
+
+    def cut(self, stream: Stream) -> Cut | None:
+        if stream.layer == 0:
+            stream.memo["raters"] = [self._raters(stream, b) for b in range(len(stream.hidden))]
+            return None
+        attention = at_rows(stream, self._attention(stream))
+        merged = torch.arange(stream.hidden.shape[1], device=stream.hidden.device).expand(stream.place.shape).clone()
+        kept, values, scores = [], [], []
+        for b, row in enumerate(attention):
+            at = stream.pictures(b)
+            scores.append(row[at])
+            count = self._counts(stream, b)[list(self.cuts(stream.depth)).index(stream.layer) - 1]
+            stays = at[choose(row[at], min(count, len(at)), stream.must(b))]
+            dropped = at[~torch.isin(at, stays)]
+            merged[b, dropped] = -1
+            mixed = stream.hidden[b].clone()
+            centres = dropped[:0]
+            if self.recycle and len(dropped):
+                taken = dropped[choose(row[dropped], _taken(len(dropped)))]
+                at_centre, group = density_peaks(mixed[taken], _groups(len(dropped)), self.neighbours)
+                centres = taken[at_centre]
+                mixed[centres] = means(mixed[taken], group, len(centres))[0].to(mixed.dtype)
+                merged[b, taken] = centres[group]
+            parts = [x[torch.isin(x, rows)] for rows in blocks(stream, b) for x in (stays, centres)]
+            kept.append(torch.cat([at[:0], *parts]))
+            values.append(mixed[kept[-1]])
+        return assemble(stream, kept, values, order="given", merged=merged, scores=scores)
+
+    # -- who rates -------------------------------------------------------------------------------------------------
+    def _raters(self, stream: Stream, row: int) -> Tensor:
+        """How far from the end of the prompt the raters of a batch row stand, [r], 1 and more."""
+        seen, text = stream.pictures(row), stream.texts(row)
+        if not len(seen):
+            return text[:0]
+        text = text[text > seen[-1]]
+        if not len(text):
+            raise ValueError("sparsevlm: no text follows the last picture, so no word can rate it; ask behind the picture.")
+        chosen = text[raters(stream.hidden[row, seen], stream.hidden[row, text])]
+        return stream.ids.shape[1] - stream.place[row, chosen]
+
+    def _attention(self, stream: Stream) -> Tensor:
+        """Mean over heads and raters of what the observed layer's entries get, [B, n]."""
+        seen, noted = observation(stream), stream.memo["raters"]
+        rows = seen.window(int(max(back.max() if len(back) else 1 for back in noted)))
+        width = rows.shape[3]
+        mean = rows.new_zeros(rows.shape[0], rows.shape[4])
+        for b, back in enumerate(noted):
+            if len(back):
+                mean[b] = rows[b, :, :, width - back].mean((0, 1, 2))
+        return mean
+
+    # -- how many --------------------------------------------------------------------------------------------------
+    def _counts(self, stream: Stream, row: int) -> list[int]:
+        """Tokens of a batch row that stay behind each layer, recycled ones aside."""
+        total, layers = visual_total(stream, row), [layer + 1 for layer in self._layers(stream.depth)]
+        if self.own_budget or not total:
+            given = [n * total / OF for n in PUBLISHED[192]] if self.counts is None else list(map(float, self.counts))
+            return [max(1, int(n + 0.5)) for n in given]
+        mean = mean_tokens(self, stream, row)
+        shape = [share * total for share in published(mean / total)] if self.counts is None else self.counts
+
+        def counts(x: float) -> list[int]:
+            return [max(1, int(min(total, n * x / max(1 - x, 1e-9)) + 0.5)) for n in shape]
+
+        def left(x: float) -> list[int]:
+            return with_recycled(total, counts(x), self.recycle)[: len(layers)]
+
+        return counts(fitted(self.name, mean, total, layers, stream.depth, left))
+
+
+def raters(visual: Tensor, text: Tensor) -> Tensor:
+    """Which words rate: visual [v, D] and text [t, D] embeddings -> bool [t].
+
+    M = softmax over text of visual text^T; a word's relevance is its mean over the visual rows; those above the mean rate,
+    or all of them where none is above it.
+    """
+    relevance = (visual.float() @ text.float().mT).softmax(-1).mean(0)
+    above = relevance > relevance.mean()
+    return above if bool(above.any()) else torch.ones_like(above)
+
+
+def published(share: float) -> list[float]:
+    """Shares of the visual tokens that stay behind each layer for an average `share`: straight lines between the published
+    lists in logarithms, all tokens at 1, and the lowest line continued below 64 of 576."""
+    points = [(log(m / OF), [log(n / OF) for n in counts]) for m, counts in PUBLISHED.items()] + [(0.0, [0.0] * 3)]
+    x = log(share)
+    (low, a), (high, b) = next(((p, q) for p, q in pairwise(points) if x <= q[0]), (points[-2], points[-1]))
+    return [exp(p + (q - p) * (x - low) / (high - low)) for p, q in zip(a, b, strict=True)]
+
+
+def with_recycled(total: int, counts: Sequence[int], recycle: bool = True) -> list[int]:
+    """Visual tokens behind every cut, recycled ones among them, when `counts` of them stay."""
+    left, now = [], total
+    for count in counts:
+        dropped = now - min(count, now)
+        now -= dropped
+        now += _groups(dropped) if recycle and dropped else 0
+        left.append(now)
+    return left
+
+
+def _taken(dropped: int) -> int:
+    return int(0.3 * dropped) + 1
+
+
+def _groups(dropped: int) -> int:
+    return _taken(dropped) // 10 + 1
+
+
+def density_peaks(x: Tensor, groups: int, neighbours: int) -> tuple[Tensor, Tensor]:
+    """Density-peak clustering of x [n, D]: centres, ascending [groups], and the group of every point, [n].
+
+    Distances are Euclidean over sqrt(D); density = exp(-mean of the squared distances to the nearest points); a point's
+    score is its density times its distance to the nearest denser point (of equals the earlier is denser), for the densest
+    one the largest distance of all. The best are centres; every other point joins the nearest.
+
+    Raises:
+        BudgetError: more groups than points.
+    """
+    n = len(x)
+    if groups > n:
+        raise BudgetError(f"sparsevlm: {groups} groups of {n} tokens are too many.")
+    distance = torch.cdist(x.float(), x.float(), compute_mode="donot_use_mm_for_euclid_dist") / x.shape[1] ** 0.5
+    density = (-distance.topk(min(neighbours, n), largest=False).values.square().mean(1)).exp()
+    place = torch.arange(n, device=x.device)
+    denser = (density > density[:, None]) | ((density == density[:, None]) & (place < place[:, None]))
+    apart = distance.where(denser, distance.max()).amin(1)
+    centres = choose(density * apart, groups)
+    group = (distance[:, centres] == distance[:, centres].amin(1, keepdim=True)).int().argmax(1)
+    group[centres] = torch.arange(groups, device=x.device)
+    return centres, group

@@ -1,0 +1,1 @@
+"""Prompts of text and images as token ids and pixels."""

@@ -1,0 +1,295 @@
+"""The page of `laconic inspect --image`: pictures as the model saw them, and the fate of their patches in every layer,
+at every budget that was tried."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from laconic.report.image_script import SCRIPT
+from laconic.report.image_style import STYLE
+from laconic.report.kept import visible
+from laconic.report.page import page
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class View:
+    """One view of a picture: the thumbnail, a crop, a frame.
+
+    Attributes:
+        item: number of the picture. `name`: of the view, for people.
+        pixels: what the encoder was given, RGB uint8 [h, w, 3].
+        cells: visual token of every grid cell, [rows, cols]; -1 where the model cut the cell away.
+        spot: (row, column) of a crop in its picture; None for other views, and where nobody knows.
+    """
+
+    item: int
+    name: str
+    pixels: NDArray[np.uint8]
+    cells: Numbers
+    spot: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class PictureCut:
+    """One shortening of the stream before a layer, in visual tokens.
+
+    Attributes:
+        scores: what the method ranked visual tokens by, float32 [n], nan where it says nothing; None where it never does.
+    """
+
+    layer: int
+    method: str
+    before: int
+    after: int
+    merged: int
+    scores: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Level:
+    """What one run at one budget did to the n visual tokens; a stop of the slider.
+
+    Attributes:
+        label: the budget, for people, unique. `asked`, `achieved`: shares.
+        layers: decoder layers, in order.
+        share: share of a layer's KV heads that store a visual token, [layers, n].
+        into: visual token whose state holds this one in a layer, [layers, n]: its own number, that of the token it was
+            merged into, or -1 where it was dropped.
+        cuts: in the order in which they happened.
+        answer: what the model said.
+    """
+
+    label: str
+    asked: float
+    achieved: float
+    layers: Sequence[int]
+    share: NDArray[np.float32]
+    into: Numbers
+    cuts: Sequence[PictureCut] = ()
+    answer: str = ""
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """Tokens that a layer's cache holds in some head, [layers, n]."""
+        return self.share > 0
+
+    @property
+    def merged(self) -> NDArray[np.bool_]:
+        """Tokens that live on in another one, [layers, n]."""
+        return (self.into >= 0) & (self.into != np.arange(self.into.shape[1]))
+
+    def ranked(self, layer: int) -> PictureCut | None:
+        """The latest cut with scores that shortened what reaches `layer`."""
+        return next((c for c in reversed(self.cuts) if c.layer <= layer and c.scores is not None), None)
+
+
+@dataclass(frozen=True)
+class Lens:
+    """What a lens reads in each of n visual tokens before the first layer.
+
+    Attributes:
+        words, cosines: the nearest words, the nearest first.
+        kinds: class of each token; empty where the lens does not tell.
+    """
+
+    name: str
+    words: Sequence[Sequence[str]]
+    cosines: Sequence[Sequence[float]]
+    kinds: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """All views of one prompt and all budgets, the tightest first; `numbers`: place in the prompt of every visual token,
+    [n]."""
+
+    views: Sequence[View]
+    numbers: Numbers
+    levels: Sequence[Level]
+    lens: Lens | None = None
+
+
+@dataclass(frozen=True)
+class About:
+    """What stands above the pictures: `facts` are (label, text) pairs, `warnings` are shown in red, `start` is the stop of
+    the slider that the page opens with."""
+
+    facts: list[tuple[str, str]]
+    warnings: list[str] = field(default_factory=list)
+    start: int = 0
+
+
+def picture_page(title: str, about: About, gallery: Gallery) -> str:
+    """The whole self-contained HTML document. `#keep=0.25&layer=2&show=rank` in its address opens it there."""
+    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(visible(text))}</dd>" for name, text in about.facts)
+    loud = "".join(f'<p class="bad">warning: {escape(w)}</p>' for w in about.warnings)
+    narrow = ' class="narrow"' if len(gallery.views) == 1 else ""
+    body = (
+        f'<dl class="card facts">{facts}</dl>{loud}\n{_controls(gallery)}\n'
+        f'<div id="main"{narrow}><div id="gallery">{_views(gallery)}<svg id="over" aria-hidden="true"></svg></div>\n'
+        f"<div><h2>Budgets and answers</h2>\n{_levels(gallery)}</div></div>\n"
+        '<h2>Cuts</h2>\n<div id="cuts" class="scroll"></div>\n'
+        '<div id="tip" role="tooltip" hidden></div>'
+    )
+    script = f"const DATA = {_json(_data(gallery, about.start))};\n{SCRIPT}"
+    return page(title, body, style=STYLE, script=script)
+
+
+def _controls(gallery: Gallery) -> str:
+    levels, layers = gallery.levels, gallery.levels[0].layers
+    ticks = "".join(f'<button type="button" data-level={i}>{escape(v.label)}</button>' for i, v in enumerate(levels))
+    scored = any(c.scores is not None for level in levels for c in level.cuts)
+    modes = [("patches", "kept patches", True), ("rank", "scores, by rank", scored)]
+    modes += [("view", "scores, by rank in each view", scored)] if len(gallery.views) > 1 else []
+    modes.append(("value", "scores, by value", scored))
+    modes.append(("budget", "smallest budget that keeps it", len(levels) > 1))
+    if gallery.lens is not None:
+        modes += [("words", f"nearest word ({gallery.lens.name})", True)]
+        modes += [("classes", f"class ({gallery.lens.name})", bool(gallery.lens.kinds))]
+    options = "".join(
+        f'<option value="{value}"{"" if there else " disabled"}>{text}{"" if there else " (none here)"}</option>'
+        for value, text, there in modes
+    )
+    return (
+        f'<div id="controls"><div class="pick" style="--n:{len(levels)}">'
+        f'<label for="keep">budget <output id="keepName"></output></label>{_bars("level", [v.label for v in levels])}'
+        f'<input type="range" id="keep" min=0 max={len(levels) - 1} step=1><div class="ticks">{ticks}</div></div>'
+        f'<div class="pick" style="--n:{len(layers)}"><label for="layer">layer <output id="layerName"></output></label>'
+        f'{_bars("layer", layers)}<input type="range" id="layer" min=0 max={len(layers) - 1} step=1></div>'
+        f'<div class="pick small"><label>show <select id="show">{options}</select></label>'
+        '<label><input type="checkbox" id="lines"> merges as lines</label>'
+        '<label><input type="checkbox" id="grid"> grid</label></div>'
+        '<div id="count"></div><p id="legend" class="dim"></p></div>'
+    )
+
+
+def _bars(kind: str, names: Sequence[object]) -> str:
+    bars = (
+        f'<button type="button" data-{kind}={i} aria-label="{kind} {escape(str(name))}"><i></i></button>'
+        for i, name in enumerate(names)
+    )
+    return f'<div class="bars">{"".join(bars)}</div>'
+
+
+def _views(gallery: Gallery) -> str:
+    """Figures: a picture's single views side by side, its crops as they lie in it."""
+    parts = []
+    few = " few" if len({v.item for v in gallery.views if v.spot is None}) <= 2 else ""
+    for item in sorted({v.item for v in gallery.views}):
+        mine = [(i, v) for i, v in enumerate(gallery.views) if v.item == item]
+        alone = "".join(_figure(i, v, "") for i, v in mine if v.spot is None)
+        crops = [(i, v) for i, v in mine if v.spot is not None]
+        grid = ""
+        if crops:
+            cols = 1 + max(v.spot[1] for _, v in crops if v.spot)
+            cells = (
+                _figure(i, v, f"grid-row:{v.spot[0] + 1};grid-column:{v.spot[1] + 1}")
+                for i, v in crops
+                if v.spot is not None
+            )
+            grid = f'<div class="crops" style="--cols:{cols}">{"".join(cells)}</div>'
+        parts.append(
+            f'<section class="item{" wide" if len(mine) > 1 else ""}"><div class="alone{few}">{alone}</div>{grid}</section>'
+        )
+    return "".join(parts)
+
+
+def _figure(number: int, view: View, style: str) -> str:
+    height, width = view.pixels.shape[:2]
+    placed = f' style="{style}"' if style else ""
+    return (
+        f'<figure{placed}><canvas data-view={number} style="aspect-ratio:{width}/{height}" role="img" '
+        f'aria-label="{escape(view.name)}"></canvas><figcaption>{escape(view.name)} <span></span></figcaption></figure>'
+    )
+
+
+def _levels(gallery: Gallery) -> str:
+    full = next((v.answer for v in gallery.levels if v.asked == 1.0), None)
+    rows = []
+    for number, level in enumerate(gallery.levels):
+        same = '<td class="dim">' if full is None or level.asked == 1.0 else _same(level.answer == full)
+        mean = level.share.sum(1).mean()
+        rows.append(
+            f"<tr data-level={number}><td>{escape(level.label)}</td><td class=num>{level.asked:.1%}</td>"
+            f"<td class=num>{level.achieved:.1%}</td><td class=num>{mean:,.1f}</td>"
+            f'<td class="answer">{escape(visible(level.answer))}</td>{same}</td></tr>'
+        )
+    return (
+        '<div class="scroll"><table id="levels"><thead><tr><th>budget</th><th class=num>asked</th>'
+        '<th class=num>achieved</th><th class=num title="mean over layers and heads">visual tokens</th>'
+        "<th>answer</th><th></th></tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _same(same: bool) -> str:
+    return '<td class="good">same answer' if same else '<td class="bad">differs'
+
+
+def _data(gallery: Gallery, start: int) -> dict[str, Any]:
+    """What the script needs; layers of one run that hold the same are written once."""
+    return {
+        "tokens": len(gallery.numbers),
+        "numbers": gallery.numbers.tolist(),
+        "start": start,
+        "layers": list(gallery.levels[0].layers),
+        "views": [
+            {"name": v.name, "item": v.item, "cells": v.cells.tolist(), "picture": _png(v.pixels)} for v in gallery.views
+        ],
+        "levels": [_level(level) for level in gallery.levels],
+        "lens": None if gallery.lens is None else _lens(gallery.lens),
+    }
+
+
+def _lens(lens: Lens) -> dict[str, Any]:
+    return {
+        "name": lens.name,
+        "words": [[visible(word).strip() or repr(word) for word in words] for words in lens.words],
+        "cosines": [[round(x, 3) for x in cosines] for cosines in lens.cosines],
+        "kinds": list(lens.kinds),
+    }
+
+
+def _level(level: Level) -> dict[str, Any]:
+    states: dict[tuple[str, str], int] = {}
+    at = []
+    for share, into in zip(level.share, level.into, strict=True):
+        state = _base64(np.round(share * 255).astype(np.uint8)), _base64(into.astype("<i4"))
+        at.append(states.setdefault(state, len(states)))
+    cuts = [
+        {k: getattr(c, k) for k in ("layer", "method", "before", "after", "merged")}
+        | {"scores": None if c.scores is None else _base64(c.scores.astype("<f4"))}
+        for c in level.cuts
+    ]
+    return {
+        "label": level.label,
+        "states": [{"share": share, "into": into} for share, into in states],
+        "at": at,
+        "cuts": cuts,
+    }
+
+
+def _png(pixels: NDArray[np.uint8]) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _base64(array: NDArray[Any]) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")

@@ -1,0 +1,1 @@
+"""The stream seam: hidden states between two layers, and how a method shortens them."""

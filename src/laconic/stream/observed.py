@@ -1,0 +1,38 @@
+"""What a layer that has run says about its entries, found again for the rows of the stream behind it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from laconic.cache.observe import Observation
+from laconic.errors import SessionError
+from laconic.stream.contract import Stream
+
+
+def observation(stream: Stream) -> Observation:
+    """What the layer before `stream.layer` attended to.
+
+    Raises:
+        SessionError: nobody observed it.
+    """
+    if stream.seen is None:
+        raise SessionError(
+            f"layer {stream.layer - 1} was not observed, so its attention is not known before {stream.layer}."
+        )
+    return stream.seen
+
+
+def at_rows(stream: Stream, entries: Tensor) -> Tensor:
+    """One number per entry of the observed layer, [B, n], stored ones first -> those of the stream's rows, [B, m].
+
+    Rows and entries of the pass are the same as long as nobody else cut before this layer; tokens say so in any case.
+    """
+    seen = observation(stream)
+    new = slice(entries.shape[-1] - seen.new, None)
+    tokens = seen.index[:, 0, new].long() - seen.step.start
+    if seen.valid is not None:
+        tokens = tokens.masked_fill(~seen.valid[:, 0, new], stream.ids.shape[1])  # padding looks up nothing
+    column = torch.zeros(len(tokens), stream.ids.shape[1] + 1, dtype=torch.long, device=tokens.device)
+    column.scatter_(1, tokens, torch.arange(seen.new, device=tokens.device).expand_as(tokens))
+    return entries[:, new].gather(1, column.gather(1, stream.place))

@@ -1,0 +1,123 @@
+"""Rotary positions of a shortened stream: gathered, counted anew, or given; and what that means for the tokens that follow.
+
+Where a pass counted positions anew, later tokens go on from there, layer by layer. How far a layer lags behind transformers'
+own count is kept in its state as `shift` [B], so it follows batch changes and is saved with the cache.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from laconic.cache.cache import CompressedCache
+from laconic.cache.layer import CompressedLayer
+from laconic.errors import UnsupportedModelError
+from laconic.step import Step
+from laconic.stream.contract import Policy
+
+SHIFT = "shift"
+
+
+class Positions:
+    """Keeps `step.position_ids` right from layer to layer of one pass.
+
+    Attributes:
+        moved: the phases that the decoder computed, gathered, are no longer those of the stream.
+    """
+
+    def __init__(self, stack: PreTrainedModel):
+        self.stack = stack
+        self.moved = False
+        self._counted_apart = False
+        self._earlier: list[Tensor | None] = []
+        self._shift: Tensor | None = None
+        self._last = torch.zeros(0)
+        self._phases: tuple[Tensor, tuple[Tensor, ...]] | None = None
+
+    def adopt(self, cache: CompressedCache) -> list[int]:
+        """Another cache is used from now on: its layers that lag behind layer 0."""
+        self._counted_apart = any(SHIFT in _state(cache, layer) for layer in cache.layer_ids)
+        return [layer for layer in range(1, len(cache.layers)) if _lags(cache, layer)] if self._counted_apart else []
+
+    def begin(self, cache: CompressedCache, step: Step) -> bool:
+        """A pass comes to the decoder; true if it has to be told other positions than transformers counted."""
+        self.moved, self._phases, self._shift, self._earlier = False, None, None, []
+        self._last = step.position_ids[..., -1]
+        if not self._counted_apart:  # nearly every decoded token
+            return False
+        self._earlier = [_shift(cache, layer) for layer in range(len(cache.layers))]
+        self._shift = self._earlier[0]
+        if self._shift is None:
+            return False
+        step.position_ids = step.position_ids - self._shift[:, None]
+        return True
+
+    def at(self, layer: int, step: Step) -> None:
+        """The stream comes to `layer`, which may lag behind the layer before it since an earlier pass."""
+        if not self._earlier:
+            return
+        shift, before = self._earlier[layer], self._shift
+        if shift is before or (shift is not None and before is not None and torch.equal(shift, before)):
+            return
+        lag = -before if shift is None else shift if before is None else shift - before  # type: ignore[operator]
+        step.position_ids = step.position_ids - lag[:, None]
+        self._shift, self.moved = shift, True
+
+    def cut(self, layer: int, step: Step, policy: Policy | Tensor) -> None:
+        """`step` was shortened before `layer`; its gathered positions become what `policy` says.
+
+        Raises:
+            UnsupportedModelError: positions [B, m] for a model whose tokens have several.
+        """
+        several = step.position_ids.ndim == 3
+        if isinstance(policy, Tensor):
+            if several:
+                raise UnsupportedModelError(
+                    "this model's tokens have several positions each (M-RoPE); merged ones cannot be given."
+                )
+            step.position_ids = policy
+        elif policy == "renumber" and not several:
+            step.position_ids = self._counted(step)
+        else:
+            return
+        self.moved = layer > 0
+
+    def _counted(self, step: Step) -> Tensor:
+        """Positions without gaps that end the sequence's real tokens where they began, [B, m]."""
+        now = step.position_ids
+        real = torch.ones_like(now, dtype=torch.bool) if step.valid is None else step.valid
+        first = now.masked_fill(~real, torch.iinfo(now.dtype).max).amin(-1, keepdim=True)
+        return (first + real.long().cumsum(-1) - 1).clamp(min=0)
+
+    def note(self, cache: CompressedCache, layer: int, step: Step) -> None:
+        """Prefill leaves `layer` with these positions: what comes later goes on from them."""
+        if step.position_ids.ndim == 3 or not step.prefill:
+            return
+        shift = (self._last - step.position_ids[..., -1]).expand(len(step.real))
+        if bool(shift.any()) or _shift(cache, layer) is not None:
+            _state(cache, layer)[SHIFT] = shift.contiguous()
+            self._counted_apart = True
+
+    def phases(self, step: Step, hidden: Tensor) -> tuple[Tensor, ...]:
+        """(cos, sin) of the stream's positions; layers that share positions share them."""
+        if self._phases is None or self._phases[0] is not step.position_ids:
+            self._phases = (step.position_ids, self.stack.rotary_emb(hidden, step.position_ids))  # type: ignore[operator]
+        return self._phases[1]
+
+
+def _lags(cache: CompressedCache, layer: int) -> bool:
+    """The positions of `layer` lag behind those of layer 0."""
+    shift, first = _shift(cache, layer), _shift(cache, 0)
+    return shift is not None and (first is None or not torch.equal(shift, first))
+
+
+def _state(cache: CompressedCache, layer: int) -> dict[str, Tensor]:
+    found = cache.layers[layer]
+    return found.state if isinstance(found, CompressedLayer) else {}
+
+
+def _shift(cache: CompressedCache, layer: int) -> Tensor | None:
+    """How far a layer lags; one that does not say lags as layer 0 does."""
+    shift = _state(cache, layer).get(SHIFT)
+    return _state(cache, 0).get(SHIFT) if shift is None else shift

@@ -1,0 +1,1 @@
+"""Procedural scenes and the questions about them."""

@@ -1,0 +1,61 @@
+"""Pictures to calibrate on and to train with: read when they are needed, in an order that follows from the seed."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from laconic import MediaError
+from laconic.fit.images import from_file, numbered, scenes
+
+
+def write(folder, lines):
+    file = folder / "samples.jsonl"
+    file.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def three(tmp_path):
+    """A file of three questions about one picture."""
+    Image.new("RGB", (8, 6), (255, 0, 0)).save(tmp_path / "red.png")
+    return write(tmp_path, [{"image": "red.png", "question": f"{i}?", "answer": str(i)} for i in range(3)] + [""])
+
+
+def test_a_picture_is_read_upright_when_it_is_needed(tmp_path):
+    turned = Image.new("RGB", (8, 6), (0, 0, 255))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "a.jpg", exif=exif)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    lines = [{"image": "a.jpg", "question": "What?"}, {"image": "broken.png", "question": "What?"}]
+    asked = from_file(write(tmp_path, lines))
+    assert asked[0].picture.size == (6, 8) and asked[0].answer == ""
+    with pytest.raises(MediaError, match=r"broken\.png is no picture"):
+        asked[1].picture  # noqa: B018
+
+
+@pytest.mark.parametrize("line", ["{", "3", {"question": "?"}, {"image": "red.png"}, {"image": "none.png", "question": "?"}])
+def test_a_line_that_does_not_fit_is_named(three, line):
+    file = write(three.parent, [{"image": "red.png", "question": "?"}, line])
+    with pytest.raises(ValueError, match="line 2: needs JSON with image and question"):
+        from_file(file)
+
+
+def test_training_needs_answers(three):
+    with pytest.raises(ValueError, match="line 1: needs JSON with image, question and answer"):
+        numbered(str(write(three.parent, [{"image": "red.png", "question": "?"}])), 0)
+
+
+def test_each_pass_over_a_file_shows_all_in_another_order(three):
+    draw = numbered(str(three), 1)
+    passes = [[draw(3 * turn + i).answer for i in range(3)] for turn in range(12)]
+    assert all(sorted(one) == ["0", "1", "2"] for one in passes) and len({tuple(one) for one in passes}) > 2
+    again = numbered(str(three), 1)
+    assert [again(n).answer for n in (35, 0, 17)] == [passes[11][2], passes[0][0], passes[5][2]]
+
+
+def test_scenes_by_number_are_those_of_the_seed():
+    assert numbered("", 2)(5).question == scenes(6, 200_000)[5].question
+    with pytest.raises(ValueError, match="reserved for evaluation"):
+        numbered("", 10)(0)

@@ -1,0 +1,29 @@
+"""Every method of the catalogue, with parameters that suit tiny random models and prompts of 40 to 80 tokens."""
+
+import laconic
+from laconic.cache.storage import StorageMethod
+
+SPECS = {
+    "fastkv": "fastkv:tsp_rate=0.6",  # the stream must be long enough for the budgets of the tests
+    "compresskv": "compresskv:heads=all",  # these models have no recipe
+    "razorattention": "razorattention:heads=no",
+    "lococo": "lococo:mode=hh,slack=0",  # nor weights
+    "zipvl": "zipvl:short=0",
+    "kivi": "kivi:group=8,residual=16",
+    "gear": "gear:group=16,buffer=16,rank=1,decode_rank=1,outliers=0",
+}
+LEAST = {"minicache": 0.7, "kivi": 0.3, "gear": 0.5}
+"""The smallest share of the bytes that a storage method is asked for here."""
+
+METHODS = [entry.name for entry in laconic.list_methods() if entry.site == "cache"]
+STORAGE = [name for name in METHODS if issubclass(laconic.method.find(name).cls, StorageMethod)]
+CHOOSERS = [name for name in METHODS if name not in STORAGE]
+
+
+def method(name, **budget):
+    """The method at a budget; at keep=1.0 with its own defaults, which must be neutral."""
+    if budget.get("keep") == 1.0:
+        return laconic.create_method(name, **budget)
+    if "keep" in budget:
+        budget["keep"] = max(budget["keep"], LEAST.get(name, 0))
+    return laconic.create_method(SPECS.get(name, name), **budget)

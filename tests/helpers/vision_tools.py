@@ -1,0 +1,88 @@
+"""A LLaVA-class model with random weights (the testbed's shape: 8 layers, 144 visual tokens) and prompts for it."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration
+
+import laconic
+from laconic.methods.tokens.explainability.network import Compressor, RelevanceNet
+from laconic.recipe import Recipe
+from laconic.tasks.scenes.scenes import SIZE
+from laconic.testbed.vlm_model import IMAGE as IMAGE_WORD
+from laconic.testbed.vlm_model import SPECIALS, VISUAL_TOKENS, build_model
+
+IMAGE = SPECIALS.index(IMAGE_WORD)
+
+
+def random_vlm() -> LlavaForConditionalGeneration:
+    """Weights large enough for tokens to matter to each other."""
+    torch.manual_seed(0)
+    model = build_model().eval().requires_grad_(False)
+    for parameter in model.model.language_model.parameters():
+        parameter.mul_(3.0 if parameter.ndim == 2 else 1.0)
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return model
+
+
+def inputs(texts: list[tuple[int, int]], seed: int = 0, pictures: int = 1) -> dict[str, Tensor]:
+    """A batch of random prompts, padded on the left: `texts[b]` = (text tokens before, behind the `pictures` pictures)."""
+    torch.manual_seed(seed)
+    rows = []
+    for before, behind in texts:
+        text = torch.randint(10, 400, (before + behind,))
+        seen = torch.full((pictures * VISUAL_TOKENS,), IMAGE)
+        rows.append(torch.cat([text[:before], seen, text[before:]]))
+    most = max(len(row) for row in rows)
+    ids = torch.zeros(len(rows), most, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for b, row in enumerate(rows):
+        ids[b, most - len(row) :], mask[b, most - len(row) :] = row, 1
+    pixels = torch.randn(len(rows) * pictures, 3, SIZE, SIZE)
+    return {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels}
+
+
+def laconic_hooks(model: nn.Module) -> list[str]:
+    """Hooks of laconic's that a model still has (transformers leaves some of its own)."""
+    hooks = [hook for m in model.modules() for hook in (*m._forward_pre_hooks.values(), *m._forward_hooks.values())]
+    return [repr(hook) for hook in hooks if getattr(hook, "__module__", "").startswith("laconic")]
+
+
+SPECS = {
+    "recoverable_compression": "recoverable_compression:text=llm",  # there is no text half of CLIP here
+    "ts_llava": "ts_llava:thumbnails=0",
+    "dyvte": "dyvte:exit_layer=2",
+}
+"""Parameters that suit the random model."""
+FIXED = {"adsc", "llavolta", "vtw", "pool", "downsample", "dyvte"}
+"""Methods whose layers or strides cannot meet every budget: they stay below."""
+
+METHODS = [
+    entry.name for entry in laconic.list_methods() if entry.site in ("encoder", "tokens") and entry.modality != "text"
+]
+
+
+def made_for(model: LlavaForConditionalGeneration, folder: Path) -> dict[str, str]:
+    """Specs of the methods that need something learned, with files that say something for `model`."""
+    torch.manual_seed(0)
+    net = RelevanceNet()
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.mul_(5.0 if weight.ndim > 1 else 1.0)  # else all tokens are nearly equal to it
+    Compressor(net).save(folder / "net.safetensors")
+    depth = model.config.text_config.num_hidden_layers
+    fits = [{"reduction": 10 * i, "deleted": [0.1 * i] + [0.0] * (depth - 1)} for i in range(1, 10)]
+    Recipe.of("fitprune", model, {"fits": fits}, {}).save(folder / "fitprune.json")
+    return {
+        "explainability": f"explainability:weights={folder / 'net.safetensors'}",
+        "fitprune": f"fitprune:recipe={folder / 'fitprune.json'}",
+    }
+
+
+def method(name: str, made: dict[str, str] | None = None, **budget: float) -> laconic.Method:
+    """The method at a budget; at keep=1.0 with its own defaults, which must be neutral."""
+    if budget.get("keep") == 1.0:
+        return laconic.create_method(name, **budget)
+    return laconic.create_method({**SPECS, **(made or {})}.get(name, name), **({} if name == "dyvte" else budget))

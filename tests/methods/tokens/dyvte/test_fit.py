@@ -1,0 +1,159 @@
+"""Training of DyVTE's gates: labels, what learns, checkpoints. "line n" is what the card must show."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from helpers.vision_tools import random_vlm
+
+from laconic import RecipeError, compress
+from laconic.fit.images import inputs, scenes, with_answers
+from laconic.fit.trainers import find
+from laconic.methods.tokens.dyvte.fit import WEIGHTS, Settings, Training, answers_at, examples, safe, train
+from laconic.methods.tokens.dyvte.method import DyVTE
+from laconic.methods.tokens.dyvte.network import load
+from laconic.testbed.vlm_model import build_processor, build_tokenizer
+
+TINY = {"width": 8, "batch": 3, "steps": 3, "check": 1, "log_every": 1, "save_every": 1, "lr": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_vlm()
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return build_processor(build_tokenizer())
+
+
+def peaked(tokens, height, vocabulary=5):
+    """Logits [m, V] with `height` at the given tokens."""
+    return torch.nn.functional.one_hot(torch.tensor(tokens), vocabulary) * height
+
+
+def test_an_exit_is_safe_if_the_answer_agrees_and_the_loss_hardly_grows():
+    """line 4: both conditions, each alone, and none"""
+    labels = torch.tensor([[-100, 1, 2]] * 5)
+    whole = torch.stack([peaked([0, 1, 2], 3.0)] * 5)
+    short = torch.stack(
+        [
+            peaked([3, 1, 2], 3.0),  # differs only where nothing is asked
+            peaked([0, 1, 2], 2.0),  # agrees, but the loss is larger
+            peaked([0, 1, 3], 3.0),  # half disagrees
+            peaked([0, 1, 2], 4.0),  # better
+            peaked([0, 1, 2], 2.99),  # hardly worse
+        ]
+    )
+    assert safe(whole, short, labels, 0.99, 1.03).tolist() == [True, False, False, True, True]
+    losses = [float(torch.nn.functional.cross_entropy(x[1:], labels[0, 1:])) for x in (whole[4], short[4])]
+    assert losses[0] < losses[1] < 1.03 * losses[0]
+
+
+def test_identical_runs_are_always_safe():
+    """line 4: also where the loss is exactly zero"""
+    logits = torch.cat([torch.randn(4, 3, 5), torch.stack([peaked([1, 1, 1], 1e4)])])
+    labels = torch.tensor([[0, 1, 2]] * 4 + [[1, 1, 1]])
+    assert safe(logits, logits, labels, 0.99, 1.03).all()
+
+
+def test_answers_stand_behind_prompts(processor):
+    asked = scenes(4, 10)
+    given, labels = with_answers(processor, asked)
+    prompts = inputs(processor, asked)
+    for b, one in enumerate(asked):
+        own = given["input_ids"][b][given["attention_mask"][b] == 1]
+        prompt = prompts["input_ids"][b][prompts["attention_mask"][b] == 1]
+        assert own[: len(prompt)].tolist() == prompt.tolist()
+        told = processor.tokenizer.decode(own[len(prompt) :], skip_special_tokens=True)
+        assert told.strip() == one.answer
+        assert labels[b][labels[b] != -100].tolist() == own[len(prompt) :].tolist()
+        assert given["attention_mask"][b].diff().min() >= 0
+    assert answers_at(labels) == max(int((row != -100).sum()) for row in labels) + 1
+
+
+def test_gates_read_in_training_what_they_read_at_inference(model, processor, tmp_path, monkeypatch):
+    settings = Settings(**TINY)
+    made = Training(model, examples(processor, settings), settings, tmp_path, lambda line: None)
+    given, labels = made.batch(0)
+    _, features = made.whole(given, labels)
+    made.save()
+    read = []
+    real = type(made.gates.layers[0]).forward
+    monkeypatch.setattr(type(made.gates.layers[0]), "forward", lambda self, x: read.append(x) or real(self, x))
+    with compress(model, DyVTE(weights=str(tmp_path / WEIGHTS), tau=1.0)):
+        model(**inputs(processor, scenes(3, 0)))
+    torch.testing.assert_close(torch.stack(read), features.flatten(0, 1), rtol=1e-4, atol=1e-4)
+
+
+def test_labels_compare_the_whole_model_with_a_forced_exit(model, processor, tmp_path):
+    settings = Settings(**TINY)
+    made = Training(model, examples(processor, settings), settings, tmp_path, lambda line: None)
+    given, labels = made.batch(1)
+    whole, _ = made.whole(given, labels)
+    full = model(**given).logits
+    torch.testing.assert_close(whole, full[:, -whole.shape[1] :])
+    with compress(model, DyVTE(exit_layer=2)):
+        short = model(**given).logits
+    for b, got in enumerate(made.label(given, labels, whole, 2).tolist()):
+        at = (labels[b] != -100).nonzero()[:, 0]
+        one = full[b, at - 1], short[b, at - 1 - full.shape[1]]
+        agree = float((one[0].argmax(-1) == one[1].argmax(-1)).float().mean())
+        losses = [float(torch.nn.functional.cross_entropy(x, labels[b, at])) for x in one]
+        assert got == (agree > 0.99 and losses[1] < 1.03 * losses[0])
+
+
+def state(module):
+    return hashlib.sha256(b"".join(x.numpy().tobytes() for x in module.state_dict().values())).hexdigest()
+
+
+def test_only_gates_learn_and_a_resumed_training_is_the_same(model, processor, tmp_path):
+    """line 8, and checkpoints"""
+    before = state(model)
+    straight = train(model, processor, Settings(**TINY), tmp_path / "a", False, lambda line: None)
+    assert state(model) == before and not any(p.grad is not None for p in model.parameters())
+    lines = []
+    settings = Settings(**TINY)
+    (tmp_path / "b").mkdir()
+    half = Training(model, examples(processor, settings), settings, tmp_path / "b", lines.append)
+    first = state(half.gates.layers)
+    half.step(), half.step(), half.save()
+    assert state(half.gates.layers) != first
+    resumed = train(model, processor, settings, tmp_path / "b", True, lines.append)
+    one, two = load(straight.with_name(f"exact-{WEIGHTS}")), load(resumed.with_name(f"exact-{WEIGHTS}"))
+    assert state(one.layers) == state(two.layers) and one.shares == two.shares
+    assert [line.split(" loss")[0] for line in lines][:1] == ["step 3"]
+    taus, means = zip(*one.shares, strict=True)
+    assert list(taus) == sorted(taus) and list(means) == sorted(means) and 1 / 8 <= means[0] <= means[-1] <= 1
+    with compress(model, DyVTE(weights=str(straight), keep=max(means[0], 0.9))):
+        model(**inputs(processor, scenes(1, 3)))
+    with pytest.raises(RecipeError, match="other settings \\(width\\)"):
+        train(model, processor, Settings(**TINY | {"width": 9}), tmp_path / "b", True, lines.append)
+    with pytest.raises(RecipeError, match="no checkpoint"):
+        train(model, processor, settings, tmp_path / "c", True, lines.append)
+
+
+def test_the_schedule_and_the_seeds(model, processor, tmp_path):
+    settings = Settings(steps=100, warmup=0.1, batch=2, width=8)
+    made = Training(model, examples(processor, settings), settings, tmp_path, lambda line: None)
+    rates = []
+    for made.done in range(100):
+        rates.append(made.rate())
+    assert rates[:3] == pytest.approx([0.1, 0.2, 0.3]) and max(rates) == 1.0 and rates[-1] < 0.01
+    with pytest.raises(ValueError, match="reserved for evaluation"):
+        examples(processor, Settings(seed=10))(0)
+    assert find("dyvte").configure({"width": "16"}).width == 16
+    for wrong in ({"width": 0}, {"warmup": 1.0}, {"seed": -1}):
+        with pytest.raises(ValueError, match="must be"):
+            Settings(**wrong)
+
+
+def test_a_file_of_one_s_own(processor, tmp_path):
+    one = scenes(1, 5)[0]
+    one.picture.save(tmp_path / "a.png")
+    line = json.dumps({"image": "a.png", "question": one.question, "answer": one.answer})
+    (tmp_path / "data.jsonl").write_text(line + "\n")
+    given, labels = examples(processor, Settings(batch=2, file=str(tmp_path / "data.jsonl")))(0)
+    want, wanted = with_answers(processor, [one, one])
+    assert torch.equal(given["input_ids"], want["input_ids"]) and torch.equal(labels, wanted)

@@ -1,0 +1,78 @@
+"""`load()`: shipped, local and missing models; padding on the left, a padding token, fp32 on request."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+import laconic
+from laconic import UnknownNameError
+from laconic.testbed import model_path
+
+
+@pytest.fixture
+def folder(tmp_path, llama):
+    """A saved bf16 Llama whose tokenizer has no padding token and pads on the right."""
+    vocab = {f"w{i}": i for i in range(96)} | {"</s>": 96}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(vocab, unk_token="w0")), eos_token="</s>")
+    tokenizer.save_pretrained(tmp_path)
+    type(llama)(llama.config).to(torch.bfloat16).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_local_folder(folder):
+    model, tokenizer = laconic.load(str(folder), device="cpu")
+    assert not model.training
+    assert model.dtype == torch.bfloat16  # what the checkpoint says
+    assert tokenizer.padding_side == "left" and tokenizer.pad_token == "</s>"
+    assert laconic.load(str(folder), dtype=torch.float32, device="cpu")[0].dtype == torch.float32
+
+
+def test_a_loaded_model_is_ready_for_a_session(folder):
+    model, _ = laconic.load(str(folder), device="cpu")
+    with laconic.compress(model, laconic.SnapKV(keep=0.25)) as session:
+        model(torch.arange(1, 41)[None])
+    assert session.stats.achieved == 0.25
+
+
+def test_pickled_weights_are_refused(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        laconic.load(str(folder), device="cpu")
+
+
+def test_missing_folder():
+    with pytest.raises(UnknownNameError, match=r"model folder './no/such' does not exist; give a folder, a Hugging Face id"):
+        laconic.load("./no/such")
+
+
+def test_unknown_testbed_model():
+    with pytest.raises(UnknownNameError, match=r"testbed/lm"):
+        laconic.load("testbed/ml")
+
+
+@pytest.mark.skipif(not (model_path("testbed/lm") / "model.safetensors").exists(), reason="the testbed is in training")
+def test_testbed():
+    model, tokenizer = laconic.load("testbed/lm", device="cpu")
+    assert model.dtype == torch.float32
+    assert tokenizer.padding_side == "left" and tokenizer.pad_token is not None
+
+
+def test_vision_language_models_come_with_their_processor(tmp_path):
+    """The processor's tokenizer is made ready as a text model's is; the class is the one that sees pictures."""
+    from helpers.vision_tools import random_vlm
+    from laconic.load import tokenizer_of
+
+    from laconic.testbed.vlm_model import build_processor, build_tokenizer
+
+    processor = build_processor(build_tokenizer())
+    processor.tokenizer.padding_side = "right"
+    random_vlm().to(torch.bfloat16).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    model, found = laconic.load(str(tmp_path), device="cpu")
+    assert type(model).__name__ == "LlavaForConditionalGeneration" and model.dtype == torch.bfloat16 and not model.training
+    assert type(found).__name__ == "LlavaProcessor"
+    assert tokenizer_of(found) is found.tokenizer and tokenizer_of(found.tokenizer) is found.tokenizer
+    assert found.tokenizer.padding_side == "left"
