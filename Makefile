@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test slow lint types leaderboard leaderboard-pictures check clean
+.PHONY: demo test slow lint types leaderboard leaderboard-images check clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,9 +36,9 @@ leaderboard: $(READY)  ## every cache method on every task: under half an hour o
 	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset leaderboard --out leaderboard
 	$(BIN)/python docs/make_leaderboard.py leaderboard
 
-leaderboard-pictures: $(READY)  ## every method for visual tokens on scenes: a quarter of an hour on one idle core, resumable
-	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset pictures_leaderboard --out leaderboard-pictures
-	$(BIN)/python docs/make_picture_leaderboard.py leaderboard-pictures
+leaderboard-images: $(READY)  ## every method for visual tokens on scenes: a quarter of an hour on one idle core, resumable
+	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset images_leaderboard --out leaderboard-images
+	$(BIN)/python docs/make_image_leaderboard.py leaderboard-images
 
 check: lint types test slow demo  ## what CI runs
 

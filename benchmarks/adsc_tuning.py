@@ -38,7 +38,7 @@ class AtRandom(ADSC):
     def cut(self, stream: Stream) -> Cut | None:
         kept = []
         for b in range(len(stream.hidden)):
-            at = stream.pictures(b)
+            at = stream.images(b)
             kept.append(at[torch.randperm(len(at))[: -(-len(at) // FACTOR)].sort().values])
         return assemble(stream, kept)
 

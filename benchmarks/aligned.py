@@ -30,8 +30,8 @@ class WholeWindow(SnapKV):
     def forced(self) -> tuple[int, int]:
         return 0, 0
 
-    def score(self, seen: Observation) -> torch.Tensor:
-        return _forced(super().score(seen), self.window)
+    def score(self, obs: Observation) -> torch.Tensor:
+        return _forced(super().score(obs), self.window)
 
 
 @dataclass(kw_only=True)
@@ -42,8 +42,8 @@ class PeerPyramid(PyramidKV):
     def forced(self) -> tuple[int, int]:
         return 0, 0
 
-    def score(self, seen: Observation) -> torch.Tensor:
-        return _forced(super().score(seen), self.window)
+    def score(self, obs: Observation) -> torch.Tensor:
+        return _forced(super().score(obs), self.window)
 
     def layer_entries(self, layer: int, layers: int, mean: int, seen: int) -> int:
         assert self.keep is not None

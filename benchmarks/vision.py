@@ -43,7 +43,7 @@ LEAST = {576: 0.25, 2880: 0.25}
 
 
 def model(tokens: int) -> Any:
-    """A random model whose pictures take `tokens` visual tokens."""
+    """A random model whose images take `tokens` visual tokens."""
     torch.manual_seed(0)
     vision = CLIPVisionConfig(
         hidden_size=256,
@@ -73,7 +73,7 @@ def model(tokens: int) -> Any:
 
 
 def inputs(tokens: int) -> dict[str, torch.Tensor]:
-    """One prompt: a picture and a question behind it."""
+    """One prompt: an image and a question behind it."""
     torch.manual_seed(1)
     line_ends = 0 if tokens == 576 else 2 * SIDE // PATCH
     ids = torch.randint(10, VOCAB, (1, 4 + tokens + line_ends + QUESTION))

@@ -52,7 +52,7 @@ def main() -> int:
         "Written by `benchmarks/vision_page.py`.",
         f"{sum(row['reached'] for row in wanted)} of {len(wanted)} targets reached: prefill time within 10 % of what FLOPs "
         "predict, own work under 5 % of the uncompressed prefill, peak memory below the uncompressed one. **Bold**: not "
-        "reached. Time and FLOPs are those of the LLM, own work and the embedding of pictures included, as shares of the "
+        "reached. Time and FLOPs are those of the LLM, own work and the embedding of images included, as shares of the "
         "uncompressed prefill.",
     ]
     head = ["method", "mean visual tokens", "prefill ms", "time", "FLOPs", "time / FLOPs", "own work", "peak memory"]

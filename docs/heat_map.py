@@ -21,7 +21,7 @@ class Block:
 
 
 def heat_map(methods: list[str], blocks: list[Block]) -> str:
-    """The picture, as SVG."""
+    """The image, as SVG."""
     width = LEFT + sum(len(block.columns) * WIDE + GAP for block in blocks)
     height = TOP + len(methods) * HIGH + 12
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" ']

@@ -29,7 +29,7 @@ CLOSE = 0.15
 """A KV share within this part of the share asked for is not printed beside the result."""
 INTRODUCTION = """# Leaderboard
 
-[Methods for visual tokens](docs/leaderboard-pictures.md) have a page of their own.
+[Methods for visual tokens](docs/leaderboard-images.md) have a page of their own.
 
 Every cache method of the catalogue on `testbed/lm` ([model card](src/laconic/testbed/lm/README.md)), {samples}
 samples for each of {tasks} at {length} tokens, keeping 50, 25, 10 and 5 % of the cache. Made with `make leaderboard`

@@ -1,4 +1,4 @@
-"""Draw docs/scene.png, the picture of the README's command: a scene of the testbed that no training has seen."""
+"""Draw docs/scene.png, the image of the README's command: a scene of the testbed that no training has seen."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ FILE = Path(__file__).with_name("scene.png")
 
 
 def main() -> None:
-    """Write the picture and say what can be asked about it."""
+    """Write the image and say what can be asked about it."""
     sample = make("reading", EVALUATION_SEED + 900_007)
-    sample.picture().save(FILE)
+    sample.image().save(FILE)
     print(f"{FILE.name}: {sample.question.text} {sample.question.answer}")
 
 

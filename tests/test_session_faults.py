@@ -55,10 +55,10 @@ class Breaks(SnapKV):
 
     error = ZeroDivisionError
 
-    def score(self, seen):
-        if seen.layer == 2 and self.error is not None:
+    def score(self, obs):
+        if obs.layer == 2 and self.error is not None:
             raise self.error
-        return super().score(seen)
+        return super().score(obs)
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])

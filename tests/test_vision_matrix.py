@@ -75,8 +75,8 @@ def test_a_padded_batch_equals_single_runs(vlm, method, name):
 
 
 @every_method
-def test_several_pictures(vlm, method, name):
-    given = inputs([(3, 9)], pictures=2)
+def test_several_images(vlm, method, name):
+    given = inputs([(3, 9)], images=2)
     with laconic.compress(vlm, method(name, keep=0.5)) as session:
         assert bool(logits(vlm.generate(**given, **GREEDY)).isfinite().all())
     assert session.stats.visual_in == 2 * V

@@ -43,7 +43,7 @@ class SavedContextError(LaconicError, ValueError):
 
 
 class MediaError(LaconicError, ValueError):
-    """A picture or a video cannot be read, is broken, too large, or does not fit the prompt."""
+    """An image or a video cannot be read, is broken, too large, or does not fit the prompt."""
 
 
 def closest(name: str, known: Iterable[str]) -> str:

@@ -90,14 +90,14 @@ class Method:
     def __post_init__(self) -> None:
         if self.keep is None and self.tokens is None and self.bytes is None:
             self.keep = self.default_keep
-        self.own_budget = self.keep is None and self.tokens is None and self.bytes is None
+        self.budget_from_parameters = self.keep is None and self.tokens is None and self.bytes is None
         """True when no budget was given and the method's own parameters decide."""
-        self.budget = Budget(keep=1.0) if self.own_budget else Budget(self.keep, self.tokens, self.bytes)
+        self.budget = Budget(keep=1.0) if self.budget_from_parameters else Budget(self.keep, self.tokens, self.bytes)
 
     @property
     def neutral(self) -> bool:
         """True when this setting changes nothing."""
-        return self.budget.neutral and not self.own_budget
+        return self.budget.neutral and not self.budget_from_parameters
 
     @property
     def in_bytes(self) -> bool:
@@ -113,7 +113,7 @@ class Method:
         return {name: getattr(self, name) for name in CATALOGUE[self.name].parameters()}
 
     def __str__(self) -> str:
-        budget = [] if self.own_budget else [str(self.budget)]
+        budget = [] if self.budget_from_parameters else [str(self.budget)]
         return f"{self.name}({', '.join(budget + [f'{k}={v}' for k, v in self.parameters().items()])})"
 
 

@@ -24,7 +24,7 @@ from laconic.errors import ConflictError, SessionError
 from laconic.families import family_of
 from laconic.families.vision import EncoderClock, VisionWatch, deepstack_of, encoder_clock, encoder_depth, vision_family_of
 from laconic.measure.cost import Shape
-from laconic.measure.session_meter import Figures
+from laconic.measure.session_meter import SessionMeter
 from laconic.measure.stats import Stats
 from laconic.measure.trace import Trace
 from laconic.method import Method, Protect
@@ -87,7 +87,7 @@ class Session:
         self._budgeted = self._cache_method or self._storage_method
         self._token_methods = [m for m in methods if isinstance(m, TokenMethod)]
         if self._token_methods:
-            vision_family_of(model)  # refuses models whose pictures laconic cannot find
+            vision_family_of(model)  # refuses models whose images laconic cannot find
         for method in methods:
             method.attach(model)
         self._protection = Protection([protect, *(m.protect for m in methods)], tokenizer)
@@ -106,7 +106,7 @@ class Session:
         self._implementation: str | None = None
         self._arguments = list(inspect.signature(model.forward).parameters)
         self._clock = 0.0
-        self.figures = Figures(self.shape, self._budgeted, self._token_methods)
+        self.meter = SessionMeter(self.shape, self._budgeted, self._token_methods)
 
     def _check_claims(self) -> None:
         owners: dict[str, Method] = {}
@@ -122,8 +122,9 @@ class Session:
         chooser, storage = self._cache_method, self._storage_method
         if chooser is None or storage is None or chooser.neutral:
             return
-        if chooser.decodes or chooser.ragged:
-            why = "evicts while decoding" if chooser.decodes else "keeps a different number of entries in every head"
+        if chooser.evicts_while_decoding or chooser.ragged:
+            ragged = "keeps a different number of entries in every head"
+            why = "evicts while decoding" if chooser.evicts_while_decoding else ragged
             raise ConflictError(
                 f"{chooser.name} {why}, and {storage.name} packs entries for good, as rectangles; combine {storage.name} "
                 "with a method that chooses once after prefill, the same number in every head, such as snapkv."
@@ -246,7 +247,7 @@ class Session:
         elif cache is None or (type(cache) is DynamicCache and cache.get_seq_length() == 0 and not cache.offloading):
             cache = CompressedCache(self.stack.config)
             self.trace.clear()
-            self.figures = self.figures.fresh()
+            self.meter = self.meter.fresh()
         else:
             state = f"holds {cache.get_seq_length()} tokens" if isinstance(cache, Cache) else "is no transformers cache"
             if getattr(cache, "offloading", False):
@@ -255,7 +256,7 @@ class Session:
                 f"past_key_values is a {type(cache).__name__} that {state}; inside a session pass nothing, an empty "
                 "DynamicCache, or the cache of an earlier turn of a session."
             )
-        cache.method, cache.meter, cache.trace = self._cache_method, self.figures.meter, self.trace
+        cache.method, cache.flops, cache.trace = self._cache_method, self.meter.flops, self.trace
         cache.storage = self._storage_method
         if cache is not self.cache:
             self._handles += self._seam.adopt(cache)
@@ -275,7 +276,7 @@ class Session:
         x = kwargs.get("inputs_embeds") if ids is None else ids
         if x is None:
             raise SessionError("the model was called without input_ids or inputs_embeds.")
-        ids = self._ids if ids is None else ids  # models with pictures embed the prompt themselves
+        ids = self._ids if ids is None else ids  # models with images embed the prompt themselves
         batch, length = x.shape[:2]
         if length == 0 or batch == 0:
             raise SessionError("the prompt is empty; give at least one token.")
@@ -309,23 +310,23 @@ class Session:
         cache.unfinished, cache.real = False, step.real
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        figures, logits = self.figures, getattr(output, "logits", None)
+        meter, logits = self.meter, getattr(output, "logits", None)
         batch, positions = (0, 0) if logits is None else logits.shape[:2]
-        figures.ran(step, time.perf_counter() - self._clock, positions, batch)
-        figures.compress_seconds += cache.compress_seconds
+        meter.ran(step, time.perf_counter() - self._clock, positions, batch)
+        meter.compress_seconds += cache.compress_seconds
         cache.compress_seconds = 0.0
         if self._seam.visual is not None:
-            figures.shown += self._seam.shown
+            meter.shown += self._seam.shown
         if self._encoder is not None:
-            figures.encoder_seconds += self._encoder.take()
+            meter.encoder_seconds += self._encoder.take()
         if step.prefill:
-            figures.check(step, cache)
+            meter.check(step, cache)
 
     # -- figures ---------------------------------------------------------------------------------------------------
     @property
     def stats(self) -> Stats:
         """Figures of the current cache and of all passes since it was new."""
-        return self.figures.stats(self.cache)
+        return self.meter.stats(self.cache)
 
     def save_cache(
         self,

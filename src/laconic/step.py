@@ -36,7 +36,7 @@ class Step:
         kept: positions of the pass that are still in the stream, [B, n]; None while all are.
         hold: keep every new entry, whatever the methods say.
         pseudo: tokens that run behind the `length` real ones in this pass and leave no trace.
-        shown: rows of the stream that show picture patches, [B, n]; None in a pass without pictures.
+        shown: rows of the stream that show image patches, [B, n]; None in a pass without images.
     """
 
     start: int

@@ -13,9 +13,9 @@ SEED = 1_000_001
 class Spy(Random):
     """`random` that notes what every pass showed it: (layer, tokens before, tokens of the pass)."""
 
-    def score(self, seen):
-        self.__dict__.setdefault("notes", []).append((seen.layer, seen.step.start, seen.step.length))
-        return super().score(seen)
+    def score(self, obs):
+        self.__dict__.setdefault("notes", []).append((obs.layer, obs.step.start, obs.step.length))
+        return super().score(obs)
 
 
 @pytest.fixture(scope="module")

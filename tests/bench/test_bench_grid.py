@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from laconic.bench.grid import MODES, PRESETS, SEVERAL_TURNS, Cell, Grid, own_budget, preset, split_methods
+from laconic.bench.grid import MODES, PRESETS, SEVERAL_TURNS, Cell, Grid, budget_from_parameters, preset, split_methods
 from laconic.errors import BudgetError, UnknownNameError
 from laconic.method import list_methods
 from laconic.tasks.text.retrieval import EVALUATION_SEED, SUITE, TASKS
@@ -48,7 +48,7 @@ def test_the_uncompressed_model_is_always_there_once():
 
 
 def test_own_budget_runs_once_and_is_found():
-    assert own_budget("snapkv:window=16,tokens=20") and not own_budget("adakv:scorer=keydiff")
+    assert budget_from_parameters("snapkv:window=16,tokens=20") and not budget_from_parameters("adakv:scorer=keydiff")
     grid = dataclasses.replace(SMALL, methods=("snapkv:tokens=20",))
     assert grid.columns()[1:] == [("snapkv:tokens=20", None)]
     assert Cell("single", 128, "aware", "snapkv:tokens=20", None, 1).build().tokens == 20

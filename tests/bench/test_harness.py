@@ -203,7 +203,7 @@ def test_the_whole_context_would_be_scored_differently(lm):
 
 
 def test_contexts_are_read_once_and_noted_once(lm, monkeypatch):
-    monkeypatch.setattr(lm, "figures", harness.Figures())
+    monkeypatch.setattr(lm, "figures", harness.HarnessTotals())
     lengths = []
     read = lm._read
     monkeypatch.setattr(lm, "_read", lambda ids, *a, **k: lengths.append(len(ids)) or read(ids, *a, **k))

@@ -23,16 +23,16 @@ class Ascending(CacheMethod):
 
     ends = (0, 0)
 
-    def score(self, seen):
-        return seen.index.float()
+    def score(self, obs):
+        return obs.index.float()
 
     def forced(self):
         return self.ends
 
 
 class Descending(Ascending):
-    def score(self, seen):
-        return -seen.index.float()
+    def score(self, obs):
+        return -obs.index.float()
 
 
 def test_the_best_of_every_head_stay():
@@ -83,11 +83,11 @@ def test_scores_of_the_wrong_shape_are_refused():
 
 
 def test_targets_are_a_share_of_what_every_row_has_seen():
-    seen = observe(n=20, valid=left_padding(20, 7, 0))
-    assert Ascending(keep=0.3).targets(0, 4, seen.step, [13, 20], 100) == [int(13 * 0.3), int(20 * 0.3)]
-    assert Ascending(tokens=15).targets(0, 4, seen.step, [13, 20], 100) == [13, 15]
-    assert Ascending(bytes=650).targets(0, 4, seen.step, [13, 20], 100) == [6, 6]
-    assert Ascending(keep=0.01).targets(0, 4, seen.step, [13, 20], 100) == [1, 1]
+    obs = observe(n=20, valid=left_padding(20, 7, 0))
+    assert Ascending(keep=0.3).targets(0, 4, obs.step, [13, 20], 100) == [int(13 * 0.3), int(20 * 0.3)]
+    assert Ascending(tokens=15).targets(0, 4, obs.step, [13, 20], 100) == [13, 15]
+    assert Ascending(bytes=650).targets(0, 4, obs.step, [13, 20], 100) == [6, 6]
+    assert Ascending(keep=0.01).targets(0, 4, obs.step, [13, 20], 100) == [1, 1]
 
 
 # -- positions: an evicted cache equals a full one whose removed keys are hidden ---------------------------------------

@@ -5,7 +5,7 @@ import torch
 from helpers.storage_tools import N, kinds, padded_batch
 
 import laconic
-from laconic.cache.quantiser import Heads, Quantiser
+from laconic.cache.quantiser import HeadSizes, Quantiser
 from laconic.errors import BudgetError
 from laconic.methods.cache.kivi import KIVI
 
@@ -68,8 +68,8 @@ def test_neutral_settings():
 
 def test_heads_are_read_from_the_model(make_llama):
     model = make_llama(layers=1, hidden=64, heads=8, kv_heads=2)
-    assert Heads.of(model) == Heads(queries=8, kv=2, size=8, item=32)
-    assert Heads.of(model.bfloat16()) == Heads(queries=8, kv=2, size=8, item=16)
+    assert HeadSizes.of(model) == HeadSizes(queries=8, kv=2, size=8, item=32)
+    assert HeadSizes.of(model.bfloat16()) == HeadSizes(queries=8, kv=2, size=8, item=16)
 
 
 class Calls(Quantiser):

@@ -1,4 +1,4 @@
-"""`laconic bench` over pictures."""
+"""`laconic bench` over images."""
 
 import json
 
@@ -7,7 +7,7 @@ from helpers import image_formats as formats
 from helpers.image_tools import enter_methods, leave_methods, save_small_vlm
 from typer.testing import CliRunner
 
-from laconic.bench.images.runner import PictureBench
+from laconic.bench.images.runner import ImageBench
 from laconic.cli import app
 
 SMALL = ["--tasks=colour,existence", "--methods=test_first,test_late", "--keep=0.5", "--samples=3", "--batch=2"]
@@ -33,7 +33,7 @@ def read(folder):
     return [json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def test_picture_tasks_make_a_bench_over_pictures(model, tmp_path):
+def test_image_tasks_make_a_bench_over_images(model, tmp_path):
     done = run("--model", model, "--out", str(tmp_path), *SMALL)
     assert done.exit_code == 0, done.output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "results.jsonl", "table.md"]
@@ -64,7 +64,7 @@ def test_a_public_benchmark_runs_by_its_folder(model, tmp_path):
 
 
 def test_ctrl_c_leaves_whole_rows_and_the_same_command_goes_on(model, tmp_path, monkeypatch):
-    real, calls = PictureBench.rows, []
+    real, calls = ImageBench.rows, []
 
     def interrupted(self, *arguments):
         calls.append(arguments)
@@ -72,11 +72,11 @@ def test_ctrl_c_leaves_whole_rows_and_the_same_command_goes_on(model, tmp_path, 
             raise KeyboardInterrupt
         return real(self, *arguments)
 
-    monkeypatch.setattr(PictureBench, "rows", interrupted)
+    monkeypatch.setattr(ImageBench, "rows", interrupted)
     done = run("--model", model, "--out", str(tmp_path), *SMALL)
     assert done.exit_code == 130 and "rows are safe" in " ".join(done.output.split())
     there = len(read(tmp_path))
-    monkeypatch.setattr(PictureBench, "rows", real)
+    monkeypatch.setattr(ImageBench, "rows", real)
     again = run("--model", model, "--out", str(tmp_path), *SMALL)
     assert again.exit_code == 0 and 0 < there < len(read(tmp_path)) == 12
 
@@ -91,8 +91,8 @@ def test_ctrl_c_leaves_whole_rows_and_the_same_command_goes_on(model, tmp_path, 
         (["--tasks", "pope"], "--data pope=FOLDER"),
         (["--tasks", "colour", "--lengths", "512"], "modes and lengths are of text tasks"),
         (["--preset", "demo", "--data", "pope=nowhere"], "preset demo runs text tasks"),
-        (["--preset", "picturs"], "did you mean pictures"),
-        (["--model", "testbed/lm", "--tasks", "colour", "--methods", "random"], "reads no pictures"),
+        (["--preset", "picturs"], "did you mean images"),
+        (["--model", "testbed/lm", "--tasks", "colour", "--methods", "random"], "reads no images"),
     ],
 )
 def test_bad_input_is_exit_2_with_help(tmp_path, arguments, said):

@@ -24,7 +24,7 @@ def test_fitprune(laconic, vlm_folder, tmp_path):
     assert [fit["reduction"] for fit in made["recipe"]["fits"]] == [40, 60]
     assert json.loads(out.read_text())["made"]["reductions"] == [40, 60]
     assert "whole numbers" in laconic.bad(2, "calibrate", "fitprune", "--reductions", "a", "--out", out)
-    assert "does not prepare pictures" in laconic.bad(2, "calibrate", "fitprune", "--samples", 1, "--out", out)
+    assert "does not prepare images" in laconic.bad(2, "calibrate", "fitprune", "--samples", 1, "--out", out)
 
 
 def test_dyvte(laconic, vlm_folder, tmp_path):

@@ -1,4 +1,4 @@
-"""The engine on every vision class: pictures through `generate()`, or read before the question, like the stock model."""
+"""The engine on every vision class: images through `generate()`, or read before the question, like the stock model."""
 
 import pytest
 from helpers.vision_zoo import CASES, IMAGE
@@ -32,7 +32,7 @@ def request(**options) -> Request:
 @pytest.mark.parametrize("name", CASES)
 def test_neutral_runs_are_the_stock_model(name, agnostic):
     model, case = CASES[name].build(), CASES[name]
-    given = case.inputs([[case.picture(0), case.picture(1)]])
+    given = case.inputs([[case.image(0), case.image(1)]])
     ids = [*given.pop("input_ids")[0].tolist(), 7, 12, 9]
     given.pop("attention_mask")
     if "mm_token_type_ids" in given:

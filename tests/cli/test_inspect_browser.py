@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 from helpers.browser_tools import needs_browser, probe, screenshot
-from helpers.vlm_files import LARGE, save_llava, save_llava_next, save_picture
+from helpers.vlm_files import LARGE, save_image, save_llava, save_llava_next
 from PIL import Image
 
 import laconic.methods  # noqa: F401  fills the catalogue
-from laconic.report.image_page import About, Gallery, Lens, Level, View, picture_page
+from laconic.report.image_page import About, Gallery, Lens, Level, View, image_page
 
 pytestmark = needs_browser
 
@@ -38,12 +38,12 @@ def merged(tmp_path_factory):
     from laconic.cli import app
 
     folder = tmp_path_factory.mktemp("merged")
-    picture = save_picture(folder / "picture.png")
+    image = save_image(folder / "image.png")
     page = folder / "page.html"
-    args = ["inspect", "--model", save_llava(folder / "m"), "--image", picture, "--method", "tome", "--keep", "0.25,0.5"]
+    args = ["inspect", "--model", save_llava(folder / "m"), "--image", image, "--method", "tome", "--keep", "0.25,0.5"]
     done = CliRunner().invoke(app, [*args, "--max-new-tokens", "1", "--out", str(page), "--json"])
     assert done.exit_code == 0, done.output
-    return page, json.loads(done.stdout), np.asarray(Image.open(picture))[::8, ::8].reshape(-1, 3).astype(float)
+    return page, json.loads(done.stdout), np.asarray(Image.open(image))[::8, ::8].reshape(-1, 3).astype(float)
 
 
 def test_patches_are_drawn_as_the_session_left_them(merged):
@@ -93,14 +93,14 @@ def test_pointing_at_a_patch_says_where_it_went(merged):
     hidden, text, after = looked_at(page, [[12, 12]], script)
     assert (hidden, after) == (False, True)
     assert f"row {r}, column {c}" in text and f"token {gone}" in text
-    assert f"merged into whole picture, row {to_r}, column {to_c}" in text
+    assert f"merged into whole image, row {to_r}, column {to_c}" in text
 
 
 def test_crops_scores_and_words(tmp_path, laconic):
-    page, picture = tmp_path / "page.html", save_picture(tmp_path / "large.png", LARGE)
+    page, image = tmp_path / "page.html", save_image(tmp_path / "large.png", LARGE)
     model = save_llava_next(tmp_path / "m")
     told = laconic.json(
-        "inspect", "--model", model, "--image", picture, "--method", "fastv", "--keep", "0.5,0.35", "--max-new-tokens", 1,
+        "inspect", "--model", model, "--image", image, "--method", "fastv", "--keep", "0.5,0.35", "--max-new-tokens", 1,
         "--lens", "embedlens", "--out", page,
     )  # fmt: skip
     script = """for (const show of ['patches', 'rank', 'view', 'value', 'budget', 'words', 'classes']) {
@@ -114,10 +114,10 @@ def test_crops_scores_and_words(tmp_path, laconic):
     level = told["levels"][0]
     tokens = np.array([v["cells"] for v in told["views"]]).reshape(5, -1)
     kept, place = np.isin(tokens, level["kept"]["7"]), np.searchsorted(told["visual_tokens"], tokens)
-    large = np.asarray(Image.open(picture))[::8, ::8].astype(float).reshape(2, 12, 2, 12, 3)
+    large = np.asarray(Image.open(image))[::8, ::8].astype(float).reshape(2, 12, 2, 12, 3)
     crops = large.swapaxes(1, 2).reshape(4, -1, 3)
     patches = np.array(steps[0]["pixels"], float)
-    assert np.abs(patches[1:] - crops).max(-1)[kept[1:]].max() < 12, "crops lie where they lie in the picture"
+    assert np.abs(patches[1:] - crops).max(-1)[kept[1:]].max() < 12, "crops lie where they lie in the image"
     assert np.abs(patches[1:] - crops).max(-1)[~kept[1:]].min() > 50
     # the ramp goes from dark violet to yellow: the best scores are the brightest
     bright = np.array(steps[1]["pixels"], float)[..., :2].sum(-1)
@@ -133,7 +133,7 @@ def test_classes_of_a_lens_and_odd_text(tmp_path):
     level = Level("<b>1</b>", 1.0, 1.0, [3], np.ones((1, n), np.float32), np.arange(n)[None])
     lens = Lens("embedlens", [["<i>word</i>"]] * n, [[0.5]] * n, ["alive", "dead", "dead", "alive"])
     page = tmp_path / "page.html"
-    page.write_text(picture_page("t", About([]), Gallery([view], np.arange(n), [level], lens)), encoding="utf-8")
+    page.write_text(image_page("t", About([]), Gallery([view], np.arange(n), [level], lens)), encoding="utf-8")
     script = """location.hash = '#show=classes'; await pause(); await pause(); note();
     out.push(document.getElementById('legend').textContent, document.querySelectorAll('#main i i, #count b b').length);"""
     step, legend, injected = looked_at(page, [[2, 2]], script)

@@ -1,4 +1,4 @@
-"""Views and fates of visual tokens: pictures come back out of what encoders were fed, traces are followed token by token."""
+"""Views and fates of visual tokens: images come back out of what encoders were fed, traces are followed token by token."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -35,19 +35,19 @@ def vlm():
 @pytest.mark.parametrize("name", ROWS)
 def test_every_token_lies_on_the_patch_it_shows(name):
     case = CASES[name]
-    given = [case.picture(seed, **shape) for seed, shape in enumerate(ROWS[name])]
+    given = [case.image(seed, **shape) for seed, shape in enumerate(ROWS[name])]
     model = case.build()
     with Eyes(model) as eyes, torch.no_grad():
         model(**case.inputs([given]))
     views, numbers = eyes.views()
     scale = [COLOURS.min(), COLOURS.max()]
     start, tokens = 2, {}
-    for picture in given:  # the prompt: two words, then every picture (behind its opening) followed by a word
+    for image in given:  # the prompt: two words, then every image (behind its opening) followed by a word
         start += len(case.opening)
-        for place, cell in enumerate(case.cells(picture)):
+        for place, cell in enumerate(case.cells(image)):
             if cell is not None:
-                tokens[start + place] = (picture, *cell)
-        start += len(case.cells(picture)) + 1
+                tokens[start + place] = (image, *cell)
+        start += len(case.cells(image)) + 1
     assert numbers.tolist() == sorted(tokens)
     seen = []
     for view in views:
@@ -57,9 +57,9 @@ def test_every_token_lies_on_the_patch_it_shows(name):
             for c in range(cols):
                 if view.cells[r, c] < 0:
                     continue
-                picture, crop, frame, row, col = tokens[int(numbers[view.cells[r, c]])]
+                image, crop, frame, row, col = tokens[int(numbers[view.cells[r, c]])]
                 seen.append(int(numbers[view.cells[r, c]]))
-                block = case.view(picture, crop, frame)[row * case.block, col * case.block]
+                block = case.view(image, crop, frame)[row * case.block, col * case.block]
                 expected = (COLOURS[int(block)] - scale[0]) / (scale[1] - scale[0]) * 255
                 shown = view.pixels[r * height + 1, c * width + 1].astype(float)
                 span = 255 / float(scale[1] - scale[0])  # pixels are stretched by the extremes of what was fed
@@ -74,25 +74,25 @@ def _stretched(shown: np.ndarray, eyes: Eyes) -> np.ndarray:
     return (shown / 255 * (high - low) + low - low_all) / (high_all - low_all) * 255
 
 
-def test_crops_lie_where_they_lie_in_the_picture():
+def test_crops_lie_where_they_lie_in_the_image():
     case = CASES["llava_next"]
     model = case.build()
     with Eyes(model) as eyes, torch.no_grad():
-        model(**case.inputs([[case.picture(0, size=(64, 64))]]))
+        model(**case.inputs([[case.image(0, size=(64, 64))]]))
     views, _ = eyes.views()
     assert [(v.name, v.spot) for v in views] == [
-        ("whole picture", None), ("crop 1", (0, 0)), ("crop 2", (0, 1)), ("crop 3", (1, 0)), ("crop 4", (1, 1)),
+        ("whole image", None), ("crop 1", (0, 0)), ("crop 2", (0, 1)), ("crop 3", (1, 0)), ("crop 4", (1, 1)),
     ]  # fmt: skip
 
 
-def test_without_a_picture_there_is_nothing_to_see(vlm):
+def test_without_an_image_there_is_nothing_to_see(vlm):
     with Eyes(vlm) as eyes, torch.no_grad():
         vlm(input_ids=torch.tensor([[1, 9, 8]]))
-    with pytest.raises(SessionError, match="not read any picture"):
+    with pytest.raises(SessionError, match="not read any image"):
         eyes.views()
 
 
-def test_patches_of_pictures_and_of_packed_rows_agree():
+def test_patches_of_images_and_of_packed_rows_agree():
     x = torch.randn(2, 3, 12, 20)
     cut = patches(x, 4)
     assert cut.shape == (2 * 3 * 5, 3, 4, 4)
@@ -128,7 +128,7 @@ class Scripted(TokenMethod):
 
     def cut(self, stream):
         stay, into = self.plan[stream.layer]
-        at, place = stream.pictures(0), stream.place[0]
+        at, place = stream.images(0), stream.place[0]
         kept = at[torch.isin(place[at], torch.tensor(stay))]
         merged = torch.arange(stream.hidden.shape[1])[None].clone()
         row = {int(token): i for i, token in enumerate(place)}

@@ -1,4 +1,4 @@
-"""`laconic run --image`, `--video`: answers and figures of pictures, and what is refused."""
+"""`laconic run --image`, `--video`: answers and figures of images, and what is refused."""
 
 import io
 import sys
@@ -14,7 +14,7 @@ from PIL import Image
 
 import laconic as api
 from laconic.families.vision.encoder import layers_of
-from laconic.media import load_picture
+from laconic.media import load_image
 from laconic.method import CATALOGUE, register
 from laconic.prompts import media as media
 from laconic.stream.assemble import assemble
@@ -22,14 +22,14 @@ from laconic.stream.contract import TokenMethod
 from laconic.testbed.any_resolution import any_resolution, any_resolution_processor
 from laconic.testbed.vlm_model import SPECIALS, VISUAL_TOKENS, build_processor, build_tokenizer
 
-SEEN = {"pictures", "encoder_seconds", "encoder_seconds_uncompressed", "visual_in", "visual"}
+SEEN = {"images", "encoder_seconds", "encoder_seconds_uncompressed", "visual_in", "visual"}
 QUESTION = "what color is the circle?"
 SHORT = ("-q", QUESTION, "--max-new-tokens", 4)
 
 
 @pytest.fixture(scope="session")
 def vlm(tmp_path_factory) -> str:
-    """A saved LLaVA with random weights: 8 decoder layers, 144 visual tokens a picture."""
+    """A saved LLaVA with random weights: 8 decoder layers, 144 visual tokens an image."""
     folder = tmp_path_factory.mktemp("vlm")
     random_vlm().save_pretrained(folder)
     build_processor(build_tokenizer()).save_pretrained(folder)
@@ -39,17 +39,17 @@ def vlm(tmp_path_factory) -> str:
 @pytest.fixture
 def photo(tmp_path) -> str:
     path = tmp_path / "photo.jpg"
-    picture(0).save(path)
+    image(0).save(path)
     return str(path)
 
 
-def picture(seed: int) -> Image.Image:
+def image(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (60, 90, 3), dtype=np.uint8))
 
 
 @pytest.fixture
 def first_half():
-    """A token method: before layer 2 the first visual tokens of every picture stay."""
+    """A token method: before layer 2 the first visual tokens of every image stay."""
 
     @register("toy_first", site="tokens", modality="image", mechanism="pruning", source="a test", query_aware=False)
     @dataclass(kw_only=True)
@@ -58,7 +58,7 @@ def first_half():
             return (2,)
 
         def cut(self, stream):
-            rows = stream.pictures(0)
+            rows = stream.images(0)
             mean = self.allowance(len(rows), stream.hidden.shape[1] - len(rows), stream.entry_bytes)
             return assemble(stream, [rows[: round(self.mean_after(mean, len(rows), 2, stream.depth))]])
 
@@ -70,7 +70,7 @@ def test_figures_are_those_of_a_session(laconic, vlm, photo):
     found = laconic.json("run", "--model", vlm, "--image", photo, "--method", "snapkv:window=8", "--keep", 0.3, *SHORT)
     assert set(found) == KEYS | SEEN
     model, processor = api.load(vlm)
-    prompt = media.build(processor, [load_picture(photo)], "", QUESTION)
+    prompt = media.build(processor, [load_image(photo)], "", QUESTION)
     ids = torch.tensor([prompt.ids])
     with api.compress(model, api.SnapKV(keep=0.3, window=8)) as session:
         out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False, **prompt.inputs)
@@ -79,7 +79,7 @@ def test_figures_are_those_of_a_session(laconic, vlm, photo):
     assert (
         found["prompt"]["tokens"] == prompt.tokens == found["prompt"]["context_tokens"] + found["prompt"]["question_tokens"]
     )
-    assert found["pictures"] == [{"file": photo, "frame": 0, "frames": 1, "width": 90, "height": 60}]
+    assert found["images"] == [{"file": photo, "frame": 0, "frames": 1, "width": 90, "height": 60}]
     assert found["visual_in"] == VISUAL_TOKENS and found["visual"] == {str(i): VISUAL_TOKENS for i in range(8)}
     assert found["encoder_seconds"] > 0 and found["encoder_seconds_uncompressed"] is None and found["warnings"] == []
 
@@ -95,8 +95,8 @@ def test_neutral_runs_agree_with_the_stock_model(laconic, vlm, photo, method, ex
     assert found["encoder_seconds_uncompressed"] > 0
 
 
-def test_the_answer_is_about_the_pictures(laconic, vlm, tmp_path):
-    """Other pictures, another order, other answers: what is shown reaches the model."""
+def test_the_answer_is_about_the_images(laconic, vlm, tmp_path):
+    """Other images, another order, other answers: what is shown reaches the model."""
     paths = [tmp_path / f"{i}.png" for i in range(2)]
     for colour, path in zip(("red", "blue"), paths, strict=True):
         Image.new("RGB", (50, 50), colour).save(path)
@@ -133,7 +133,7 @@ def test_a_token_method_and_a_quantiser(laconic, vlm, photo, first_half):
 
 
 def test_a_cache_method_that_shortens_the_stream(laconic, vlm, photo):
-    """FastKV knows nothing of pictures; how many visual tokens it left on the way is counted all the same."""
+    """FastKV knows nothing of images; how many visual tokens it left on the way is counted all the same."""
     found = laconic.json("run", "--model", vlm, "--image", photo, "--method", "fastkv", "--keep", 0.3, *SHORT)
     counts = [found["visual"][str(i)] for i in range(8)]
     stream = [found["stream"][str(i)] for i in range(8)]
@@ -142,8 +142,8 @@ def test_a_cache_method_that_shortens_the_stream(laconic, vlm, photo):
     assert all(n - text <= c <= n for n, c in zip(stream, counts, strict=True))
 
 
-def test_query_agnostic_pictures(laconic, vlm, photo):
-    """The picture is compressed before the question is known: another question finds the same entries."""
+def test_query_agnostic_images(laconic, vlm, photo):
+    """The image is compressed before the question is known: another question finds the same entries."""
     asked = ("run", "--model", vlm, "--image", photo, "--method", "snapkv:window=4", "--tokens", 30, "--query-agnostic")
     found = laconic.json(*asked, "-q", QUESTION, "--max-new-tokens", 2)
     prompt = found["prompt"]
@@ -172,7 +172,7 @@ def test_encoder_and_prefill_are_timed_apart(laconic, vlm, photo, monkeypatch, e
     model.language_model.layers[0].register_forward_pre_hook(slower(1.0), with_kwargs=True)
     monkeypatch.setattr(sys.modules["laconic.load"], "load", lambda *args, **kwargs: loaded)
     found = laconic.json("run", "--model", vlm, "--image", photo, "--compare", *extra, *SHORT)
-    passes = 2 if extra else 1  # picture first, then the question
+    passes = 2 if extra else 1  # image first, then the question
     assert (found["encoder_seconds"], found["prefill_seconds"], found["decode_seconds"]) == (5.0, passes, 0.0)
     assert (found["encoder_seconds_uncompressed"], found["compared"]["prefill_seconds"]) == (5.0, 1.0)
 
@@ -181,18 +181,18 @@ def test_a_folder_of_frames_and_an_animation(laconic, vlm, tmp_path):
     frames = tmp_path / "frames"
     frames.mkdir()
     for i in range(11):
-        picture(i).save(frames / f"{i}.png")
+        image(i).save(frames / f"{i}.png")
     found = laconic.json("run", "--model", vlm, "--video", frames, "--frames", 3, *SHORT)
-    assert [p["frame"] for p in found["pictures"]] == [1, 5, 9] and found["visual_in"] == 3 * VISUAL_TOKENS
+    assert [p["frame"] for p in found["images"]] == [1, 5, 9] and found["visual_in"] == 3 * VISUAL_TOKENS
     gif = tmp_path / "moving.gif"
-    picture(0).save(gif, save_all=True, append_images=[picture(1), picture(2)])
+    image(0).save(gif, save_all=True, append_images=[image(1), image(2)])
     found = laconic.json("run", "--model", vlm, "--video", gif, "--frames", 5, *SHORT)
     assert found["visual_in"] == 3 * VISUAL_TOKENS and "fewer than the 5 asked for" in found["warnings"][0]
     found = laconic.json("run", "--model", vlm, "--image", gif, *SHORT)
     assert found["visual_in"] == VISUAL_TOKENS and "moves, and its first frame is shown" in found["warnings"][0]
 
 
-def test_pictures_in_crops(laconic, photo, tmp_path):
+def test_images_in_crops(laconic, photo, tmp_path):
     """LLaVA-NeXT: a thumbnail and a grid of crops; line ends are placeholders too, and no visual tokens."""
     folder = tmp_path / "next"
     any_resolution(random_vlm()).save_pretrained(folder)
@@ -200,10 +200,10 @@ def test_pictures_in_crops(laconic, photo, tmp_path):
     found = laconic.json(
         "run", "--model", folder, "--image", photo, "--method", "snapkv", "--keep", 0.3, "--compare", *SHORT
     )
-    prompt = media.build(api.load(str(folder))[1], [load_picture(photo)], "", QUESTION)
+    prompt = media.build(api.load(str(folder))[1], [load_image(photo)], "", QUESTION)
     placeholders = prompt.ids.count(SPECIALS.index("<image>"))
     assert found["prompt"]["tokens"] == prompt.tokens
-    # 90 x 60 pixels on a canvas of 24 x 24 patches: 16 lines of 24 show the picture, each with a line end
+    # 90 x 60 pixels on a canvas of 24 x 24 patches: 16 lines of 24 show the image, each with a line end
     assert found["visual_in"] == VISUAL_TOKENS + 16 * 24 == placeholders - 16
 
 
@@ -212,7 +212,7 @@ def test_panel(laconic, vlm, photo, first_half, monkeypatch):
     shown = laconic("run", "--model", vlm, "--image", photo, "--method", first_half, "--keep", 0.625, "--compare", *SHORT)
     assert shown.exit_code == 0 and shown.stderr == ""
     for text in (
-        "pictures           1: photo.jpg 90 x 60",
+        "images           1: photo.jpg 90 x 60",
         "asked keep=0.625, achieved 62.50% of the visual tokens, mean over layers",
         "visual tokens      144 in; 144 in layers 0-1, 72 in layers 2-7",
         "tokens by layer    157 in layers 0-1, 85 in layers 2-7",
@@ -250,16 +250,16 @@ def test_text_alone_on_a_vision_model(laconic, vlm):
     ("args", "words"),
     [
         (("--image", "none.jpg"), ("cannot read none.jpg", "No such file")),
-        (("--image", "words.jpg"), ("words.jpg is no picture",)),
+        (("--image", "words.jpg"), ("words.jpg is no image",)),
         (("--image", "cut.jpg"), ("cut.jpg is broken or cut off",)),
         (("--image", "."), ("is a folder", "--video")),
-        (("--video", "."), ("holds no pictures",)),
+        (("--video", "."), ("holds no images",)),
         (("--video", "none.mp4"), ("no such file or folder",)),
         (("--frames", 3), ("--frames 3", "--video")),
-        (("--image", "good.png", "--prefill-chunk-size", 64), ("--prefill-chunk-size does not go with pictures",)),
+        (("--image", "good.png", "--prefill-chunk-size", 64), ("--prefill-chunk-size does not go with images",)),
         (("--image", "good.png", "--cache", "file"), ("--cache holds texts",)),
-        (("--image", "good.png", "-q", "<image> or <image>?"), ("2 places for pictures", "1 was given")),
-        (("-q", "<image>?"), ("1 place for pictures", "0 were given")),
+        (("--image", "good.png", "-q", "<image> or <image>?"), ("2 places for images", "1 was given")),
+        (("-q", "<image>?"), ("1 place for images", "0 were given")),
         (("--image", "good.png", "--context", "empty.txt", "-q", ""), ("prompt is empty",)),
     ],
 )
@@ -268,7 +268,7 @@ def test_bad_input(laconic, vlm, tmp_path, monkeypatch, args, words):
     monkeypatch.chdir(tmp_path / "there")
     for name, data in (("words.jpg", b"words"), ("empty.txt", b""), ("cut.jpg", jpeg()[:-400])):
         (tmp_path / "there" / name).write_bytes(data)
-    picture(0).save("good.png")
+    image(0).save("good.png")
     if args == ("--video", "."):
         monkeypatch.chdir(tmp_path)
     question = () if "-q" in args else ("-q", QUESTION)
@@ -278,16 +278,16 @@ def test_bad_input(laconic, vlm, tmp_path, monkeypatch, args, words):
 
 def jpeg() -> bytes:
     buffer = io.BytesIO()
-    picture(0).save(buffer, "JPEG")
+    image(0).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
-def test_pictures_for_a_text_model(laconic, model, photo):
+def test_images_for_a_text_model(laconic, model, photo):
     line = laconic.bad(2, "run", "--model", model, "--image", photo, "-q", "Wo?")
-    assert "is a llama model, which laconic cannot show pictures" in line
+    assert "is a llama model, which laconic cannot show images" in line
 
 
-def test_a_template_without_pictures(laconic, vlm, photo, tmp_path):
+def test_a_template_without_images(laconic, vlm, photo, tmp_path):
     from transformers import AutoProcessor
 
     copy = tmp_path / "copy"
@@ -295,7 +295,7 @@ def test_a_template_without_pictures(laconic, vlm, photo, tmp_path):
     processor = AutoProcessor.from_pretrained(vlm)
     processor.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     processor.save_pretrained(copy)
-    assert "has no support for pictures" in laconic.bad(2, "run", "--model", copy, "--image", photo, *SHORT)
+    assert "has no support for images" in laconic.bad(2, "run", "--model", copy, "--image", photo, *SHORT)
 
 
 def test_a_budget_below_one_visual_token(laconic, vlm, photo, first_half):

@@ -167,9 +167,9 @@ def test_nothing_is_left_alone_in_plain_models(build):
 class Catch(SnapKV):
     """Records plain queries by layer."""
 
-    def score(self, seen):
-        self.__dict__.setdefault("caught", {})[seen.decoder_layer] = seen.plain_queries()
-        return super().score(seen)
+    def score(self, obs):
+        self.__dict__.setdefault("caught", {})[obs.decoder_layer] = obs.plain_queries()
+        return super().score(obs)
 
 
 def pre_rope(model, layer, caught):

@@ -1,4 +1,4 @@
-"""Pictures to calibrate on and to train with: read when they are needed, in an order that follows from the seed."""
+"""Images to calibrate on and to train with: read when they are needed, in an order that follows from the seed."""
 
 import json
 
@@ -17,22 +17,22 @@ def write(folder, lines):
 
 @pytest.fixture
 def three(tmp_path):
-    """A file of three questions about one picture."""
+    """A file of three questions about one image."""
     Image.new("RGB", (8, 6), (255, 0, 0)).save(tmp_path / "red.png")
     return write(tmp_path, [{"image": "red.png", "question": f"{i}?", "answer": str(i)} for i in range(3)] + [""])
 
 
-def test_a_picture_is_read_upright_when_it_is_needed(tmp_path):
+def test_an_image_is_read_upright_when_it_is_needed(tmp_path):
     turned = Image.new("RGB", (8, 6), (0, 0, 255))
     exif = turned.getexif()
     exif[0x0112] = 6
     turned.save(tmp_path / "a.jpg", exif=exif)
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     lines = [{"image": "a.jpg", "question": "What?"}, {"image": "broken.png", "question": "What?"}]
     asked = from_file(write(tmp_path, lines))
-    assert asked[0].picture.size == (6, 8) and asked[0].answer == ""
-    with pytest.raises(MediaError, match=r"broken\.png is no picture"):
-        asked[1].picture  # noqa: B018
+    assert asked[0].image.size == (6, 8) and asked[0].answer == ""
+    with pytest.raises(MediaError, match=r"broken\.png is no image"):
+        asked[1].image  # noqa: B018
 
 
 @pytest.mark.parametrize("line", ["{", "3", {"question": "?"}, {"image": "red.png"}, {"image": "none.png", "question": "?"}])

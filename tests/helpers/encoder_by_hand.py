@@ -34,7 +34,7 @@ def attention(layer, x, log_size=None):
 
 
 def encode(model, pixels):
-    """For one picture [3, h, w]: (input, queries, keys) of every layer, then its output; a list."""
+    """For one image [3, h, w]: (input, queries, keys) of every layer, then its output; a list."""
     tower = model.model.vision_tower
     x, result = start(tower, pixels[None])[0], []
     for layer in tower.encoder.layers:
@@ -46,7 +46,7 @@ def encode(model, pixels):
 
 
 def decode(model, given, row, visual, new=4):
-    """Greedy logits [new, vocabulary] of one row whose picture is `visual` [n, D], at positions without gaps."""
+    """Greedy logits [new, vocabulary] of one row whose image is `visual` [n, D], at positions without gaps."""
     ids = given["input_ids"][row, given["attention_mask"][row] == 1]
     embeds = model.model.language_model.embed_tokens(ids)
     at = (ids == IMAGE).nonzero()[:, 0]

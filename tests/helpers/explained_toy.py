@@ -31,8 +31,8 @@ def host() -> LlavaForConditionalGeneration:
     return model
 
 
-def pictures(count: int, seed: int, objects: int = OBJECTS) -> tuple[Tensor, Tensor, Tensor]:
-    """`count` pictures [count, 64, 32], the most frequent content of their objects [count], and where those are [count, 64].
+def images(count: int, seed: int, objects: int = OBJECTS) -> tuple[Tensor, Tensor, Tensor]:
+    """`count` images [count, 64, 32], the most frequent content of their objects [count], and where those are [count, 64].
 
     A third of the objects have one content, those of the others are drawn; attractors stand alone. Objects of the other
     kind are a second run.
@@ -65,7 +65,7 @@ class Toy:
     """The toy's questions as a `laconic.methods.tokens.explainability.fit.Source`."""
 
     def __init__(self, seed: int, count: int = 400):
-        self.vectors, self.answers, self.objects = pictures(count, seed)
+        self.vectors, self.answers, self.objects = images(count, seed)
 
     def ask(self, number: int):
         return prompt(self.vectors[number][None], SIDE, [ASK]), str(int(self.answers[number]))

@@ -57,18 +57,18 @@ def internvl_images():
 
 
 def checked(rows: int, cols: int, seed: int = 0, patch: int = 8) -> tuple[np.ndarray, Image.Image]:
-    """Random colours [rows, cols, 3] and the picture of rows x cols squares that has them."""
+    """Random colours [rows, cols, 3] and the image of rows x cols squares that has them."""
     colours = np.random.default_rng(seed).integers(0, 256, (rows, cols, 3), dtype=np.uint8)
     return colours, Image.fromarray(colours.repeat(patch, 0).repeat(patch, 1))
 
 
 def plain(colour: np.ndarray, side: int = 32) -> Image.Image:
-    """A picture of one colour."""
+    """An image of one colour."""
     return Image.fromarray(np.full((side, side, 3), colour, dtype=np.uint8))
 
 
 def of_one_colour(model, process, colours: np.ndarray) -> torch.Tensor:
-    """What a blind encoder says of each colour, [n, C], from pictures of one colour; different colours differ."""
+    """What a blind encoder says of each colour, [n, C], from images of one colour; different colours differ."""
     values = [process([plain(colour)], return_tensors="pt")["pixel_values"] for colour in colours.reshape(-1, 3)]
     views = torch.stack([v[0, 0] if v.ndim == 5 else v[0] for v in values])
     hidden = model.base_model.vision_tower(views, output_hidden_states=True).hidden_states

@@ -1,4 +1,4 @@
-"""Small picture files of every format that laconic reads, as bytes."""
+"""Small image files of every format that laconic reads, as bytes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from PIL import Image
 
 
 def noise(width: int = 30, height: int = 20, seed: int = 0) -> Image.Image:
-    """Random colours: no two pixels or pictures are alike."""
+    """Random colours: no two pixels or images are alike."""
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def colours(*values: tuple[int, int, int], side: int = 16) -> list[Image.Image]:
-    """Pictures of one colour each."""
+    """Images of one colour each."""
     return [Image.new("RGB", (side, side), value) for value in values]
 
 

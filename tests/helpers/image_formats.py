@@ -8,19 +8,19 @@ from pathlib import Path
 from PIL import Image
 
 
-def picture(path: Path, colour: str = "red") -> None:
+def save_image(path: Path, colour: str = "red") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (20, 12), colour).save(path)
 
 
 def mme(folder: Path) -> Path:
-    """Two pictures of `count` beside their texts, one of `artwork` in split folders, one of `code_reasoning`."""
+    """Two images of `count` beside their texts, one of `artwork` in split folders, one of `code_reasoning`."""
     lines = "Is there one dog? Please answer yes or no.\tYes\nAre there two dogs? Please answer yes or no.\tNo\n"
     for name in ("0001", "0002"):
-        picture(folder / "count" / f"{name}.png")
+        save_image(folder / "count" / f"{name}.png")
         (folder / "count" / f"{name}.txt").write_text(lines)
-    picture(folder / "artwork" / "images" / "7.jpg")
-    picture(folder / "code_reasoning" / "3.png")
+    save_image(folder / "artwork" / "images" / "7.jpg")
+    save_image(folder / "code_reasoning" / "3.png")
     (folder / "artwork" / "questions_answers_YN").mkdir()
     (folder / "artwork" / "questions_answers_YN" / "7.txt").write_text(lines)
     (folder / "code_reasoning" / "3.txt").write_text(lines.rstrip("\n"))
@@ -37,7 +37,7 @@ def pope(folder: Path) -> Path:
         ]
         (folder / f"coco_pope_{category}.json").write_text("\n".join(map(json.dumps, rows)) + "\n")
     for i in range(3):
-        picture(folder / "val2014" / f"COCO_val2014_{i}.jpg")
+        save_image(folder / "val2014" / f"COCO_val2014_{i}.jpg")
     return folder
 
 
@@ -48,7 +48,7 @@ def gqa(folder: Path) -> Path:
         "203": {"imageId": "n2", "question": "Which?", "answer": "left", "types": {"structural": "choose"}},
     }
     for name in ("n1", "n2"):
-        picture(folder / "images" / f"{name}.jpg")
+        save_image(folder / "images" / f"{name}.jpg")
     (folder / "testdev_balanced_questions.json").write_text(json.dumps(entries))
     return folder
 
@@ -57,12 +57,12 @@ def scienceqa(folder: Path) -> Path:
     shared = {"choices": ["Maine", "Ohio", "Utah"], "subject": "social science", "split": "test"}
     problems = {
         "11": shared | {"question": "Which state?", "answer": 1, "hint": "Look north.", "image": "image.png"},
-        "12": shared | {"question": "No picture?", "answer": 0, "hint": "", "image": None},
+        "12": shared | {"question": "No image?", "answer": 0, "hint": "", "image": None},
         "13": shared | {"question": "And this?", "answer": 2, "hint": "", "image": "image.png"},
         "14": shared | {"question": "Of training?", "answer": 2, "hint": "", "image": "image.png"},
     }
     for key in ("11", "13"):
-        picture(folder / "images" / "test" / key / "image.png")
+        save_image(folder / "images" / "test" / key / "image.png")
     (folder / "problems.json").write_text(json.dumps(problems))
     (folder / "pid_splits.json").write_text(json.dumps({"train": ["14"], "test": ["11", "12", "13"]}))
     return folder
@@ -75,7 +75,7 @@ def textvqa(folder: Path) -> Path:
         for i, found in enumerate(answers)
     ]
     for i in range(2):
-        picture(folder / "train_images" / f"i{i}.jpg")
+        save_image(folder / "train_images" / f"i{i}.jpg")
     (folder / "TextVQA_0.5.1_val.json").write_text(json.dumps({"dataset_type": "val", "data": data}))
     return folder
 

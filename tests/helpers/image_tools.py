@@ -1,4 +1,4 @@
-"""What the tests of the bench over pictures share: a small random LLaVA, token methods of their own, and made-up rows."""
+"""What the tests of the bench over images share: a small random LLaVA, token methods of their own, and made-up rows."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from laconic.bench.grid import PICTURES, Cell
+from laconic.bench.grid import IMAGES, Cell
 from laconic.method import CATALOGUE, register
 from laconic.stream.assemble import assemble
 from laconic.stream.contract import Cut, Stream, TokenMethod
@@ -47,7 +47,7 @@ def enter_methods() -> list[str]:
             layer = self.cuts(stream.depth)[0]
             kept = []
             for b in range(len(stream.hidden)):
-                at = stream.pictures(b)
+                at = stream.images(b)
                 mean = self.allowance(len(at), len(stream.texts(b)), stream.entry_bytes)
                 kept.append(at[: max(1, round(self.mean_after(mean, len(at), layer, stream.depth)))])
             return assemble(stream, kept)
@@ -79,13 +79,13 @@ def made_up(
     hard: bool = False,
     **facts: Any,
 ) -> dict[str, Any]:
-    """A row over pictures as the runner writes it, `flops` of 1,000 spent."""
-    cell = Cell(task, 0, PICTURES, method, keep, number)
+    """A row over images as the runner writes it, `flops` of 1,000 spent."""
+    cell = Cell(task, 0, IMAGES, method, keep, number)
     return {
         "key": cell.key,
         "task": task,
         "length": 0,
-        "mode": PICTURES,
+        "mode": IMAGES,
         "method": method,
         "site": None,
         "query_aware": False,

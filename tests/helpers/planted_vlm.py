@@ -1,7 +1,7 @@
-"""A LLaVA-class model whose weights are set by hand: pictures hold vectors, heads look at what a test says.
+"""A LLaVA-class model whose weights are set by hand: images hold vectors, heads look at what a test says.
 
 A patch of 8 x 8 pixels holds 32 numbers, which the encoder and the projector hand to the decoder as they are (up to their
-common length). The decoder has 64 channels: 0..31 come from pictures, 32..63 belong to text. Nothing but the heads that a
+common length). The decoder has 64 channels: 0..31 come from images, 32..63 belong to text. Nothing but the heads that a
 test sets moves information.
 """
 
@@ -80,7 +80,7 @@ def carries(
 
 
 def pixels(vectors: Tensor, side: int) -> Tensor:
-    """vectors [B, side * side, 32] -> pictures [B, 3, 8 side, 8 side]."""
+    """vectors [B, side * side, 32] -> images [B, 3, 8 side, 8 side]."""
     batch = len(vectors)
     full = torch.cat([vectors, vectors.new_zeros(batch, side * side, 16)], -1)
     blocks = full.view(batch, side, side, 4, 4, 3).permute(
@@ -91,7 +91,7 @@ def pixels(vectors: Tensor, side: int) -> Tensor:
 
 
 def prompt(vectors: Tensor, side: int, words: list[int] | Tensor) -> dict[str, Tensor]:
-    """A batch of pictures [B, side * side, 32], each followed by the same `words`, or by a row of `words` [B, w]."""
+    """A batch of images [B, side * side, 32], each followed by the same `words`, or by a row of `words` [B, w]."""
     batch = len(vectors)
     told = torch.as_tensor(words).expand(batch, -1)
     seen = torch.full((batch, side * side), IMAGE)

@@ -14,12 +14,12 @@ def slow_pool(row: list[float], kernel: int, pooling: str) -> list[float]:
     return out
 
 
-def slow_window_scores(seen, window, kernel, pooling):
+def slow_window_scores(obs, window, kernel, pooling):
     """Mean over the window's queries, pooled per query head (context and window apart), mean over the group."""
-    b, h, t, _ = seen.queries.shape
-    hkv, n = seen.keys.shape[1:3]
+    b, h, t, _ = obs.queries.shape
+    hkv, n = obs.keys.shape[1:3]
     w = min(window, t)
-    rows = slow_logits(seen.queries, seen.keys, seen.scale, seen.bias, None, past=n - t).softmax(-1)[:, :, -w:]
+    rows = slow_logits(obs.queries, obs.keys, obs.scale, obs.bias, None, past=n - t).softmax(-1)[:, :, -w:]
     out = torch.zeros(b, hkv, n)
     for bi in range(b):
         for hi in range(h):

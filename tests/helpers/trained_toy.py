@@ -1,4 +1,4 @@
-"""A LLaVA-class model small enough to train in a minute: a picture of 16 coloured cells, and a question of two tokens.
+"""A LLaVA-class model small enough to train in a minute: an image of 16 coloured cells, and a question of two tokens.
 
 Kind 1, ``any q_j``, asks for the colour of cell j: the last token alone says where to look. Kind 2, ``row_r column_c``, asks
 for the colour of the cell there: the last token has to learn from the one before it first where to look.
@@ -119,5 +119,5 @@ class Chance(TokenMethod):
         return (self.layer,)
 
     def cut(self, stream):
-        at = [stream.pictures(b) for b in range(len(stream.hidden))]
+        at = [stream.images(b) for b in range(len(stream.hidden))]
         return assemble(stream, [rows[torch.randperm(len(rows))[: self.count]].sort().values for rows in at])

@@ -27,20 +27,20 @@ def random_vlm() -> LlavaForConditionalGeneration:
     return model
 
 
-def inputs(texts: list[tuple[int, int]], seed: int = 0, pictures: int = 1) -> dict[str, Tensor]:
-    """A batch of random prompts, padded on the left: `texts[b]` = (text tokens before, behind the `pictures` pictures)."""
+def inputs(texts: list[tuple[int, int]], seed: int = 0, images: int = 1) -> dict[str, Tensor]:
+    """A batch of random prompts, padded on the left: `texts[b]` = (text tokens before, behind the `images` images)."""
     torch.manual_seed(seed)
     rows = []
     for before, behind in texts:
         text = torch.randint(10, 400, (before + behind,))
-        seen = torch.full((pictures * VISUAL_TOKENS,), IMAGE)
+        seen = torch.full((images * VISUAL_TOKENS,), IMAGE)
         rows.append(torch.cat([text[:before], seen, text[before:]]))
     most = max(len(row) for row in rows)
     ids = torch.zeros(len(rows), most, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for b, row in enumerate(rows):
         ids[b, most - len(row) :], mask[b, most - len(row) :] = row, 1
-    pixels = torch.randn(len(rows) * pictures, 3, SIZE, SIZE)
+    pixels = torch.randn(len(rows) * images, 3, SIZE, SIZE)
     return {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels}
 
 

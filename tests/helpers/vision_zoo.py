@@ -1,6 +1,6 @@
-"""Tiny random models of every vision class, pictures whose patches are told apart by colour, and where each token belongs.
+"""Tiny random models of every vision class, images whose patches are told apart by colour, and where each token belongs.
 
-A picture is a list of views, a view an array [gh, gw] of colour numbers; every patch of the pixels has one constant colour.
+An image is a list of views, a view an array [gh, gw] of colour numbers; every patch of the pixels has one constant colour.
 Whole HF processors need torchvision for their video half; LLaVA-NeXT's is used in its own test, Qwen's and InternVL's image
 processors (PIL) make pixels here and in their tests, and everything else is built by hand from what the model documents.
 """
@@ -46,7 +46,7 @@ Cell = tuple[int, int, int, int] | None  # crop, frame, row, column of a placeho
 
 
 @dataclass
-class Picture:
+class ZooImage:
     """Colour numbers of its views; `size` (height, width) in pixels for any-resolution models; `video`: views are frames."""
 
     views: list[np.ndarray]
@@ -61,7 +61,7 @@ def pixels(view: np.ndarray, patch: int = PATCH) -> Tensor:
 
 @dataclass
 class Case:
-    """One class: how to build it, how to feed pictures, which token shows what (slow and straight)."""
+    """One class: how to build it, how to feed images, which token shows what (slow and straight)."""
 
     name: str
     config: Any
@@ -89,47 +89,47 @@ class Case:
         model.generation_config.eos_token_id = None
         return model
 
-    def picture(self, seed: int, **shape: Any) -> Picture:
+    def image(self, seed: int, **shape: Any) -> ZooImage:
         raise NotImplementedError
 
-    def cells(self, picture: Picture) -> list[Cell]:
+    def cells(self, image: ZooImage) -> list[Cell]:
         raise NotImplementedError
 
-    def view(self, picture: Picture, crop: int, frame: int) -> np.ndarray:
-        return picture.views[frame if picture.video else crop]
+    def view(self, image: ZooImage, crop: int, frame: int) -> np.ndarray:
+        return image.views[frame if image.video else crop]
 
-    def media(self, pictures: list[Picture]) -> dict[str, Any]:
+    def media(self, images: list[ZooImage]) -> dict[str, Any]:
         raise NotImplementedError
 
-    def single(self, colours: np.ndarray) -> Picture:
-        """A picture of one view that repeats one block of colours."""
-        return Picture([np.tile(colours, (SIDE // self.block, SIDE // self.block))], (32, 32))
+    def single(self, colours: np.ndarray) -> ZooImage:
+        """An image of one view that repeats one block of colours."""
+        return ZooImage([np.tile(colours, (SIDE // self.block, SIDE // self.block))], (32, 32))
 
-    def inputs(self, rows: list[list[Picture]]) -> dict[str, Any]:
-        """Left-padded prompts: two words, then every picture followed by a word."""
+    def inputs(self, rows: list[list[ZooImage]]) -> dict[str, Any]:
+        """Left-padded prompts: two words, then every image followed by a word."""
         words = torch.Generator().manual_seed(5)
         prompts = []
         for row in rows:
             ids = torch.randint(3, 80, (2,), generator=words).tolist()
-            for picture in row:
-                ids += self.opening + self.placeholders(picture) + torch.randint(3, 80, (1,), generator=words).tolist()
+            for image in row:
+                ids += self.opening + self.placeholders(image) + torch.randint(3, 80, (1,), generator=words).tolist()
             prompts.append(ids)
         longest = max(map(len, prompts))
         ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts])
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
         return {"input_ids": ids, "attention_mask": mask} | self.media([p for row in rows for p in row])
 
-    def placeholders(self, picture: Picture) -> list[int]:
-        return [VIDEO if picture.video else IMAGE] * len(self.cells(picture))
+    def placeholders(self, image: ZooImage) -> list[int]:
+        return [VIDEO if image.video else IMAGE] * len(self.cells(image))
 
-    def features(self, model: PreTrainedModel, pictures: list[Picture]) -> list[Tensor]:
-        """The model's own features of pictures, [n, D] each."""
-        media = self.media(pictures)
+    def features(self, model: PreTrainedModel, images: list[ZooImage]) -> list[Tensor]:
+        """The model's own features of images, [n, D] each."""
+        media = self.media(images)
         media.pop("mm_token_type_ids", None)
         return list(model.base_model.get_image_features(**media, return_dict=True).pooler_output)
 
     def encoded(self, model: PreTrainedModel, colours: Tensor) -> Tensor:
-        """What the model's encoder says of patches of one colour, in pictures of one colour, [colours, C]."""
+        """What the model's encoder says of patches of one colour, in images of one colour, [colours, C]."""
         views = torch.stack([pixels(np.full((SIDE, SIDE), int(colour))) for colour in colours])
         hidden = model.base_model.vision_tower(views, output_hidden_states=True).hidden_states
         return hidden[model.config.vision_feature_layer][:, -1]
@@ -141,39 +141,39 @@ def numbers(seed: int, *shape: int) -> np.ndarray:
 
 
 class LlavaCase(Case):
-    def picture(self, seed: int, **shape: Any) -> Picture:
-        return Picture([numbers(seed, SIDE, SIDE)])
+    def image(self, seed: int, **shape: Any) -> ZooImage:
+        return ZooImage([numbers(seed, SIDE, SIDE)])
 
-    def cells(self, picture: Picture) -> list[Cell]:
+    def cells(self, image: ZooImage) -> list[Cell]:
         first: list[Cell] = [None] if self.options.get("vision_feature_select_strategy") == "full" else []
         return first + [(0, 0, r, c) for r in range(SIDE) for c in range(SIDE)]
 
-    def media(self, pictures: list[Picture]) -> dict[str, Any]:
-        return {"pixel_values": torch.stack([pixels(p.views[0]) for p in pictures])} if pictures else {}
+    def media(self, images: list[ZooImage]) -> dict[str, Any]:
+        return {"pixel_values": torch.stack([pixels(p.views[0]) for p in images])} if images else {}
 
 
 class AnyResCase(Case):
     """LLaVA-NeXT and OneVision; `size` decides canvas and padding by the papers' rule."""
 
-    def picture(self, seed: int, size: tuple[int, int] = (40, 64), video: int = 0, plain: bool = False, **_: Any) -> Picture:
+    def image(self, seed: int, size: tuple[int, int] = (40, 64), video: int = 0, plain: bool = False, **_: Any) -> ZooImage:
         if video:
-            return Picture(list(numbers(seed, video, SIDE, SIDE)), video=True)
+            return ZooImage(list(numbers(seed, video, SIDE, SIDE)), video=True)
         rows, cols = self.canvas(size)
-        return Picture(list(numbers(seed, 1 if plain else 1 + rows * cols, SIDE, SIDE)), size)
+        return ZooImage(list(numbers(seed, 1 if plain else 1 + rows * cols, SIDE, SIDE)), size)
 
     def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
         height, width = select_best_resolution(size, self.config["image_grid_pinpoints"])
         return height // 32, width // 32
 
-    def cells(self, picture: Picture) -> list[Cell]:
-        if picture.video:
+    def cells(self, image: ZooImage) -> list[Cell]:
+        if image.video:
             half = SIDE // 2
-            return [*((0, t, r, c) for t in range(len(picture.views)) for r in range(half) for c in range(half)), None]
+            return [*((0, t, r, c) for t in range(len(image.views)) for r in range(half) for c in range(half)), None]
         result: list[Cell] = [(0, 0, r, c) for r in range(SIDE) for c in range(SIDE)]
-        if len(picture.views) == 1:
+        if len(image.views) == 1:
             return [*result, None]
-        rows, cols = self.canvas(picture.size)
-        (height, width), tall, wide = picture.size, rows * SIDE, cols * SIDE
+        rows, cols = self.canvas(image.size)
+        (height, width), tall, wide = image.size, rows * SIDE, cols * SIDE
         top = left = 0
         if width / height > wide / tall:
             top = (tall - int(round(height * wide / width, 7))) // 2
@@ -185,41 +185,41 @@ class AnyResCase(Case):
             result.append(None)
         return result
 
-    def media(self, pictures: list[Picture]) -> dict[str, Any]:
-        images, videos = [p for p in pictures if not p.video], [p for p in pictures if p.video]
+    def media(self, images: list[ZooImage]) -> dict[str, Any]:
+        stills, videos = [p for p in images if not p.video], [p for p in images if p.video]
         media: dict[str, Any] = {}
-        if images:
-            most = max(len(p.views) for p in images)
-            media["pixel_values"] = torch.zeros(len(images), most, 3, 32, 32)
-            for i, p in enumerate(images):
+        if stills:
+            most = max(len(p.views) for p in stills)
+            media["pixel_values"] = torch.zeros(len(stills), most, 3, 32, 32)
+            for i, p in enumerate(stills):
                 media["pixel_values"][i, : len(p.views)] = torch.stack([pixels(v) for v in p.views])
-            media["image_sizes"] = torch.tensor([p.size for p in images])
+            media["image_sizes"] = torch.tensor([p.size for p in stills])
         if videos:
             media["pixel_values_videos"] = torch.stack([torch.stack([pixels(v) for v in p.views]) for p in videos])
         return media
 
-    def features(self, model: PreTrainedModel, pictures: list[Picture]) -> list[Tensor]:
-        """Of one view each, which these classes give only for rows of several pictures (OneVision), so by hand."""
+    def features(self, model: PreTrainedModel, images: list[ZooImage]) -> list[Tensor]:
+        """Of one view each, which these classes give only for rows of several images (OneVision), so by hand."""
         core = model.base_model
         layer, strategy = model.config.vision_feature_layer, model.config.vision_feature_select_strategy
-        hidden = core.vision_tower(torch.stack([pixels(p.views[0]) for p in pictures]), output_hidden_states=True)
+        hidden = core.vision_tower(torch.stack([pixels(p.views[0]) for p in images]), output_hidden_states=True)
         patches = hidden.hidden_states[layer][:, 1:] if strategy == "default" else hidden.hidden_states[layer]
         return list(core.multi_modal_projector(patches))
 
 
 class InternVLCase(Case):
-    def picture(self, seed: int, tiles: int = 1, **_: Any) -> Picture:
-        return Picture(list(numbers(seed, tiles, SIDE, SIDE)))
+    def image(self, seed: int, tiles: int = 1, **_: Any) -> ZooImage:
+        return ZooImage(list(numbers(seed, tiles, SIDE, SIDE)))
 
-    def cells(self, picture: Picture) -> list[Cell]:
-        count, half = len(picture.views), SIDE // 2
+    def cells(self, image: ZooImage) -> list[Cell]:
+        count, half = len(image.views), SIDE // 2
         return [((k + 1) % count, 0, r, c) for k in range(count) for r in range(half) for c in range(half)]
 
-    def view(self, picture: Picture, crop: int, frame: int) -> np.ndarray:
-        return picture.views[crop - 1]  # the thumbnail, crop 0, comes last
+    def view(self, image: ZooImage, crop: int, frame: int) -> np.ndarray:
+        return image.views[crop - 1]  # the thumbnail, crop 0, comes last
 
-    def media(self, pictures: list[Picture]) -> dict[str, Any]:
-        views = [pixels(view) for p in pictures for view in p.views]
+    def media(self, images: list[ZooImage]) -> dict[str, Any]:
+        views = [pixels(view) for p in images for view in p.views]
         return {"pixel_values": torch.stack(views)} if views else {}
 
 
@@ -228,20 +228,20 @@ class QwenCase(Case):
 
     opening: ClassVar[list[int]] = [IDS["vision_start_token_id"]]
 
-    def picture(self, seed: int, grid: tuple[int, int] = (6, 8), video: int = 0, **_: Any) -> Picture:
-        return Picture(list(numbers(seed, max(video, 1), *grid)), video=bool(video))
+    def image(self, seed: int, grid: tuple[int, int] = (6, 8), video: int = 0, **_: Any) -> ZooImage:
+        return ZooImage(list(numbers(seed, max(video, 1), *grid)), video=bool(video))
 
-    def single(self, colours: np.ndarray) -> Picture:
-        return Picture([colours])
+    def single(self, colours: np.ndarray) -> ZooImage:
+        return ZooImage([colours])
 
-    def cells(self, picture: Picture) -> list[Cell]:
-        height, width = picture.views[0].shape
-        return [(0, t, r, c) for t in range(len(picture.views)) for r in range(height // 2) for c in range(width // 2)]
+    def cells(self, image: ZooImage) -> list[Cell]:
+        height, width = image.views[0].shape
+        return [(0, t, r, c) for t in range(len(image.views)) for r in range(height // 2) for c in range(width // 2)]
 
-    def view(self, picture: Picture, crop: int, frame: int) -> np.ndarray:
-        return picture.views[frame]
+    def view(self, image: ZooImage, crop: int, frame: int) -> np.ndarray:
+        return image.views[frame]
 
-    def media(self, pictures: list[Picture]) -> dict[str, Any]:
+    def media(self, images: list[ZooImage]) -> dict[str, Any]:
         processor = Qwen2VLImageProcessorPil(
             patch_size=4,
             temporal_patch_size=2,
@@ -254,32 +254,32 @@ class QwenCase(Case):
         media: dict[str, Any] = {}
         for suffix, kind, chosen in (("", "image", False), ("_videos", "video", True)):
             flat, grids = [], []
-            for picture in (p for p in pictures if p.video == chosen):
-                for view in picture.views:
+            for image in (p for p in images if p.video == chosen):
+                for view in image.views:
                     out = processor(
-                        images=[pixels(view, 4).numpy()], return_tensors="pt", input_data_format="channels_first"
+                        stills=[pixels(view, 4).numpy()], return_tensors="pt", input_data_format="channels_first"
                     )
                     flat.append(out["pixel_values"])
-                grids.append([len(picture.views), *picture.views[0].shape])
+                grids.append([len(image.views), *image.views[0].shape])
             if flat:
                 media |= {f"pixel_values{suffix}": torch.cat(flat), f"{kind}_grid_thw": torch.tensor(grids)}
         return media
 
-    def inputs(self, rows: list[list[Picture]]) -> dict[str, Any]:
+    def inputs(self, rows: list[list[ZooImage]]) -> dict[str, Any]:
         inputs = super().inputs(rows)
         ids = inputs["input_ids"]
         return inputs | {"mm_token_type_ids": (ids == IMAGE).int() + 2 * (ids == VIDEO).int()}
 
     def encoded(self, model: PreTrainedModel, colours: Tensor) -> Tensor:
-        media = self.media([Picture([np.full((2, 2), int(colour))]) for colour in colours])
+        media = self.media([ZooImage([np.full((2, 2), int(colour))]) for colour in colours])
         output = model.base_model.visual(media["pixel_values"], grid_thw=media["image_grid_thw"])
         return output.last_hidden_state.view(len(colours), 4, -1)[:, -1]
 
-    def placeholders(self, picture: Picture) -> list[int]:
-        if picture.video and self.name == "qwen3_vl":  # timestamps between frames
-            frame = len(self.cells(picture)) // len(picture.views)
-            return [x for t in range(len(picture.views)) for x in (50 + t, *[VIDEO] * frame)]
-        return super().placeholders(picture)
+    def placeholders(self, image: ZooImage) -> list[int]:
+        if image.video and self.name == "qwen3_vl":  # timestamps between frames
+            frame = len(self.cells(image)) // len(image.views)
+            return [x for t in range(len(image.views)) for x in (50 + t, *[VIDEO] * frame)]
+        return super().placeholders(image)
 
 
 def qwen(version: str, vision: dict[str, Any], text: dict[str, Any], prefix: str) -> QwenCase:

@@ -1,4 +1,4 @@
-"""Vision models as checkpoints, random weights, and pictures whose patches have one colour each."""
+"""Vision models as checkpoints, random weights, and images whose patches have one colour each."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def save_llava_next(folder: Path) -> str:
     return str(folder)
 
 
-def save_picture(path: Path, size: int = SIZE, seed: int = 0) -> str:
+def save_image(path: Path, size: int = SIZE, seed: int = 0) -> str:
     """Dark colours, one per patch; `LARGE` for the any-resolution model."""
     side = size // PATCH
     colours = np.random.default_rng(seed).integers(0, 140, (side, side, 3), dtype=np.uint8)
@@ -33,4 +33,4 @@ def save_picture(path: Path, size: int = SIZE, seed: int = 0) -> str:
     return str(path)
 
 
-__all__ = ["LARGE", "save_llava", "save_llava_next", "save_picture"]
+__all__ = ["LARGE", "save_image", "save_llava", "save_llava_next"]

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import MixtralConfig, MixtralForCausalLM
 
 import laconic
-from laconic.measure.cost import Meter, Shape
+from laconic.measure.cost import FlopCounter, Shape
 
 N, STEPS = 48, 5
 
@@ -126,7 +126,7 @@ def test_kv_bytes_formula_equals_measured_bytes(llama, prompt, shape, spec):
 
 
 def test_the_meter_keeps_prompt_and_decoding_apart():
-    meter = Meter(Shape((10, 20), heads=2, kv_heads=1, head_dim=4, head_weights=7, itemsize=4))
+    meter = FlopCounter(Shape((10, 20), heads=2, kv_heads=1, head_dim=4, head_weights=7, itemsize=4))
     meter.layer(0, batch=2, tokens=3, pairs=12, prefill=True)
     meter.layer(1, batch=2, tokens=1, pairs=5, prefill=False)
     meter.head(2, prefill=True)

@@ -16,5 +16,5 @@ def test_the_size_stays_and_detail_goes():
     assert np.abs(middle.astype(int) - np.arange(16).reshape(4, 4) * 10).max() <= 6
 
 
-def test_pictures_smaller_than_the_factor():
+def test_images_smaller_than_the_factor():
     assert coarse(Image.new("RGB", (5, 1))).size == (5, 1)

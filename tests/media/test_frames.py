@@ -62,13 +62,13 @@ def test_a_folder_of_frames(folder):
 def test_a_broken_frame_is_an_error_when_it_is_shown(folder):
     (folder / "6.png").write_bytes(b"nothing")
     assert shades(load_frames(folder, 2)) == [3, 9]
-    with pytest.raises(MediaError, match=r"6\.png is no picture"):
+    with pytest.raises(MediaError, match=r"6\.png is no image"):
         list(load_frames(folder, 3))
 
 
 def test_folders_without_frames(tmp_path):
     (tmp_path / "film.mp4").write_bytes(b"x")
-    with pytest.raises(MediaError, match=r"holds no pictures; frames are files that end in \.jpg"):
+    with pytest.raises(MediaError, match=r"holds no images; frames are files that end in \.jpg"):
         list(load_frames(tmp_path, 3))
 
 

@@ -1,4 +1,4 @@
-"""`gather`: pictures first, then frames; what is shown in part, and too much at once."""
+"""`gather`: images first, then frames; what is shown in part, and too much at once."""
 
 import sys
 
@@ -11,7 +11,7 @@ from laconic.media import gather
 
 @pytest.fixture
 def files(tmp_path):
-    """Two pictures, a moving one, and a folder of ten frames."""
+    """Two images, a moving one, and a folder of ten frames."""
     (tmp_path / "a.png").write_bytes(saved(noise(30, 20), "PNG"))
     (tmp_path / "b.jpg").write_bytes(saved(noise(16, 16), "JPEG"))
     (tmp_path / "c.gif").write_bytes(moving("GIF", colours((1, 0, 0), (200, 0, 0), (0, 200, 0))))
@@ -21,7 +21,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_pictures_come_first_in_their_order(files):
+def test_images_come_first_in_their_order(files):
     shown, notes = gather([str(files / "b.jpg"), str(files / "a.png")], str(files / "frames"), 2)
     assert [p.image.size for p in shown] == [(16, 16), (30, 20), (16, 16), (16, 16)] and notes == []
     assert [(p.number, p.of) for p in shown] == [(0, 1), (0, 1), (2, 10), (7, 10)]

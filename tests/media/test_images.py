@@ -1,4 +1,4 @@
-"""`load_picture`: every format and mode, orientation, limits, and files that are no whole pictures."""
+"""`load_image`: every format and mode, orientation, limits, and files that are no whole images."""
 
 import struct
 import zlib
@@ -9,8 +9,8 @@ from helpers.image_files import colours, corpus, moving, noise, saved, turned
 from PIL import Image
 
 from laconic.errors import LaconicError, MediaError
-from laconic.media import images as pictures
-from laconic.media import load_picture
+from laconic.media import images as images
+from laconic.media import load_image
 from laconic.media.images import animation, frame_count, moves
 
 
@@ -18,7 +18,7 @@ from laconic.media.images import animation, frame_count, moves
 def file(tmp_path):
     """Writes bytes to a file."""
 
-    def write(data: bytes, name: str = "picture"):
+    def write(data: bytes, name: str = "image"):
         path = tmp_path / name
         path.write_bytes(data)
         return path
@@ -39,14 +39,14 @@ def png(width: int, height: int, bits: int, colour: int, rows: bytes) -> bytes:
 
 @pytest.mark.parametrize("name", corpus())
 def test_every_kind_becomes_rgb(file, name):
-    image = load_picture(file(corpus()[name]))
+    image = load_image(file(corpus()[name]))
     wanted = (16, 16) if name in ("mpo", "apng", "moving webp", "moving gif") else (30, 20)
     assert image.mode == "RGB" and image.size == (wanted if "exif" not in name else wanted[::-1])
 
 
 @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
 def test_lossless_pixels_are_exact(file, kind, options):
-    assert np.array_equal(load_picture(file(saved(noise(), kind, **options))), noise())
+    assert np.array_equal(load_image(file(saved(noise(), kind, **options))), noise())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -62,28 +62,28 @@ def test_exif_orientation(file, orientation, kind):
             place = [(r, c), (r, left), (up, left), (up, c), (c, r), (c, up), (left, up), (left, r)][orientation - 1]
             seen[place] = stored[r, c]
     path = file(saved(noise(), kind, exif=turned(orientation), **({"lossless": True} if kind == "WEBP" else {})))
-    assert np.array_equal(load_picture(path), seen)
+    assert np.array_equal(load_image(path), seen)
 
 
 def test_jpeg_orientation(file):
     """The left half is red as stored; a phone held upright means: turn clockwise, and the top is red."""
     image = Image.new("RGB", (32, 16), "blue")
     image.paste("red", (0, 0, 16, 16))
-    found = load_picture(file(saved(image, "JPEG", exif=turned(6), quality=95, subsampling=0)))
+    found = load_image(file(saved(image, "JPEG", exif=turned(6), quality=95, subsampling=0)))
     assert found.size == (16, 32)
     assert found.getpixel((8, 4))[0] > 240 and found.getpixel((8, 28))[2] > 240
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 77])
 def test_orientations_that_mean_nothing_turn_nothing(file, orientation):
-    assert np.array_equal(load_picture(file(saved(noise(), "PNG", exif=turned(orientation)))), noise())
+    assert np.array_equal(load_image(file(saved(noise(), "PNG", exif=turned(orientation)))), noise())
 
 
 def test_transparency_lies_over_white(file):
     image = Image.new("RGBA", (3, 1))
     for x, alpha in enumerate((255, 51, 0)):
         image.putpixel((x, 0), (100, 0, 200, alpha))
-    found = np.asarray(load_picture(file(saved(image, "PNG"))))[0]
+    found = np.asarray(load_image(file(saved(image, "PNG"))))[0]
     expected = [[round(c * a / 255 + 255 * (1 - a / 255)) for c in (100, 0, 200)] for a in (255, 51, 0)]
     assert np.abs(found.astype(int) - expected).max() <= 1
     assert found[0].tolist() == [100, 0, 200] and found[2].tolist() == [255, 255, 255]
@@ -93,38 +93,38 @@ def test_transparent_palette_and_grey(file):
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 40, 50, 60])
     image.putpixel((1, 0), 1)
-    assert np.asarray(load_picture(file(saved(image, "PNG", transparency=1)))).tolist() == [[[10, 20, 30], [255] * 3]]
+    assert np.asarray(load_image(file(saved(image, "PNG", transparency=1)))).tolist() == [[[10, 20, 30], [255] * 3]]
     grey = Image.fromarray(np.array([[7, 90]], np.uint8))
-    assert np.asarray(load_picture(file(saved(grey, "PNG", transparency=7)))).tolist() == [[[255] * 3, [90] * 3]]
+    assert np.asarray(load_image(file(saved(grey, "PNG", transparency=7)))).tolist() == [[[255] * 3, [90] * 3]]
     both = Image.merge("LA", (grey, Image.fromarray(np.array([[255, 0]], np.uint8))))
-    assert np.asarray(load_picture(file(saved(both, "PNG")))).tolist() == [[[7] * 3, [255] * 3]]
+    assert np.asarray(load_image(file(saved(both, "PNG")))).tolist() == [[[7] * 3, [255] * 3]]
 
 
 def test_sixteen_bits_keep_the_eight_highest(file):
     values = np.array([[0, 255, 256, 0x1234, 0xFFFF]], np.uint16)
     path = file(saved(Image.fromarray(values), "PNG"))
-    assert np.asarray(load_picture(path))[0, :, 0].tolist() == [0, 0, 1, 0x12, 0xFF]
+    assert np.asarray(load_image(path))[0, :, 0].tolist() == [0, 0, 1, 0x12, 0xFF]
     rows = b"\0" + struct.pack(">6H", 0x1234, 0xAB00, 0x00FF, 0xFFFF, 0, 0x8000)
-    assert np.asarray(load_picture(file(png(2, 1, 16, 2, rows))))[0].tolist() == [[0x12, 0xAB, 0], [0xFF, 0, 0x80]]
+    assert np.asarray(load_image(file(png(2, 1, 16, 2, rows))))[0].tolist() == [[0x12, 0xAB, 0], [0xFF, 0, 0x80]]
     rows = b"\0" + struct.pack(">4H", 0x1234, 0xFFFF, 0x1234, 0)
-    assert np.asarray(load_picture(file(png(2, 1, 16, 4, rows))))[0].tolist() == [[0x12] * 3, [255] * 3]
+    assert np.asarray(load_image(file(png(2, 1, 16, 4, rows))))[0].tolist() == [[0x12] * 3, [255] * 3]
 
 
 def test_sixteen_bits_with_a_transparent_grey(file):
     data = saved(Image.fromarray(np.array([[0x1234, 0x1235]], np.uint16)), "PNG")
     at = data.index(b"IDAT") - 4
     clear = chunk(b"tRNS", struct.pack(">H", 0x1234))
-    assert np.asarray(load_picture(file(data[:at] + clear + data[at:])))[0].tolist() == [[255] * 3, [0x12] * 3]
+    assert np.asarray(load_image(file(data[:at] + clear + data[at:])))[0].tolist() == [[255] * 3, [0x12] * 3]
 
 
 def test_cmyk(file):
     """No ink is white, full black ink is black, cyan takes the red away."""
     for ink, expected in (((0, 0, 0, 0), (255, 255, 255)), ((0, 0, 0, 255), (0, 0, 0)), ((255, 0, 0, 0), (0, 255, 255))):
-        found = load_picture(file(saved(Image.new("CMYK", (16, 16), ink), "JPEG", quality=100)))
+        found = load_image(file(saved(Image.new("CMYK", (16, 16), ink), "JPEG", quality=100)))
         assert np.abs(np.asarray(found).astype(int) - expected).max() <= 6
 
 
-def test_of_several_pictures_the_first_is_shown(file):
+def test_of_several_images_the_first_is_shown(file):
     red, green, blue = colours((255, 0, 0), (0, 255, 0), (0, 0, 255))
     for kind in ("GIF", "PNG", "WEBP"):
         options = {"lossless": True} if kind == "WEBP" else {}
@@ -132,22 +132,22 @@ def test_of_several_pictures_the_first_is_shown(file):
         assert frame_count(path) == 3 and moves(path)
         assert [frame.getpixel((8, 8)) for frame in animation(path, [0, 1, 2])] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
         assert [frame.getpixel((8, 8)) for frame in animation(path, [2])] == [(0, 0, 255)]
-        assert load_picture(path).getpixel((8, 8)) == (255, 0, 0)
+        assert load_image(path).getpixel((8, 8)) == (255, 0, 0)
     assert frame_count(file(saved(red, "PNG"))) == 1 and not moves(file(saved(red, "GIF")))
 
 
 @pytest.mark.parametrize("name", corpus())
-def test_a_file_cut_off_anywhere_is_an_error_or_the_same_picture(file, name):
-    """The end of some files is not needed. What is read without it is the whole picture, and all frames."""
+def test_a_file_cut_off_anywhere_is_an_error_or_the_same_image(file, name):
+    """The end of some files is not needed. What is read without it is the whole image, and all frames."""
     whole = corpus()[name]
     path = file(whole)
-    expected, count = np.asarray(load_picture(path)), frame_count(path)
+    expected, count = np.asarray(load_image(path)), frame_count(path)
     ends = [*range(0, len(whole), 29), *range(len(whole) - 9, len(whole))]
     broken = 0
     for end in ends:
         path = file(whole[:end])
         try:
-            assert np.array_equal(load_picture(path), expected), end
+            assert np.array_equal(load_image(path), expected), end
             assert frame_count(path) == count, end
         except MediaError as error:
             assert str(path) in str(error)
@@ -157,31 +157,31 @@ def test_a_file_cut_off_anywhere_is_an_error_or_the_same_picture(file, name):
 
 def test_empty_file(file):
     with pytest.raises(MediaError, match="is empty"):
-        load_picture(file(b""))
+        load_image(file(b""))
 
 
 @pytest.mark.parametrize(
     ("data", "name"),
     [(b"just words\n" * 20, "words.jpg"), (b"%PDF-1.7\n" + bytes(200), "page.png"), (b"PK\3\4" + bytes(99), "zip.webp")],
 )
-def test_no_picture_whatever_its_name(file, data, name):
-    with pytest.raises(MediaError, match=rf"{name} is no picture, or .*; laconic reads JPEG, PNG, WEBP, GIF\."):
-        load_picture(file(data, name))
+def test_no_image_whatever_its_name(file, data, name):
+    with pytest.raises(MediaError, match=rf"{name} is no image, or .*; laconic reads JPEG, PNG, WEBP, GIF\."):
+        load_image(file(data, name))
 
 
 @pytest.mark.parametrize("kind", ["BMP", "TIFF", "PPM", "ICO"])
 def test_other_formats_are_refused(file, kind):
     with pytest.raises(MediaError, match="laconic reads JPEG"):
-        load_picture(file(saved(noise(), kind), "picture.png"))
+        load_image(file(saved(noise(), kind), "image.png"))
 
 
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(MediaError, match=r"cannot read .*none\.jpg: No such file"):
-        load_picture(tmp_path / "none.jpg")
-    with pytest.raises(MediaError, match="is a folder, not a picture; give a folder of frames as --video"):
-        load_picture(tmp_path)
+        load_image(tmp_path / "none.jpg")
+    with pytest.raises(MediaError, match="is a folder, not an image; give a folder of frames as --video"):
+        load_image(tmp_path)
     with pytest.raises(MediaError, match="no regular file"):
-        load_picture("/dev/zero")
+        load_image("/dev/zero")
 
 
 def test_unreadable_file(file, monkeypatch):
@@ -192,7 +192,7 @@ def test_unreadable_file(file, monkeypatch):
 
     monkeypatch.setattr(type(path), "read_bytes", refuse)
     with pytest.raises(MediaError, match=r"cannot read .*: Permission denied"):
-        load_picture(path)
+        load_image(path)
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(file):
@@ -200,39 +200,39 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(file):
     bomb = png(30_000, 30_000, 8, 2, bytes(10**6))
     assert len(bomb) < 22_000
     with pytest.raises(MediaError, match=r"too large|at most 64,000,000 are read"):
-        load_picture(file(bomb))
+        load_image(file(bomb))
 
 
 def test_pixel_limit_is_exact(file):
     path = file(saved(noise(30, 20), "PNG"))
-    assert load_picture(path, max_pixels=600).size == (30, 20)
+    assert load_image(path, max_pixels=600).size == (30, 20)
     with pytest.raises(MediaError, match=r"30 x 20 = 600 pixels; at most 599 are read\. Make it smaller"):
-        load_picture(path, max_pixels=599)
+        load_image(path, max_pixels=599)
 
 
 def test_huge_files_are_not_read(file, monkeypatch):
     path = file(saved(noise(), "PNG"))
-    monkeypatch.setattr(pictures, "MAX_BYTES", 100)
-    with pytest.raises(MediaError, match="picture files of at most 100 are read"):
-        load_picture(path)
+    monkeypatch.setattr(images, "MAX_BYTES", 100)
+    with pytest.raises(MediaError, match="image files of at most 100 are read"):
+        load_image(path)
 
 
-def test_thin_pictures_are_refused(file):
-    assert load_picture(file(saved(noise(200, 1), "PNG"))).size == (200, 1)
+def test_thin_images_are_refused(file):
+    assert load_image(file(saved(noise(200, 1), "PNG"))).size == (200, 1)
     with pytest.raises(MediaError, match="one side is over 200 times the other"):
-        load_picture(file(saved(noise(201, 1), "PNG")))
+        load_image(file(saved(noise(201, 1), "PNG")))
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
 def test_no_pixels(file, size):
     with pytest.raises(MediaError, match=r"there is nothing to see|broken"):
-        load_picture(file(png(*size, 8, 2, b"\0")))
+        load_image(file(png(*size, 8, 2, b"\0")))
 
 
 def test_too_many_frames(file, monkeypatch):
     path = file(moving("GIF", [noise(16, 16, seed) for seed in range(5)]))
     assert frame_count(path) == 5
-    monkeypatch.setattr(pictures, "MAX_DRAWN", 4 * 16 * 16)
+    monkeypatch.setattr(images, "MAX_DRAWN", 4 * 16 * 16)
     with pytest.raises(MediaError, match="over 4 frames of 16 x 16 pixels are not read"):
         frame_count(path)
 

@@ -1,4 +1,4 @@
-"""Mutated picture files: a picture within bounds or a clear error, never anything else."""
+"""Mutated image files: an image within bounds or a clear error, never anything else."""
 
 import random
 import warnings
@@ -6,7 +6,7 @@ import warnings
 from helpers.image_files import corpus
 
 from laconic.errors import MediaError
-from laconic.media.images import animation, frame_count, load_picture
+from laconic.media.images import animation, frame_count, load_image
 
 ROUNDS = 120
 LIMIT = 250_000
@@ -40,7 +40,7 @@ def mutated(data: bytes, other: bytes, rng: random.Random) -> bytes:
 
 
 def test_mutated_files(tmp_path):
-    """2,160 files of 18 kinds, each read as a picture and as an animation."""
+    """2,160 files of 18 kinds, each read as an image and as an animation."""
     kinds = corpus()
     files, rng = list(kinds.values()), random.Random(0)
     path = tmp_path / "mutated"
@@ -52,7 +52,7 @@ def test_mutated_files(tmp_path):
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 try:
-                    image = load_picture(path, max_pixels=LIMIT)
+                    image = load_image(path, max_pixels=LIMIT)
                     assert image.mode == "RGB" and 0 < image.width * image.height <= LIMIT, (name, number)
                     count = frame_count(path, max_pixels=LIMIT)
                     last = list(animation(path, [count - 1], max_pixels=LIMIT))

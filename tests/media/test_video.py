@@ -14,16 +14,16 @@ from laconic.media import load_frames
 SHADES = [20 * i for i in range(12)]
 
 
-def film(path, pictures, rotation=0, codec="mpeg4", rate=10):
-    """Writes `pictures` [h, w, 3] as a video."""
+def film(path, images, rotation=0, codec="mpeg4", rate=10):
+    """Writes `images` [h, w, 3] as a video."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
-        stream.height, stream.width = pictures[0].shape[:2]
+        stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
         if rotation:
             stream.set_display_rotation(rotation)
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     return path
 
@@ -48,10 +48,10 @@ def test_frames_of_a_video(tmp_path, name):
 
 def test_videos_are_turned_upright(tmp_path):
     """A phone held upright stores rows sideways and says by how much a player turns them."""
-    picture = np.zeros((48, 96, 3), np.uint8)
-    picture[:, :48, 0] = 250  # left half red
+    image = np.zeros((48, 96, 3), np.uint8)
+    image[:, :48, 0] = 250  # left half red
     for rotation, size, red in ((-90, (48, 96), (24, 10)), (90, (48, 96), (24, 86)), (180, (96, 48), (86, 24))):
-        path = film(tmp_path / f"{rotation}.mp4", [picture] * 3, rotation)
+        path = film(tmp_path / f"{rotation}.mp4", [image] * 3, rotation)
         found = next(load_frames(path, 1)).image
         assert found.size == size and found.getpixel(red)[0] > 200
         assert found.getpixel((size[0] - 1 - red[0], size[1] - 1 - red[1]))[0] < 60
@@ -64,7 +64,7 @@ def test_a_file_with_sound_alone_has_no_frames(tmp_path):
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    with pytest.raises(MediaError, match=r"sound\.wav has no picture stream, so no frames"):
+    with pytest.raises(MediaError, match=r"sound\.wav has no image stream, so no frames"):
         list(load_frames(tmp_path / "sound.wav", 3))
 
 
@@ -77,7 +77,7 @@ def test_a_video_without_frames(tmp_path):
         list(load_frames(tmp_path / "empty.avi", 3))
 
 
-def test_pictures_that_are_far_too_thin_are_refused_before_decoding(tmp_path):
+def test_images_that_are_far_too_thin_are_refused_before_decoding(tmp_path):
     path = film(tmp_path / "thin.avi", greys(0, height=4, width=4000), codec="rawvideo")
     with pytest.raises(MediaError, match=r"thin\.avi is 4000 x 4 pixels"):
         list(load_frames(path, 1))
@@ -92,7 +92,7 @@ def test_what_is_no_video(tmp_path):
         list(load_frames(tmp_path / "none.mp4", 3))
     whole = film(tmp_path / "whole.mp4", greys(*SHADES)).read_bytes()
     text.write_bytes(whole[: len(whole) // 2])  # an MP4's index stands at its end
-    with pytest.raises(MediaError, match=r"film\.mp4 (is no video that can be read|has no picture stream)"):
+    with pytest.raises(MediaError, match=r"film\.mp4 (is no video that can be read|has no image stream)"):
         list(load_frames(text, 3))
 
 

@@ -1,4 +1,4 @@
-"""Prompts with pictures: ids as the processor makes them, the cut behind the context, places for pictures, templates."""
+"""Prompts with images: ids as the processor makes them, the cut behind the context, places for images, templates."""
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def test_ids_and_pixels_are_those_of_the_processor(processor, template, prefix):
 
 
 @pytest.mark.parametrize("template", [None, LLAVA, INTERLEAVED])
-def test_the_context_ends_behind_its_text_and_the_pictures(processor, tokenizer, template):
+def test_the_context_ends_behind_its_text_and_the_images(processor, tokenizer, template):
     processor.chat_template = template or processor.chat_template
     found = media.build(processor, [noise()], "the red circle", "what color?")
     head = tokenizer.decode([t for t in found.context if t != IMAGE])
@@ -82,7 +82,7 @@ def test_a_context_alone(processor, tokenizer):
 
 
 @pytest.mark.parametrize("place", ["<image>"])
-def test_pictures_stand_where_the_text_says(processor, tokenizer, place):
+def test_images_stand_where_the_text_says(processor, tokenizer, place):
     processor.chat_template = INTERLEAVED
     found = media.build(processor, [noise(), noise(seed=1)], "", f"what color is {place} and {place} here?")
     words = tokenizer.decode(found.ids).replace("<image>" * VISUAL_TOKENS, "#")
@@ -91,12 +91,12 @@ def test_pictures_stand_where_the_text_says(processor, tokenizer, place):
 
 
 @pytest.mark.parametrize(("text", "count"), [("<image> what?", 2), ("<image> and <image>?", 1), ("<image>?", 0)])
-def test_places_and_pictures_must_be_as_many(processor, text, count):
-    with pytest.raises(MediaError, match=rf"the text has {text.count('<')} places? for pictures .*, and {count} w"):
+def test_places_and_images_must_be_as_many(processor, text, count):
+    with pytest.raises(MediaError, match=rf"the text has {text.count('<')} places? for images .*, and {count} w"):
         media.build(processor, [noise()] * count, "", text)
 
 
-def test_without_pictures_the_prompt_is_text(processor, tokenizer):
+def test_without_images_the_prompt_is_text(processor, tokenizer):
     found = media.build(processor, [], "the circle", "what color?")
     assert IMAGE not in found.ids and found.inputs == {}
     assert (
@@ -111,8 +111,8 @@ def test_without_pictures_the_prompt_is_text(processor, tokenizer):
     ("template", "words"),
     [
         ("{% for m in messages %}{{ m['content'] }}{% endfor %}", "takes plain text only"),
-        ("{% for m in messages %}{{ m['content'] | map(attribute='text') | join }}{% endfor %}", "0 places for 2 pictures"),
-        ("{{ raise_exception('one picture, please') }}", "refuses the turns .*one picture, please"),
+        ("{% for m in messages %}{{ m['content'] | map(attribute='text') | join }}{% endfor %}", "0 places for 2 images"),
+        ("{{ raise_exception('one image, please') }}", "refuses the turns .*one image, please"),
         (
             "<image><image>{% for m in messages %}{{ m['content'] | map(attribute='text') | join | upper }}"
             "{{ m['content'] | map(attribute='text') | join | length }}{% endfor %}",
@@ -121,7 +121,7 @@ def test_without_pictures_the_prompt_is_text(processor, tokenizer):
         (None, "has no chat template"),
     ],
 )
-def test_templates_that_show_no_pictures(processor, template, words):
+def test_templates_that_show_no_images(processor, template, words):
     processor.chat_template = template
     with pytest.raises(PromptError, match=words):
         media.build(processor, [noise()] * 2, "a circle", "what color?")
@@ -137,5 +137,5 @@ def test_what_a_processor_refuses(processor, monkeypatch):
         raise ValueError("absolute aspect ratio must be smaller than 20")
 
     monkeypatch.setattr(type(processor.image_processor), "__call__", refuse)
-    with pytest.raises(MediaError, match="LlavaProcessor refuses the pictures: absolute aspect ratio"):
+    with pytest.raises(MediaError, match="LlavaProcessor refuses the images: absolute aspect ratio"):
         media.build(processor, [noise()], "", "what?")

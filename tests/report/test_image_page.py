@@ -1,4 +1,4 @@
-"""The page of pictures: what it says is what it was given, and nothing comes from outside."""
+"""The page of images: what it says is what it was given, and nothing comes from outside."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ from helpers.html_reader import Reader
 from helpers.image_gallery import gallery
 from PIL import Image
 
-from laconic.report.image_page import About, picture_page
+from laconic.report.image_page import About, image_page
 
 
 class Whole(Reader):
@@ -32,13 +32,13 @@ def unpacked(text: str, kind: str) -> np.ndarray:
 
 def test_the_data_of_the_page_is_the_gallery():
     shown = gallery()
-    found = data(picture_page("t", About([], start=1), shown))
+    found = data(image_page("t", About([], start=1), shown))
     assert found["tokens"] == 9 and found["numbers"] == list(range(5, 14)) and found["start"] == 1
     assert found["layers"] == [0, 1, 4] and found["lens"] is None
     for view, given in zip(found["views"], shown.views, strict=True):
         assert view["cells"] == given.cells.tolist()
-        picture = Image.open(io.BytesIO(base64.b64decode(view["picture"].removeprefix("data:image/png;base64,"))))
-        assert (np.asarray(picture) == given.pixels).all()
+        image = Image.open(io.BytesIO(base64.b64decode(view["image"].removeprefix("data:image/png;base64,"))))
+        assert (np.asarray(image) == given.pixels).all()
     for level, given in zip(found["levels"], shown.levels, strict=True):
         assert level["label"] == given.label
         for row, at in enumerate(level["at"]):
@@ -53,28 +53,28 @@ def test_the_data_of_the_page_is_the_gallery():
 @pytest.mark.parametrize("lens", [False, True])
 def test_the_page_is_whole_escaped_and_loads_nothing(lens):
     about = About([("question", "<script>alert(1)</script>")], ["<u>loud</u>"])
-    html = picture_page("a < b", about, gallery(lens=lens))
+    html = image_page("a < b", about, gallery(lens=lens))
     read = Whole(html)
     assert not read.open and read.text["h1"] == "a < b"
     assert "<script>alert" not in html and html.count("<script>") == html.count("</script>") == 1
-    assert "<i>picture" not in html.split("<script>")[0] and "<b>answer" not in html and "<u>loud" not in html
+    assert "<i>image" not in html.split("<script>")[0] and "<b>answer" not in html and "<u>loud" not in html
     for outside in ("http:", "https:", "src=", "@import", "url("):
         assert outside not in html
     assert "prefers-color-scheme: dark" in html
 
 
 def test_answers_are_held_against_the_uncompressed_one():
-    table = picture_page("t", About([]), gallery()).split('id="levels"')[1].split("</table>")[0]
+    table = image_page("t", About([]), gallery()).split('id="levels"')[1].split("</table>")[0]
     rows = re.findall(r"<tr data-level=(\d+)>(.*?)</tr>", table)
     assert [number for number, _ in rows] == ["0", "1", "2"]
     assert "differs" in rows[0][1] and "same answer" in rows[1][1] and rows[2][1].endswith('<td class="dim"></td>')
 
 
 def test_modes_that_have_nothing_to_show_cannot_be_chosen():
-    with_scores, without = (picture_page("t", About([]), gallery(scores=s)) for s in (True, False))
+    with_scores, without = (image_page("t", About([]), gallery(scores=s)) for s in (True, False))
     assert '<option value="rank">' in with_scores and '<option value="rank" disabled>' in without
     assert 'value="words"' not in with_scores
-    assert '<option value="words">' in picture_page("t", About([]), gallery(lens=True))
+    assert '<option value="words">' in image_page("t", About([]), gallery(lens=True))
 
 
 def test_what_a_level_says_of_its_tokens():

@@ -1,9 +1,9 @@
-"""The sheet: kept patches have the picture's own colours, dropped ones are pale, merged ones have their holder's colour."""
+"""The sheet: kept patches have the image's own colours, dropped ones are pale, merged ones have their holder's colour."""
 
 import numpy as np
 from helpers.image_gallery import gallery
 
-from laconic.report import image_png as picture_png as png
+from laconic.report import image_png as png
 from laconic.report.image_page import Gallery, Level, View
 
 
@@ -47,9 +47,9 @@ def test_a_line_per_budget_and_a_column_per_stretch_of_layers():
     assert stages == [0, 1]
     names = [png._stretch(shown.levels[0].layers, stages, i, shown.levels) for i in range(2)]
     assert names == ["layer 0", "layers 1 to 4"]
-    sheet, bare = png.picture_png(shown, "title"), png.picture_png(gallery(scores=False))
+    sheet, bare = png.image_png(shown, "title"), png.image_png(gallery(scores=False))
     assert bare.width < sheet.width and bare.height == sheet.height, "scores have a column of their own"
-    single = png.picture_png(Gallery(shown.views, shown.numbers, shown.levels[:1]))
+    single = png.image_png(Gallery(shown.views, shown.numbers, shown.levels[:1]))
     line = (sheet.height - single.height) / 2
     assert line > png.PANEL / 2
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laconic.report.kept import Kept, Subject, kept_page, visible
-from laconic.report.pieces import Piece, pieces
+from laconic.report.pieces import TextPiece, pieces
 
 TEXT = "Grüße 🦊🦄 日本語 👩\u200d👧 <b>&amp;</b>\n"
 
@@ -98,6 +98,6 @@ def test_control_characters_are_shown_not_sent():
 def test_thousands_of_tokens_stay_small():
     n = 8000
     kept = Kept(n, {layer: [range(0, n, 10)] * 8 for layer in range(32)})
-    cut = [Piece(i, i + 1, "x") for i in range(n)]
+    cut = [TextPiece(i, i + 1, "x") for i in range(n)]
     html = kept_page("t", Subject([], 0), kept, cut, list(range(n)))
     assert len(html) < 1_200_000 and len(re.findall("<s data-i", html)) == n

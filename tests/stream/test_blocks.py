@@ -1,4 +1,4 @@
-"""Rows of each picture."""
+"""Rows of each image."""
 
 import torch
 from helpers.vision_tools import inputs
@@ -15,9 +15,9 @@ class Look(TokenMethod):
         self.found = [[rows.tolist() for rows in blocks(stream, b)] for b in range(len(stream.hidden))]
 
 
-def test_every_picture_is_a_block(vlm):
+def test_every_image_is_a_block(vlm):
     look = Look(keep=0.5)
-    given = inputs([(2, 3), (4, 1)], pictures=2)
+    given = inputs([(2, 3), (4, 1)], images=2)
     with compress(vlm, look):
         vlm(**given)
     assert look.found == [[list(range(s, s + 144)) for s in (2, 146)], [list(range(s, s + 144)) for s in (4, 148)]]
@@ -28,7 +28,7 @@ def test_numbers_of_layers_follow_the_depth():
     assert at_depth(0, 40) == 0 and [at_depth(k, 8) for k in (8, 14, 19)] == [2, 4, 5]
 
 
-def test_a_picture_that_left_is_left_out(vlm):
+def test_an_image_that_left_is_left_out(vlm):
     class Second(Look):
         name = "second"
 
@@ -45,7 +45,7 @@ def test_a_picture_that_left_is_left_out(vlm):
 
     look = Second(keep=0.5)
     look.claims = First.claims = frozenset()
-    given = inputs([(3, 5)], pictures=2)
+    given = inputs([(3, 5)], images=2)
     with compress(vlm, First(keep=0.5), look):
         vlm(**given)
     assert look.found == [[list(range(3, 147))]]

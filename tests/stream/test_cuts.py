@@ -30,7 +30,7 @@ class Plan(TokenMethod):
     def cut(self, stream):
         kept, values = [], []
         for b, numbers in enumerate(self.plan[stream.layer]):
-            at = stream.pictures(b)
+            at = stream.images(b)
             first = stream.visual.of(b, stream.visual.spans[b].image)[0].start if stream.visual.spans else 0
             wanted = torch.tensor([n + first for n in numbers])
             rows = at[torch.isin(stream.place[b, at], wanted)]

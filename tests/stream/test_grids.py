@@ -60,11 +60,11 @@ def test_averages_by_loops(rows, cols):
 @pytest.mark.parametrize("method", [Downsample(keep=0.3), Pool(), Pool(mode="raster"), Pool(layer=2)], ids=str)
 @pytest.mark.parametrize("name", CASES)
 def test_every_family(name, method):
-    """Views of one picture, cut-away borders, line ends, M-RoPE, two pictures: every view keeps a grid of its own."""
+    """Views of one image, cut-away borders, line ends, M-RoPE, two images: every view keeps a grid of its own."""
     case = CASES[name]
     model = case.build()
     shape = {"size": (40, 64)} if name in ("llava_next", "llava_onevision") else {}
-    given = case.inputs([[case.picture(0, **shape), case.picture(1, **shape)], [case.picture(2, **shape)]])
+    given = case.inputs([[case.image(0, **shape), case.image(1, **shape)], [case.image(2, **shape)]])
     given["attention_mask"] = (given["input_ids"] != 0).long()
     with compress(model, method) as session, torch.no_grad():
         out = model(**given)
@@ -78,9 +78,9 @@ def test_gaps_are_said():
     cells = torch.tensor([[0, 1], [-1, -1], [2, 3]])
     span = VisualSpan(row=0, modality="image", image=0, crop=0, frame=0, cells=cells, patches=cells)
     place = torch.tensor([[0, 1, 2, 3, 4]])
-    stream = SimpleNamespace(place=place, ids=place, layer=3, pictures=lambda row: torch.arange(4))
+    stream = SimpleNamespace(place=place, ids=place, layer=3, images=lambda row: torch.arange(4))
     assert grid_rows(stream, span).tolist() == [[0, 1], [2, 3]]
-    stream.place, stream.pictures = torch.tensor([[0, 1, 3, 4]]), lambda row: torch.arange(3)
+    stream.place, stream.images = torch.tensor([[0, 1, 3, 4]]), lambda row: torch.arange(3)
     with pytest.raises(SessionError, match="2 x 2 visual tokens has gaps before layer 3"):
         grid_rows(stream, span)
 

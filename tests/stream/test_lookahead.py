@@ -38,7 +38,7 @@ class Looks(TokenMethod):
             rows = torch.arange(n).expand(len(stream.hidden), -1)
             self.seen[stream.layer] = attention_of(stream, rows), attention_of(stream, last_rows(stream))
         if self.drop and stream.layer == 1:
-            kept = [stream.pictures(b)[::3] for b in range(len(stream.hidden))]
+            kept = [stream.images(b)[::3] for b in range(len(stream.hidden))]
             return assemble(stream, kept, positions="renumber")
         return None
 
@@ -63,7 +63,7 @@ def true_rows(q, k, valid):
 def test_equals_true_attention_in_every_family(name, passes):
     """Must show 4: the recomputed row is the layer's true attention row."""
     model, case = CASES[name].build(), CASES[name]
-    given = case.inputs([[case.picture(0)], [case.picture(1)]])
+    given = case.inputs([[case.image(0)], [case.image(1)]])
     given["input_ids"][1, 0], given["attention_mask"][1, 0] = 0, 0
     last = len(GENERIC.stack(model).layers) - 1
     method = Looks(where=(0, last), keep=0.5)

@@ -36,9 +36,9 @@ class Probe(CacheMethod):
         self.prompts.append((prompt, valid))
         return prompt[:, :1].repeat(1, self.number, *[1] * (prompt.ndim - 2)) + (1 if prompt.ndim == 2 else 0)
 
-    def score(self, seen):
-        self.seen.append(seen)
-        return seen.index.float()
+    def score(self, obs):
+        self.seen.append(obs)
+        return obs.index.float()
 
 
 def arguments(ids, mask=None, positions=None, start=0, before=()):
@@ -116,11 +116,11 @@ def test_the_method_sees_their_queries_and_keys(llama, prompt, passes):
     method = Probe(tokens=5)
     with laconic.compress(llama, method):
         llama(prompt(2, 20))
-    for number, seen in enumerate(method.seen):
+    for number, obs in enumerate(method.seen):
         queries, keys = passes[number][0]
-        assert queries.shape[2] == 23 and seen.keys.shape[2] == seen.queries.shape[2] == 20
-        assert torch.equal(seen.pseudo[0], queries[:, :, 20:]) and torch.equal(seen.pseudo[1], keys[:, :, 20:])
-        assert seen.index.shape[2] == 20
+        assert queries.shape[2] == 23 and obs.keys.shape[2] == obs.queries.shape[2] == 20
+        assert torch.equal(obs.pseudo[0], queries[:, :, 20:]) and torch.equal(obs.pseudo[1], keys[:, :, 20:])
+        assert obs.index.shape[2] == 20
 
 
 def test_prefill_costs_exactly_the_pseudo_tokens(llama, prompt):

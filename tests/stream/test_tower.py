@@ -23,7 +23,7 @@ def features(model, pixels, steps=None, proportional=True):
 
 
 def twins():
-    """A picture whose neighbours 2 i and 2 i + 1 are equal."""
+    """An image whose neighbours 2 i and 2 i + 1 are equal."""
     torch.manual_seed(0)
     half = torch.randn(1, 3, SIDE, SIDE // 2, PATCH, PATCH).repeat_interleave(2, 3)
     return half.permute(0, 1, 2, 4, 3, 5).reshape(1, 3, SIDE * PATCH, SIDE * PATCH)

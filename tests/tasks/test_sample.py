@@ -1,11 +1,11 @@
 import pytest
 from PIL import Image
 
-from laconic.tasks.sample import Judged, PictureSample, Suite, digest
+from laconic.tasks.sample import ImageSample, Judged, Suite, digest
 
 
-def sample(number: int = 0, **facts) -> PictureSample:
-    return PictureSample("t", number, f"what {number}?", ("yes",), lambda: Image.new("RGB", (4, 4)), facts)
+def sample(number: int = 0, **facts) -> ImageSample:
+    return ImageSample("t", number, f"what {number}?", ("yes",), lambda: Image.new("RGB", (4, 4)), facts)
 
 
 @pytest.mark.parametrize(

@@ -45,11 +45,11 @@ def test_only_the_newline_is_new():
 
 def test_views_and_token_count_are_the_processors(processor):
     sample = make("reading", 4, LARGE)
-    picture = render(sample.scene)
+    image = render(sample.scene)
     text = f"<s><|user|>{IMAGE}{sample.question.text}</s><|assistant|>"
-    inputs = processor(images=Image.fromarray(picture), text=text, return_tensors="pt")
+    inputs = processor(images=Image.fromarray(image), text=text, return_tensors="pt")
     assert inputs["pixel_values"].shape == (1, VIEWS, 3, 96, 96)
-    torch.testing.assert_close(inputs["pixel_values"], pixels_of([cut(picture)]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(inputs["pixel_values"], pixels_of([cut(image)]), atol=1e-6, rtol=0)
     image_id = processor.tokenizer.convert_tokens_to_ids(IMAGE)
     assert (inputs["input_ids"] == image_id).sum() == VISUAL_TOKENS == 744
 

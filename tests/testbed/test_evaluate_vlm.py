@@ -17,7 +17,7 @@ def processor():
 
 
 class Oracle:
-    """Answers rightly while the picture shows detail (neighbouring pixels that differ much), else with "no"."""
+    """Answers rightly while the image shows detail (neighbouring pixels that differ much), else with "no"."""
 
     device, dtype, config = torch.device("cpu"), torch.float32, LlavaConfig()
 
@@ -35,7 +35,7 @@ class Oracle:
         return torch.cat([input_ids, padded], 1)
 
 
-def test_a_chat_shows_the_picture_before_the_question(processor):
+def test_a_chat_shows_the_image_before_the_question(processor):
     sample = make("colour", 5)
     text = turn(processor, sample.question.text)
     assert text == f"<s><|user|><image>{sample.question.text}</s><|assistant|>"
@@ -45,12 +45,12 @@ def test_an_answer_does_not_depend_on_its_batch(processor):
     torch.manual_seed(0)
     model = build_model().eval()
     samples = [make(kind, 2) for kind in ("colour", "relation", "reading")]
-    pictures = [sample.picture() for sample in samples]
-    inputs = encode(processor, [s.question.text for s in samples], pictures)
+    images = [sample.image() for sample in samples]
+    inputs = encode(processor, [s.question.text for s in samples], images)
     assert inputs["attention_mask"].sum(1).unique().numel() > 1
     assert (inputs["input_ids"] == model.config.image_token_id).sum(1).tolist() == [VISUAL_TOKENS] * 3
-    together = answers(model, processor, samples, pictures)
-    assert together == [answers(model, processor, [s], [p])[0] for s, p in zip(samples, pictures, strict=True)]
+    together = answers(model, processor, samples, images)
+    assert together == [answers(model, processor, [s], [p])[0] for s, p in zip(samples, images, strict=True)]
 
 
 def test_marks_tell_what_survives_fewer_pixels(processor):

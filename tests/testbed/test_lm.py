@@ -49,7 +49,7 @@ def test_a_needle_in_ones_own_markdown_is_found(model, tokenizer):
     document = (
         "# My project\n\nA small tool that sorts photographs by the place where they were taken.\n\n"
         "## Install\n\nRun `pip install sorter`, then start it with `sorter --help`.\n\nThe code for falcon is 4815263.\n\n"
-        "## Use\n\n- Put your pictures in one folder.\n- Name the places in `places.toml`.\n\n"
+        "## Use\n\n- Put your images in one folder.\n- Name the places in `places.toml`.\n\n"
         "## Licence\n\nMIT"
     )
     chat = [{"role": "user", "content": f"{document}\n\nQuestion: What is the code for falcon?"}]

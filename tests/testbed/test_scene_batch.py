@@ -81,6 +81,6 @@ def test_labels_say_which_shapes_there_are(processor, scenes, asked):
         assert there == {shape.name for shape in scene.shapes}
 
 
-def test_no_kinds_give_pictures_alone(processor):
+def test_no_kinds_give_images_alone(processor):
     batch = Batches(processor.tokenizer).draw(random.Random(0), 2, 4, {})
     assert batch.pixels.shape == (2, 3, 96, 96) and batch.ids.shape == (2, 2) and not len(batch.targets)

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS
-from laconic.testbed.train_vlm import STAGES, Heads, Trainer, parser, plain_attention
+from laconic.testbed.train_vlm import STAGES, AuxiliaryHeads, Trainer, parser, plain_attention
 
 
 def settings(folder, *more) -> argparse.Namespace:
@@ -113,7 +113,7 @@ def test_running_means_weigh_every_answer_alike(tmp_path):
 def test_heads_weigh_occupied_and_empty_patches_alike(tmp_path):
     trainer = Trainer(settings(tmp_path))
     batch = trainer.draw()
-    heads = Heads(16)
+    heads = AuxiliaryHeads(16)
     features, summary = torch.randn(3, 144, 16), torch.randn(3, 16)
     loss, share = heads(features, summary, batch)
     logits = heads.patch(features)

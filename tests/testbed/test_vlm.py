@@ -1,4 +1,4 @@
-"""The shipped model with pictures: what it is, and the gate that its uncompressed accuracy must pass."""
+"""The shipped model with images: what it is, and the gate that its uncompressed accuracy must pass."""
 
 import pytest
 import torch
@@ -52,13 +52,13 @@ def test_the_gate_and_the_hard_part(vlm, kind):
 def test_padding_and_company_change_no_answer(vlm):
     model, processor = vlm
     samples = [make(kind, SEED) for kind in QUESTIONS]
-    pictures = [sample.picture() for sample in samples]
-    alone = [answers(model, processor, [s], [p])[0] for s, p in zip(samples, pictures, strict=True)]
-    assert answers(model, processor, samples, pictures) == alone
+    images = [sample.image() for sample in samples]
+    alone = [answers(model, processor, [s], [p])[0] for s, p in zip(samples, images, strict=True)]
+    assert answers(model, processor, samples, images) == alone
 
 
-def test_a_picture_without_the_thing_is_answered_so(vlm):
-    """An empty grey picture: what is asked about is not there."""
+def test_an_image_without_the_thing_is_answered_so(vlm):
+    """An empty grey image: what is asked about is not there."""
     model, processor = vlm
     grey = Image.new("RGB", (96, 96), (110, 110, 110))
     text = processor.apply_chat_template(

@@ -44,20 +44,20 @@ def test_questions_are_words_and_signs_are_letters():
 
 
 def test_the_processor_writes_one_placeholder_for_each_visual_token(processor):
-    picture = render(make("count", 3).scene)
+    image = render(make("count", 3).scene)
     chat = [{"role": "user", "content": [{"type": "text", "text": "How many?"}, {"type": "image"}]}]
     text = processor.apply_chat_template(chat, add_generation_prompt=True)
     assert text == f"<s><|user|>{IMAGE}How many?</s><|assistant|>"
-    inputs = processor(images=Image.fromarray(picture), text=text, return_tensors="pt")
+    inputs = processor(images=Image.fromarray(image), text=text, return_tensors="pt")
     image_id = processor.tokenizer.convert_tokens_to_ids(IMAGE)
     assert (inputs["input_ids"] == image_id).sum() == VISUAL_TOKENS
     assert inputs["input_ids"][0, 0] == processor.tokenizer.bos_token_id
-    # The training code scales pictures itself; it must do what the processor does.
-    torch.testing.assert_close(inputs["pixel_values"], pixels_of([picture]), atol=1e-6, rtol=0)
+    # The training code scales images itself; it must do what the processor does.
+    torch.testing.assert_close(inputs["pixel_values"], pixels_of([image]), atol=1e-6, rtol=0)
 
 
-def test_a_larger_picture_is_resized(processor):
-    picture = Image.fromarray(np.full((192, 192, 3), 255, np.uint8))
-    inputs = processor(images=picture, text=f"{IMAGE}Is there a red star?", return_tensors="pt")
+def test_a_larger_image_is_resized(processor):
+    image = Image.fromarray(np.full((192, 192, 3), 255, np.uint8))
+    inputs = processor(images=image, text=f"{IMAGE}Is there a red star?", return_tensors="pt")
     assert inputs["pixel_values"].shape == (1, 3, 96, 96)
     assert inputs["pixel_values"].min() == 1.0

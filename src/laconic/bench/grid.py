@@ -19,12 +19,12 @@ MODES: dict[str, str] = {
 }
 SEVERAL_TURNS = ("kvturns", "laterneedle")
 NONE = "none"
-PICTURES = "pictures"
-"""The mode of rows over pictures."""
+IMAGES = "images"
+"""The mode of rows over images."""
 REFERENCES = ("random", "snapkv")
 """Methods that the others are compared with, sample by sample."""
-PICTURE_REFERENCES = ("random_visual", "downsample", "pool")
-"""The same over pictures."""
+IMAGE_REFERENCES = ("random_visual", "downsample", "pool")
+"""The same over images."""
 # The papers' windows, and what they leave unpacked, are made for prompts of thousands of tokens; ours are short.
 SETTINGS = {
     "snapkv": "snapkv:window=16",
@@ -155,7 +155,7 @@ class Grid:
         for spec in self._methods():
             if spec == NONE:
                 pairs.append((spec, 1.0))
-            elif own_budget(spec):
+            elif budget_from_parameters(spec):
                 pairs.append((spec, None))
             else:
                 pairs += [(spec, keep) for keep in sorted(set(self.keeps), reverse=True)]
@@ -179,7 +179,7 @@ def _fits(task: str, mode: str) -> bool:
     return task in SEVERAL_TURNS if mode.startswith("turns") else task != "laterneedle"
 
 
-def own_budget(spec: str) -> bool:
+def budget_from_parameters(spec: str) -> bool:
     """True when the spec names keep, tokens or bytes itself."""
     pairs = (pair.partition("=")[0].strip() for pair in spec.partition(":")[2].split(","))
     return bool({"keep", "tokens", "bytes"} & set(pairs))
@@ -187,7 +187,7 @@ def own_budget(spec: str) -> bool:
 
 def _build(spec: str, keep: float) -> None:
     try:
-        Cell("", 0, "", spec, None if own_budget(spec) else keep, 0).build()
+        Cell("", 0, "", spec, None if budget_from_parameters(spec) else keep, 0).build()
     except LaconicError:
         raise
     except (TypeError, ValueError) as error:  # what a method says of its own parameters

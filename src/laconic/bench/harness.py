@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Figures:
+class HarnessTotals:
     """Sums over the contexts that were compressed, each taken when its last token had been read."""
 
     contexts: int = 0
@@ -110,7 +110,7 @@ class LaconicLM(HFLM):
                 "`laconic bench` has the others."
             )
         self.methods = build(method, keep=keep, tokens=tokens, bytes=bytes)
-        self.mode, self.figures = mode, Figures()
+        self.mode, self.figures = mode, HarnessTotals()
         if pretrained in MODELS:
             pretrained = str(model_path(pretrained))
             options.setdefault("dtype", torch.float32)  # as `laconic.load` does: it is stored in bfloat16, and small

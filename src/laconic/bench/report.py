@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from laconic.bench.grid import NONE, PICTURES
+from laconic.bench.grid import IMAGES, NONE
 from laconic.bench.statistics import Interval
 from laconic.bench.store import Row
 from laconic.bench.summary import Line
@@ -69,7 +69,7 @@ def intro(lines: list[Line], rows: list[Row]) -> str:
     """What was compared, in two sentences."""
     methods = len({line.method for line in lines} - {NONE})
     samples = len({(row["task"], row["length"], row["mode"], row["seed"]) for row in rows})
-    cost = "prefill FLOPs that a method really cost" if _pictures(lines) else "KV bytes that a method really stored"
+    cost = "prefill FLOPs that a method really cost" if _images(lines) else "KV bytes that a method really stored"
     return (
         f"{methods} methods on {len(tasks(lines))} tasks, {samples} samples, {len(rows)} rows. Every method saw the same "
         f"samples; curves stand at the {cost}, not at what it was asked for. "
@@ -77,8 +77,8 @@ def intro(lines: list[Line], rows: list[Row]) -> str:
     )
 
 
-def _pictures(lines: list[Line]) -> bool:
-    return lines[0].mode == PICTURES
+def _images(lines: list[Line]) -> bool:
+    return lines[0].mode == IMAGES
 
 
 def chart(lines: list[Line], scripts: bool) -> str:
@@ -138,7 +138,7 @@ def _curve(lines: list[Line], task: str | None, number: int, legend: bool) -> go
     """One method in one panel, with its intervals as bars and the figures on hover."""
     points = [(line, interval) for line in lines if (interval := _interval(line, task)) is not None]
     points.sort(key=lambda pair: pair[0].cost)
-    cost, score = ("FLOPs", "score") if _pictures(lines) else ("KV", "recall")
+    cost, score = ("FLOPs", "score") if _images(lines) else ("KV", "recall")
     colour = COLOURS[number % len(COLOURS)]
     method = lines[0].method
     return go.Scatter(
@@ -189,7 +189,7 @@ def _ceiling(figure: go.Figure, interval: Interval, legend: bool, where: dict[st
 
 def _axes(figure: go.Figure, lines: list[Line], places: list[Panel], columns: int, wide: bool) -> None:
     """Logarithmic share of the cost, recall from 0 to 100; titles at the outer panels only."""
-    cost, score = ("prefill FLOPs", "score") if _pictures(lines) else ("KV bytes", "recall")
+    cost, score = ("prefill FLOPs", "score") if _images(lines) else ("KV bytes", "recall")
     low = min(70 * min(line.cost for line in lines), 50)
     ticks = [t for t in (1, 2, 5, 10, 20, 50, 100) if t >= low]
     ends = [math.log10(low), math.log10(115)]

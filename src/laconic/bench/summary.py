@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from laconic.bench.grid import NONE, PICTURE_REFERENCES, PICTURES, REFERENCES
+from laconic.bench.grid import IMAGE_REFERENCES, IMAGES, NONE, REFERENCES
 from laconic.bench.statistics import Interval, bootstrap
 from laconic.bench.store import Row
 from laconic.tasks.public import official
@@ -26,7 +26,7 @@ class Gain:
 
     Attributes:
         interval: the difference; `against`: the line of the reference with the closest achieved cost, as ``"random 0.25"``;
-            over pictures the two around it, as ``"random 0.25 to 0.5"``; `fair`: the cost is the same.
+            over images the two around it, as ``"random 0.25 to 0.5"``; `fair`: the cost is the same.
     """
 
     interval: Interval
@@ -35,8 +35,8 @@ class Gain:
 
 
 @dataclass
-class PictureFigures:
-    """Figures of one line over pictures.
+class ImageFigures:
+    """Figures of one line over images.
 
     Attributes:
         hard: interval of the score per task over the hard samples; tasks without one are missing.
@@ -51,7 +51,7 @@ class PictureFigures:
     official: dict[str, dict[str, float]]
 
     @classmethod
-    def of(cls, tasks: dict[str, list[Row]], seed: int) -> PictureFigures:
+    def of(cls, tasks: dict[str, list[Row]], seed: int) -> ImageFigures:
         hard = {task: own for task, group in tasks.items() if (own := [row["score"] for row in group if row["hard"]])}
         return cls(
             hard={task: bootstrap([values], seed) for task, values in hard.items()},
@@ -72,7 +72,7 @@ class Line:
         gains: differences to the references, by their names; none to itself, and none where a reference did not run.
         achieved: entries that stay of what was compressed; `kv_share`: bytes stored of bytes uncompressed when the answer
             begins, the question included; `flops_share`: prefill FLOPs of the full prompt's.
-        pictures: what rows over pictures have besides; None for text.
+        images: what rows over images have besides; None for text.
         seconds: first_token, per_token and compress, medians over samples. Bytes are means, `peak_memory` the maximum.
     """
 
@@ -97,7 +97,7 @@ class Line:
     peak_memory: int
     seconds: dict[str, float | None]
     gains: dict[str, Gain] = field(default_factory=dict)
-    pictures: PictureFigures | None = None
+    images: ImageFigures | None = None
     scores: Scores = field(default_factory=dict, repr=False)
     """Recall by (task, seed), for pairing."""
 
@@ -105,8 +105,8 @@ class Line:
         """Stable keys for ``laconic bench --json``."""
         plain = asdict(self)
         del plain["scores"]
-        if self.pictures is None:
-            del plain["pictures"]
+        if self.images is None:
+            del plain["images"]
         return plain
 
     @property
@@ -115,12 +115,12 @@ class Line:
 
     @property
     def cost(self) -> float:
-        """What methods are compared at: the share of FLOPs over pictures, of KV bytes elsewhere."""
-        return self.flops_share if self.mode == PICTURES else self.kv_share
+        """What methods are compared at: the share of FLOPs over images, of KV bytes elsewhere."""
+        return self.flops_share if self.mode == IMAGES else self.kv_share
 
     @property
     def references(self) -> tuple[str, ...]:
-        return PICTURE_REFERENCES if self.mode == PICTURES else REFERENCES
+        return IMAGE_REFERENCES if self.mode == IMAGES else REFERENCES
 
 
 def summarise(rows: Iterable[Row], seed: int = 0) -> list[Line]:
@@ -130,7 +130,7 @@ def summarise(rows: Iterable[Row], seed: int = 0) -> list[Line]:
         groups.setdefault((row["mode"], row["length"], row["method"], row["keep"]), []).append(row)
     lines = [_line(group, seed) for group in groups.values()]
     sections = list(dict.fromkeys(line.section for line in lines))
-    first = [NONE, REFERENCES[0], *PICTURE_REFERENCES]
+    first = [NONE, REFERENCES[0], *IMAGE_REFERENCES]
     order = {method: place for place, method in enumerate(dict.fromkeys([*first, *(x.method for x in lines)]))}
     lines.sort(key=lambda line: (sections.index(line.section), order[line.method], -line.cost))
     for line in lines:
@@ -138,7 +138,7 @@ def summarise(rows: Iterable[Row], seed: int = 0) -> list[Line]:
             same = [x for x in lines if x.section == line.section]
             others = [x for x in same if x.method == name] or [x for x in same if x.method.partition(":")[0] == name]
             if others and line.method not in (NONE, others[0].method):
-                if line.mode == PICTURES:  # at its neutral budget the reference is the uncompressed model
+                if line.mode == IMAGES:  # at its neutral budget the reference is the uncompressed model
                     found = gain_at_equal_cost(line, [*others, *(x for x in same if x.method == NONE)], seed)
                 else:
                     other = min(others, key=lambda x: abs(x.cost - line.cost))
@@ -196,7 +196,7 @@ def _line(rows: Sequence[Row], seed: int) -> Line:
             "per_token": _median(rows, "seconds_per_token"),
             "compress": _median(rows, "seconds_compress"),
         },
-        pictures=PictureFigures.of(tasks, seed) if first["mode"] == PICTURES else None,
+        images=ImageFigures.of(tasks, seed) if first["mode"] == IMAGES else None,
         scores={(row["task"], row["seed"]): row["score"] for row in rows},
     )
 

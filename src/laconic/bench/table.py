@@ -7,13 +7,13 @@ import math
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from laconic.bench.grid import MODES, NONE, PICTURE_REFERENCES, PICTURES, REFERENCES
+from laconic.bench.grid import IMAGE_REFERENCES, IMAGES, MODES, NONE, REFERENCES
 from laconic.bench.statistics import Interval
 from laconic.bench.summary import Line
 
 TABLE_FILE = "table.md"
 SPARE = ("KV bytes", "vs snapkv", "compress", "prefill FLOPs", "n", "kept", "per token", "first token", "q")
-PICTURE_SPARE = ("KV bytes", "compress", "KV", "n", "kept", "per token", "first token", "q")
+IMAGE_SPARE = ("KV bytes", "compress", "KV", "n", "kept", "per token", "first token", "q")
 """Columns that a narrow terminal does without, before it does without tasks."""
 FOOT = (
     "Recall in percent (RULER: share of the reference answers found in the output); [..] is a 95 % bootstrap interval over "
@@ -23,7 +23,7 @@ FOOT = (
     "always applied. "
     "Few samples that all agree give an interval of no width: it is not certainty."
 )
-PICTURE_FOOT = (
+IMAGE_FOOT = (
     "Scores in percent; [..] is a 95 % bootstrap interval over samples. hard: over the samples that the uncompressed model "
     "gets wrong with sides four times shorter; behind each task's score, too. kept: visual tokens, mean over layers (of a "
     "cache method: entries). prefill FLOPs: of the uncompressed decoder's; the encoder's are not counted. vs ..: mean "
@@ -47,21 +47,21 @@ def tasks(lines: list[Line]) -> list[str]:
 def title(section: tuple[str, int]) -> str:
     """One section in words."""
     mode, length = section
-    if mode == PICTURES:
-        return "pictures: the picture and the question are read and compressed together"
+    if mode == IMAGES:
+        return "images: the image and the question are read and compressed together"
     return f"mode {mode}, {length:,} tokens: {MODES.get(mode, '')}"
 
 
 def foot(lines: list[Line]) -> str:
     """What the columns of the sections mean."""
     modes = {line.mode for line in lines}
-    return " ".join([*([FOOT] if modes - {PICTURES} else []), *([PICTURE_FOOT] if PICTURES in modes else [])])
+    return " ".join([*([FOOT] if modes - {IMAGES} else []), *([IMAGE_FOOT] if IMAGES in modes else [])])
 
 
 def _around(mode: str) -> tuple[list[str], list[str]]:
     """Names of the columns before the tasks, and of those behind them."""
-    if mode == PICTURES:
-        first = ["method", "q", "asked", "kept", "prefill FLOPs", "mean", "hard", *(f"vs {x}" for x in PICTURE_REFERENCES)]
+    if mode == IMAGES:
+        first = ["method", "q", "asked", "kept", "prefill FLOPs", "mean", "hard", *(f"vs {x}" for x in IMAGE_REFERENCES)]
         return first, ["KV", "KV bytes", "first token", "per token", "compress", "n"]
     first = ["method", "q", "asked", "kept", "KV", "KV bytes", "mean", *(f"vs {name}" for name in REFERENCES)]
     return first, ["prefill FLOPs", "first token", "per token", "compress", "n"]
@@ -84,8 +84,8 @@ def cells(line: Line, names: list[str]) -> list[str]:
         "KV": f"{100 * line.kv_share:.1f} %",
         "KV bytes": size(line.kv_bytes),
         "mean": spread(line.mean),
-        "hard": "-" if line.pictures is None or line.pictures.hard_mean is None else spread(line.pictures.hard_mean),
-        "prefill FLOPs": f"{100 * line.flops_share:.{1 if line.mode == PICTURES else 0}f} %",
+        "hard": "-" if line.images is None or line.images.hard_mean is None else spread(line.images.hard_mean),
+        "prefill FLOPs": f"{100 * line.flops_share:.{1 if line.mode == IMAGES else 0}f} %",
         "first token": milliseconds(line.seconds["first_token"]),
         "per token": milliseconds(line.seconds["per_token"]),
         "compress": milliseconds(line.seconds["compress"]) if not none else "-",
@@ -97,10 +97,10 @@ def cells(line: Line, names: list[str]) -> list[str]:
 
 
 def task(line: Line, name: str) -> str:
-    """A task's score, and over pictures its score on hard samples: ``93 / 71``."""
+    """A task's score, and over images its score on hard samples: ``93 / 71``."""
     if name not in line.tasks:
         return ""
-    hard = line.pictures.hard.get(name) if line.pictures else None
+    hard = line.images.hard.get(name) if line.images else None
     return percent(line.tasks[name].mean) + (f" / {percent(hard.mean)}" if hard else "")
 
 
@@ -148,7 +148,7 @@ def rich_table(lines: list[Line], section: tuple[str, int], width: int = 160) ->
     own = [line for line in lines if line.section == section]
     names, texts = head(own), [cells(line, tasks(own)) for line in own]
     some = tuple(reversed(tasks(own)))
-    spare = (*PICTURE_SPARE, *some, "vs pool", "vs downsample") if section[0] == PICTURES else (*SPARE, *some)
+    spare = (*IMAGE_SPARE, *some, "vs pool", "vs downsample") if section[0] == IMAGES else (*SPARE, *some)
     show = _fitting(names, texts, width, spare)
     table = Table(title=title(section), title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     if missing := [name for i, name in enumerate(names) if i not in show]:
@@ -201,7 +201,7 @@ def official_tables(lines: list[Line]) -> list[tuple[str, list[str], list[list[s
     """(benchmark, column names, rows) of the public benchmarks among the tasks of one section."""
     found = []
     for name in tasks(lines):
-        own = [(line, line.pictures.official[name]) for line in lines if line.pictures and name in line.pictures.official]
+        own = [(line, line.images.official[name]) for line in lines if line.images and name in line.images.official]
         names = list(dict.fromkeys(figure for _, figures in own for figure in figures))
         rows = []
         for line, figures in own:

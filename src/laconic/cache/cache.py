@@ -15,7 +15,7 @@ from laconic.cache.observe import Observation, Rotary
 from laconic.cache.parts.base import DensePart
 from laconic.cache.storage import StorageMethod
 from laconic.errors import SessionError, UnsupportedModelError
-from laconic.measure.cost import Meter
+from laconic.measure.cost import FlopCounter
 from laconic.measure.trace import Trace
 from laconic.step import Step
 
@@ -59,7 +59,7 @@ class CompressedCache(Cache):
         self.ids: torch.Tensor | None = None
         self.ids_valid: torch.Tensor | None = None
         self.selected: torch.Tensor | None = None
-        self.meter: Meter | None = None
+        self.flops: FlopCounter | None = None
         self.real: list[int] = []
         self.entry_bytes = 0
         self.compress_seconds = 0.0
@@ -132,7 +132,7 @@ class CompressedCache(Cache):
 
     def count(self, layer: CompressedLayer, q: torch.Tensor, keys: torch.Tensor) -> None:
         """Meter one layer's pass: q [B, H, T, D] against what is stored and the T new keys [B, Hkv, T, D]."""
-        if self.meter is None or self.step is None:
+        if self.flops is None or self.step is None:
             return
         batch, tokens = q.shape[0], q.shape[2]
         stored = 0
@@ -142,9 +142,9 @@ class CompressedCache(Cache):
         pairs = tokens * stored + batch * tokens * (tokens + 1) // 2
         step = self.step
         stream = step.position_ids.shape[-1] + step.pseudo
-        self.meter.layer(self.layer_ids[layer.number], batch, stream, pairs, step.prefill)
+        self.flops.layer(self.layer_ids[layer.number], batch, stream, pairs, step.prefill)
         if step.shown is not None:
-            self.meter.picture(self.layer_ids[layer.number], float(step.shown.sum()) / batch)
+            self.flops.image(self.layer_ids[layer.number], float(step.shown.sum()) / batch)
 
     # -- what happens around a layer's attention -------------------------------------------------------------------
     def _acts(self) -> CacheMethod | None:
@@ -158,7 +158,7 @@ class CompressedCache(Cache):
         self.bytes_per_entry(new.keys, new.values)
         self._looked = None
         method = self._acts()
-        if method is None or not method.narrows:
+        if method is None or not method.sparse_prefill:
             return None
         began = time.perf_counter()
         self._looked = self._look(layer, new, method)
@@ -180,14 +180,14 @@ class CompressedCache(Cache):
             before = new.keys.shape[2] + layer.stored
             if method.queries_kept():
                 layer.remember(new.queries, method.queries_kept())
-            seen, columns = self._looked or self._look(layer, new, method)
+            obs, columns = self._looked or self._look(layer, new, method)
             self._looked = None
-            parts = method.reduce(layer, seen, {**columns, "index": seen.index})
-            self.selected = method.stream(seen)
+            parts = method.reduce(layer, obs, {**columns, "index": obs.index})
+            self.selected = method.stream(obs)
             if parts is not None:
                 layer.store(parts)
             else:
-                layer.parts = [DensePart(seen.keys, seen.values, columns)]
+                layer.parts = [DensePart(obs.keys, obs.values, columns)]
             self.unpacked = self.storage is not None
             self.trace.add(self.layer_ids[layer.number], method.name, before, layer.stored, self.selected)
         self.compress_seconds += time.perf_counter() - began

@@ -22,7 +22,7 @@ class CacheMethod(Method):
 
     A subclass gives `score`; it may name entries that always stay (`forced`), spread the budget over layers
     (`layer_entries`), choose across heads (`choose`, with ``ragged = True``), shorten the stream (`stream`), accumulate
-    something per entry (`columns`), and go on evicting while decoding (``decodes = True``).
+    something per entry (`columns`), and go on evicting while decoding (``evicts_while_decoding = True``).
 
     A method that does more than choose overrides `reduce` (merge entries, add stand-ins, store in another form) and
     `decoded` (what happens after a decoded token; `due` says whether anything does, so that most tokens cost nothing).
@@ -30,11 +30,11 @@ class CacheMethod(Method):
 
     claims: ClassVar[frozenset[str]] = frozenset({"cache.entries"})
     ragged: ClassVar[bool] = False
-    decodes: ClassVar[bool] = False
-    narrows: ClassVar[bool] = False
+    evicts_while_decoding: ClassVar[bool] = False
+    sparse_prefill: ClassVar[bool] = False
     """True when `narrow` is to be asked."""
 
-    def score(self, seen: Observation) -> torch.Tensor:
+    def score(self, obs: Observation) -> torch.Tensor:
         """Importance of every entry, higher stays: [B, Hkv, n]."""
         raise NotImplementedError(f"{type(self).__name__} must define score().")
 
@@ -47,11 +47,11 @@ class CacheMethod(Method):
         """Entries for compressed layer `layer` of `layers` when the mean is `mean` of `seen` tokens. Default: uniform."""
         return mean
 
-    def choose(self, rank: torch.Tensor, seen: Observation) -> Selection:
+    def choose(self, rank: torch.Tensor, obs: Observation) -> Selection:
         """From ranks [B, Hkv, n] to the entries that stay. Default: the best of every head."""
-        return top_k(rank, seen.targets)
+        return top_k(rank, obs.targets)
 
-    def stream(self, seen: Observation) -> torch.Tensor | None:
+    def stream(self, obs: Observation) -> torch.Tensor | None:
         """Positions [B, m] (sorted) of this pass that travel on to the next layers; None leaves the stream alone."""
         return None
 
@@ -59,13 +59,13 @@ class CacheMethod(Method):
         """First decoder layer (of `layers`) that runs on a shortened stream, or None when `stream` is not used."""
         return None
 
-    def columns(self, seen: Observation) -> dict[str, torch.Tensor]:
+    def columns(self, obs: Observation) -> dict[str, torch.Tensor]:
         """What to remember per entry, [B, Hkv, n] each, by column name."""
         return {}
 
-    def narrow(self, seen: Observation) -> torch.Tensor | None:
+    def narrow(self, obs: Observation) -> torch.Tensor | None:
         """Before attention: positions [B, m] (sorted; padding first) of this pass that attend and are attended in this
-        layer. The others get zeros from it and travel on. None means all. Asked where ``narrows = True``."""
+        layer. The others get zeros from it and travel on. None means all. Asked where ``sparse_prefill = True``."""
         return None
 
     def queries_kept(self) -> int:
@@ -88,8 +88,8 @@ class CacheMethod(Method):
         """Distance of the first pseudo token from the position behind the prompt."""
         return 0
 
-    def reduce(self, layer: CompressedLayer, seen: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
-        """What the layer is to store of ``seen.keys`` and ``seen.values``; None leaves all entries as they are.
+    def reduce(self, layer: CompressedLayer, obs: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
+        """What the layer is to store of ``obs.keys`` and ``obs.values``; None leaves all entries as they are.
 
         Args:
             columns: of all entries [B, Hkv, n], `index` among them; `valid` when some are not real.
@@ -97,35 +97,35 @@ class CacheMethod(Method):
         Returns:
             parts, the last of which can grow (`DensePart` or `RaggedPart`). Default: the entries that `select` names.
         """
-        selection = self.select(seen)
+        selection = self.select(obs)
         if selection is None:
             return None
-        return [selected(seen.keys, seen.values, columns, selection, self.ragged)]
+        return [selected(obs.keys, obs.values, columns, selection, self.ragged)]
 
     def due(self, layer: CompressedLayer) -> bool:
         """Whether something has to be done about the layer now that one more token was decoded. Must be cheap."""
-        return self.decodes and isinstance(layer.parts[-1], DensePart)
+        return self.evicts_while_decoding and isinstance(layer.parts[-1], DensePart)
 
-    def decoded(self, layer: CompressedLayer, seen: Observation) -> None:
-        """One token was decoded and appended (the last entry of `seen`), and `due` said yes. Default: update the columns and
+    def decoded(self, layer: CompressedLayer, obs: Observation) -> None:
+        """One token was decoded and appended (the last entry of `obs`), and `due` said yes. Default: update the columns and
         forget what is over the budget, one entry per head and token, in place."""
         part = layer.parts[-1]
         assert isinstance(part, DensePart)
-        columns = self.columns(seen)
+        columns = self.columns(obs)
         part.write(columns)
-        over = [real - target for real, target in zip(seen.real, seen.targets, strict=True)]
+        over = [real - target for real, target in zip(obs.real, obs.targets, strict=True)]
         if max(over) <= 0:
             return
         if max(over) > 1:
-            parts = self.reduce(layer, seen, {**part.columns, "index": seen.index})
+            parts = self.reduce(layer, obs, {**part.columns, "index": obs.index})
             if parts is not None:
                 layer.store(parts)
             return
-        rank = self.rank(seen)
-        if seen.valid is not None:
-            rank = rank.masked_fill(~seen.valid, float("inf"))
+        rank = self.rank(obs)
+        if obs.valid is not None:
+            rank = rank.masked_fill(~obs.valid, float("inf"))
         if not part.has("index"):  # the first eviction of all: from now on the place says nothing about the token
-            part.write({"index": seen.index})
+            part.write({"index": obs.index})
         evict = None
         if min(over) < 1:
             evict = torch.tensor(over, device=rank.device)[:, None].expand(rank.shape[:2]) > 0
@@ -140,63 +140,63 @@ class CacheMethod(Method):
             for count, tokens in zip(real, step.real, strict=True)
         ]
 
-    def rank(self, seen: Observation) -> torch.Tensor:
+    def rank(self, obs: Observation) -> torch.Tensor:
         """Scores with padding at -inf, forced entries at the top, protected ones above them, fp32 [B, Hkv, n]."""
-        rank = self.score(seen).float()
-        if rank.shape != seen.keys.shape[:3]:
+        rank = self.score(obs).float()
+        if rank.shape != obs.keys.shape[:3]:
             raise ValueError(
                 f"{self.name}: score() returned {tuple(rank.shape)}, needed one score per entry, "
-                f"{tuple(seen.keys.shape[:3])}."
+                f"{tuple(obs.keys.shape[:3])}."
             )
         top = torch.finfo(torch.float32).max
         sinks, recent = self.forced()
         if sinks or recent:
-            rank = rank.masked_fill(_ends(seen, sinks, recent), top)
-        if seen.protected is not None:
-            rank = rank.masked_fill(seen.protected, float("inf"))
-        return rank if seen.valid is None else rank.masked_fill(~seen.valid, float("-inf"))
+            rank = rank.masked_fill(_ends(obs, sinks, recent), top)
+        if obs.protected is not None:
+            rank = rank.masked_fill(obs.protected, float("inf"))
+        return rank if obs.valid is None else rank.masked_fill(~obs.valid, float("-inf"))
 
-    def select(self, seen: Observation) -> Selection | None:
+    def select(self, obs: Observation) -> Selection | None:
         """The entries that stay, or None when the budget holds them all."""
-        self._check_protected(seen)
-        if all(target >= real for target, real in zip(seen.targets, seen.real, strict=True)):
+        self._check_protected(obs)
+        if all(target >= real for target, real in zip(obs.targets, obs.real, strict=True)):
             return None
-        selection = self.choose(self.rank(seen), seen)
-        if seen.valid is None:
+        selection = self.choose(self.rank(obs), obs)
+        if obs.valid is None:
             return selection
-        n = seen.keys.shape[2]  # a row with fewer real entries than its neighbours must not fill up with padding
-        kept = torch.zeros(*seen.keys.shape[:2], n + 1, dtype=torch.bool, device=seen.keys.device)
-        return from_mask(kept.scatter_(2, selection.index, True)[..., :n] & seen.valid)
+        n = obs.keys.shape[2]  # a row with fewer real entries than its neighbours must not fill up with padding
+        kept = torch.zeros(*obs.keys.shape[:2], n + 1, dtype=torch.bool, device=obs.keys.device)
+        return from_mask(kept.scatter_(2, selection.index, True)[..., :n] & obs.valid)
 
-    def _check_protected(self, seen: Observation) -> None:
-        if seen.protected is None:
+    def _check_protected(self, obs: Observation) -> None:
+        if obs.protected is None:
             return
-        counts = seen.protected.sum(-1).amax(-1).tolist()
-        for count, target in zip(counts, seen.targets, strict=True):
+        counts = obs.protected.sum(-1).amax(-1).tolist()
+        for count, target in zip(counts, obs.targets, strict=True):
             if count > target:
                 raise BudgetError(
                     f"{self.name}: {count} tokens are protected but the budget ({self.budget}) leaves {target} entries in "
-                    f"layer {seen.layer}. Raise the budget or protect less."
+                    f"layer {obs.layer}. Raise the budget or protect less."
                 )
 
 
-def _ends(seen: Observation, sinks: int, recent: int) -> torch.Tensor:
+def _ends(obs: Observation, sinks: int, recent: int) -> torch.Tensor:
     """The first `sinks` and last `recent` real tokens, each up to half of the budget that protection leaves, [B, Hkv, n]."""
-    index, step = seen.index, seen.step
+    index, step = obs.index, obs.step
     seen_tokens = step.start + step.length
-    if seen.valid is None and seen.protected is None and all(real == seen_tokens for real in step.real):
-        most = seen.targets[0] // 2  # no padding was ever there: a few operations do
+    if obs.valid is None and obs.protected is None and all(real == seen_tokens for real in step.real):
+        most = obs.targets[0] // 2  # no padding was ever there: a few operations do
         ends = index >= seen_tokens - min(most, recent) if recent else None
         if not sinks:
             assert ends is not None
             return ends
         first = index < min(most, sinks)
         return first if ends is None else ends | first
-    real = seen.valid if seen.valid is not None else torch.ones_like(index, dtype=torch.bool)
+    real = obs.valid if obs.valid is not None else torch.ones_like(index, dtype=torch.bool)
     last = index.masked_fill(~real, -1).amax(-1, keepdim=True)
     first = index.masked_fill(~real, torch.iinfo(index.dtype).max).amin(-1, keepdim=True)
-    left = torch.tensor(seen.targets, device=index.device)[:, None, None]
-    if seen.protected is not None:  # protection comes first
-        left = (left - seen.protected.sum(-1, keepdim=True)).clamp(min=0)
+    left = torch.tensor(obs.targets, device=index.device)[:, None, None]
+    if obs.protected is not None:  # protection comes first
+        left = (left - obs.protected.sum(-1, keepdim=True)).clamp(min=0)
     half = left // 2
     return (index > last - half.clamp(max=recent)) | (index < first + half.clamp(max=sinks))

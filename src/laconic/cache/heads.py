@@ -11,7 +11,7 @@ from laconic.cache.cache import CompressedCache
 from laconic.errors import RecipeError
 from laconic.families import family_of
 
-Heads = str | Sequence[Sequence[int]]
+HeadList = str | Sequence[Sequence[int]]
 """``"all"``, ``"no"``, text such as ``"L0H1+L2H3"`` (layer 0, head 1 and layer 2, head 3), or head numbers by layer.
 Layers are numbered as they are compressed: full-attention layers only, from 0."""
 
@@ -24,7 +24,7 @@ def shape(model: PreTrainedModel) -> tuple[int, int, int]:
     return len(CompressedCache(config).layer_ids), config.num_attention_heads, config.num_key_value_heads
 
 
-def resolve(heads: Heads, layers: int, count: int) -> list[list[int]]:
+def resolve(heads: HeadList, layers: int, count: int) -> list[list[int]]:
     """Head numbers of every layer, in the order given, for a model of `layers` compressed layers of `count` heads.
 
     Raises:

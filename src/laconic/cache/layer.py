@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.cache_utils import CacheLayerMixin
 
-from laconic.cache.parts.base import FILL, DensePart, Part
+from laconic.cache.parts.base import FILL, DensePart, Entries, Part
 from laconic.cache.parts.ragged import RaggedPart
 from laconic.errors import SessionError, UnsupportedModelError
 from laconic.ops.attend import attend, attend_alone, attend_padded, merge
@@ -18,7 +18,6 @@ from laconic.step import gather
 if TYPE_CHECKING:
     from laconic.cache.cache import CompressedCache
 
-Piece = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
 """Keys [B, Hkv, n, D], values and columns [B, Hkv, n] as rectangles."""
 
 
@@ -292,13 +291,13 @@ class CompressedLayer(CacheLayerMixin):
             columns["valid"] = step.valid[:, None].expand(b, h, t)
         return columns
 
-    def restored(self) -> Piece:
+    def restored(self) -> Entries:
         """All stored entries as rectangles; a copy unless one dense part holds them."""
         if len(self.parts) == 1:
             return self.parts[0].padded()
         return self._joined([self._filler_first(part.padded()) for part in self.parts if part.length])
 
-    def everything(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> Piece:
+    def everything(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> Entries:
         """Stored entries followed by the new ones, as rectangles; real stored entries end where the new ones begin."""
         if not self.parts:
             return keys, values, columns
@@ -309,14 +308,14 @@ class CompressedLayer(CacheLayerMixin):
         pieces = [self._filler_first(part.padded()) for part in self.parts if part.length]
         return self._joined([*pieces, (keys, values, columns)])
 
-    def _joined(self, pieces: list[Piece]) -> Piece:
+    def _joined(self, pieces: list[Entries]) -> Entries:
         names = {name for piece in pieces for name in piece[2]}
         merged = {}
         for name in names:
             merged[name] = torch.cat([self._default(name, piece) for piece in pieces], -1)
         return torch.cat([p[0] for p in pieces], 2), torch.cat([p[1] for p in pieces], 2), merged
 
-    def _filler_first(self, piece: Piece) -> Piece:
+    def _filler_first(self, piece: Entries) -> Entries:
         """Filler of short rows goes to the front: scores are pooled over neighbours, and a row's neighbours must not depend
         on the rows beside it."""
         keys, values, columns = piece
@@ -330,7 +329,7 @@ class CompressedLayer(CacheLayerMixin):
 
         return ordered(keys), ordered(values), {name: ordered(column) for name, column in columns.items()}
 
-    def _default(self, name: str, piece: Piece) -> torch.Tensor:
+    def _default(self, name: str, piece: Entries) -> torch.Tensor:
         keys, _, columns = piece
         if name in columns:
             return columns[name]

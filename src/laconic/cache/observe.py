@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 
 from laconic.ops import attend as ops
 from laconic.step import Step
 
+T = TypeVar("T")
 Rotary = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -57,7 +59,7 @@ class Observation:
     rotary: Rotary
     state: dict[str, torch.Tensor] = field(default_factory=dict)
     pseudo: tuple[torch.Tensor, torch.Tensor] | None = None
-    _memo: dict[object, torch.Tensor] = field(default_factory=dict, repr=False)
+    _known: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def group(self) -> int:
@@ -76,18 +78,24 @@ class Observation:
             return None
         return torch.zeros(self.valid.shape, device=self.valid.device).masked_fill_(~self.valid, float("-inf"))
 
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What `compute` returns, computed for the first who asks under `key` and handed to everyone after that."""
+        if key not in self._known:
+            self._known[key] = compute()
+        known: T = self._known[key]
+        return known
+
     def window(self, w: int) -> torch.Tensor:
         """Attention of the last ``min(w, T)`` queries over all n entries, fp32 softmax rows [B, Hkv, G, w, n]."""
         w = min(w, self.new)
-        key = ("window", w)
-        if key not in self._memo:
-            rows = ops.attention_rows(
-                self.queries[:, :, self.new - w :], self.keys, self.scale, bias=self.bias, softcap=self.softcap
-            )
-            if self.step.valid is not None:  # a row shorter than the window: its padding has no vote
-                rows = rows.masked_fill(~self.step.valid[:, None, None, self.new - w :, None], 0.0)
-            self._memo[key] = rows
-        return self._memo[key]
+        return self.once(("window", w), lambda: self._window(w))
+
+    def _window(self, w: int) -> torch.Tensor:
+        start = self.new - w
+        rows = ops.attention_rows(self.queries[:, :, start:], self.keys, self.scale, bias=self.bias, softcap=self.softcap)
+        if self.step.valid is not None:  # a row shorter than the window: its padding has no vote
+            rows = rows.masked_fill(~self.step.valid[:, None, None, start:, None], 0.0)
+        return rows
 
     def last(self) -> torch.Tensor:
         """Attention of the last query, [B, Hkv, G, n]."""
@@ -98,20 +106,19 @@ class Observation:
 
         What earlier passes gave is taken from the column `mass`, so the sum is right over chunks and decoding steps.
         """
-        if "mass" not in self._memo:
-            mass = ops.attention_mass(
-                self.queries, self.keys, self.scale, bias=self.bias, softcap=self.softcap, real=self.step.valid
-            )
-            if "mass" in self.columns:
-                mass[..., : self.columns["mass"].shape[-1]] += self.columns["mass"]
-            self._memo["mass"] = mass
-        return self._memo["mass"]
+        return self.once("mass", self._mass)
+
+    def _mass(self) -> torch.Tensor:
+        mass = ops.attention_mass(
+            self.queries, self.keys, self.scale, bias=self.bias, softcap=self.softcap, real=self.step.valid
+        )
+        if "mass" in self.columns:
+            mass[..., : self.columns["mass"].shape[-1]] += self.columns["mass"]
+        return mass
 
     def plain_queries(self) -> torch.Tensor:
         """Queries of this pass before RoPE, [B, H, T, D]; q-norm stays applied."""
-        if "plain" not in self._memo:
-            self._memo["plain"] = torch.cat(list(self.plain_blocks(self.new)), 2)
-        return self._memo["plain"]
+        return self.once("plain", lambda: torch.cat(list(self.plain_blocks(self.new)), 2))
 
     def plain_blocks(self, size: int = 1024) -> Iterator[torch.Tensor]:
         """The same in blocks of `size` queries, [B, H, size, D]: enough for statistics, and it stays in the CPU's caches."""

@@ -20,7 +20,7 @@ EXACT = 16
 
 
 @dataclass(frozen=True)
-class Heads:
+class HeadSizes:
     """What the width depends on: H query heads, Hkv KV heads of `size` channels, `item` bits per number of the model."""
 
     queries: int
@@ -29,7 +29,7 @@ class Heads:
     item: int
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> Heads:
+    def of(cls, model: PreTrainedModel) -> HeadSizes:
         config: PretrainedConfig = model.config.get_text_config(decoder=True)
         queries = config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // queries
@@ -56,26 +56,26 @@ class Quantiser(StorageMethod):
         if self.bits is not None and self.bits not in (*BITS, EXACT):
             allowed = ", ".join(map(str, BITS))
             raise ValueError(f"{self.name}: bits={self.bits}: choose {allowed}, or {EXACT} to quantise nothing.")
-        if self.bits is not None and not self.own_budget and not self.budget.neutral:
+        if self.bits is not None and not self.budget_from_parameters and not self.budget.neutral:
             raise BudgetError(
                 f"{self.name}: bits={self.bits} and {self.budget} both say how much is stored; give one of them."
             )
-        self._heads: Heads | None = None
+        self._heads: HeadSizes | None = None
 
     @property
     def neutral(self) -> bool:
         return super().neutral or self.bits == EXACT
 
     # -- what a method gives ---------------------------------------------------------------------------------------
-    def usual_bits(self, heads: Heads) -> int:
+    def usual_bits(self, heads: HeadSizes) -> int:
         """The published width for such a model."""
         raise NotImplementedError(f"{type(self).__name__} must define usual_bits().")
 
-    def bits_stored(self, bits: int, heads: Heads) -> float:
+    def bits_stored(self, bits: int, heads: HeadSizes) -> float:
         """Bits per number that packed keys and values take on average, everything included; an upper bound."""
         raise NotImplementedError(f"{type(self).__name__} must define bits_stored().")
 
-    def check(self, heads: Heads) -> None:
+    def check(self, heads: HeadSizes) -> None:
         """Raise ValueError where the parameters do not fit the heads."""
         raise NotImplementedError(f"{type(self).__name__} must define check().")
 
@@ -90,11 +90,11 @@ class Quantiser(StorageMethod):
 
     # -- shared ----------------------------------------------------------------------------------------------------
     def attach(self, model: PreTrainedModel) -> None:
-        self._heads = Heads.of(model)
+        self._heads = HeadSizes.of(model)
         if self.neutral:
             return
         self.check(self._heads)
-        if self.budget.keep is not None and not self.own_budget:
+        if self.budget.keep is not None and not self.budget_from_parameters:
             self._widest(self.budget.keep)
 
     def width(self, layer: CompressedLayer, stored: int) -> int | None:
@@ -102,7 +102,7 @@ class Quantiser(StorageMethod):
         assert self._heads is not None
         if self.bits is not None:
             return self.bits
-        if self.own_budget:
+        if self.budget_from_parameters:
             return self.usual_bits(self._heads)
         if self.budget.keep is not None:
             return self._widest(self.budget.keep)

@@ -25,12 +25,12 @@ def pool(scores: torch.Tensor, kernel: int, pooling: Pooling) -> torch.Tensor:
     return flat.view(scores.shape)
 
 
-def window_scores(seen: Observation, window: int, kernel: int, pooling: Pooling) -> torch.Tensor:
+def window_scores(obs: Observation, window: int, kernel: int, pooling: Pooling) -> torch.Tensor:
     """Attention of the last `window` queries, mean over them, pooled, mean over the group: [B, Hkv, n] (SnapKV, eq. 1-6).
 
     The columns of the window itself are pooled apart from the context, so that its attention does not leak into it.
     """
-    rows = seen.window(window)
+    rows = obs.window(window)
     w = rows.shape[3]
     attention = rows.mean((2, 3)) if pooling == "avg" else rows.mean(3)  # pooling by average is linear: the group goes first
     n = rows.shape[-1]

@@ -1,6 +1,6 @@
 """`laconic bench`: tasks x methods x budgets x lengths x modes on one model; results.jsonl, a table and an HTML report.
 
-Over pictures: suites x methods x budgets; see `laconic.bench.images`.
+Over images: suites x methods x budgets; see `laconic.bench.images`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from laconic.cli import common
-from laconic.cli.options import PICTURE_MODEL, model_for
+from laconic.cli.options import IMAGE_MODEL, model_for
 
 if TYPE_CHECKING:
     from laconic.bench import Bench, Grid, Store
@@ -28,13 +28,13 @@ Many = list[str] | None
 def bench(
     model: Annotated[
         str | None,
-        typer.Option(help="testbed/lm (default; over pictures testbed/vlm), a folder, or a Hugging Face id."),
+        typer.Option(help="testbed/lm (default; over images testbed/vlm), a folder, or a Hugging Face id."),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            help="demo (default), quick, leaderboard or full; over pictures: pictures (default for testbed/vlm and picture "
-            "tasks), pictures_leaderboard or public; the other options replace parts of it."
+            help="demo (default), quick, leaderboard or full; over images: images (default for testbed/vlm and image "
+            "tasks), images_leaderboard or public; the other options replace parts of it."
         ),
     ] = None,
     tasks: Annotated[Many, typer.Option(help="Task names; commas or repeats, here and below.")] = None,
@@ -46,9 +46,9 @@ def bench(
     seed: Annotated[int | None, typer.Option(help="First sample, counted from 1,000,000; also seeds the bootstrap.")] = None,
     data: Annotated[
         Many,
-        typer.Option(help="Files of a public picture benchmark, such as mme=FOLDER; runs it if no --tasks are given."),
+        typer.Option(help="Files of a public image benchmark, such as mme=FOLDER; runs it if no --tasks are given."),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures that are answered at once.")] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="Images that are answered at once.")] = 16,
     out: Annotated[Path, typer.Option(help="Folder for results.jsonl, table.md and report.html.")] = Path("bench"),
     report_only: Annotated[bool, typer.Option("--report-only", help="Rebuild table and report from results.jsonl.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")] = False,
@@ -112,18 +112,18 @@ def _folders(data: Iterable[str] | None) -> tuple[tuple[str, Path], ...]:
 
 
 def _grid(model: str | None, preset: str | None, tasks: Sequence[str] | None, folders: tuple[tuple[str, Path], ...]) -> Grid:
-    """The preset, by name or by what is to be run: a bench over pictures or over text."""
+    """The preset, by name or by what is to be run: a bench over images or over text."""
     from laconic.bench.grid import PRESETS
     from laconic.bench.grid import preset as find
-    from laconic.bench.images.grid import PICTURE_PRESETS, is_picture_task
+    from laconic.bench.images.grid import IMAGE_PRESETS, is_image_task
 
-    pictures = model == PICTURE_MODEL or (bool(tasks) and all(is_picture_task(task) for task in tasks or ()))
+    images = model == IMAGE_MODEL or (bool(tasks) and all(is_image_task(task) for task in tasks or ()))
     if preset is None:
-        preset = "public" if folders else "pictures" if pictures else "demo"
-    grid = find(preset, {**PRESETS, **PICTURE_PRESETS})
+        preset = "public" if folders else "images" if images else "demo"
+    grid = find(preset, {**PRESETS, **IMAGE_PRESETS})
     if folders:
-        if preset not in PICTURE_PRESETS:
-            raise common.InputError(f"--data is for public picture benchmarks; preset {preset} runs text tasks.")
+        if preset not in IMAGE_PRESETS:
+            raise common.InputError(f"--data is for public image benchmarks; preset {preset} runs text tasks.")
         grid = grid.changed(folders=folders, tasks=tuple(name for name, _ in folders))
     return grid
 
@@ -131,16 +131,16 @@ def _grid(model: str | None, preset: str | None, tasks: Sequence[str] | None, fo
 def _load(model: str | None, grid: Grid, batch: int) -> Bench:
     import laconic
     from laconic.bench import Bench
-    from laconic.bench.images.grid import PictureGrid
-    from laconic.bench.images.runner import PictureBench
+    from laconic.bench.images.grid import ImageGrid
+    from laconic.bench.images.runner import ImageBench
     from laconic.load import tokenizer_of
 
-    model = model_for(model, isinstance(grid, PictureGrid))
+    model = model_for(model, isinstance(grid, ImageGrid))
     with common.spinner(f"loading {model}"):
         network, reader = laconic.load(model)
     name = Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model  # no paths in results
-    if isinstance(grid, PictureGrid):
-        return PictureBench(network, reader, name, grid, batch=batch)
+    if isinstance(grid, ImageGrid):
+        return ImageBench(network, reader, name, grid, batch=batch)
     return Bench(network, tokenizer_of(reader), name, grid)
 
 

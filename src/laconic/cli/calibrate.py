@@ -22,7 +22,7 @@ def calibrate(
     repeats: Annotated[int | None, typer.Option(help="razorattention: how often they stand there.")] = None,
     material: Annotated[str | None, typer.Option(help="razorattention: random (tokens) or sentences.")] = None,
     reductions: Annotated[str | None, typer.Option(help="fitprune: FLOPs to save, in percent, such as 50,60,80.")] = None,
-    samples: Annotated[int | None, typer.Option(help="fitprune, vtw: pictures with questions.")] = None,
+    samples: Annotated[int | None, typer.Option(help="fitprune, vtw: images with questions.")] = None,
     file: Annotated[str | None, typer.Option(help="fitprune, vtw: JSON lines with image and question, not scenes.")] = None,
     eta_per_million: Annotated[int | None, typer.Option(help="vtw: largest divergence, times a million (3000).")] = None,
     seed: Annotated[int | None, typer.Option(help="Of what is drawn, 0 to 999,999; later ones are for evaluation.")] = None,

@@ -19,7 +19,7 @@ from laconic.cache.cache import CompressedCache
 from laconic.cache.saved import SavedContext
 from laconic.cli.memory import PeakMemory
 from laconic.cli.options import Request
-from laconic.cli.pass_timer import Watch
+from laconic.cli.pass_timer import PassTimer
 from laconic.cli.seen import Seen
 from laconic.errors import LaconicError
 from laconic.families.vision import encoder_clock
@@ -66,7 +66,7 @@ class Result:
 @dataclass
 class Run:
     """A compressed run: the result, the session's figures when the budget had been spent, and at the end; `seen`: its
-    visual tokens, in runs with pictures."""
+    visual tokens, in runs with images."""
 
     result: Result
     budget: Stats
@@ -105,7 +105,7 @@ def compressed(
         figures.append(session.stats)
 
     with _memory(model, result), _collected(request), session, seen or contextlib.nullcontext():
-        watch = Watch(model, prompt.tokens, prompt_read)
+        watch = PassTimer(model, prompt.tokens, prompt_read)
         try:
             cache: CompressedCache | None = None
             hold: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -124,7 +124,7 @@ def compressed(
     final = session.stats
     result.encoder_seconds = final.encoder_seconds
     result.prefill_seconds, result.decode_seconds = final.prefill_seconds, final.decode_seconds
-    if request.query_agnostic:  # generate() encodes pictures before it calls the model, a plain call inside of it
+    if request.query_agnostic:  # generate() encodes images before it calls the model, a plain call inside of it
         result.prefill_seconds -= final.encoder_seconds
     result.compress_seconds, result.decoded = final.compress_seconds, final.tokens_out
     result.prefill_flops, result.decode_flops = final.prefill_flops, final.decode_flops
@@ -143,7 +143,7 @@ def stock(model: PreTrainedModel, tokenizer: Any, prompt: Prompt, request: Reque
 
     clock = encoder_clock(model) if prompt.inputs else None
     with _memory(model, result):
-        watch = Watch(model, prompt.tokens, prompt_read)
+        watch = PassTimer(model, prompt.tokens, prompt_read)
         try:
             cache = _generate(model, tokenizer, prompt, request, result, None, None)
             watch.finish(cache)
@@ -174,7 +174,7 @@ def cache_bytes(cache: Cache, layers: Sequence[int]) -> int:
 
 def warm_up(model: PreTrainedModel, prompt: Prompt, methods: Sequence[Method] = ()) -> None:
     """A few tokens through the stock model and through a session, so that first-call costs are charged to nobody."""
-    text = prompt.question * WARM_UP_TOKENS if prompt.inputs else prompt.ids  # no placeholders of pictures
+    text = prompt.question * WARM_UP_TOKENS if prompt.inputs else prompt.ids  # no placeholders of images
     ids = torch.tensor([text[: min(WARM_UP_TOKENS, prompt.tokens)]], device=model.device)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -188,7 +188,7 @@ def warm_up(model: PreTrainedModel, prompt: Prompt, methods: Sequence[Method] = 
 
 
 def encode(model: PreTrainedModel, prompt: Prompt) -> None:
-    """The prompt's pictures through the vision encoder and its projector, for nothing."""
+    """The prompt's images through the vision encoder and its projector, for nothing."""
     features: Any = model.get_image_features
     wanted = inspect.signature(features).parameters
     features(**{name: value for name, value in on_device(model, prompt.inputs).items() if name in wanted})
@@ -207,7 +207,7 @@ def on_device(model: PreTrainedModel, inputs: dict[str, Any], tokens: int | None
 def read(
     model: PreTrainedModel, session: Session, ids: list[int], chunk: int | None, inputs: dict[str, Any] | None = None
 ) -> CompressedCache:
-    """The context alone, into the session's cache; `inputs`: its pictures, which are not read in pieces."""
+    """The context alone, into the session's cache; `inputs`: its images, which are not read in pieces."""
     given = on_device(model, inputs or {}, len(ids))
     with torch.no_grad():
         for start in range(0, len(ids), chunk or len(ids)):

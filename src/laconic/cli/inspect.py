@@ -1,4 +1,4 @@
-"""`laconic inspect`: the same run, and an HTML page that shows what every layer and head kept of the text or the picture."""
+"""`laconic inspect`: the same run, and an HTML page that shows what every layer and head kept of the text or the image."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def inspect(
     query_agnostic: o.QueryAgnostic = False,
     prefill_chunk_size: o.Chunk = None,
     out: Annotated[str | None, typer.Option("--out", "-o", help="HTML file; inspect.html, or none with --json.")] = None,
-    png: Annotated[str | None, typer.Option("--png", help="With --image: the pictures of the page as one PNG file.")] = None,
+    png: Annotated[str | None, typer.Option("--png", help="With --image: the images of the page as one PNG file.")] = None,
     lens: Annotated[
         str | None,
         typer.Option("--lens", help="With --image: embedlens reads words in the patches; embedlens:FILE classes, too."),
@@ -52,7 +52,7 @@ def inspect(
     as_json: o.Json = False,
     trust_remote_code: o.Trust = False,
 ) -> None:
-    """Show which tokens or picture patches a method kept, per layer, as an HTML page or JSON.
+    """Show which tokens or image patches a method kept, per layer, as an HTML page or JSON.
 
     Example: laconic inspect --method adakv --keep 0.1 --context notes.txt --question "What is the code for falcon?"
 
@@ -84,14 +84,14 @@ def inspect(
         frames=frames,
     )
     if request.sees:
-        from laconic.cli.inspect_image import inspect_picture
+        from laconic.cli.inspect_image import inspect_image
 
         page = None if out is None and (as_json or png is not None) else _target(out or "inspect.html")
-        picture = None if png is None else _target(png, "--png")
-        inspect_picture(request, keeps, lens, page, picture, as_json)
+        sheet = None if png is None else _target(png, "--png")
+        inspect_image(request, keeps, lens, page, sheet, as_json)
         return
     if png is not None or lens is not None:
-        raise common.InputError(f"{'--lens' if png is None else '--png'} is about pictures; give --image.")
+        raise common.InputError(f"{'--lens' if png is None else '--png'} is about images; give --image.")
     if keeps is not None and len(keeps) > 1:
         raise common.InputError(f"--keep {keep}: several shares go with --image only; give one.")
     path = None if out is None and as_json else _target(out or "inspect.html")

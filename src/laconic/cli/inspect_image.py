@@ -1,4 +1,4 @@
-"""`laconic inspect --image`: one question about pictures at several budgets, and what each of them kept of the patches."""
+"""`laconic inspect --image`: one question about images at several budgets, and what each of them kept of the patches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 KEEPS = (0.055, 0.11, 0.25, 0.5)
 """Tried when no budget is given; the uncompressed model always stands beside them."""
 LENS = "embedlens"
-QUESTION = "Describe the picture."
+QUESTION = "Describe the image."
 """Asked when there is neither a question nor a context."""
 BUDGETS = ("keep=", "tokens=", "bytes=")
 
@@ -33,31 +33,31 @@ class Trial:
     methods: list[Method]
 
 
-def inspect_picture(
+def inspect_image(
     request: Request, keeps: list[float] | None, lens: str | None, page: Path | None, png: Path | None, as_json: bool
 ) -> None:
     """The command; what can be checked before a model is loaded has been."""
     if lens is not None and lens.partition(":")[0] != LENS:
-        raise common.InputError(f"--lens {lens}: there is one lens for pictures: {LENS}, or {LENS}:FILE with its anchors.")
+        raise common.InputError(f"--lens {lens}: there is one lens for images: {LENS}, or {LENS}:FILE with its anchors.")
     request.question = request.question or ("" if request.context else QUESTION)
     text = request.text()
-    pictures = request.pictures()
+    images = request.images()
     trials = trials_of(request, keeps)
     model, tokenizer = request.load()
-    prompt = request.prompt(tokenizer, text, pictures)
+    prompt = request.prompt(tokenizer, text, images)
     request.check_length(model, prompt)
     with common.spinner("looking and answering"):
-        gallery = sweep(request, model, tokenizer, prompt, pictures, trials)
+        gallery = sweep(request, model, tokenizer, prompt, images, trials)
         if lens is not None:
             gallery = replace(gallery, lens=read(request, model, tokenizer, prompt, gallery, lens.partition(":")[2]))
     if page is not None:
-        page.write_text(_page(request, pictures, trials, gallery), encoding="utf-8")
+        page.write_text(_page(request, images, trials, gallery), encoding="utf-8")
     if png is not None:
-        from laconic.report.image_png import picture_png
+        from laconic.report.image_png import image_png
 
-        picture_png(gallery, f"{_title(pictures, trials)}: {request.model}").save(png, "PNG", optimize=True)
+        image_png(gallery, f"{_title(images, trials)}: {request.model}").save(png, "PNG", optimize=True)
     if as_json:
-        common.emit(record(request, pictures, trials, gallery, page, png))
+        common.emit(record(request, images, trials, gallery, page, png))
         return
     console = common.out()
     for warning in request.warnings:
@@ -88,7 +88,7 @@ def trials_of(request: Request, keeps: list[float] | None) -> list[Trial]:
 
 
 def sweep(
-    request: Request, model: Any, tokenizer: Any, prompt: Prompt, pictures: Sequence[Frame], trials: Sequence[Trial]
+    request: Request, model: Any, tokenizer: Any, prompt: Prompt, images: Sequence[Frame], trials: Sequence[Trial]
 ) -> Gallery:
     """Run all trials; a budget that a method cannot keep to is left out with a warning.
 
@@ -108,7 +108,7 @@ def sweep(
 
         def ready(session: Session) -> None:
             nonlocal found
-            found = found or eyes.views(_names(pictures))
+            found = found or eyes.views(_names(images))
             traced.append(level(session, found[1], trial.label))
 
         done = engine.compressed(model, tokenizer, prompt, trial.methods, request, ready=ready)
@@ -162,36 +162,36 @@ def read(request: Request, model: Any, tokenizer: Any, prompt: Prompt, gallery: 
     return Lens(LENS, [r.words for r in mine], [r.cosines for r in mine], [r.kind for r in mine if r.kind is not None])
 
 
-def _names(pictures: Sequence[Frame]) -> list[str]:
-    """What to call pictures: nothing when there is one, frames by their number, others by their file."""
-    if len(pictures) == 1:
+def _names(images: Sequence[Frame]) -> list[str]:
+    """What to call images: nothing when there is one, frames by their number, others by their file."""
+    if len(images) == 1:
         return [""]
-    return [Path(p.source).name if p.of == 1 else f"frame {p.number + 1}" for p in pictures]
+    return [Path(p.source).name if p.of == 1 else f"frame {p.number + 1}" for p in images]
 
 
-def _page(request: Request, pictures: Sequence[Frame], trials: Sequence[Trial], gallery: Gallery) -> str:
-    from laconic.report.image_page import About, picture_page
+def _page(request: Request, images: Sequence[Frame], trials: Sequence[Trial], gallery: Gallery) -> str:
+    from laconic.report.image_page import About, image_page
 
-    files = dict.fromkeys(f"{Path(p.source).name} ({p.image.width} x {p.image.height})" for p in pictures)
+    files = dict.fromkeys(f"{Path(p.source).name} ({p.image.width} x {p.image.height})" for p in images)
     views = len(gallery.views)
     facts = [
         ("model", request.model),
         ("method", "; ".join(map(_parameters, trials[0].methods)) or "none: everything is stored"),
-        ("picture" if len(files) == 1 else "pictures", ", ".join(files)),
+        ("image" if len(files) == 1 else "images", ", ".join(files)),
         ("read as", f"{views} view{'s' * (views > 1)}, {len(gallery.numbers):,} visual tokens"),
         ("question", request.question),
     ]
     if request.query_agnostic:
-        facts.append(("mode", "query-agnostic: the pictures were compressed before the question was known"))
+        facts.append(("mode", "query-agnostic: the images were compressed before the question was known"))
     if request.protect:
         facts.append(("protected", "; ".join(request.protect)))
     about = About(facts, request.warnings, start=(len(gallery.levels) - 1) // 2)
-    return picture_page(_title(pictures, trials), about, gallery)
+    return image_page(_title(images, trials), about, gallery)
 
 
-def _title(pictures: Sequence[Frame], trials: Sequence[Trial]) -> str:
+def _title(images: Sequence[Frame], trials: Sequence[Trial]) -> str:
     name = " + ".join(m.name for m in trials[0].methods) or "no method"
-    return f"What {name} kept of the picture{'s' * (len(pictures) > 1)}"
+    return f"What {name} kept of the image{'s' * (len(images) > 1)}"
 
 
 def _parameters(method: Method) -> str:
@@ -202,7 +202,7 @@ def _parameters(method: Method) -> str:
 
 def record(
     request: Request,
-    pictures: Sequence[Frame],
+    images: Sequence[Frame],
     trials: Sequence[Trial],
     gallery: Gallery,
     page: Path | None,
@@ -215,13 +215,13 @@ def record(
     names = gallery.numbers.tolist()
     return {
         "model": request.model,
-        "pictures": [{"file": p.source, "frame": p.number, "frames": p.of} for p in pictures],
+        "images": [{"file": p.source, "frame": p.number, "frames": p.of} for p in images],
         "question": request.question,
         "answer_prefix": request.answer_prefix,
         "visual_tokens": names,
         "views": [
             {
-                "picture": v.item,
+                "image": v.item,
                 "name": v.name,
                 "cells": [[names[token] if token >= 0 else None for token in line] for line in v.cells.tolist()],
             }

@@ -1,4 +1,4 @@
-"""What the page of pictures is made of, read off a running session: the views as the encoder saw them, and the trace of cuts
+"""What the page of images is made of, read off a running session: the views as the encoder saw them, and the trace of cuts
 turned into the fate of every visual token."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from laconic.cache.contract import CacheMethod
 from laconic.errors import SessionError
 from laconic.families.vision import VisionWatch, Visual, VisualSpan, vision_family_of
-from laconic.report.image_page import Level, Numbers, PictureCut, View
+from laconic.report.image_page import ImageCut, Level, Numbers, View
 from laconic.session import Session
 
 RGB = 3
@@ -30,7 +30,7 @@ class Eyes:
         processor: the image processor, which knows how pixels were normalised.
 
     Attributes:
-        visual: of the latest pass with pictures.
+        visual: of the latest pass with images.
     """
 
     def __init__(self, model: PreTrainedModel, processor: Any = None):
@@ -56,7 +56,7 @@ class Eyes:
 
     def _encoded(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.is_floating_point()]
-        self._pixels = [*self._pixels, given[0].detach().float().cpu()][-2:]  # pictures and videos of one pass
+        self._pixels = [*self._pixels, given[0].detach().float().cpu()][-2:]  # images and videos of one pass
 
     def _read(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._watch.visual is not None:
@@ -66,13 +66,13 @@ class Eyes:
         """All views of the first batch row, and the place in the prompt of every visual token that shows a patch.
 
         Args:
-            names: of the pictures, in the order of the prompt.
+            names: of the images, in the order of the prompt.
 
         Raises:
-            SessionError: the model was not shown any picture.
+            SessionError: the model was not shown any image.
         """
         if self.visual is None:
-            raise SessionError("the model has not read any picture yet.")
+            raise SessionError("the model has not read any image yet.")
         calls = list(self.visual.calls)
         config = vision_family_of(self.model).tower(self.model).config
         side = config.patch_size[0] if isinstance(config.patch_size, (list, tuple)) else config.patch_size
@@ -81,7 +81,7 @@ class Eyes:
 
 
 def patches(pixels: Tensor, side: int) -> Tensor:
-    """Encoder input as patches [P, 3, side, side]: pictures [V, 3, H, W] line by line, or what is packed as patches already,
+    """Encoder input as patches [P, 3, side, side]: images [V, 3, H, W] line by line, or what is packed as patches already,
     [P, 3 * frames * side * side], of which the first frame is shown."""
     if pixels.ndim == 2:
         return pixels.view(len(pixels), RGB, -1, side, side)[:, :, 0]
@@ -109,18 +109,18 @@ def views(
     spans = [s for s in visual.spans if s.row == 0]
     numbers = np.sort(np.concatenate([s.tokens.cpu().numpy() for s in spans]))
     items = list(dict.fromkeys((s.modality, s.image) for s in spans))
-    names = names or ([""] if len(items) == 1 else [f"picture {i + 1}" for i in range(len(items))])
+    names = names or ([""] if len(items) == 1 else [f"image {i + 1}" for i in range(len(items))])
     found = []
     for place, (modality, image) in enumerate(items):
         grid = visual.crop_grids[modality, image]
         for span in visual.of(0, image, modality):
             shown = colours(pixels[modality][span.patches.cpu()], processor)
             gh, gw, side = shown.shape[:3]
-            picture = shown.transpose(0, 2, 1, 3, 4).reshape(gh * side, gw * side, RGB)
+            drawn = shown.transpose(0, 2, 1, 3, 4).reshape(gh * side, gw * side, RGB)
             at = span.cells.cpu().numpy()
             cells = np.where(at >= 0, np.searchsorted(numbers, at), -1)
             spot = divmod(span.crop - 1, grid[1]) if grid is not None and span.crop > 0 else None
-            found.append(View(place, _name(span, names[place]), picture, cells, spot))
+            found.append(View(place, _name(span, names[place]), drawn, cells, spot))
     return found, numbers
 
 
@@ -128,7 +128,7 @@ def _name(span: VisualSpan, item: str) -> str:
     if span.modality == "video":
         view = f"frame {span.frame + 1}"
     elif span.crop == 0:
-        view = "" if item else "whole picture"
+        view = "" if item else "whole image"
     else:
         view = f"crop {span.crop}" if span.crop > 0 else "crops, put together"
     return ", ".join(filter(None, (item, view)))
@@ -151,14 +151,14 @@ def level(session: Session, numbers: Numbers, label: str) -> Level:
     return Level(label, stats.asked, stats.achieved, layers, share, into, cuts)
 
 
-def fates(session: Session, numbers: Numbers, layers: Sequence[int]) -> tuple[Numbers, list[PictureCut]]:
+def fates(session: Session, numbers: Numbers, layers: Sequence[int]) -> tuple[Numbers, list[ImageCut]]:
     """Which visual token holds each one in each of `layers` [layers, n] (-1: none), and the cuts of the stream."""
     methods = {m.name for m in session.methods if isinstance(m, CacheMethod)}
     total = int(session.cache.seen) if session.cache is not None else 0
     stream = np.arange(total)  # the prompt's token in every row of the stream, -1 in rows that are none
     holder = np.arange(total)
     history: list[tuple[int, Numbers]] = []
-    cuts: list[PictureCut] = []
+    cuts: list[ImageCut] = []
     for event in session.trace.events:
         if event.stream is None:
             continue
@@ -181,7 +181,7 @@ def fates(session: Session, numbers: Numbers, layers: Sequence[int]) -> tuple[Nu
         moved = (goes >= 0) & (goes != np.arange(total))
         before = int(np.isin(numbers, stream).sum())
         left = int(np.isin(numbers, stays).sum())
-        cuts.append(PictureCut(event.layer + 1, event.method, before, left, int(moved[numbers].sum()), scores))
+        cuts.append(ImageCut(event.layer + 1, event.method, before, left, int(moved[numbers].sum()), scores))
         holder = np.where(holder < 0, -1, goes[holder])
         stream = after
         history.append((event.layer + 1, holder))

@@ -20,17 +20,15 @@ if TYPE_CHECKING:
     from laconic.prompts.text import Prompt
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-TEXT_MODEL, PICTURE_MODEL = "testbed/lm", "testbed/vlm"
+TEXT_MODEL, IMAGE_MODEL = "testbed/lm", "testbed/vlm"
 """Models that are shipped, and taken when none is named."""
-TRAINED_TOKENS = {TEXT_MODEL: 2048, PICTURE_MODEL: 192, "testbed/vlm-large": 800}
+TRAINED_TOKENS = {TEXT_MODEL: 2048, IMAGE_MODEL: 192, "testbed/vlm-large": 800}
 """Longest chats that a testbed model was trained on; its positions reach further."""
 
 Model = Annotated[str, typer.Option("--model", "-m", help="testbed/lm, testbed/vlm, a local folder, or a Hugging Face id.")]
 AnyModel = Annotated[
     str | None,
-    typer.Option(
-        "--model", "-m", help="A local folder or a Hugging Face id; default: testbed/lm, with pictures testbed/vlm."
-    ),
+    typer.Option("--model", "-m", help="A local folder or a Hugging Face id; default: testbed/lm, with images testbed/vlm."),
 ]
 Methods = Annotated[
     list[str] | None,
@@ -44,7 +42,7 @@ Image = Annotated[
     list[str] | None, typer.Option("--image", help="JPEG, PNG, WebP or GIF, for a vision model; repeat to show several.")
 ]
 Video = Annotated[
-    str | None, typer.Option("--video", help="A video file, an animation, or a folder of frames, shown as pictures.")
+    str | None, typer.Option("--video", help="A video file, an animation, or a folder of frames, shown as images.")
 ]
 Frames = Annotated[int | None, typer.Option("--frames", min=1, help="Frames of the video, evenly spread; default: 8.")]
 Question = Annotated[str, typer.Option("--question", "-q", help="What to ask about the context.")]
@@ -75,9 +73,9 @@ Json = Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")]
 
 
-def model_for(model: str | None, pictures: bool) -> str:
+def model_for(model: str | None, sees: bool) -> str:
     """The model that was named, or the shipped one that reads such input."""
-    return model or (PICTURE_MODEL if pictures else TEXT_MODEL)
+    return model or (IMAGE_MODEL if sees else TEXT_MODEL)
 
 
 @dataclass
@@ -128,12 +126,12 @@ class Request:
             raise InputError(f"--frames {self.frames} are those of a --video; give one.")
         if self.sees and self.prefill_chunk_size:
             raise InputError(
-                "--prefill-chunk-size does not go with pictures: transformers loses them when it reads a prompt in pieces."
+                "--prefill-chunk-size does not go with images: transformers loses them when it reads a prompt in pieces."
             )
 
     @property
     def sees(self) -> bool:
-        """Pictures were given."""
+        """Images were given."""
         return bool(self.image) or self.video is not None
 
     def methods(self) -> list[Method]:
@@ -162,7 +160,7 @@ class Request:
             raise InputError("the prompt is empty; give --context, --question, or both.")
         return text
 
-    def pictures(self) -> list[Frame]:
+    def images(self) -> list[Frame]:
         """What `--image` and `--video` show.
 
         Raises:
@@ -178,7 +176,7 @@ class Request:
         """Model and tokenizer; the processor of a vision language model becomes `processor`.
 
         Raises:
-            InputError: no such model, a device that is not there, or pictures for a model that sees none.
+            InputError: no such model, a device that is not there, or images for a model that sees none.
         """
         import torch
 
@@ -197,19 +195,19 @@ class Request:
         self.processor = None if reader is tokenizer else reader
         if self.sees and self.processor is None:
             raise InputError(
-                f"--model {self.model} is a {model.config.model_type} model, which laconic cannot show pictures; drop "
+                f"--model {self.model} is a {model.config.model_type} model, which laconic cannot show images; drop "
                 "--image and --video, or give a vision language model."
             )
         return model, tokenizer
 
-    def prompt(self, tokenizer: Any, context: str, pictures: Sequence[Frame] = ()) -> Prompt:
+    def prompt(self, tokenizer: Any, context: str, shown: Sequence[Frame] = ()) -> Prompt:
         """The prompt's ids; an agnostic run needs something behind the context."""
         from laconic.prompts import media as media
         from laconic.prompts.text import build
 
         parts: dict[str, Any] = {"answer_prefix": self.answer_prefix, "system": self.system}
-        if self.processor is not None and (pictures or getattr(self.processor, "chat_template", None)):
-            images = [picture.image for picture in pictures]
+        if self.processor is not None and (shown or getattr(self.processor, "chat_template", None)):
+            images = [frame.image for frame in shown]
             prompt = media.build(self.processor, images, context, self.question, **parts)
         else:
             prompt = build(tokenizer, context, self.question, **parts)

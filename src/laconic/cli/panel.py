@@ -31,7 +31,7 @@ def panel(
     methods: Sequence[Method],
     done: Run,
     full: Result | None,
-    pictures: Sequence[Frame] = (),
+    images: Sequence[Frame] = (),
 ) -> Panel:
     """Everything worth knowing about a run, in one frame."""
     mine = done.result
@@ -61,14 +61,14 @@ def panel(
     row("decode FLOPs", lambda r: r.decode_flops, flops)
     row("tokens answered", lambda r: len(r.ids), lambda x: f"{x:.0f}")
 
-    parts: list[Any] = [_head(request, prompt, methods, done, pictures), Text(), table]
+    parts: list[Any] = [_head(request, prompt, methods, done, images), Text(), table]
     if full is not None:
         parts += [Text(), *_agreement(request, mine, full)]
     parts += [Text(f"warning: {w}", style="yellow") for w in request.warnings]
     return Panel(Group(*parts), title="laconic", title_align="left", border_style="dim", expand=False)
 
 
-def _head(request: Request, prompt: Prompt, methods: Sequence[Method], done: Run, pictures: Sequence[Frame]) -> Table:
+def _head(request: Request, prompt: Prompt, methods: Sequence[Method], done: Run, images: Sequence[Frame]) -> Table:
     shape, layers = done.session.shape, done.final.layers
     mode = "query-agnostic: the context was compressed first" if request.query_agnostic else "query-aware"
     grid = Table.grid(padding=(0, 2, 0, 0))
@@ -78,8 +78,8 @@ def _head(request: Request, prompt: Prompt, methods: Sequence[Method], done: Run
     grid.add_row(
         "prompt", "chat template applied" if prompt.templated else "plain text: this tokenizer has no chat template"
     )
-    if pictures:
-        grid.add_row("pictures", shown(pictures))
+    if images:
+        grid.add_row("images", shown(images))
     grid.add_row("tokens in", f"{prompt.tokens:,} (context {len(prompt.context):,}, question {len(prompt.question):,})")
     if methods:
         grid.add_row("kept", kept(request, methods, done))
@@ -110,23 +110,23 @@ def kept(request: Request, methods: Sequence[Method], done: Run) -> str:
     if cutters:
         ran = done.seen.by_layer(done.session)
         share = sum(ran.values()) / (len(ran) * len(done.seen.tokens))
-        asked = ", ".join("own parameters" if m.own_budget else str(m.budget) for m in cutters)
+        asked = ", ".join("own parameters" if m.budget_from_parameters else str(m.budget) for m in cutters)
         lines.append(f"asked {asked}, achieved {share:.2%} of the visual tokens, mean over layers")
-    holder = done.session.figures.budgeted
+    holder = done.session.meter.budgeted
     if holder is not None:
-        own = holder.own_budget or (holder.in_bytes and holder.budget.neutral)
+        own = holder.budget_from_parameters or (holder.in_bytes and holder.budget.neutral)
         whole = achieved.replace(" of", " of the bytes of", 1) if holder.in_bytes else achieved
         lines.append(f"asked {'own parameters' if own else f'{budget.asked:.2%}'}, {whole}")
     return "\n".join(lines)
 
 
-def shown(pictures: Sequence[Frame]) -> str:
+def shown(images: Sequence[Frame]) -> str:
     """How many, and the first three: file, frame, size."""
     names = []
-    for p in pictures[:3]:
+    for p in images[:3]:
         frame = f" frame {p.number} of {p.of}" if p.of > 1 else ""
         names.append(f"{clean(Path(p.source).name)}{frame} {p.image.width} x {p.image.height}")
-    return f"{len(pictures)}: {', '.join(names)}{', ...' if len(pictures) > 3 else ''}"
+    return f"{len(images)}: {', '.join(names)}{', ...' if len(images) > 3 else ''}"
 
 
 def by_layer(counts: Mapping[int, float]) -> str:

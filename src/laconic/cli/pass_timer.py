@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 
-class Watch:
+class PassTimer:
     """Hooks on the model: times passes as the session does, and calls back once when the whole prompt has been read."""
 
     def __init__(self, model: PreTrainedModel, prompt_tokens: int, ready: Callable[[Cache], None]):

@@ -49,7 +49,7 @@ def run(
     as_json: o.Json = False,
     trust_remote_code: o.Trust = False,
 ) -> None:
-    """Answer a question about a text or pictures from a compressed memory, and say what that cost.
+    """Answer a question about a text or images from a compressed memory, and say what that cost.
 
     Example: laconic run --method snapkv --keep 0.1 --context notes.txt --question "What is the code for falcon?" --compare
     """
@@ -86,13 +86,13 @@ def run(
         _answer(request, loaded, tokenizer, prompt, list(saved.methods), compare, as_json, saved)
         return
     text = request.text()
-    pictures = request.pictures()
+    images = request.images()
     with common.spinner("importing torch and transformers"):
         methods = request.methods()
     loaded, tokenizer = request.load()
-    prompt = request.prompt(tokenizer, text, pictures)
+    prompt = request.prompt(tokenizer, text, images)
     request.check_length(loaded, prompt)
-    _answer(request, loaded, tokenizer, prompt, methods, compare, as_json, pictures=pictures)
+    _answer(request, loaded, tokenizer, prompt, methods, compare, as_json, images=images)
 
 
 def _answer(
@@ -104,7 +104,7 @@ def _answer(
     compare: bool,
     as_json: bool,
     saved: SavedContext | None = None,
-    pictures: Sequence[Frame] = (),
+    images: Sequence[Frame] = (),
 ) -> None:
     from laconic.cli import engine, panel
 
@@ -124,11 +124,11 @@ def _answer(
         with common.spinner("the uncompressed model answers"):
             full = engine.stock(model, tokenizer, prompt, request, done.session)
     if as_json:
-        common.emit(record(request, model, prompt, methods, done, full) | seen(done, full, pictures))
+        common.emit(record(request, model, prompt, methods, done, full) | seen(done, full, images))
         return
     if not live:
         console.print(common.clean(request.answer_prefix + done.result.text), markup=False, soft_wrap=True)
-    console.print(panel.panel(request, model, prompt, methods, done, full, pictures))
+    console.print(panel.panel(request, model, prompt, methods, done, full, images))
 
 
 def record(
@@ -183,14 +183,14 @@ def record(
     }
 
 
-def seen(done: Run, full: Result | None, pictures: Sequence[Frame]) -> dict[str, Any]:
-    """What the JSON of a run with pictures has besides; the keys are stable, and text runs have none of them."""
+def seen(done: Run, full: Result | None, images: Sequence[Frame]) -> dict[str, Any]:
+    """What the JSON of a run with images has besides; the keys are stable, and text runs have none of them."""
     if done.seen is None:
         return {}
     return {
-        "pictures": [
+        "images": [
             {"file": p.source, "frame": p.number, "frames": p.of, "width": p.image.width, "height": p.image.height}
-            for p in pictures
+            for p in images
         ],
         "encoder_seconds": done.result.encoder_seconds,
         "encoder_seconds_uncompressed": None if full is None else full.encoder_seconds,

@@ -1,4 +1,4 @@
-"""Which tokens of a prompt show picture patches, and how many of them ran through each layer, whatever the methods."""
+"""Which tokens of a prompt show image patches, and how many of them ran through each layer, whatever the methods."""
 
 from __future__ import annotations
 

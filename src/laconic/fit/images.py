@@ -1,4 +1,4 @@
-"""Pictures with questions and answers, to calibrate on and to train with: drawn scenes, or a file of one's own."""
+"""Images with questions and answers, to calibrate on and to train with: drawn scenes, or a file of one's own."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from PIL import Image
 from torch import Tensor
 
 from laconic.fit.text import IGNORED
-from laconic.media import load_picture
+from laconic.media import load_image
 from laconic.prompts.batch import encode
 from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS, make
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question about a picture, and the answer. `source`: the picture or its file, which is read when it is needed."""
+    """A question about an image, and the answer. `source`: the image or its file, which is read when it is needed."""
 
     source: Image.Image | Path
     question: str
     answer: str
 
     @property
-    def picture(self) -> Image.Image:
+    def image(self) -> Image.Image:
         """Upright, RGB; raises `MediaError` if the file cannot be read."""
-        return self.source if isinstance(self.source, Image.Image) else load_picture(self.source)
+        return self.source if isinstance(self.source, Image.Image) else load_image(self.source)
 
 
 def scenes(count: int, seed: int) -> list[Asked]:
@@ -44,7 +44,7 @@ def scenes(count: int, seed: int) -> list[Asked]:
         raise ValueError(f"seed={seed} with {count} samples: seeds from {EVALUATION_SEED} on are reserved for evaluation.")
     kinds = list(QUESTIONS)
     samples = [make(kinds[i % len(kinds)], i) for i in range(seed, seed + count)]
-    return [Asked(s.picture(), s.question.text, s.question.answer) for s in samples]
+    return [Asked(s.image(), s.question.text, s.question.answer) for s in samples]
 
 
 def from_file(path: str | Path, answers: bool = False) -> list[Asked]:
@@ -85,8 +85,8 @@ def numbered(file: str, seed: int) -> Callable[[int], Asked]:
 
 
 def inputs(processor: Any, asked: list[Asked]) -> dict[str, Tensor]:
-    """Prompts, padded on the left, ready for the model; `UnsupportedModelError` if `processor` shows no pictures."""
-    return dict(encode(processor, [one.question for one in asked], [one.picture for one in asked]))
+    """Prompts, padded on the left, ready for the model; `UnsupportedModelError` if `processor` shows no images."""
+    return dict(encode(processor, [one.question for one in asked], [one.image for one in asked]))
 
 
 def with_answers(processor: Any, asked: list[Asked]) -> tuple[dict[str, Tensor], Tensor]:

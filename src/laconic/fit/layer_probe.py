@@ -16,12 +16,12 @@ from laconic.cache.parts.base import Part
 from laconic.session import compress
 
 
-def _nothing(seen: Observation) -> None:
+def _nothing(obs: Observation) -> None:
     return None
 
 
 @dataclass(kw_only=True)
-class Watch(CacheMethod):
+class LayerProbe(CacheMethod):
     """Nothing is removed; `prefill` sees every layer after a prefill pass, `token` after a decoded token."""
 
     prefill: Callable[[Observation], None] = _nothing
@@ -30,18 +30,18 @@ class Watch(CacheMethod):
     name: ClassVar[str] = "watch"
     default_keep: ClassVar[float | None] = None
 
-    def reduce(self, layer: CompressedLayer, seen: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
-        self.prefill(seen)
+    def reduce(self, layer: CompressedLayer, obs: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
+        self.prefill(obs)
         return None
 
     def due(self, layer: CompressedLayer) -> bool:
         return True
 
-    def decoded(self, layer: CompressedLayer, seen: Observation) -> None:
-        self.token(seen)
+    def decoded(self, layer: CompressedLayer, obs: Observation) -> None:
+        self.token(obs)
 
 
-def greedy(model: PreTrainedModel, tokenizer: Any, ids: Sequence[int], watch: Watch, most: int) -> Iterator[int]:
+def greedy(model: PreTrainedModel, tokenizer: Any, ids: Sequence[int], watch: LayerProbe, most: int) -> Iterator[int]:
     """Tokens of the greedy answer to the prompt `ids`, at most `most`, up to a line break or the end of the turn.
 
     All tokens of the prompt but the last are prefilled; every token yielded was predicted by the pass that `watch` saw last.

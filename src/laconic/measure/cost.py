@@ -66,7 +66,7 @@ class Shape:
 
 
 @dataclass
-class Meter:
+class FlopCounter:
     """Counts what ran: (layer, tokens, visible pairs) of every pass. FLOPs follow from the model's `Shape`."""
 
     shape: Shape
@@ -75,7 +75,7 @@ class Meter:
     stream: dict[int, int] = field(default_factory=dict)
     visual: dict[int, float] = field(default_factory=dict)
 
-    def picture(self, layer: int, tokens: float) -> None:
+    def image(self, layer: int, tokens: float) -> None:
         """`tokens` visual tokens per sequence ran through one layer."""
         self.visual[layer] = self.visual.get(layer, 0.0) + tokens
 

@@ -8,13 +8,13 @@ import warnings
 from laconic.cache.cache import CompressedCache
 from laconic.cache.contract import CacheMethod
 from laconic.cache.storage import StorageMethod
-from laconic.measure.cost import Meter, Shape
+from laconic.measure.cost import FlopCounter, Shape
 from laconic.measure.stats import Stats
 from laconic.step import Step
 from laconic.stream.contract import TokenMethod
 
 
-class Figures:
+class SessionMeter:
     """What one cache has cost so far.
 
     Args:
@@ -25,21 +25,21 @@ class Figures:
 
     def __init__(self, shape: Shape, budgeted: CacheMethod | StorageMethod | None, tokens: list[TokenMethod]):
         self.shape, self.budgeted, self.tokens = shape, budgeted, tokens
-        self.meter = Meter(shape)
+        self.flops = FlopCounter(shape)
         self.encoder_seconds = self.prefill_seconds = self.decode_seconds = self.compress_seconds = 0.0
         self.decoded = 0
         self.shown = 0.0
         self._warned = False
 
-    def fresh(self) -> Figures:
+    def fresh(self) -> SessionMeter:
         """Figures of another cache of the same session; what was said aloud is not said again."""
-        figures = Figures(self.shape, self.budgeted, self.tokens)
-        figures._warned = self._warned
-        return figures
+        meter = SessionMeter(self.shape, self.budgeted, self.tokens)
+        meter._warned = self._warned
+        return meter
 
     def ran(self, step: Step, seconds: float, positions: int, batch: int) -> None:
         """One pass of the model ran for `seconds`, its head on `positions` positions of each of `batch` sequences."""
-        self.meter.head(batch * positions, step.prefill)
+        self.flops.head(batch * positions, step.prefill)
         if step.prefill:
             self.prefill_seconds += seconds
         else:
@@ -48,18 +48,18 @@ class Figures:
 
     def stats(self, cache: CompressedCache | None) -> Stats:
         """All figures, those of `cache` among them."""
-        meter = self.meter
+        flops = self.flops
         stats = Stats(
             tokens_out=self.decoded,
             encoder_seconds=self.encoder_seconds,
             prefill_seconds=self.prefill_seconds,
             decode_seconds=self.decode_seconds,
             compress_seconds=self.compress_seconds,
-            prefill_flops=meter.prefill,
-            decode_flops=meter.decode,
-            stream=dict(meter.stream),
+            prefill_flops=flops.prefill,
+            decode_flops=flops.decode,
+            stream=dict(flops.stream),
             visual_in=self.shown,
-            visual=dict(meter.visual),
+            visual=dict(flops.visual),
         )
         if cache is None or not any(cache.real):
             return stats
@@ -77,12 +77,14 @@ class Figures:
             stats.asked = sum(method.budget.entries(n, per_entry) for n in real) / sum(real)
         elif self.tokens and self.shown:
             others = round(stats.tokens_in - self.shown)
-            allowed = [m.allowance(round(self.shown), others, per_entry) for m in self.tokens if not m.own_budget]
+            allowed = [
+                m.allowance(round(self.shown), others, per_entry) for m in self.tokens if not m.budget_from_parameters
+            ]
             stats.asked = min(allowed, default=self.shown) / self.shown
         if method is not None and method.in_bytes and not method.neutral:
             stats.achieved = stats.kv_bytes / stats.kv_bytes_full
         elif method is None and self.tokens and self.shown:
-            stats.achieved = sum(meter.visual.values()) / (self.shape.layers * self.shown)
+            stats.achieved = sum(flops.visual.values()) / (self.shape.layers * self.shown)
         else:
             stats.achieved = sum(stats.entries) / len(stats.entries) / seen
         prompt = [round(stats.tokens_in) if i in cache.layer_ids else 0 for i in range(self.shape.layers)]

@@ -1,4 +1,4 @@
-"""Frames in time: those of a video file, of an animation, or the pictures of a folder, sampled evenly."""
+"""Frames in time: those of a video file, of an animation, or the images of a folder, sampled evenly."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 from PIL import Image
 
 from laconic.errors import MediaError
-from laconic.media.images import SUFFIXES, animation, check_size, frame_count, load_picture
+from laconic.media.images import SUFFIXES, animation, check_size, frame_count, load_image
 
 ANIMATED = (".gif", ".webp", ".png")
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One sampled frame: the picture, its number among all `of` frames, from 0, and the file it came from."""
+    """One sampled frame: the image, its number among all `of` frames, from 0, and the file it came from."""
 
     image: Image.Image
     number: int
@@ -32,7 +32,7 @@ def load_frames(path: str | os.PathLike[str], count: int) -> Iterator[Frame]:
     """`count` frames in their order, or all there are if these are fewer; one at a time, as they are asked for.
 
     Args:
-        path: a folder of pictures in natural order (2.png before 10.png; files that are no pictures by their name do not
+        path: a folder of images in natural order (2.png before 10.png; files that are no images by their name do not
             count), an animated GIF, WebP or PNG, or a video file (needs the extra ``laconic[video]``).
         count: at least 1. Frames are those in the middle of `count` equal stretches.
 
@@ -43,9 +43,9 @@ def load_frames(path: str | os.PathLike[str], count: int) -> Iterator[Frame]:
         raise MediaError(f"frames={count}: at least one frame must be shown.")
     source = Path(path)
     if source.is_dir():
-        files = pictures_of(source)
+        files = images_of(source)
         for number in middles(len(files), count):
-            yield Frame(load_picture(files[number]), number, len(files), str(files[number]))
+            yield Frame(load_image(files[number]), number, len(files), str(files[number]))
     elif source.suffix.lower() in ANIMATED:
         total = frame_count(source)
         chosen = middles(total, count)
@@ -61,8 +61,8 @@ def middles(total: int, count: int) -> list[int]:
     return [(2 * i + 1) * total // (2 * count) for i in range(count)]
 
 
-def pictures_of(folder: Path) -> list[Path]:
-    """The pictures of a folder in natural order, by their names' endings; hidden files and folders in it do not count.
+def images_of(folder: Path) -> list[Path]:
+    """The images of a folder in natural order, by their names' endings; hidden files and folders in it do not count.
 
     Raises:
         MediaError: the folder cannot be read, or holds none.
@@ -72,7 +72,7 @@ def pictures_of(folder: Path) -> list[Path]:
     except OSError as error:
         raise MediaError(f"cannot read {folder}: {error.strerror or error}.") from error
     if not files:
-        raise MediaError(f"{folder} holds no pictures; frames are files that end in {', '.join(SUFFIXES)}.")
+        raise MediaError(f"{folder} holds no images; frames are files that end in {', '.join(SUFFIXES)}.")
     return sorted(files, key=lambda p: natural(p.name))
 
 
@@ -100,7 +100,7 @@ def _video(path: Path, count: int) -> Iterator[Frame]:
 
 @contextmanager
 def _decoded(path: Path) -> Iterator[Iterator[Any]]:
-    """The frames of a video file's first picture stream, as PyAV gives them."""
+    """The frames of a video file's first image stream, as PyAV gives them."""
     try:
         import av
     except ImportError as error:
@@ -111,7 +111,7 @@ def _decoded(path: Path) -> Iterator[Iterator[Any]]:
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise MediaError(f"{path} has no picture stream, so no frames.")
+                raise MediaError(f"{path} has no image stream, so no frames.")
             stream = container.streams.video[0]
             check_size((stream.width, stream.height), path)  # before a frame of that size is decoded
             stream.thread_type = "AUTO"

@@ -1,4 +1,4 @@
-"""What one prompt shows: its picture files in order, then the frames of its video."""
+"""What one prompt shows: its image files in order, then the frames of its video."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from laconic.errors import MediaError
 from laconic.media.frames import ANIMATED, Frame, load_frames
-from laconic.media.images import load_picture, moves
+from laconic.media.images import load_image, moves
 
 MAX_TOTAL = 256_000_000
-"""Pixels of all pictures of a prompt together: 768 MB as RGB."""
+"""Pixels of all images of a prompt together: 768 MB as RGB."""
 FRAMES = 8
 """Of a video, unless told."""
 
@@ -18,7 +18,7 @@ def gather(images: Sequence[str], video: str | None = None, frames: int | None =
     """Load everything that a prompt shows.
 
     Returns:
-        the pictures, still ones first, and what should be said aloud: of what files only a part is shown.
+        the images, still ones first, and what should be said aloud: of what files only a part is shown.
 
     Raises:
         MediaError: one of them cannot be shown, or all together are too large.
@@ -26,7 +26,7 @@ def gather(images: Sequence[str], video: str | None = None, frames: int | None =
     shown: list[Frame] = []
     notes = []
     for path in images:
-        _add(shown, Frame(load_picture(path), 0, 1, path))
+        _add(shown, Frame(load_image(path), 0, 1, path))
         if path.lower().endswith(ANIMATED) and moves(path):
             notes.append(f"{path} moves, and its first frame is shown; give it as --video to show more.")
     if video is not None:
@@ -44,6 +44,6 @@ def _add(shown: list[Frame], frame: Frame) -> None:
     total = sum(f.image.width * f.image.height for f in shown)
     if total > MAX_TOTAL:
         raise MediaError(
-            f"the pictures have over {MAX_TOTAL:,} pixels together, which is the most that is read; give fewer or smaller "
+            f"the images have over {MAX_TOTAL:,} pixels together, which is the most that is read; give fewer or smaller "
             "ones, or fewer --frames."
         )

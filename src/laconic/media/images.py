@@ -1,7 +1,7 @@
-"""One picture file, read strictly and within bounds: JPEG, PNG, WebP or GIF, as an upright RGB picture.
+"""One image file, read strictly and within bounds: JPEG, PNG, WebP or GIF, as an upright RGB image.
 
 What is converted, and how: EXIF orientation is applied. Transparency is laid over white. 16-bit channels keep their eight
-highest bits. CMYK becomes RGB by Pillow's formula; ICC profiles are not applied. Of a file with several pictures (GIF and
+highest bits. CMYK becomes RGB by Pillow's formula; ICC profiles are not applied. Of a file with several images (GIF and
 WebP animations, APNG, MPO) one is shown, the first unless told.
 """
 
@@ -22,11 +22,11 @@ from laconic.errors import MediaError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 MAX_PIXELS = 64_000_000
-"""Of one picture: 192 MB as RGB. A few kilobytes of PNG can hold far more, so sizes are checked before decoding."""
+"""Of one image: 192 MB as RGB. A few kilobytes of PNG can hold far more, so sizes are checked before decoding."""
 MAX_BYTES = 256 * 2**20
-"""Of one picture file."""
+"""Of one image file."""
 MAX_SIDES = 200
-"""Longest side over shortest: processors that fix the shortest side would make a huge picture of a thin one."""
+"""Longest side over shortest: processors that fix the shortest side would make a huge image of a thin one."""
 MAX_FRAMES = 100_000
 """Of one animation, and fewer where its frames are large: `MAX_DRAWN` pixels in all."""
 MAX_DRAWN = 4_000_000_000
@@ -43,21 +43,21 @@ UPRIGHT = {
 ORIENTATION = 0x0112
 
 
-def load_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The first picture of a file, upright, RGB.
+def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The first image of a file, upright, RGB.
 
     Raises:
-        MediaError: the file cannot be read, is no whole picture of a known format, or is too large.
+        MediaError: the file cannot be read, is no whole image of a known format, or is too large.
     """
     with opened(path, max_pixels=max_pixels) as image:
         return rgb(image)
 
 
 def frame_count(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> int:
-    """How many pictures a file has; 1 for still ones. An animation is read to its end.
+    """How many images a file has; 1 for still ones. An animation is read to its end.
 
     Raises:
-        MediaError: see `load_picture`.
+        MediaError: see `load_image`.
     """
     with opened(path, max_pixels=max_pixels) as image:
         return _count(image)
@@ -73,7 +73,7 @@ def animation(path: str | os.PathLike[str], chosen: Sequence[int], *, max_pixels
     """The frames `chosen`, ascending, of an animation; what a frame leaves out is filled from those before it.
 
     Raises:
-        MediaError: see `load_picture`.
+        MediaError: see `load_image`.
     """
     with opened(path, max_pixels=max_pixels) as image:
         for number in chosen:
@@ -98,7 +98,7 @@ def opened(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Ite
         raise
     except Image.UnidentifiedImageError as error:
         raise MediaError(
-            f"{path} is no picture, or broken at its very beginning; laconic reads {', '.join(FORMATS)}."
+            f"{path} is no image, or broken at its very beginning; laconic reads {', '.join(FORMATS)}."
         ) from error
     except Image.DecompressionBombError as error:
         raise MediaError(f"{path} is too large: {error}") from error
@@ -107,7 +107,7 @@ def opened(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Ite
 
 
 def check_size(size: tuple[int, int], name: object, max_pixels: int = MAX_PIXELS) -> None:
-    """Refuse pictures without pixels, with too many, or far too thin.
+    """Refuse images without pixels, with too many, or far too thin.
 
     Raises:
         MediaError: one of these.
@@ -124,7 +124,7 @@ def check_size(size: tuple[int, int], name: object, max_pixels: int = MAX_PIXELS
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """A decoded frame as an upright RGB picture of its own."""
+    """A decoded frame as an upright RGB image of its own."""
     image.load()
     turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
     if image.mode.startswith("I"):
@@ -181,14 +181,14 @@ def _walk_gif(data: bytes) -> None:
 def _bytes(path: Path) -> bytes:
     try:
         if path.is_dir():
-            raise MediaError(f"{path} is a folder, not a picture; give a folder of frames as --video.")
+            raise MediaError(f"{path} is a folder, not an image; give a folder of frames as --video.")
         if path.exists() and not path.is_file():
-            raise MediaError(f"{path} is no regular file; give a picture file.")
+            raise MediaError(f"{path} is no regular file; give an image file.")
         size = path.stat().st_size
         if not size:
             raise MediaError(f"{path} is empty.")
         if size > MAX_BYTES:
-            raise MediaError(f"{path} has {size:,} bytes; picture files of at most {MAX_BYTES:,} are read.")
+            raise MediaError(f"{path} has {size:,} bytes; image files of at most {MAX_BYTES:,} are read.")
         return path.read_bytes()
     except OSError as error:
         raise MediaError(f"cannot read {path}: {error.strerror or error}.") from error

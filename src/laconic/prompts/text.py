@@ -35,7 +35,7 @@ class Prompt:
         question: ids of the rest: question, template closing, answer prefix.
         templated: the chat template was applied.
         text: the whole prompt as text.
-        inputs: what the model gets beside the ids: the pixels of pictures, their sizes and the like.
+        inputs: what the model gets beside the ids: the pixels of images, their sizes and the like.
     """
 
     context: list[int]

@@ -1,4 +1,4 @@
-"""The page of `laconic inspect --image`: pictures as the model saw them, and the fate of their patches in every layer,
+"""The page of `laconic inspect --image`: images as the model saw them, and the fate of their patches in every layer,
 at every budget that was tried."""
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class View:
-    """One view of a picture: the thumbnail, a crop, a frame.
+    """One view of an image: the thumbnail, a crop, a frame.
 
     Attributes:
-        item: number of the picture. `name`: of the view, for people.
+        item: number of the image. `name`: of the view, for people.
         pixels: what the encoder was given, RGB uint8 [h, w, 3].
         cells: visual token of every grid cell, [rows, cols]; -1 where the model cut the cell away.
-        spot: (row, column) of a crop in its picture; None for other views, and where nobody knows.
+        spot: (row, column) of a crop in its image; None for other views, and where nobody knows.
     """
 
     item: int
@@ -42,7 +42,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class PictureCut:
+class ImageCut:
     """One shortening of the stream before a layer, in visual tokens.
 
     Attributes:
@@ -77,7 +77,7 @@ class Level:
     layers: Sequence[int]
     share: NDArray[np.float32]
     into: Numbers
-    cuts: Sequence[PictureCut] = ()
+    cuts: Sequence[ImageCut] = ()
     answer: str = ""
 
     @property
@@ -90,7 +90,7 @@ class Level:
         """Tokens that live on in another one, [layers, n]."""
         return (self.into >= 0) & (self.into != np.arange(self.into.shape[1]))
 
-    def ranked(self, layer: int) -> PictureCut | None:
+    def ranked(self, layer: int) -> ImageCut | None:
         """The latest cut with scores that shortened what reaches `layer`."""
         return next((c for c in reversed(self.cuts) if c.layer <= layer and c.scores is not None), None)
 
@@ -123,7 +123,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class About:
-    """What stands above the pictures: `facts` are (label, text) pairs, `warnings` are shown in red, `start` is the stop of
+    """What stands above the images: `facts` are (label, text) pairs, `warnings` are shown in red, `start` is the stop of
     the slider that the page opens with."""
 
     facts: list[tuple[str, str]]
@@ -131,7 +131,7 @@ class About:
     start: int = 0
 
 
-def picture_page(title: str, about: About, gallery: Gallery) -> str:
+def image_page(title: str, about: About, gallery: Gallery) -> str:
     """The whole self-contained HTML document. `#keep=0.25&layer=2&show=rank` in its address opens it there."""
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(visible(text))}</dd>" for name, text in about.facts)
     loud = "".join(f'<p class="bad">warning: {escape(w)}</p>' for w in about.warnings)
@@ -184,7 +184,7 @@ def _bars(kind: str, names: Sequence[object]) -> str:
 
 
 def _views(gallery: Gallery) -> str:
-    """Figures: a picture's single views side by side, its crops as they lie in it."""
+    """Figures: an image's single views side by side, its crops as they lie in it."""
     parts = []
     few = " few" if len({v.item for v in gallery.views if v.spot is None}) <= 2 else ""
     for item in sorted({v.item for v in gallery.views}):
@@ -246,7 +246,7 @@ def _data(gallery: Gallery, start: int) -> dict[str, Any]:
         "start": start,
         "layers": list(gallery.levels[0].layers),
         "views": [
-            {"name": v.name, "item": v.item, "cells": v.cells.tolist(), "picture": _png(v.pixels)} for v in gallery.views
+            {"name": v.name, "item": v.item, "cells": v.cells.tolist(), "image": _png(v.pixels)} for v in gallery.views
         ],
         "levels": [_level(level) for level in gallery.levels],
         "lens": None if gallery.lens is None else _lens(gallery.lens),

@@ -1,4 +1,4 @@
-"""The pictures of the page as one PNG: a line per budget, a column per stretch of layers in which nothing changes."""
+"""The images of the page as one PNG: a line per budget, a column per stretch of layers in which nothing changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RAMP = np.array(
 """From the lowest score to the highest."""
 
 
-def picture_png(gallery: Gallery, title: str = "") -> Image.Image:
+def image_png(gallery: Gallery, title: str = "") -> Image.Image:
     """One sheet. Kept patches are clear and outlined, dropped ones pale, merged ones tinted in the colour of the patch that
     took them in. A last column shows the latest scores as a heat map, by rank, where a method gives any."""
     stages = _stages(gallery.levels)
@@ -98,7 +98,7 @@ def _ranks(level: Level) -> NDArray[np.float64]:
 
 
 def _panel(gallery: Gallery, level: Level, layer: int, heat: NDArray[np.float64] | None) -> Image.Image:
-    """All views side by side: single ones, then the crops as they lie in the picture; pictures below each other."""
+    """All views side by side: single ones, then the crops as they lie in the image; images below each other."""
     lines: list[Image.Image] = []
     for item in sorted({v.item for v in gallery.views}):
         mine = [v for v in gallery.views if v.item == item]
@@ -131,8 +131,8 @@ def _join(parts: list[Image.Image], across: bool) -> Image.Image:
 def _drawn(view: View, level: Level, layer: int, heat: NDArray[np.float64] | None, width: int) -> Image.Image:
     """One view, `width` pixels wide."""
     height = round(width * view.pixels.shape[0] / view.pixels.shape[1])
-    picture = Image.fromarray(view.pixels).resize((width, height), Image.Resampling.BICUBIC)
-    image = np.asarray(picture.convert("L").convert("RGB") if heat is not None else picture).astype(np.float64)
+    resized = Image.fromarray(view.pixels).resize((width, height), Image.Resampling.BICUBIC)
+    image = np.asarray(resized.convert("L").convert("RGB") if heat is not None else resized).astype(np.float64)
     rows, cols = view.cells.shape
     ys, xs = (np.linspace(0, size, count + 1).round().astype(int) for size, count in ((height, rows), (width, cols)))
     kept = np.zeros((rows + 2, cols + 2), bool)

@@ -148,7 +148,7 @@ function paint(view, state, warm) {
       if (t >= 0) context.fillText(DATA.lens.words[t][0], x + w / 2, y + h / 2, w - 2);
     }
   }
-  if (kept < cells) for (let pass = 0; pass < 2; pass++) {  // a line of its own colour, seen on any picture
+  if (kept < cells) for (let pass = 0; pass < 2; pass++) {  // a line of its own colour, seen on any image
     context.strokeStyle = pass ? color('--edge') : 'rgba(' + veil + ',.9)'; context.lineWidth = pass ? thick : thick * 2;
     context.beginPath();
     for (let r = 0; r < view.rows; r++) for (let c = 0; c < view.cols; c++) {
@@ -362,5 +362,5 @@ addEventListener('keydown', e => {
 addEventListener('hashchange', () => { if (location.hash !== address()) go(read()); });
 addEventListener('resize', draw);
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
-Promise.all(views.map(view => { view.image.src = view.picture; return view.image.decode(); })).then(() => go(read()));
+Promise.all(views.map(view => { view.image.src = view.image; return view.image.decode(); })).then(() => go(read()));
 """

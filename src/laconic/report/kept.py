@@ -12,7 +12,7 @@ import numpy as np
 
 from laconic.report.kept_assets import SCRIPT, STYLE
 from laconic.report.page import page, table
-from laconic.report.pieces import Piece
+from laconic.report.pieces import TextPiece
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Subject:
     warnings: list[str] = field(default_factory=list)
 
 
-def kept_page(title: str, subject: Subject, kept: Kept, pieces: Sequence[Piece], ids: Sequence[int]) -> str:
+def kept_page(title: str, subject: Subject, kept: Kept, pieces: Sequence[TextPiece], ids: Sequence[int]) -> str:
     """The whole self-contained HTML document."""
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(visible(text))}</dd>" for name, text in subject.facts)
     loud = "".join(f'<p class="bad">warning: {escape(w)}</p>' for w in subject.warnings)
@@ -80,7 +80,7 @@ def kept_page(title: str, subject: Subject, kept: Kept, pieces: Sequence[Piece],
 
 
 def visible(text: str) -> str:
-    """Control characters as their pictures; line breaks and tabs stay."""
+    """Control characters as their images; line breaks and tabs stay."""
     return "".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else "\u2421" if c == "\x7f" else c for c in text)
 
 
@@ -96,7 +96,7 @@ def _controls(kept: Kept) -> str:
     )
 
 
-def _text(subject: Subject, kept: Kept, pieces: Sequence[Piece]) -> str:
+def _text(subject: Subject, kept: Kept, pieces: Sequence[TextPiece]) -> str:
     share = kept.share()
     spans, marked = [], False
     for number, piece in enumerate(pieces):
@@ -120,7 +120,7 @@ def _counts(kept: Kept) -> str:
     return table(["layer", "KV heads", "mean kept", "share", "kept by each head"], rows)
 
 
-def _data(kept: Kept, pieces: Sequence[Piece], ids: Sequence[int]) -> str:
+def _data(kept: Kept, pieces: Sequence[TextPiece], ids: Sequence[int]) -> str:
     """Bit sets, one per head, little-endian, base64: 4,000 tokens and 256 heads are 170 KB."""
 
     def bits(indices: Sequence[int]) -> str:

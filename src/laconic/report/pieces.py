@@ -11,7 +11,7 @@ LONGEST = 16  # tokens that one piece may take; text that really holds U+FFFD mu
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPiece:
     """Tokens `start` to `stop` (exclusive) and their text; joined, the texts are the whole text."""
 
     start: int
@@ -19,19 +19,19 @@ class Piece:
     text: str
 
 
-def pieces(tokenizer: Any, ids: Sequence[int]) -> list[Piece]:
+def pieces(tokenizer: Any, ids: Sequence[int]) -> list[TextPiece]:
     """Cut a token sequence into the smallest pieces that are whole characters.
 
     Each piece is decoded behind its predecessor, so that tokenizers that swallow a leading blank do not.
     """
-    found: list[Piece] = []
+    found: list[TextPiece] = []
     before = start = 0
     for i in range(len(ids)):
         head = _decode(tokenizer, ids[before:start])
         text = _decode(tokenizer, ids[before : i + 1])
         if text.endswith(PARTIAL) and i + 1 < len(ids) and i + 1 - start < LONGEST:
             continue
-        found.append(Piece(start, i + 1, text[len(head) :]))
+        found.append(TextPiece(start, i + 1, text[len(head) :]))
         before, start = start, i + 1
     return found
 

@@ -48,7 +48,7 @@ def assemble(
         order: "stream": rows stay in their order; "given": the visual tokens of a batch row stand in the order of `kept`, on
             the places that the same tokens would take in the order of the stream.
         merged: see `Cut`.
-        scores: for every batch row what `stream.pictures` were ranked by, [v] each; for the trace only.
+        scores: for every batch row what `stream.images` were ranked by, [v] each; for the trace only.
 
     Raises:
         BudgetError: a protected token is not among `kept`.

@@ -1,4 +1,4 @@
-"""Which rows of the stream belong together: the tokens of one picture, in order; and layer numbers of other depths."""
+"""Which rows of the stream belong together: the tokens of one image, in order; and layer numbers of other depths."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ PAPER_DEPTH = 32
 
 
 def blocks(stream: Stream, row: int) -> list[Tensor]:
-    """Rows of the stream that show each picture of a batch row, ascending, [k] each, pictures in prompt order.
+    """Rows of the stream that show each image of a batch row, ascending, [k] each, images in prompt order.
 
     A frame of a video is a block, and so are a thumbnail and, together, the crops beside it (their lines interleave).
-    Pictures without any token left in the stream are left out.
+    Images without any token left in the stream are left out.
     """
     tokens: dict[tuple[str, int, int, bool], list[Tensor]] = {}
     for span in stream.visual.spans:
         if span.row == row:
             tokens.setdefault((span.modality, span.image, span.frame, span.crop != 0), []).append(span.tokens)
-    at = stream.pictures(row)
+    at = stream.images(row)
     place = stream.place[row, at]
     found = [at[torch.isin(place, torch.cat(parts).to(place))] for parts in tokens.values()]
     return sorted((rows for rows in found if len(rows)), key=lambda rows: int(rows[0]))

@@ -44,7 +44,7 @@ class Cut:
 
 @dataclass
 class Stream:
-    """The stream before a decoder layer, in a prefill pass that brings pictures.
+    """The stream before a decoder layer, in a prefill pass that brings images.
 
     Attributes:
         layer: the layer that runs next, of `depth`; 0 is before the LLM.
@@ -53,9 +53,9 @@ class Stream:
         place: number of every row among the tokens of this pass, [B, n]: what `Visual` calls a token.
         positions: rotary positions, [B, n], or [3 or 4, B, n] with M-RoPE.
         valid: False at padding, [B, n]; None when all rows are real.
-        shown: rows that stand for picture patches, [B, n]: visual tokens without line ends and other separators.
+        shown: rows that stand for image patches, [B, n]: visual tokens without line ends and other separators.
         protected: rows that no method may remove, [B, n]; None when nothing is protected.
-        visual: the pictures of this pass.
+        visual: the images of this pass.
         ids: token ids of this pass, [B, T].
         seen: what layer `layer` - 1 attended to, where the method observes it; else None.
         entry_bytes: bytes that one token of one sequence costs in the cache, over all layers.
@@ -79,7 +79,7 @@ class Stream:
     phases: tuple[Tensor, Tensor] | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
 
-    def pictures(self, row: int) -> Tensor:
+    def images(self, row: int) -> Tensor:
         """Rows of the stream that show patches, ascending, [v]."""
         return self.shown[row].nonzero()[:, 0]
 
@@ -89,8 +89,8 @@ class Stream:
         return (text if self.valid is None else text & self.valid[row]).nonzero()[:, 0]
 
     def must(self, row: int) -> Tensor:
-        """Which of `pictures` are protected, bool [v]."""
-        at = self.pictures(row)
+        """Which of `images` are protected, bool [v]."""
+        at = self.images(row)
         return torch.zeros(len(at), dtype=torch.bool) if self.protected is None else self.protected[row, at]
 
 
@@ -102,7 +102,7 @@ class TokenMethod(Method):
     method cuts. `tokens` is that mean as a number per sequence, `bytes` what keys and values of the whole sequence may take.
 
     A subclass gives `cut`, and says before which layers it is asked (`cuts`), which layers' attention it looks at
-    (`observes`), and which encoder layers (`encoder_layers`). Nothing is asked of passes without pictures, of decoding, of
+    (`observes`), and which encoder layers (`encoder_layers`). Nothing is asked of passes without images, of decoding, of
     held passes, or at the neutral budget.
     """
 

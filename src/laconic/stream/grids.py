@@ -24,7 +24,7 @@ def grid_rows(stream: Stream, span: VisualSpan) -> Tensor:
     there = span.cells >= 0
     cells = span.cells[there.any(1)][:, there.any(0)].to(stream.place.device)
     lookup = torch.full((stream.ids.shape[1] + 1,), -1, dtype=torch.long, device=cells.device)
-    at = stream.pictures(span.row)
+    at = stream.images(span.row)
     lookup[stream.place[span.row, at]] = at
     rows = lookup[cells]
     if bool((cells < 0).any()) or bool((rows < 0).any()):

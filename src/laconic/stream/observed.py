@@ -28,11 +28,11 @@ def at_rows(stream: Stream, entries: Tensor) -> Tensor:
 
     Rows and entries of the pass are the same as long as nobody else cut before this layer; tokens say so in any case.
     """
-    seen = observation(stream)
-    new = slice(entries.shape[-1] - seen.new, None)
-    tokens = seen.index[:, 0, new].long() - seen.step.start
-    if seen.valid is not None:
-        tokens = tokens.masked_fill(~seen.valid[:, 0, new], stream.ids.shape[1])  # padding looks up nothing
+    obs = observation(stream)
+    new = slice(entries.shape[-1] - obs.new, None)
+    tokens = obs.index[:, 0, new].long() - obs.step.start
+    if obs.valid is not None:
+        tokens = tokens.masked_fill(~obs.valid[:, 0, new], stream.ids.shape[1])  # padding looks up nothing
     column = torch.zeros(len(tokens), stream.ids.shape[1] + 1, dtype=torch.long, device=tokens.device)
-    column.scatter_(1, tokens, torch.arange(seen.new, device=tokens.device).expand_as(tokens))
+    column.scatter_(1, tokens, torch.arange(obs.new, device=tokens.device).expand_as(tokens))
     return entries[:, new].gather(1, column.gather(1, stream.place))

@@ -50,7 +50,7 @@ class Seam:
         entry_bytes: what one token of one sequence costs in the cache, over all layers.
 
     Attributes:
-        visual: the pictures of the running prefill pass; None without any, while decoding and in held passes.
+        visual: the images of the running prefill pass; None without any, while decoding and in held passes.
         shown: its visual tokens per sequence, before any cut.
     """
 

@@ -1,4 +1,4 @@
-"""One number of tokens spread over pictures, crops or frames."""
+"""One number of tokens spread over images, crops or frames."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ def spread(total: int, weights: Sequence[float], most: Sequence[int]) -> list[in
     """
     if total < len(most):
         raise BudgetError(
-            f"the budget leaves {total} visual tokens to {len(most)} pictures, crops or frames; each must keep one. "
-            "Raise it."
+            f"the budget leaves {total} visual tokens to {len(most)} images, crops or frames; each must keep one. Raise it."
         )
     total = min(total, sum(most))
     weights = [max(float(weight), 1e-9) for weight in weights]

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from laconic.errors import UnsupportedModelError
 from laconic.families.vision import vision_family_of
-from laconic.families.vision.encoder import Heads, catch, layers_of, tower_of
+from laconic.families.vision.encoder import EncoderAttention, catch, layers_of, tower_of
 from laconic.ops.bipartite import Merging, bipartite
 
 MASKS = ("eager", "sdpa")
@@ -129,7 +129,7 @@ class MergingTower:
 
         return enter
 
-    def _keys(self, heads: Heads) -> None:
+    def _keys(self, heads: EncoderAttention) -> None:
         assert self.run is not None
         self.run.metric = heads.keys.float().mean(0).view(*self.run.size.shape, -1)
 

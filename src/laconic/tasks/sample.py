@@ -1,4 +1,4 @@
-"""One question about one picture, and the suites that such samples come from."""
+"""One question about one image, and the suites that such samples come from."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from laconic.bench.store import Row
 
 
 @dataclass(frozen=True)
-class PictureSample:
-    """One question about one picture.
+class ImageSample:
+    """One question about one image.
 
     Attributes:
         task: of which suite. `number`: in it; a seed, or a place in a file.
         question: the whole prompt of the user's turn, as the suite asks it.
         answers: reference answers.
-        picture: opens the picture.
+        image: opens the image.
         facts: what the suite's own figures need beside the score, such as a category; plain values, they go into the row.
     """
 
@@ -28,7 +28,7 @@ class PictureSample:
     number: int
     question: str
     answers: tuple[str, ...]
-    picture: Callable[[], Image.Image] = field(compare=False, repr=False)
+    image: Callable[[], Image.Image] = field(compare=False, repr=False)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -46,7 +46,7 @@ class Judged:
         return cls(row["output"][0], tuple(row["answers"][0]), row["score"], row.get("facts", {}))
 
 
-Score = Callable[[str, PictureSample], float]
+Score = Callable[[str, ImageSample], float]
 """An answer and its sample -> 0 to 1."""
 
 
@@ -64,7 +64,7 @@ class Suite:
     name: str
     first: int
     count: int | None
-    sample: Callable[[int], PictureSample]
+    sample: Callable[[int], ImageSample]
     score: Score
     new_tokens: int
     data: str
@@ -75,8 +75,8 @@ class Suite:
         return range(self.first + offset, self.first + stop)
 
 
-def digest(samples: Sequence[PictureSample]) -> str:
-    """Twelve hex digits of questions, answers and facts; the pictures themselves are not read."""
+def digest(samples: Sequence[ImageSample]) -> str:
+    """Twelve hex digits of questions, answers and facts; the images themselves are not read."""
     found = hashlib.sha256()
     for sample in samples:
         found.update(repr((sample.number, sample.question, sample.answers, sample.facts)).encode())

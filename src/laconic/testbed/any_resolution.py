@@ -1,6 +1,6 @@
-"""The any-resolution form of ``testbed/vlm``: LLaVA-NeXT's class around the same weights, for pictures of 192 x 192.
+"""The any-resolution form of ``testbed/vlm``: LLaVA-NeXT's class around the same weights, for images of 192 x 192.
 
-A picture becomes five views of 96 x 96: a thumbnail and 2 x 2 crops. Visual tokens: 144 of the thumbnail, then the 24 x 24
+An image becomes five views of 96 x 96: a thumbnail and 2 x 2 crops. Visual tokens: 144 of the thumbnail, then the 24 x 24
 of the crops put together again, each row followed by the learned newline token: 744. Small words can only be read in the
 crops.
 """
@@ -53,16 +53,16 @@ def any_resolution(model: LlavaForConditionalGeneration) -> LlavaNextForConditio
 
 
 def any_resolution_processor(tokenizer: Any) -> LlavaNextProcessor:
-    """Cuts a picture into its five views and writes one ``<image>`` for each of their tokens."""
+    """Cuts an image into its five views and writes one ``<image>`` for each of their tokens."""
     side = {"height": SIZE, "width": SIZE}
-    pictures = LlavaNextImageProcessorPil(size=side, image_grid_pinpoints=[[LARGE, LARGE]], **PIXELS)
-    return LlavaNextProcessor(pictures, tokenizer, **PLACES)
+    images = LlavaNextImageProcessorPil(size=side, image_grid_pinpoints=[[LARGE, LARGE]], **PIXELS)
+    return LlavaNextProcessor(images, tokenizer, **PLACES)
 
 
-def cut(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The views [5, 96, 96, 3] of a picture [192, 192, 3]: thumbnail, then crops row by row, as the processor makes them."""
-    thumbnail = np.asarray(Image.fromarray(picture).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
-    crops = picture.reshape(CROPS, SIZE, CROPS, SIZE, 3).swapaxes(1, 2).reshape(-1, SIZE, SIZE, 3)
+def cut(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The views [5, 96, 96, 3] of an image [192, 192, 3]: thumbnail, then crops row by row, as the processor makes them."""
+    thumbnail = np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    crops = image.reshape(CROPS, SIZE, CROPS, SIZE, 3).swapaxes(1, 2).reshape(-1, SIZE, SIZE, 3)
     return np.concatenate([thumbnail[None], crops])
 
 
@@ -84,5 +84,5 @@ def view_scenes(scene: Scene) -> list[Scene]:
 
 
 def image_sizes(rows: int) -> torch.Tensor:
-    """Height and width of each of ``rows`` pictures [rows, 2]."""
+    """Height and width of each of ``rows`` images [rows, 2]."""
     return torch.full((rows, 2), LARGE)

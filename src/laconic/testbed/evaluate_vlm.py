@@ -2,7 +2,7 @@
 
     python -m laconic.testbed.evaluate_vlm src/laconic/testbed/vlm --samples 400
 
-A sample is hard if the model answers it wrongly once the sides of its picture are four times shorter (then enlarged again):
+A sample is hard if the model answers it wrongly once the sides of its image are four times shorter (then enlarged again):
 what survives that says little about a method that removes visual tokens. The mark is the model's, so each model has its own
 hard part; see `laconic.media.coarse`.
 """
@@ -31,17 +31,17 @@ BATCH = 50
 
 
 @torch.no_grad()
-def answers(model: Any, processor: Any, samples: list[Sample], pictures: list[Image.Image]) -> list[str]:
-    """Greedy answers to ``samples`` shown as ``pictures``, generated as one batch."""
-    inputs = encode(processor, [sample.question.text for sample in samples], pictures).to(model.device, model.dtype)
+def answers(model: Any, processor: Any, samples: list[Sample], images: list[Image.Image]) -> list[str]:
+    """Greedy answers to ``samples`` shown as ``images``, generated as one batch."""
+    inputs = encode(processor, [sample.question.text for sample in samples], images).to(model.device, model.dtype)
     out = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
     told = processor.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in told]
 
 
-def correct(model: Any, processor: Any, samples: list[Sample], pictures: list[Image.Image] | None = None) -> list[bool]:
-    """Whether each of ``samples`` is answered rightly; ``pictures`` are shown in place of its own."""
-    told = answers(model, processor, samples, pictures or [sample.picture() for sample in samples])
+def correct(model: Any, processor: Any, samples: list[Sample], images: list[Image.Image] | None = None) -> list[bool]:
+    """Whether each of ``samples`` is answered rightly; ``images`` are shown in place of its own."""
+    told = answers(model, processor, samples, images or [sample.image() for sample in samples])
     return [answer == sample.question.answer for answer, sample in zip(told, samples, strict=True)]
 
 
@@ -50,8 +50,8 @@ def marks(model: Any, processor: Any, samples: list[Sample], factor: int = FACTO
     right = np.zeros((2, len(samples)), dtype=bool)
     for start in range(0, len(samples), BATCH):
         some = samples[start : start + BATCH]
-        pictures = [sample.picture() for sample in some]
-        for row, shown in enumerate((pictures, [coarse(picture, factor) for picture in pictures])):
+        images = [sample.image() for sample in some]
+        for row, shown in enumerate((images, [coarse(image, factor) for image in images])):
             right[row, start : start + len(some)] = correct(model, processor, some, shown)
     return right
 

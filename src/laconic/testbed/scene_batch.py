@@ -1,6 +1,6 @@
-"""Training batches of ``testbed/vlm``: pictures, many questions about each, and which token may see which.
+"""Training batches of ``testbed/vlm``: images, many questions about each, and which token may see which.
 
-One picture answers many questions. In most rows every question sees the picture and itself alone, at the positions that it
+One image answers many questions. In most rows every question sees the image and itself alone, at the positions that it
 would have as the only question; in the others the questions are the turns of one chat.
 """
 
@@ -46,13 +46,13 @@ class Batch:
     names: Tensor
 
 
-def pixels_of(pictures: list[np.ndarray]) -> Tensor:
-    """Pictures [..., S, S, 3] of bytes as [B, ..., 3, S, S] in -1 .. 1, as the processor makes them."""
-    return torch.from_numpy(np.stack(pictures)).movedim(-1, -3).float() / 127.5 - 1
+def pixels_of(images: list[np.ndarray]) -> Tensor:
+    """Images [..., S, S, 3] of bytes as [B, ..., 3, S, S] in -1 .. 1, as the processor makes them."""
+    return torch.from_numpy(np.stack(images)).movedim(-1, -3).float() / 127.5 - 1
 
 
 class Batches:
-    """Draws batches with a tokenizer: pictures of 96 pixels, or with ``large`` of 192 cut into views."""
+    """Draws batches with a tokenizer: images of 96 pixels, or with ``large`` of 192 cut into views."""
 
     def __init__(self, tokenizer: Any, large: bool = False) -> None:
         self.tokenizer, self.large = tokenizer, large
@@ -68,7 +68,7 @@ class Batches:
         return self.cache[text]
 
     def draw(self, rng: random.Random, rows: int, questions: int, weights: dict[str, float]) -> Batch:
-        """``rows`` fresh scenes with up to ``questions`` each, kinds by ``weights`` (none: pictures only)."""
+        """``rows`` fresh scenes with up to ``questions`` each, kinds by ``weights`` (none: images only)."""
         scenes = [draw(rng, self.size) for _ in range(rows)]
         asked = [dialogue(rng, scene, questions, weights) if weights else [] for scene in scenes]
         return self.collate(scenes, asked, [rng.random() < CHAINED for _ in scenes])
@@ -111,10 +111,10 @@ class Batches:
         for b, view in enumerate(views):
             for shape in view.shapes:
                 names[b, KINDS.index(shape.kind) * len(COLOURS) + list(COLOURS).index(shape.colour)] = 1
-        pictures = [render(scene) for scene in scenes]
+        images = [render(scene) for scene in scenes]
         labels = [view_labels(scene) if self.large else patch_labels(scene)[None] for scene in scenes]
         return Batch(
-            pixels=pixels_of([cut(picture) for picture in pictures] if self.large else pictures),
+            pixels=pixels_of([cut(image) for image in images] if self.large else images),
             ids=torch.from_numpy(ids_table),
             positions=torch.from_numpy(position_table),
             mask=torch.from_numpy(seen & np.tri(n, dtype=bool))[:, None],

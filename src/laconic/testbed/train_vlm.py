@@ -57,7 +57,7 @@ def plain_attention(
     return out.view(rows, heads, n, width).transpose(1, 2), None
 
 
-class Heads(nn.Module):
+class AuxiliaryHeads(nn.Module):
     """The help: linear readers of every patch's feature and of the CLS token; not part of the shipped model."""
 
     def __init__(self, width: int) -> None:
@@ -89,7 +89,7 @@ class Trainer:
         self.args, self.out = args, Path(args.out)
         self.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(args.seed)
-        self.state: dict[str, Any] = {"step": 0, "stage": 0, "stage_step": 0, "pictures": 0, "cpu": 0.0, "ema": {}}
+        self.state: dict[str, Any] = {"step": 0, "stage": 0, "stage_step": 0, "images": 0, "cpu": 0.0, "ema": {}}
         model = build_model()
         if args.start:
             model = LlavaForConditionalGeneration.from_pretrained(args.start, dtype=torch.float32)
@@ -101,7 +101,7 @@ class Trainer:
         self.batches = Batches(AutoTokenizer.from_pretrained(self.out), args.large)
         AttentionInterface.register(ATTENTION, plain_attention)
         self.model.set_attn_implementation(ATTENTION)
-        self.heads = Heads(self.model.model.vision_tower.post_layernorm.weight.numel())
+        self.heads = AuxiliaryHeads(self.model.model.vision_tower.post_layernorm.weight.numel())
         if args.start:
             self.heads.load_state_dict(load_file(Path(args.start) / HEADS))
         layers = [self.model.model.vision_tower.encoder, self.model.model.multi_modal_projector]
@@ -185,7 +185,7 @@ class Trainer:
         self.state["loss"] = round(loss.item(), 3)
         self.state["step"] += 1
         self.state["stage_step"] += 1
-        self.state["pictures"] += len(batch.pixels)
+        self.state["images"] += len(batch.pixels)
 
     def fold(self, name: str, value: float, count: int) -> None:
         """Fold the mean of ``count`` answers into a running mean over about the last 1,000 (25 for patches)."""
@@ -221,10 +221,10 @@ class Trainer:
             if self.state["step"] % 50 == 0:
                 state = self.state
                 ema = " ".join(f"{name}={mean:.3f}" for name, (mean, _) in state["ema"].items())
-                speed = state["pictures"] / state["cpu"]
+                speed = state["images"] / state["cpu"]
                 self.log(
                     f"step {state['step']} stage {state['stage']} loss {state['loss']} {ema} lr x{self.rate():.2f} "
-                    f"{state['cpu'] / 60:.1f} CPU min {speed:.1f} pictures/s"
+                    f"{state['cpu'] / 60:.1f} CPU min {speed:.1f} images/s"
                 )
             if time.monotonic() - saved > self.args.save_seconds:
                 self.save()
@@ -239,11 +239,11 @@ def parser() -> argparse.ArgumentParser:
     add("--out", default="runs/vlm", help="folder of checkpoint, optimizer state and log")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     add("--start", metavar="DIR", help="begin in the last stage with the model of another run")
-    add("--large", action="store_true", help="any resolution: pictures of 192 x 192, LLaVA-NeXT's class")
+    add("--large", action="store_true", help="any resolution: images of 192 x 192, LLaVA-NeXT's class")
     add("--seed", type=int, default=0)
     add("--steps", type=int, default=100_000, help="stop at this step at the latest")
-    add("--rows", type=int, default=32, help="pictures per step")
-    add("--questions", type=int, default=12, help="questions per picture")
+    add("--rows", type=int, default=32, help="images per step")
+    add("--questions", type=int, default=12, help="questions per image")
     add("--lr", type=float, default=1e-3, help="AdamW: embeddings, norms, biases, heads")
     add("--muon-lr", type=float, default=2e-3, help="Muon: the matrices of all layers")
     add("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 autocast")

@@ -1,6 +1,6 @@
 """``testbed/vlm`` before training: model, tokenizer and processor, all of transformers' own classes.
 
-A picture of 96 x 96 pixels in patches of 8 gives 144 visual tokens. As in LLaVA-1.5 the features are those of the last but
+An image of 96 x 96 pixels in patches of 8 gives 144 visual tokens. As in LLaVA-1.5 the features are those of the last but
 one layer of a CLIP vision tower, without the CLS token, through a projector of two layers.
 """
 
@@ -49,7 +49,7 @@ PLACES: dict[str, Any] = {
     "image_token": IMAGE,
     "num_additional_image_tokens": 1,
 }
-"""How a processor of the testbed writes pictures into a prompt: one ``<image>`` for each visual token."""
+"""How a processor of the testbed writes images into a prompt: one ``<image>`` for each visual token."""
 
 
 def build_model() -> LlavaForConditionalGeneration:
@@ -106,6 +106,6 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_processor(tokenizer: Any) -> LlavaProcessor:
-    """Resizes a picture to 96 x 96, scales its values to -1 .. 1, and writes one ``<image>`` for each visual token."""
+    """Resizes an image to 96 x 96, scales its values to -1 .. 1, and writes one ``<image>`` for each visual token."""
     side = {"height": SIZE, "width": SIZE}
     return LlavaProcessor(CLIPImageProcessorPil(do_resize=True, size=side, **PIXELS), tokenizer, **PLACES)

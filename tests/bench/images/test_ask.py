@@ -23,7 +23,7 @@ def batch():
 
 def asked(vlm, samples, spec, new_tokens=4):
     model, processor = vlm
-    inputs = encode(processor, [s.question for s in samples], [s.picture() for s in samples])
+    inputs = encode(processor, [s.question for s in samples], [s.image() for s in samples])
     assert bool(inputs["attention_mask"].all())
     return answer(model, processor, inputs, spec and create_method(spec), new_tokens)
 

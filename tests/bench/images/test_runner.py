@@ -1,4 +1,4 @@
-"""The bench over pictures: rows, batches, hard samples, refusals, and going on after a kill."""
+"""The bench over images: rows, batches, hard samples, refusals, and going on after a kill."""
 
 import json
 
@@ -7,15 +7,15 @@ from helpers import image_formats as formats
 from helpers.bench_tools import tiny
 
 from laconic.bench.images import runner
-from laconic.bench.images.grid import PictureGrid
-from laconic.bench.images.runner import PictureBench
+from laconic.bench.images.grid import ImageGrid
+from laconic.bench.images.runner import ImageBench
 from laconic.bench.outputs import write_outputs
 from laconic.bench.store import Store, StoreError
 from laconic.errors import UnsupportedModelError
 from laconic.tasks.scenes.questions import make
 from laconic.testbed.evaluate_vlm import marks
 
-GRID = PictureGrid(("colour", "count"), ("test_first", "test_late"), keeps=(0.75, 0.25), samples=5)
+GRID = ImageGrid(("colour", "count"), ("test_first", "test_late"), keeps=(0.75, 0.25), samples=5)
 MEASURED = ("seconds_first_token", "seconds_per_token", "seconds_compress", "seconds_encoder", "peak_memory")
 
 
@@ -25,7 +25,7 @@ def steady(row):
 
 
 def run(vlm, path, grid=GRID, batch=4, each=lambda cell: None):
-    bench = PictureBench(*vlm, "small", grid, batch=batch)
+    bench = ImageBench(*vlm, "small", grid, batch=batch)
     with Store(path) as store:
         bench.run(store, each)
         return bench, dict(store.rows)
@@ -53,7 +53,7 @@ def test_a_budget_that_a_method_cannot_reach_is_left_out_and_named(whole):
 def test_a_row_says_everything(whole):
     for row in whole[1].values():
         json.dumps(row, allow_nan=False)
-        assert row["mode"] == "pictures" and row["task"] in GRID.tasks and row["seed"] >= 1_000_000
+        assert row["mode"] == "images" and row["task"] in GRID.tasks and row["seed"] >= 1_000_000
         assert row["score"] in (0.0, 1.0) and isinstance(row["hard"], bool) and 1 <= row["batch"] <= 4
         assert row["flops_share"] == pytest.approx(row["prefill_flops"] / row["prefill_flops_full"])
         assert row["settings"]["answer_prefix"] is False and row["settings"]["new_tokens"] == 6
@@ -114,7 +114,7 @@ def test_a_finished_run_asks_nothing(vlm, whole, tmp_path, monkeypatch):
     path = tmp_path / "results.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in whole[1].values()))
     seen = []
-    monkeypatch.setattr(runner.PictureBench, "rows", lambda *a: seen.append(a))
+    monkeypatch.setattr(runner.ImageBench, "rows", lambda *a: seen.append(a))
     run(vlm, path)
     assert not seen
 
@@ -150,20 +150,20 @@ def test_a_failing_method_leaves_no_row_and_is_tried_again(vlm, tmp_path, monkey
 
 
 def test_a_public_benchmark_runs_from_its_files(vlm, tmp_path):
-    """From files to the benchmark's own figures; pictures of other sizes than the model's."""
-    grid = PictureGrid(
+    """From files to the benchmark's own figures; images of other sizes than the model's."""
+    grid = ImageGrid(
         ("mme",), ("test_first",), keeps=(0.25,), samples=100, folders=(("mme", formats.mme(tmp_path / "mme")),)
     )
     bench, rows = run(vlm, tmp_path / "out" / "results.jsonl", grid)
     assert len(rows) == 8 * 2 and not bench.failures
     lines = write_outputs(list(rows.values()), tmp_path / "out")
-    figures = lines[0].pictures.official["mme"]
+    figures = lines[0].images.official["mme"]
     assert {"perception", "cognition", "count", "artwork", "code_reasoning", "count acc+"} <= set(figures)
     assert "mme: its own figures" in (tmp_path / "out" / "table.md").read_text()
     assert "mme: its own figures" in (tmp_path / "out" / "report.html").read_text()
     assert str(tmp_path) not in "".join(json.dumps(row) for row in rows.values())
 
 
-def test_a_model_without_pictures_is_refused():
-    with pytest.raises(UnsupportedModelError, match="reads no pictures"):
-        PictureBench(*tiny(), "text", GRID)
+def test_a_model_without_images_is_refused():
+    with pytest.raises(UnsupportedModelError, match="reads no images"):
+        ImageBench(*tiny(), "text", GRID)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from laconic.bench.report import report
 from laconic.bench.summary import equal_cost, summarise
-from laconic.bench.table import FOOT, PICTURE_FOOT, markdown, rich_table, sections
+from laconic.bench.table import FOOT, IMAGE_FOOT, markdown, rich_table, sections
 
 # (method, keep, FLOPs of 1,000, right answers of 10)
 RUNS = [
@@ -79,14 +79,14 @@ def test_no_gain_over_itself_or_over_what_did_not_run(lines):
 
 
 def test_the_hard_part_has_its_own_score(lines):
-    figures = lines["random_visual", 0.25].pictures
+    figures = lines["random_visual", 0.25].images
     assert figures.hard["colour"].mean == 1 and figures.hard_samples == 4 and figures.hard_mean.mean == 1
-    easy = summarise(rows(hard=lambda number: False))[0].pictures
+    easy = summarise(rows(hard=lambda number: False))[0].images
     assert easy.hard == {} and easy.hard_mean is None and easy.hard_samples == 0
 
 
-def test_figures_of_pictures_are_in_the_json_of_pictures_only(lines):
-    assert lines["good", 0.5].as_dict()["pictures"]["hard_samples"] == 4
+def test_figures_of_images_are_in_the_json_of_images_only(lines):
+    assert lines["good", 0.5].as_dict()["images"]["hard_samples"] == 4
 
 
 def test_the_table_shows_scores_hard_part_and_gains():
@@ -98,7 +98,7 @@ def test_the_table_shows_scores_hard_part_and_gains():
     row = next(line for line in text.splitlines() if line.startswith("| good |  | 0.3"))
     assert "| 45.0 % |" in row and "| 90 / 100 |" in row and "+40 [" in row
     assert "†" in next(line for line in text.splitlines() if line.startswith("| good |  | 0.1"))
-    assert PICTURE_FOOT in text and FOOT not in text
+    assert IMAGE_FOOT in text and FOOT not in text
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])

@@ -115,23 +115,23 @@ def test_turning_back_and_forth_is_the_identity():
 
 
 def test_an_observation_by_rank_shows_what_was_attended():
-    seen = observe(n=9, t=2)
+    obs = observe(n=9, t=2)
     rank = torch.tensor([3, 0, 1, 2, 4, 5, 6, 7, 8]).expand(2, 2, 9)
     position = torch.tensor([20, 1, 5, 9, 30, 31, 32, 33, 34]).expand(2, 2, 9)
-    turned_seen = by_rank(seen, rank, position)
+    turned_seen = by_rank(obs, rank, position)
     turn = rank - position
-    torch.testing.assert_close(turned_seen.keys, rotated(seen.keys, turn), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(turned_seen.queries, rotated(seen.queries, turn[:, [0, 0, 1, 1], 7:]), atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(turned_seen.window(2), seen.window(2))
+    torch.testing.assert_close(turned_seen.keys, rotated(obs.keys, turn), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(turned_seen.queries, rotated(obs.queries, turn[:, [0, 0, 1, 1], 7:]), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(turned_seen.window(2), obs.window(2))
 
 
 def test_positions_come_from_the_column_or_are_counted_back():
-    seen = observe(n=6, t=2)
-    assert token_positions(seen)[1, 1].tolist() == [0, 1, 2, 3, 4, 5]
-    seen.step.position_ids = torch.tensor([[4, 5], [1, 2]])
-    assert token_positions(seen)[1, 1].tolist() == [-3, -2, -1, 0, 1, 2]
-    seen.columns = {"position": torch.tensor([0, 7, 2, 9]).expand(2, 2, 4)}
-    assert token_positions(seen)[1, 1].tolist() == [0, 7, 2, 9, 1, 2]
+    obs = observe(n=6, t=2)
+    assert token_positions(obs)[1, 1].tolist() == [0, 1, 2, 3, 4, 5]
+    obs.step.position_ids = torch.tensor([[4, 5], [1, 2]])
+    assert token_positions(obs)[1, 1].tolist() == [-3, -2, -1, 0, 1, 2]
+    obs.columns = {"position": torch.tensor([0, 7, 2, 9]).expand(2, 2, 4)}
+    assert token_positions(obs)[1, 1].tolist() == [0, 7, 2, 9, 1, 2]
 
 
 def test_saved_and_loaded_it_attends_as_before():

@@ -42,7 +42,7 @@ def seen():
                     model.generate(**inputs, **({"max_new_tokens": 3, "do_sample": False} | options))
             finally:
                 handle.remove()
-        assert all(visual is None for visual in found[1:]), "decoding has no pictures"
+        assert all(visual is None for visual in found[1:]), "decoding has no images"
         return found[0]
 
     return run

@@ -26,7 +26,7 @@ def onevision():
 
 
 def packed_by(model, sizes, seed=0):
-    """The model's packing of random features: (packed list, projected [views, 16, D], canvases by picture)."""
+    """The model's packing of random features: (packed list, projected [views, 16, D], canvases by image)."""
     grids = [get_anyres_image_grid_shape(size, model.config.image_grid_pinpoints, 32) for size in sizes]
     views = [1 + rows * cols for rows, cols in grids]
     projected = torch.randn(sum(views), SIDE**2, 32, generator=torch.Generator().manual_seed(seed))
@@ -51,7 +51,7 @@ def test_next_layouts_are_the_models(next_model, sizes):
     for item, features, size, grid in zip(items, packed, sizes, grids, strict=True):
         assert (item.tokens, item.crop_grid) == (len(features), grid)
         assert [view.crop for view in item.views] == list(range(1 + grid[0] * grid[1]))
-        expected = case.cells(case.picture(0, size=size))
+        expected = case.cells(case.image(0, size=size))
         found = [None] * item.tokens
         for view in item.views:
             for r in range(SIDE):
@@ -96,7 +96,7 @@ def test_a_canvas_of_nine_views_is_resampled_only_beyond_the_limit(onevision):
 
 
 def test_single_views(onevision):
-    """Rows of several pictures (OneVision): one view each, one line end behind it."""
+    """Rows of several images (OneVision): one view each, one line end behind it."""
     projected = torch.randn(2, SIDE**2, 32, generator=torch.Generator().manual_seed(1))
     packed = [torch.cat([view, onevision.model.image_newline[None]]) for view in projected]
     items = layout(onevision, 9).items(packed, projected)
@@ -107,19 +107,19 @@ def test_single_views(onevision):
 def test_features_that_no_layout_explains(next_model):
     packed, projected, _ = packed_by(next_model, [(40, 64)])
     for broken in (packed[0] + 1, packed[0][:-1], packed[0].flip(0)):
-        with pytest.raises(UnsupportedModelError, match="no layouts of 5 views explain the features of 1 pictures"):
+        with pytest.raises(UnsupportedModelError, match="no layouts of 5 views explain the features of 1 images"):
             layout(next_model).items([broken], projected)
 
 
-def test_pictures_so_thin_that_no_crop_is_left(next_model):
+def test_images_so_thin_that_no_crop_is_left(next_model):
     packed, projected, _ = packed_by(next_model, [(4, 97)])
     assert len(packed[0]) == SIDE**2
     with pytest.raises(UnsupportedModelError, match="of very long and thin ones the model leaves no crop: pad them"):
         layout(next_model).items(packed, projected)
 
 
-def test_pictures_that_look_alike_are_refused(next_model):
-    """Two blank pictures whose views could be dealt out in two ways: said, not guessed."""
+def test_images_that_look_alike_are_refused(next_model):
+    """Two blank images whose views could be dealt out in two ways: said, not guessed."""
     rows, cols = 2 * SIDE, 4
     newline = next_model.model.image_newline
     canvas = torch.zeros(rows, cols, 32)

@@ -8,19 +8,19 @@ from transformers import AttentionInterface
 
 from laconic import UnsupportedModelError
 from laconic.families.vision import encoder
-from laconic.families.vision.encoder import Heads, catch, layer_number, layers_of, tower_of
+from laconic.families.vision.encoder import EncoderAttention, catch, layer_number, layers_of, tower_of
 
 APART = [name for name in CASES if not name.startswith("qwen")]
 WITH_CLS = ["llava", "llava-full", "llava_next", "internvl"]
 
 
 def rows_of(case):
-    return [[case.picture(1)], [case.picture(2, size=(30, 90), tiles=3, grid=(8, 4)), case.picture(3, grid=(4, 10))]]
+    return [[case.image(1)], [case.image(2, size=(30, 90), tiles=3, grid=(8, 4)), case.image(3, grid=(4, 10))]]
 
 
 @pytest.fixture
 def weights(vlm):
-    """`weights(name, inputs)`: attention of every encoder layer, [H, N, N] with zeros between pictures, patches and CLS.
+    """`weights(name, inputs)`: attention of every encoder layer, [H, N, N] with zeros between images, patches and CLS.
 
     Weights come from the model's own attention calls, rotary phases applied by the model, through a registered function.
     """
@@ -45,19 +45,19 @@ def weights(vlm):
             tower.set_attn_implementation(before)
             AttentionInterface._global_mapping.pop("laconic_vision_probe", None)
         modules = [id(layer.get_submodule(tower_of(tower).attention)) for layer in layers_of(tower)]
-        return [[picture for batch in calls[key] for picture in batch] for key in modules]
+        return [[image for batch in calls[key] for image in batch] for key in modules]
 
     return run
 
 
-def whole(pictures, heads):
-    """Block diagonal [H, N, N] of the pictures' attention, by hand."""
-    n = sum(p.shape[-1] for p in pictures)
+def whole(images, heads):
+    """Block diagonal [H, N, N] of the images' attention, by hand."""
+    n = sum(p.shape[-1] for p in images)
     full = torch.zeros(heads, n, n)
     at = 0
-    for picture in pictures:
-        full[:, at : at + picture.shape[-1], at : at + picture.shape[-1]] = picture
-        at += picture.shape[-1]
+    for image in images:
+        full[:, at : at + image.shape[-1], at : at + image.shape[-1]] = image
+        at += image.shape[-1]
     return full
 
 
@@ -68,11 +68,11 @@ def test_received_attention_is_the_mean_of_the_models_columns(vlm, seen, weights
     case, model = CASES[name], vlm(name)
     inputs = case.inputs(rows_of(case))
     visual = seen(model, inputs, layers=(layer,))
-    pictures = weights(name, inputs)[layer]
+    images = weights(name, inputs)[layer]
     columns = []
-    for picture in pictures:  # one per view; windows of Qwen2.5-VL are stretches of their own
-        for token in range(1 if visual.has_cls else 0, picture.shape[-1]):
-            columns.append(torch.stack([picture[:, q, token] for q in range(picture.shape[-1])]).mean(0))
+    for image in images:  # one per view; windows of Qwen2.5-VL are stretches of their own
+        for token in range(1 if visual.has_cls else 0, image.shape[-1]):
+            columns.append(torch.stack([image[:, q, token] for q in range(image.shape[-1])]).mean(0))
     flat = torch.stack(columns, 1)
     for span in visual.spans:
         ours = visual.received_attention(span, layer)
@@ -88,8 +88,8 @@ def test_cls_attention_is_that_of_the_eager_encoder(vlm, seen, name, layer):
     visual = seen(model, inputs, layers=(layer,))
     pixels = inputs["pixel_values"]
     if pixels.ndim == 5:
-        pictures = [picture for row in rows_of(case) for picture in row]
-        pixels = torch.cat([views[: len(p.views)] for views, p in zip(pixels, pictures, strict=True)])
+        images = [image for row in rows_of(case) for image in row]
+        pixels = torch.cat([views[: len(p.views)] for views, p in zip(pixels, images, strict=True)])
     attention = twin.base_model.vision_tower(pixels, output_attentions=True).attentions[layer]
     rows = attention[:, :, 0, 1:].transpose(0, 1).flatten(1)  # what CLS pays to patches, views one after the other
     for span in visual.spans:
@@ -103,7 +103,7 @@ def test_cls_attention_is_that_of_the_eager_encoder(vlm, seen, name, layer):
 
 @pytest.mark.parametrize("name", CASES)
 def test_keys_give_the_models_attention(vlm, seen, weights, name):
-    """Heads in full: softmax of the caught queries and keys is the model's attention, picture by picture."""
+    """EncoderAttention in full: softmax of the caught queries and keys is the model's attention, image by image."""
     case, model = CASES[name], vlm(name)
     inputs = case.inputs(rows_of(case))
     visual = seen(model, inputs, layers=(2,))
@@ -121,16 +121,16 @@ def test_keys_give_the_models_attention(vlm, seen, weights, name):
 @pytest.mark.parametrize("name", [name for name in CASES if name not in WITH_CLS])
 def test_no_cls_is_said(vlm, seen, name):
     case = CASES[name]
-    visual = seen(vlm(name), case.inputs([[case.picture(1)]]), layers=(-1,))
+    visual = seen(vlm(name), case.inputs([[case.image(1)]]), layers=(-1,))
     assert not visual.has_cls
     with pytest.raises(UnsupportedModelError, match=r"has no CLS token.*use received_attention"):
         visual.cls_attention(visual.spans[0])
 
 
 def test_windows_attend_within_themselves(vlm, seen):
-    """Qwen2.5-VL: windows of 4x4 patches in the first layers, whole pictures in the last."""
+    """Qwen2.5-VL: windows of 4x4 patches in the first layers, whole images in the last."""
     case = CASES["qwen2_5_vl"]
-    visual = seen(vlm("qwen2_5_vl"), case.inputs([[case.picture(1)]]), layers=(0, 2))
+    visual = seen(vlm("qwen2_5_vl"), case.inputs([[case.image(1)]]), layers=(0, 2))
     heads = visual.calls["image"].heads
     assert [b - a for a, b in heads[0].stretches()] == [16, 16, 8, 8]
     assert [b - a for a, b in heads[2].stretches()] == [48]
@@ -139,7 +139,7 @@ def test_windows_attend_within_themselves(vlm, seen):
 def test_heads_by_hand():
     generator = torch.Generator().manual_seed(0)
     q, k = (torch.randn(2, 7, 4, generator=generator) for _ in range(2))
-    heads = Heads(q, k, [0, 3, 7], 0.5, cls=True)
+    heads = EncoderAttention(q, k, [0, 3, 7], 0.5, cls=True)
     cls, received = heads.cls_attention(False), heads.received_attention()
     assert cls.shape == received.shape == (2, 5)
     for h in range(2):
@@ -171,7 +171,7 @@ def test_hooks_go(vlm, name):
     model = vlm(name)
     tower = model.base_model.visual if name == "qwen2_vl" else model.base_model.vision_tower
     found = []
-    inputs = CASES[name].inputs([[CASES[name].picture(1)]])
+    inputs = CASES[name].inputs([[CASES[name].image(1)]])
     model(**inputs)  # transformers leaves hooks of its own on encoders that give hidden states
     before = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in tower.modules()]
     handles = catch(tower, 1, found.append)

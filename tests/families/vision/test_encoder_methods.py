@@ -48,10 +48,10 @@ def scores_and_keys(visual, span, layer):
     )
 
 
-def two_pictures(name):
+def two_images(name):
     case = CASES[name]
     alone = {"batch_num_images": torch.tensor([2])} if name == "llava_onevision" else {}  # no crops
-    return case.inputs([[case.picture(i, plain=True) for i in range(2)]]) | alone
+    return case.inputs([[case.image(i, plain=True) for i in range(2)]]) | alone
 
 
 def vectors(model, visual, span, name):
@@ -94,7 +94,7 @@ def zipped(a, keys, x, dominant, contextual):
 @pytest.mark.parametrize("name", ["llava_onevision", *MERGING])
 def test_visionzip_scores_patches_and_works_on_tokens(vlm, seen, name):
     """Received attention without CLS, pooled to tokens where the model merges patches, features behind the merger."""
-    model, inputs = vlm(name), two_pictures(name)
+    model, inputs = vlm(name), two_images(name)
     layer = vision_family_of(model).feature_layer(model)
     visual = seen(model, inputs, [layer])
     n = len(visual.spans[0].tokens)
@@ -110,7 +110,7 @@ def test_visionzip_scores_patches_and_works_on_tokens(vlm, seen, name):
 
 @pytest.mark.parametrize("name", ["llava_onevision", *MERGING])
 def test_prumerge_joins_heads_and_pools_what_a_token_receives(vlm, seen, name):
-    model, inputs = vlm(name), two_pictures(name)
+    model, inputs = vlm(name), two_images(name)
     visual = seen(model, inputs, [2])
     heads = visual.calls["image"].heads[2]
     skip = int(visual.has_cls)
@@ -121,7 +121,7 @@ def test_prumerge_joins_heads_and_pools_what_a_token_receives(vlm, seen, name):
         start = first + skip * (first // area + 1)
         around = slice(start - skip, start + area)
         if heads.bounds[1] - heads.bounds[0] < area:
-            pytest.skip("windows, not whole pictures")
+            pytest.skip("windows, not whole images")
         q, k = (x.transpose(0, 1).flatten(1)[around] for x in (heads.queries, heads.keys))
         rows = (q @ k.T / q.shape[-1] ** 0.5).softmax(-1)
         a, k = (rows[0] if skip else rows.mean(0))[skip:], k[skip:]
@@ -145,7 +145,7 @@ def test_prumerge_joins_heads_and_pools_what_a_token_receives(vlm, seen, name):
 @pytest.mark.parametrize("name", CASES)
 def test_budgets_are_met_with_several_views_and_rows(vlm, name, method):
     model, case = vlm(name), CASES[name]
-    rows = [[case.picture(0, tiles=3)], [case.picture(1), case.picture(2)]]
+    rows = [[case.image(0, tiles=3)], [case.image(1), case.image(2)]]
     session, _, _ = session_of(model, method(keep=0.5), case.inputs(rows))
     assert session.stats.achieved == pytest.approx(0.5, abs=0.05)
 
@@ -154,7 +154,7 @@ def test_budgets_are_met_with_several_views_and_rows(vlm, name, method):
 def test_order_and_positions_hold_with_several_positions_per_token(vlm, name):
     """A plain decoder on the same embeddings and positions says the same."""
     model, case = vlm(name), CASES[name]
-    inputs = case.inputs([[case.picture(0, tiles=2)]])
+    inputs = case.inputs([[case.image(0, tiles=2)]])
     stack = GENERIC.stack(model)
     with compress(model, VisionZip(keep=0.5)):
         seen = []
@@ -175,7 +175,7 @@ def test_order_and_positions_hold_with_several_positions_per_token(vlm, name):
 def test_tome_leaves_one_token_per_cluster(vlm, seen, name):
     """Every token that enters is the projected mean of its cluster; line ends and CLS stay."""
     model, case = vlm(name), CASES[name]
-    inputs = case.inputs([[case.picture(0)], [case.picture(1)]])
+    inputs = case.inputs([[case.image(0)], [case.image(1)]])
     plain = seen(model, inputs)
     session, hidden, _ = session_of(model, ToMe(keep=0.5), inputs)
     event = session.trace.events[0]
@@ -200,12 +200,12 @@ def test_tome_refuses_encoders_whose_patches_are_merged_in_blocks(vlm, name):
     compress(vlm(name), ToMe(keep=1.0))
 
 
-def test_tome_on_an_encoder_without_cls_and_not_on_resampled_pictures(vlm):
+def test_tome_on_an_encoder_without_cls_and_not_on_resampled_images(vlm):
     model, case = vlm("llava_onevision"), CASES["llava_onevision"]
-    session, *_ = session_of(model, ToMe(keep=0.5), two_pictures("llava_onevision"))
+    session, *_ = session_of(model, ToMe(keep=0.5), two_images("llava_onevision"))
     assert session.stats.visual_in == 32 and session.stats.visual[0] == 16
     with pytest.raises(UnsupportedModelError, match="resamples"):
-        session_of(model, ToMe(keep=0.5), case.inputs([[case.picture(0, video=2)]]))
+        session_of(model, ToMe(keep=0.5), case.inputs([[case.image(0, video=2)]]))
 
 
 def test_tome_refuses_kernels_without_a_mask(vlm):

@@ -1,8 +1,8 @@
-"""InternVL with its image processor: crops row by row, the thumbnail last; one run of placeholders per picture."""
+"""InternVL with its image processor: crops row by row, the thumbnail last; one run of placeholders per image."""
 
 import torch
 from helpers import fake_processors as processors
-from helpers.vision_zoo import CASES, Picture
+from helpers.vision_zoo import CASES, ZooImage
 
 CASE = CASES["internvl"]
 
@@ -13,7 +13,7 @@ def test_tiles_of_the_image_processor(vlm, seen):
     small = processors.checked(4, 4, seed=1)[1]
     media = process([image, small], return_tensors="pt")
     assert media["num_patches"].tolist() == [7, 1]
-    inputs = CASE.inputs([[CASE.picture(1, tiles=7), CASE.picture(2)]]) | {"pixel_values": media["pixel_values"]}
+    inputs = CASE.inputs([[CASE.image(1, tiles=7), CASE.image(2)]]) | {"pixel_values": media["pixel_values"]}
     visual = seen(model, inputs)
     assert [span.crop for span in visual.of(0, 0)] == [0, 1, 2, 3, 4, 5, 6]
     table = processors.of_one_colour(model, process, colours)
@@ -26,10 +26,10 @@ def test_tiles_of_the_image_processor(vlm, seen):
     assert [span.crop for span in visual.of(0, 1)] == [0]
 
 
-def test_one_run_is_one_picture(vlm, seen):
-    """The same four tiles as one picture, and as four with words in between (as frames of a video are written)."""
-    together = CASE.picture(1, tiles=4)
-    apart = [Picture([view]) for view in together.views]
+def test_one_run_is_one_image(vlm, seen):
+    """The same four tiles as one image, and as four with words in between (as frames of a video are written)."""
+    together = CASE.image(1, tiles=4)
+    apart = [ZooImage([view]) for view in together.views]
     one = seen(vlm("internvl"), CASE.inputs([[together]]))
     four = seen(vlm("internvl"), CASE.inputs([apart]))
     assert [(s.image, s.crop) for s in one.spans] == [(0, 1), (0, 2), (0, 3), (0, 0)]

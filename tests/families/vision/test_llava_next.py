@@ -1,4 +1,4 @@
-"""LLaVA-NeXT with its own processor: sizes, crops and padding as the processor makes them from real pictures."""
+"""LLaVA-NeXT with its own processor: sizes, crops and padding as the processor makes them from real images."""
 
 import pytest
 import torch
@@ -9,8 +9,8 @@ from helpers.vision_zoo import IMAGE
 @pytest.mark.parametrize(
     ("size", "grid"), [((8, 8), (2, 2)), ((4, 8), (1, 2)), ((8, 4), (2, 1)), ((4, 12), (1, 3)), ((12, 4), (3, 1))]
 )
-def test_crops_show_their_part_of_the_picture(vlm, seen, size, grid):
-    """A picture as large as its canvas is cut, not resized: crop and cell follow from the place in the picture."""
+def test_crops_show_their_part_of_the_image(vlm, seen, size, grid):
+    """An image as large as its canvas is cut, not resized: crop and cell follow from the place in the image."""
     model, process = vlm("llava_next", blind=True), processors.llava_next()
     colours, image = processors.checked(*size)
     inputs = process(images=[image], text=["w5 <image> w6"], return_tensors="pt")

@@ -1,10 +1,10 @@
-"""LLaVA-OneVision: rows of several pictures, canvases too large to keep, pictures and videos together."""
+"""LLaVA-OneVision: rows of several images, canvases too large to keep, images and videos together."""
 
 import numpy as np
 import pytest
 import torch
 from helpers import fake_processors as processors
-from helpers.vision_zoo import CASES, Picture, numbers
+from helpers.vision_zoo import CASES, ZooImage, numbers
 from torch.nn.functional import interpolate
 
 from laconic.families.vision import CANVAS
@@ -13,9 +13,9 @@ CASE = CASES["llava_onevision"]
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["generate", "call"])
-def test_pictures_of_one_row_are_one_view_each(vlm, seen, plain):
-    """`batch_num_images` says so; the picture that is alone in its row keeps its crops."""
-    rows = [[CASE.picture(1)], [CASE.picture(2, plain=True), CASE.picture(3, size=(64, 64), plain=True)]]
+def test_images_of_one_row_are_one_view_each(vlm, seen, plain):
+    """`batch_num_images` says so; the image that is alone in its row keeps its crops."""
+    rows = [[CASE.image(1)], [CASE.image(2, plain=True), CASE.image(3, size=(64, 64), plain=True)]]
     inputs = CASE.inputs(rows) | {"batch_num_images": torch.tensor([1, 2])}
     visual = seen(vlm("llava_onevision"), inputs, plain=plain)
     assert [visual.crop_grid(k) for k in range(3)] == [(2, 2), (0, 0), (0, 0)]
@@ -31,16 +31,16 @@ def test_a_large_canvas_is_one_resampled_grid(vlm, seen):
     ratio = model.config.vision_aspect_ratio
     model.config.vision_aspect_ratio = "anyres_max_2"
     try:
-        picture = Picture(list(numbers(4, 10, 4, 4)), (96, 80))
+        image = ZooImage(list(numbers(4, 10, 4, 4)), (96, 80))
         lines = 6  # sqrt(12 * 10 / (2 * 16)) = 1.94, 12 // 1.94 = 6, 10 // 1.94 = 5
-        picture_cells = [(0, 0, r, c) for r in range(4) for c in range(4)] + [None] * lines * 6
+        image_cells = [(0, 0, r, c) for r in range(4) for c in range(4)] + [None] * lines * 6
         case = type(CASE)("one", CASE.config, CASE.prefix)
-        case.cells = lambda p: picture_cells
-        visual = seen(model, case.inputs([[picture]]))
+        case.cells = lambda p: image_cells
+        visual = seen(model, case.inputs([[image]]))
         whole, canvas = visual.of(0, 0)
         assert (whole.crop, canvas.crop, canvas.grid, canvas.resampled) == (0, CANVAS, (6, 5), True)
         assert canvas.patches.shape == (12, 10) and visual.crop_grid(0) == (3, 3)
-        joined = np.block([[picture.views[1 + 3 * r + c] for c in range(3)] for r in range(3)])[:, 1:-1]
+        joined = np.block([[image.views[1 + 3 * r + c] for c in range(3)] for r in range(3)])[:, 1:-1]
         used = torch.from_numpy(joined).unique()
         table = torch.zeros(600, 24)
         table[used] = CASE.encoded(model, used)
@@ -61,8 +61,8 @@ def test_with_the_image_processor(vlm, seen):
     model, process = vlm("llava_onevision", blind=True), processors.onevision_images()
     colours, image = processors.checked(8, 4)
     media = process(images=[image], return_tensors="pt")
-    picture = CASE.picture(1, size=(64, 32))
-    inputs = CASE.inputs([[picture]]) | dict(media)
+    image = CASE.image(1, size=(64, 32))
+    inputs = CASE.inputs([[image]]) | dict(media)
     visual = seen(model, inputs)
     assert visual.crop_grid(0) == (2, 1)
     table = processors.of_one_colour(model, process, colours).view(8, 4, -1)
@@ -72,7 +72,7 @@ def test_with_the_image_processor(vlm, seen):
 
 
 def test_a_video_ends_with_one_separator(vlm, seen):
-    rows = [[CASE.picture(1, video=2)], [CASE.picture(2), CASE.picture(3, video=2)]]
+    rows = [[CASE.image(1, video=2)], [CASE.image(2), CASE.image(3, video=2)]]
     visual = seen(vlm("llava_onevision"), CASE.inputs(rows))
     for row, image in ((0, 0), (1, 1)):
         frames = visual.of(row, image, "video")

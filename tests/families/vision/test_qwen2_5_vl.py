@@ -37,8 +37,8 @@ def test_window_order_is_the_encoders(vlm, grid):
 def test_time_in_positions(vlm, seen):
     """Temporal positions step by tokens_per_second * seconds per grid step; height and width restart in every frame."""
     model = vlm("qwen2_5_vl")
-    clip = CASE.picture(1, grid=(4, 6), video=3)
-    inputs = CASE.inputs([[clip], [CASE.picture(2)]]) | {"second_per_grid_ts": torch.tensor([0.5])}
+    clip = CASE.image(1, grid=(4, 6), video=3)
+    inputs = CASE.inputs([[clip], [CASE.image(2)]]) | {"second_per_grid_ts": torch.tensor([0.5])}
     visual = seen(model, inputs)
     step = int(model.config.vision_config.tokens_per_second * 0.5)
     spans = visual.of(0, 0, "video")

@@ -14,7 +14,7 @@ def test_deepstack_says_how_far_features_are_added(vlm, video):
     """Between layer i and i + 1 the stream changes at visual tokens for i < deepstack, and nowhere else."""
     model = vlm("qwen3_vl")
     layers = model.model.language_model.layers
-    inputs = CASE.inputs([[CASE.picture(1, video=video)], [CASE.picture(2), CASE.picture(3, video=video)]])
+    inputs = CASE.inputs([[CASE.image(1, video=video)], [CASE.image(2), CASE.image(3, video=video)]])
     out, fed, visuals = {}, {}, []
     handles = []
     for i, layer in enumerate(layers):
@@ -34,7 +34,7 @@ def test_deepstack_says_how_far_features_are_added(vlm, video):
 
 def test_frames_stand_apart(vlm, seen):
     """A timestamp before every frame, and positions that restart behind it."""
-    clip = CASE.picture(1, grid=(4, 6), video=3)
+    clip = CASE.image(1, grid=(4, 6), video=3)
     inputs = CASE.inputs([[clip]])
     visual = seen(vlm("qwen3_vl"), inputs)
     spans = visual.of(0, 0, "video")

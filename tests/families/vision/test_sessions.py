@@ -1,4 +1,4 @@
-"""Sessions on vision language models: dropping entries of pictures and text equals masking them in the stock model."""
+"""Sessions on vision language models: dropping entries of images and text equals masking them in the stock model."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from laconic.families.base import GENERIC
 from laconic.families.vision import vision_family_of
 
 GENERATE = {"max_new_tokens": 4, "do_sample": False, "output_logits": True, "return_dict_in_generate": True} | {
-    "suppress_tokens": [IMAGE, VIDEO]  # a placeholder in the answer would have no picture
+    "suppress_tokens": [IMAGE, VIDEO]  # a placeholder in the answer would have no image
 }
 METHODS = {
     "snapkv": lambda: SnapKV(keep=0.3, window=4),
@@ -20,7 +20,7 @@ METHODS = {
 
 
 def longer(inputs, sequences):
-    """The same pictures with the answer behind the prompt."""
+    """The same images with the answer behind the prompt."""
     new = sequences.shape[1] - inputs["input_ids"].shape[1]
     changed = {"input_ids": sequences, "attention_mask": torch.ones_like(sequences)}
     if "mm_token_type_ids" in inputs:
@@ -33,7 +33,7 @@ def longer(inputs, sequences):
 @pytest.mark.parametrize("name", CASES)
 def test_eviction_equals_masked_reference(vlm, name, method):
     model, case = vlm(name, "eager"), CASES[name]
-    inputs = case.inputs([[case.picture(0)]])
+    inputs = case.inputs([[case.image(0)]])
     n = inputs["input_ids"].shape[1]
     if method == "fastkv" and vision_family_of(model).deepstack(model) > 1:
         with pytest.raises(UnsupportedModelError, match="adds visual features"):

@@ -12,7 +12,7 @@ from laconic.families.vision.shorten import shortened
 VIDEOS = ["llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 
 
-def half_of_the_pictures(mask):
+def half_of_the_images(mask):
     """Every other visual token goes, as many in every row, padding and text stay: [B, m]."""
     count = int(mask.sum(1).min()) // 2
     rows = []
@@ -45,10 +45,10 @@ def logits_without(model, inputs, keep):
 @pytest.mark.parametrize(("name", "video"), [*((name, 0) for name in CASES), *((name, 2) for name in VIDEOS)])
 def test_equals_the_masked_model(vlm, name, video):
     case, model = CASES[name], vlm(name)
-    inputs = case.inputs([[case.picture(1)], [case.picture(2, video=video), case.picture(3, grid=(4, 4))]])
+    inputs = case.inputs([[case.image(1)], [case.image(2, video=video), case.image(3, grid=(4, 4))]])
     with VisionWatch(model) as watch:
         full = model(**inputs).logits[:, -1]
-        keep = half_of_the_pictures(watch.visual.mask)
+        keep = half_of_the_images(watch.visual.mask)
     expected = logits_without(model, inputs, keep)
     hook = GENERIC.stack(model).register_forward_pre_hook(lambda m, a, k: (a, shortened(k, keep)), with_kwargs=True)
     try:

@@ -1,4 +1,4 @@
-"""Handing placeholders out to pictures, by hand."""
+"""Handing placeholders out to images, by hand."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def mask(*rows):
     return torch.tensor([[int(c) for c in row] for row in rows]).bool()
 
 
-def test_placeholders_go_to_pictures_in_order():
+def test_placeholders_go_to_images_in_order():
     """Also around other tokens in between, as timestamps between frames are."""
     spans, bare = place([item(1, 2), item(2, 2), item(1, 1, bare=1)], "image", mask("0110", "0000", "1111", "0110"))
     assert [(s.row, s.image, s.cells.tolist()) for s in spans] == [

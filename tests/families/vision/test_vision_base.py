@@ -63,7 +63,7 @@ def test_the_feature_layer_gives_the_features(vlm, name):
     outputs = []
     handle = layers[family.feature_layer(model)].register_forward_hook(lambda m, a, out: outputs.append(out))
     with vision.VisionWatch(model) as watch:
-        model(**case.inputs([[case.picture(1)]]))
+        model(**case.inputs([[case.image(1)]]))
         features = family.patch_features(model, watch.visual.calls["image"])
     handle.remove()
     out = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
@@ -103,7 +103,7 @@ def test_other_encoders_in_a_known_class():
         vision_family_of(model)
 
 
-def test_models_without_pictures_are_refused(llama):
+def test_models_without_images_are_refused(llama):
     with pytest.raises(
         UnsupportedModelError, match="where LlamaForCausalLM has its visual tokens; families that it knows: Int"
     ):

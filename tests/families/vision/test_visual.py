@@ -8,27 +8,27 @@ from helpers.vision_zoo import CASES, COLOURS, IMAGE, VIDEO
 
 from laconic import UnsupportedModelError
 from laconic.families.vision import VisionWatch
-from laconic.families.vision.encoder import Heads
+from laconic.families.vision.encoder import EncoderAttention
 
 VIDEOS = ["llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 
 
 def batches(case):
-    """One picture alone; then rows with one, two and no pictures, of different shapes."""
-    one = case.picture(1)
-    wide, flat = case.picture(2, size=(30, 90), tiles=3, grid=(8, 4)), case.picture(3, size=(64, 64), tiles=2, grid=(4, 10))
+    """One image alone; then rows with one, two and no images, of different shapes."""
+    one = case.image(1)
+    wide, flat = case.image(2, size=(30, 90), tiles=3, grid=(8, 4)), case.image(3, size=(64, 64), tiles=2, grid=(4, 10))
     return {"alone": [[one]], "padded": [[one], [wide, flat], []]}
 
 
 def walk(case, ids, rows):
-    """(row, token) -> (number of its picture, cell), from the prompt alone."""
+    """(row, token) -> (number of its image, cell), from the prompt alone."""
     placed, number = {}, {False: 0, True: 0}
-    for row, pictures in enumerate(rows):
+    for row, images in enumerate(rows):
         tokens = [t for t in range(ids.shape[1]) if ids[row, t] in (IMAGE, VIDEO)]
-        for picture in pictures:
-            for cell in case.cells(picture):
-                placed[row, tokens.pop(0)] = (number[picture.video], picture.video, cell)
-            number[picture.video] += 1
+        for image in images:
+            for cell in case.cells(image):
+                placed[row, tokens.pop(0)] = (number[image.video], image.video, cell)
+            number[image.video] += 1
         assert not tokens
     return placed
 
@@ -74,29 +74,29 @@ def test_places(vlm, seen, name, batch, plain):
     check_places(case, visual, inputs["input_ids"], rows)
 
 
-def block_of(case, picture, span, r, c):
+def block_of(case, image, span, r, c):
     """Colours of the patches behind a token, [block, block]."""
-    size = 2 if picture.video else case.block
-    view = case.view(picture, span.crop, span.frame)
+    size = 2 if image.video else case.block
+    view = case.view(image, span.crop, span.frame)
     return view[r * size : (r + 1) * size, c * size : (c + 1) * size]
 
 
 @pytest.mark.parametrize("batch", ["alone", "padded"])
 @pytest.mark.parametrize("name", CASES)
 def test_features_are_those_of_the_colours_in_each_cell(vlm, seen, name, batch):
-    """A blind encoder sees one patch at a time: the feature of a token is that of a picture made of its block alone."""
+    """A blind encoder sees one patch at a time: the feature of a token is that of an image made of its block alone."""
     case, model = CASES[name], vlm(name, blind=True)
     rows = batches(case)[batch]
     visual = seen(model, case.inputs(rows))
-    pictures = [picture for row in rows for picture in row]
+    images = [image for row in rows for image in row]
     features, blocks = [], []
     for span in visual.spans:
-        picture, values = pictures[span.image], visual.features(span)
+        image, values = images[span.image], visual.features(span)
         assert values.shape == (len(span.tokens), model.config.text_config.hidden_size)
         cells = [(r, c) for r in range(span.grid[0]) for c in range(span.grid[1]) if span.cells[r, c] >= 0]
         assert len(cells) == len(values)
         features += list(values)
-        blocks += [block_of(case, picture, span, r, c) for r, c in cells]
+        blocks += [block_of(case, image, span, r, c) for r, c in cells]
     different = {block.tobytes(): block for block in blocks}
     alone = [x[-1] for x in case.features(model, [case.single(block) for block in different.values()])]
     table = dict(zip(different, alone, strict=True))
@@ -116,8 +116,8 @@ def test_patches_are_those_of_their_colours(vlm, seen, name):
     case, model = CASES[name], vlm(name, blind=True)
     rows = batches(case)["padded"]
     visual = seen(model, case.inputs(rows))
-    pictures = [picture for row in rows for picture in row]
-    views = [torch.from_numpy(case.view(pictures[span.image], span.crop, span.frame)) for span in visual.spans]
+    images = [image for row in rows for image in row]
+    views = [torch.from_numpy(case.view(images[span.image], span.crop, span.frame)) for span in visual.spans]
     used = torch.cat([view.flatten() for view in views]).unique()
     table = torch.zeros(len(COLOURS), 24)
     table[used] = case.encoded(model, used)
@@ -142,10 +142,10 @@ def test_separators_are_line_ends(vlm, seen, name):
 
 @pytest.mark.parametrize("name", VIDEOS)
 def test_frames(vlm, seen, name):
-    """Videos beside a picture and alone in a row: frames by number, features of blocks averaged or merged."""
+    """Videos beside an image and alone in a row: frames by number, features of blocks averaged or merged."""
     case, model = CASES[name], vlm(name, blind=True)
-    clips = [case.picture(seed, video=3) for seed in (4, 5)]
-    rows = [[clips[0]], [case.picture(1), clips[1]]]
+    clips = [case.image(seed, video=3) for seed in (4, 5)]
+    rows = [[clips[0]], [case.image(1), clips[1]]]
     inputs = case.inputs(rows)
     visual = seen(model, inputs)
     check_places(case, visual, inputs["input_ids"], rows)
@@ -187,7 +187,7 @@ def test_pool_makes_tokens_of_patches(vlm, seen, name):
 
 def test_frames_of_odd_sides_are_pooled_as_the_model_pools(vlm, seen):
     """OneVision's real side is 27 -> 14: bilinear weights, not blocks."""
-    visual = seen(vlm("llava_onevision"), CASES["llava_onevision"].inputs([[CASES["llava_onevision"].picture(1, video=2)]]))
+    visual = seen(vlm("llava_onevision"), CASES["llava_onevision"].inputs([[CASES["llava_onevision"].image(1, video=2)]]))
     span = visual.spans[0]
     values = torch.randn(5, 5, 32)
     odd = type(span)(0, "video", 0, 0, 0, torch.arange(9).view(3, 3), torch.zeros(5, 5), True)
@@ -201,7 +201,7 @@ def test_frames_of_odd_sides_are_pooled_as_the_model_pools(vlm, seen):
     torch.testing.assert_close(visual.pool(odd, values), expected)
 
 
-@pytest.mark.skipif(transformers.__version__ < "5.19", reason="older transformers encode a picture again for each beam")
+@pytest.mark.skipif(transformers.__version__ < "5.19", reason="older transformers encode an image again for each beam")
 @pytest.mark.parametrize("name", CASES)
 def test_beams_share_one_encoder_call(vlm, seen, name):
     case, model = CASES[name], vlm(name)
@@ -233,8 +233,8 @@ def test_positions_are_those_of_the_decoder(vlm, seen, name):
         return
     assert visual.positions.shape == (3, *mask.shape)
     assert torch.equal(visual.positions[:, mask.bool()], plain.positions[:, mask.bool()])
-    for row, pictures in enumerate(rows):
-        token, position, left = int((mask[row] == 0).sum()), 0, list(pictures)
+    for row, images in enumerate(rows):
+        token, position, left = int((mask[row] == 0).sum()), 0, list(images)
         spans = [span for span in visual.spans if span.row == row]
         while token < mask.shape[1]:
             if inputs["input_ids"][row, token] not in (IMAGE, VIDEO):
@@ -286,7 +286,7 @@ def test_project(vlm, seen, name):
 
 def test_projecting_inside_of_a_pass_leaves_the_record_alone(vlm):
     case, model = CASES["llava"], vlm("llava")
-    inputs = case.inputs([[case.picture(1), case.picture(2)]])
+    inputs = case.inputs([[case.image(1), case.image(2)]])
     with VisionWatch(model) as watch:
         wanted = []
 
@@ -306,8 +306,8 @@ def test_attention_of_many_spans_is_computed_once(vlm, seen, monkeypatch):
     case = CASES["llava_next"]
     visual = seen(vlm("llava_next"), case.inputs(batches(case)["padded"]), layers=(-1,))
     calls = []
-    original = Heads.received_attention
-    monkeypatch.setattr(Heads, "received_attention", lambda heads: calls.append(1) or original(heads))
+    original = EncoderAttention.received_attention
+    monkeypatch.setattr(EncoderAttention, "received_attention", lambda heads: calls.append(1) or original(heads))
     for span in visual.spans:
         visual.received_attention(span)
     assert len(visual.spans) == 14 and calls == [1]
@@ -328,7 +328,7 @@ def test_crop_grids(vlm, seen):
 
 def test_what_was_not_watched_is_said(vlm, seen):
     case = CASES["llava"]
-    visual = seen(vlm("llava"), case.inputs([[case.picture(1)]]), layers=(-1,))
+    visual = seen(vlm("llava"), case.inputs([[case.image(1)]]), layers=(-1,))
     visual.cls_attention(visual.spans[0], 2)
     with pytest.raises(ValueError, match=r"layer=0 of the vision encoder was not watched; watched layers: \[2\]"):
         visual.keys(visual.spans[0], 0)

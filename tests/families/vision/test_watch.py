@@ -19,7 +19,7 @@ def hooks(model):
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_changes_and_nothing_stays(vlm, name):
     case, model = CASES[name], vlm(name)
-    inputs = case.inputs([[case.picture(1)], [case.picture(2), case.picture(3)]])
+    inputs = case.inputs([[case.image(1)], [case.image(2), case.image(3)]])
     before = torch.stack(model.generate(**inputs, **GENERATE).logits)
     installed = hooks(model)
     with VisionWatch(model, layers=(0, -1)) as watch:
@@ -33,7 +33,7 @@ def test_nothing_changes_and_nothing_stays(vlm, name):
 
 def test_hooks_go_after_an_error(vlm):
     case, model = CASES["llava"], vlm("llava")
-    inputs = case.inputs([[case.picture(1)]])
+    inputs = case.inputs([[case.image(1)]])
     model.generate(**inputs, max_new_tokens=1)
     installed = hooks(model)
     with pytest.raises(ValueError, match="do not match"), VisionWatch(model) as watch:
@@ -41,14 +41,14 @@ def test_hooks_go_after_an_error(vlm):
     assert watch._calls == [] and hooks(model) == installed
 
 
-def test_text_alone_has_no_pictures(vlm, seen):
+def test_text_alone_has_no_images(vlm, seen):
     inputs = CASES["qwen2_vl"].inputs([[], []])
     assert seen(vlm("qwen2_vl"), inputs) is None
 
 
-def test_a_pass_after_a_failed_one_sees_its_own_pictures(vlm, seen):
+def test_a_pass_after_a_failed_one_sees_its_own_images(vlm, seen):
     case, model = CASES["llava"], vlm("llava")
-    first, second = case.inputs([[case.picture(1)]]), case.inputs([[case.picture(2)]])
+    first, second = case.inputs([[case.image(1)]]), case.inputs([[case.image(2)]])
     expected = seen(model, second)
     with VisionWatch(model) as watch:
         model.model.get_image_features(first["pixel_values"])  # encoded, never fed
@@ -59,7 +59,7 @@ def test_a_pass_after_a_failed_one_sees_its_own_pictures(vlm, seen):
 @pytest.mark.parametrize("name", ["llava", "qwen3_vl"])
 def test_features_of_other_origin_are_refused(vlm, name):
     case, model = CASES[name], vlm(name)
-    inputs = case.inputs([[case.picture(1)]])
+    inputs = case.inputs([[case.image(1)]])
     media = {k: inputs.pop(k) for k in ("pixel_values", "image_grid_thw") if k in inputs}
     features = model.base_model.get_image_features(**media, return_dict=True)
     message = r"image features were computed before .* pass pixel_values instead"
@@ -69,7 +69,7 @@ def test_features_of_other_origin_are_refused(vlm, name):
 
 def test_embeddings_instead_of_ids_are_refused(vlm):
     case, model = CASES["llava"], vlm("llava")
-    inputs = case.inputs([[case.picture(1)]])
+    inputs = case.inputs([[case.image(1)]])
     inputs["inputs_embeds"] = model.get_input_embeddings()(inputs.pop("input_ids"))
     with pytest.raises(SessionError, match="pass input_ids, not inputs_embeds"), VisionWatch(model):
         model(**inputs)
@@ -77,9 +77,9 @@ def test_embeddings_instead_of_ids_are_refused(vlm):
 
 @pytest.mark.parametrize("name", ["llava", "llava_next", "llava_onevision", "internvl"])
 def test_beside_a_session(vlm, seen, name):
-    """A session on the decoder and a watch on the encoder do not meet: same pictures, same logits as the session alone."""
+    """A session on the decoder and a watch on the encoder do not meet: same images, same logits as the session alone."""
     case, model = CASES[name], vlm(name)
-    inputs = case.inputs([[case.picture(1)], [case.picture(2), case.picture(3)]])
+    inputs = case.inputs([[case.image(1)], [case.image(2), case.image(3)]])
     expected = seen(model, inputs)
     with laconic.compress(model, SnapKV(keep=0.5, window=4)):
         alone = torch.stack(model.generate(**inputs, **GENERATE).logits)
@@ -92,15 +92,15 @@ def test_beside_a_session(vlm, seen, name):
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl"])
 def test_chunked_prefill_is_refused(vlm, name):
-    """transformers up to 5.19 answers as if there were no pictures; later ones encode them before anything is watched."""
+    """transformers up to 5.19 answers as if there were no images; later ones encode them before anything is watched."""
     case, model = CASES[name], vlm(name)
     with pytest.raises(SessionError, match="no prefill_chunk_size"), VisionWatch(model):
-        model.generate(**case.inputs([[case.picture(1)]]), **GENERATE, prefill_chunk_size=8)
+        model.generate(**case.inputs([[case.image(1)]]), **GENERATE, prefill_chunk_size=8)
 
 
 def test_positional_arguments(vlm):
     case, model = CASES["llava"], vlm("llava")
-    inputs = case.inputs([[case.picture(1)]])
+    inputs = case.inputs([[case.image(1)]])
     with VisionWatch(model) as watch:
         model(inputs["input_ids"], inputs["pixel_values"], inputs["attention_mask"])
         assert watch.visual.mask.sum() == (inputs["input_ids"] == IMAGE).sum() == 16

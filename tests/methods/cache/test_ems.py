@@ -16,14 +16,14 @@ GREEDY = {"do_sample": False, "return_dict_in_generate": True, "output_logits": 
 
 def shown(**settings):
     """An observation whose latest queries are remembered, as the core does it."""
-    seen = observe(**settings)
-    seen.state["queries"] = seen.queries[:, :, -32:]
-    return seen
+    obs = observe(**settings)
+    obs.state["queries"] = obs.queries[:, :, -32:]
+    return obs
 
 
-def compressed(method, seen):
+def compressed(method, obs):
     """The part that a prefill pass leaves."""
-    (part,) = method.reduce(None, seen, {"index": seen.index, **method.columns(seen)})
+    (part,) = method.reduce(None, obs, {"index": obs.index, **method.columns(obs)})
     return part
 
 
@@ -100,15 +100,15 @@ def test_a_prompt_is_compressed_as_the_loop_says(pads, protect, settings):
     protected = torch.zeros(2, 2, n, dtype=torch.bool)
     for b in range(2):
         protected[b, :, [pads[b] + j for j in protect]] = True
-    seen = shown(n=n, valid=valid, targets=targets, protected=protected if protect else None)
+    obs = shown(n=n, valid=valid, targets=targets, protected=protected if protect else None)
     method = EMS(**settings)
-    part = compressed(method, seen)
-    rows = slow_logits(seen.queries, seen.keys, seen.scale, seen.bias, past=0).softmax(-1).float()
+    part = compressed(method, obs)
+    rows = slow_logits(obs.queries, obs.keys, obs.scale, obs.bias, past=0).softmax(-1).float()
     assert part.length == max(targets)
     for b, pad in enumerate(pads):
         for h in range(2):
             own = rows[b, 2 * h : 2 * h + 2, pad:, pad:]
-            want = slow_ems(method, own, seen.keys[b, h, pad:], seen.values[b, h, pad:], targets[b], protect)
+            want = slow_ems(method, own, obs.keys[b, h, pad:], obs.values[b, h, pad:], targets[b], protect)
             keys, values, columns = entries(part, b, h)
             assert (columns["index"] - pad).tolist() == [token for _, _, token, _, _ in want]
             torch.testing.assert_close(keys, torch.stack([k for k, *_ in want]), atol=1e-4, rtol=1e-4)
@@ -124,13 +124,13 @@ def test_a_prompt_is_compressed_as_the_loop_says(pads, protect, settings):
 
 
 def test_above_one_nothing_merges_and_kept_entries_are_bit_identical():
-    seen = shown(n=60, targets=[20, 20])
-    pure, none = compressed(EMS(window=8, tau=1.1), seen), compressed(EMS(window=8, pool_factor=0), seen)
+    obs = shown(n=60, targets=[20, 20])
+    pure, none = compressed(EMS(window=8, tau=1.1), obs), compressed(EMS(window=8, pool_factor=0), obs)
     for b in range(2):
         for h in range(2):
             keys, values, columns = entries(pure, b, h)
             index = columns["index"].long()
-            assert torch.equal(keys, seen.keys[b, h, index]) and torch.equal(values, seen.values[b, h, index])
+            assert torch.equal(keys, obs.keys[b, h, index]) and torch.equal(values, obs.values[b, h, index])
             assert torch.equal(entries(none, b, h)[0], keys)
 
 
@@ -143,22 +143,22 @@ def test_below_minus_one_nobody_of_the_pool_is_forgotten():
 
 
 def test_sinks_never_absorb():
-    seen = shown(n=60, targets=[40, 40])
-    seen.keys[:, :, 40] = seen.keys[:, :, 2] * 2  # as like a sink as can be
-    part = compressed(EMS(window=8, tau=-1.1, kernel=1, multiplicity=True), seen)
+    obs = shown(n=60, targets=[40, 40])
+    obs.keys[:, :, 40] = obs.keys[:, :, 2] * 2  # as like a sink as can be
+    part = compressed(EMS(window=8, tau=-1.1, kernel=1, multiplicity=True), obs)
     for b in range(2):
         for h in range(2):
             keys, _, columns = entries(part, b, h)
             sink = columns["index"] < 4
             assert not columns["bias"][sink].any()
-            assert torch.equal(keys[sink], seen.keys[b, h, columns["index"][sink].long()])
+            assert torch.equal(keys[sink], obs.keys[b, h, columns["index"][sink].long()])
 
 
 def test_uniform_attention_has_harmonic_global_scores():
     n = 300
-    seen = shown(b=1, h=1, hkv=1, n=n)
-    seen.queries.zero_()
-    columns = EMS().columns(seen)
+    obs = shown(b=1, h=1, hkv=1, n=n)
+    obs.queries.zero_()
+    columns = EMS().columns(obs)
     harmonic = torch.cat([torch.zeros(1), (1 / torch.arange(1, n + 1).double()).cumsum(0).float()])
     mass = (harmonic[n] - harmonic[:n]).view(1, 1, n)
     torch.testing.assert_close(columns["mass"], mass, atol=1e-5, rtol=1e-4)
@@ -176,9 +176,9 @@ def test_what_the_window_ignores_keeps_its_global_part():
 
 
 def test_column_sums_in_blocks_equal_the_dense_ones():
-    seen = observe(n=700, b=1)
-    dense = attention_rows(seen.queries, seen.keys, seen.scale).sum(3).mean(2)
-    torch.testing.assert_close(attention_mass(seen.queries, seen.keys, seen.scale), dense, atol=1e-5, rtol=1e-5)
+    obs = observe(n=700, b=1)
+    dense = attention_rows(obs.queries, obs.keys, obs.scale).sum(3).mean(2)
+    torch.testing.assert_close(attention_mass(obs.queries, obs.keys, obs.scale), dense, atol=1e-5, rtol=1e-5)
 
 
 def test_chunks_add_up_to_the_whole():
@@ -201,9 +201,9 @@ def synthetic(clusters, n, noise, seed, d=32, future=64):
     def normal(*shape):
         return torch.randn(*shape, generator=generator)
 
-    seen = shown(b=1, h=1, hkv=1, n=n, d=d, seed=seed, targets=[n // 12])
+    obs = shown(b=1, h=1, hkv=1, n=n, d=d, seed=seed, targets=[n // 12])
     if clusters is None:
-        return seen, normal(1, 1, future, d)
+        return obs, normal(1, 1, future, d)
     centers, meanings = normal(clusters, d), normal(clusters, d)
     share = torch.arange(1, clusters + 1).float().pow(-0.7)  # some clusters are looked for more often
 
@@ -211,29 +211,29 @@ def synthetic(clusters, n, noise, seed, d=32, future=64):
         return torch.multinomial(share, count, replacement=True, generator=generator)
 
     own = torch.randint(clusters, (n,), generator=generator)
-    seen.keys[0, 0] = centers[own] + noise * normal(n, d)
-    seen.values[0, 0] = meanings[own] + normal(n, d)
-    seen.queries[0, 0] = 1.5 * centers[drawn(n)] + noise * normal(n, d)
-    seen.state["queries"] = seen.queries[:, :, -32:]
-    return seen, 1.5 * centers[drawn(future)][None, None] + noise * normal(1, 1, future, d)
+    obs.keys[0, 0] = centers[own] + noise * normal(n, d)
+    obs.values[0, 0] = meanings[own] + normal(n, d)
+    obs.queries[0, 0] = 1.5 * centers[drawn(n)] + noise * normal(n, d)
+    obs.state["queries"] = obs.queries[:, :, -32:]
+    return obs, 1.5 * centers[drawn(future)][None, None] + noise * normal(1, 1, future, d)
 
 
-def error(method, seen, queries):
+def error(method, obs, queries):
     """Relative error of the attention output of true future queries after compression."""
-    part = compressed(method, seen)
-    want = slow_attend(queries, seen.keys, seen.values, seen.scale)[0]
-    got = part.attend(queries, seen.scale, None)[0].double()
+    part = compressed(method, obs)
+    want = slow_attend(queries, obs.keys, obs.values, obs.scale)[0]
+    got = part.attend(queries, obs.scale, None)[0].double()
     return float((got - want).norm() / want.norm())
 
 
 @pytest.mark.parametrize("share", [10, 20])
 @pytest.mark.parametrize("seed", range(3))
 def test_merging_beats_forgetting_where_keys_repeat(seed, share):
-    seen, queries = synthetic(clusters=10, n=360, noise=0.3, seed=seed)
-    seen.targets = [360 // share]
-    evict = error(EMS(window=8, tau=1.1), seen, queries)
-    assert error(EMS(window=8), seen, queries) < 0.9 * evict
-    assert error(EMS(window=8, multiplicity=True), seen, queries) < 0.9 * evict
+    obs, queries = synthetic(clusters=10, n=360, noise=0.3, seed=seed)
+    obs.targets = [360 // share]
+    evict = error(EMS(window=8, tau=1.1), obs, queries)
+    assert error(EMS(window=8), obs, queries) < 0.9 * evict
+    assert error(EMS(window=8, multiplicity=True), obs, queries) < 0.9 * evict
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -8,15 +8,15 @@ import laconic
 from laconic import ExpectedAttention
 
 
-def slow_scores(seen, method, b, first=0):
+def slow_scores(obs, method, b, first=0):
     """Scores of one batch row, one number at a time; `first` real token of the row. Returns [Hkv][n] (nan at padding)."""
-    h_all, d = seen.queries.shape[1], seen.queries.shape[3]
-    hkv, n = seen.keys.shape[1:3]
+    h_all, d = obs.queries.shape[1], obs.queries.shape[3]
+    hkv, n = obs.keys.shape[1:3]
     g = h_all // hkv
     out = [[0.0] * n for _ in range(hkv)]
     for h in range(h_all):
         # undo RoPE: a rotation by the negative angle
-        plain = [slow_rotate(seen.queries[b, h, i], -(i - first)) for i in range(first, n)]
+        plain = [slow_rotate(obs.queries[b, h, i], -(i - first)) for i in range(first, n)]
         plain = torch.stack(plain[method.sinks :]).double()
         mean = plain.mean(0)
         sigma = torch.zeros(d, d, dtype=torch.float64)
@@ -30,7 +30,7 @@ def slow_scores(seen, method, b, first=0):
         mean, sigma = rotation @ mean, rotation @ sigma @ rotation.T
         logits = {}
         for j in range(first + method.sinks, n):
-            k = seen.keys[b, h // g, j].double()
+            k = obs.keys[b, h // g, j].double()
             logits[j] = float(mean @ k) / d**0.5
             if method.use_covariance:
                 logits[j] += float(k @ sigma @ k) / (2 * d)
@@ -39,7 +39,7 @@ def slow_scores(seen, method, b, first=0):
             out[h // g][j] += s / g
     for kv in range(hkv):
         for j in range(n):
-            norm = float(seen.values[b, kv, j].norm()) if method.use_values else 1.0
+            norm = float(obs.values[b, kv, j].norm()) if method.use_values else 1.0
             out[kv][j] = (out[kv][j] + method.epsilon) * norm
     return out
 
@@ -77,29 +77,29 @@ def test_sinks_stay():
 
 def test_without_spread_and_one_position_it_is_the_attention_of_the_mean_query():
     """Card, line 6: Sigma = 0, F = 1 equals softmax attention of the mean query at position N."""
-    seen = observe(n=17)
+    obs = observe(n=17)
     method = ExpectedAttention(future=1, sinks=0, use_covariance=False, use_values=False)
     want = torch.zeros(2, 2, 17)
     for b in range(2):
         for h in range(4):
-            mean = torch.stack([slow_rotate(seen.queries[b, h, i], -i) for i in range(17)]).mean(0)
+            mean = torch.stack([slow_rotate(obs.queries[b, h, i], -i) for i in range(17)]).mean(0)
             query = slow_rotate(mean, 17)
-            want[b, h // 2] += torch.softmax(seen.keys[b, h // 2] @ query * 8**-0.5, 0) / 2
-    torch.testing.assert_close(method.score(seen), want, atol=1e-5, rtol=1e-4)
+            want[b, h // 2] += torch.softmax(obs.keys[b, h // 2] @ query * 8**-0.5, 0) / 2
+    torch.testing.assert_close(method.score(obs), want, atol=1e-5, rtol=1e-4)
 
 
 def test_monte_carlo_of_gaussian_queries_agrees_within_two_percent():
     """Card, line 6: E exp(q k / sqrt d) over Gaussian q is exp(mean + half variance); F = 1, so the rotation is exact."""
-    seen = observe(b=1, h=1, hkv=1, n=33, d=8)
-    seen.queries = seen.queries * 0.6
+    obs = observe(b=1, h=1, hkv=1, n=33, d=8)
+    obs.queries = obs.queries * 0.6
     method = ExpectedAttention(future=1, sinks=0, use_values=False)
-    mean, covariance = method._statistics(seen)
+    mean, covariance = method._statistics(obs)
     generator = torch.Generator().manual_seed(0)
     draws = torch.randn(400_000, 8, generator=generator, dtype=torch.float64)
     root = torch.linalg.cholesky(covariance[0, 0].double() + 1e-9 * torch.eye(8))
     queries = mean[0, 0].double() + draws @ root.T
-    weights = torch.exp(queries @ seen.keys[0, 0].double().T * 8**-0.5).mean(0)
-    torch.testing.assert_close(method.score(seen)[0, 0].double(), weights / weights.sum(), rtol=0.02, atol=0)
+    weights = torch.exp(queries @ obs.keys[0, 0].double().T * 8**-0.5).mean(0)
+    torch.testing.assert_close(method.score(obs)[0, 0].double(), weights / weights.sum(), rtol=0.02, atol=0)
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.2])

@@ -8,11 +8,11 @@ import laconic
 from laconic import H2O
 
 
-def slow_mass(seen, valid=None):
+def slow_mass(obs, valid=None):
     """Column sums of the full causal attention, mean over the group, one matrix entry at a time."""
-    b, h, t, _ = seen.queries.shape
-    hkv, n = seen.keys.shape[1:3]
-    rows = slow_logits(seen.queries, seen.keys, seen.scale, seen.bias, None, past=n - t).softmax(-1)
+    b, h, t, _ = obs.queries.shape
+    hkv, n = obs.keys.shape[1:3]
+    rows = slow_logits(obs.queries, obs.keys, obs.scale, obs.bias, None, past=n - t).softmax(-1)
     mass = [[[0.0] * n for _ in range(hkv)] for _ in range(b)]
     for bi in range(b):
         for hi in range(h):
@@ -28,18 +28,18 @@ def slow_mass(seen, valid=None):
 @pytest.mark.parametrize("pads", [None, (6, 0)])
 def test_choice_equals_the_loop(normalise, pads):
     valid = None if pads is None else left_padding(23, *pads)
-    seen = observe(n=23, valid=valid, targets=[8, 9])
-    mass = slow_mass(seen, valid)
+    obs = observe(n=23, valid=valid, targets=[8, 9])
+    mass = slow_mass(obs, valid)
     method = H2O(normalise=normalise)
-    selection = method.select(seen)
+    selection = method.select(obs)
     for b in range(2):
-        recent = seen.targets[b] // 2
+        recent = obs.targets[b] // 2
         for h in range(2):
             score = [m / (23 - j) if normalise else m for j, m in enumerate(mass[b][h])]
             first = 0 if pads is None else pads[b]
-            torch.testing.assert_close(method.score(seen)[b, h][first:], torch.tensor(score)[first:], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(method.score(obs)[b, h][first:], torch.tensor(score)[first:], atol=1e-5, rtol=1e-5)
             ranked = [float("-inf") if j < first else x for j, x in enumerate(score)]
-            want = slow_top(ranked[: 23 - recent], seen.targets[b] - recent) + list(range(23 - recent, 23))
+            want = slow_top(ranked[: 23 - recent], obs.targets[b] - recent) + list(range(23 - recent, 23))
             assert chosen(selection, b, h) == want
 
 

@@ -14,15 +14,15 @@ def slow_keydiff(keys, real):
     return [-float(unit[j] @ (anchor / anchor.norm())) for j in range(n)]
 
 
-def check(seen, valid):
-    scores, selection = KeyDiff().score(seen), KeyDiff().select(seen)
+def check(obs, valid):
+    scores, selection = KeyDiff().score(obs), KeyDiff().select(obs)
     for b in range(2):
         for h in range(2):
-            want = slow_keydiff(seen.keys[b, h], valid[b].tolist())
+            want = slow_keydiff(obs.keys[b, h], valid[b].tolist())
             real = valid[b]
             torch.testing.assert_close(scores[b, h][real].double(), torch.tensor(want).double()[real], atol=1e-5, rtol=1e-5)
             masked = [x if r else float("-inf") for x, r in zip(want, real.tolist(), strict=True)]
-            assert chosen(selection, b, h) == slow_top(masked, seen.targets[b])
+            assert chosen(selection, b, h) == slow_top(masked, obs.targets[b])
 
 
 def test_score_and_choice_equal_the_loop():
@@ -35,18 +35,18 @@ def test_padding_does_not_pull_the_anchor():
 
 
 def test_queries_and_values_do_not_matter():
-    seen, other = observe(), observe()
-    other.queries, other.values = torch.randn_like(seen.queries), torch.randn_like(seen.values)
-    assert torch.equal(KeyDiff().score(seen), KeyDiff().score(other))
+    obs, other = observe(), observe()
+    other.queries, other.values = torch.randn_like(obs.queries), torch.randn_like(obs.values)
+    assert torch.equal(KeyDiff().score(obs), KeyDiff().score(other))
 
 
 def test_the_scale_of_each_key_does_not_matter():
-    seen, other = observe(), observe()
-    other.keys = seen.keys * torch.rand(2, 2, 17, 1).add(0.1) * 7
-    torch.testing.assert_close(KeyDiff().score(seen), KeyDiff().score(other), atol=1e-5, rtol=1e-4)
+    obs, other = observe(), observe()
+    other.keys = obs.keys * torch.rand(2, 2, 17, 1).add(0.1) * 7
+    torch.testing.assert_close(KeyDiff().score(obs), KeyDiff().score(other), atol=1e-5, rtol=1e-4)
 
 
 def test_a_zero_key_is_no_nan():
-    seen = observe()
-    seen.keys[0, 0, 3] = 0
-    assert bool(KeyDiff().score(seen).isfinite().all())
+    obs = observe()
+    obs.keys[0, 0, 3] = 0
+    assert bool(KeyDiff().score(obs).isfinite().all())

@@ -11,26 +11,26 @@ from laconic import BudgetError, KNorm
 
 
 def test_score_and_choice_equal_the_loop():
-    seen = observe(n=23, targets=[9, 9])
-    selection = KNorm().select(seen)
+    obs = observe(n=23, targets=[9, 9])
+    selection = KNorm().select(obs)
     for b in range(2):
         for h in range(2):
-            norms = [math.sqrt(sum(float(x) ** 2 for x in key)) for key in seen.keys[b, h]]
-            torch.testing.assert_close(KNorm().score(seen)[b, h], -torch.tensor(norms))
+            norms = [math.sqrt(sum(float(x) ** 2 for x in key)) for key in obs.keys[b, h]]
+            torch.testing.assert_close(KNorm().score(obs)[b, h], -torch.tensor(norms))
             assert chosen(selection, b, h) == slow_top([-x for x in norms], 9)
 
 
 def test_queries_and_values_do_not_matter():
-    seen, other = observe(), observe()
-    other.queries, other.values = torch.randn_like(seen.queries), torch.randn_like(seen.values)
-    assert torch.equal(KNorm().score(seen), KNorm().score(other))
+    obs, other = observe(), observe()
+    other.queries, other.values = torch.randn_like(obs.queries), torch.randn_like(obs.values)
+    assert torch.equal(KNorm().score(obs), KNorm().score(other))
 
 
 def test_the_scale_of_a_key_matters():
-    seen, other = observe(n=9, targets=[3, 3]), observe(n=9, targets=[3, 3])
-    other.keys = seen.keys.clone()
+    obs, other = observe(n=9, targets=[3, 3]), observe(n=9, targets=[3, 3])
+    other.keys = obs.keys.clone()
     other.keys[:, :, 4] *= 1e-3
-    assert not all(4 in chosen(KNorm().select(seen), b, h) for b in range(2) for h in range(2))
+    assert not all(4 in chosen(KNorm().select(obs), b, h) for b in range(2) for h in range(2))
     assert all(4 in chosen(KNorm().select(other), b, h) for b in range(2) for h in range(2))
 
 

@@ -8,11 +8,11 @@ import laconic
 from laconic import TOVA
 
 
-def slow_tova(seen):
+def slow_tova(obs):
     """Attention of the last query, mean over all H heads: one number per token and batch row."""
-    b, h, _, _ = seen.queries.shape
-    n = seen.keys.shape[2]
-    rows = slow_logits(seen.queries[:, :, -1:], seen.keys, seen.scale, None, None, past=n - 1).softmax(-1)
+    b, h, _, _ = obs.queries.shape
+    n = obs.keys.shape[2]
+    rows = slow_logits(obs.queries[:, :, -1:], obs.keys, obs.scale, None, None, past=n - 1).softmax(-1)
     return [[sum(float(rows[bi, hi, 0, j]) for hi in range(h)) / h for j in range(n)] for bi in range(b)]
 
 

@@ -132,10 +132,10 @@ def test_prompts_go_through_the_rule_by_blocks(pads, targets, protect):
     protected = torch.zeros(2, 2, n, dtype=torch.bool)
     for b in range(2):
         protected[b, :, [pads[b] + j for j in protect]] = True
-    seen = observe(n=n, valid=valid, targets=targets, protected=protected if protect else None)
+    obs = observe(n=n, valid=valid, targets=targets, protected=protected if protect else None)
     method = TreeKV(block=4, sinks=2)
-    (part,) = method.reduce(None, seen, {"index": seen.index, **method.columns(seen)})
-    rows = slow_logits(seen.queries, seen.keys, seen.scale, seen.bias, past=0).softmax(-1)
+    (part,) = method.reduce(None, obs, {"index": obs.index, **method.columns(obs)})
+    rows = slow_logits(obs.queries, obs.keys, obs.scale, obs.bias, past=0).softmax(-1)
     for b in range(2):
         window = max(1, min(4, (targets[b] - len(protect)) // 8))
         for h in range(2):

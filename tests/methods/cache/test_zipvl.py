@@ -17,17 +17,17 @@ from laconic.tasks.text import retrieval as tasks
 GREEDY = {"do_sample": False, "pad_token_id": 0, "return_dict_in_generate": True, "output_logits": True}
 
 
-def slow_received(seen, places):
+def slow_received(obs, places):
     """Places of probes by batch row -> a_j and nnz_j, [B][n] each; one probability at a time, mean over heads."""
-    b, h, t, _ = seen.queries.shape
-    n = seen.keys.shape[2]
-    rows = slow_logits(seen.queries, seen.keys, seen.scale, seen.bias, None, past=n - t).softmax(-1)
+    b, h, t, _ = obs.queries.shape
+    n = obs.keys.shape[2]
+    rows = slow_logits(obs.queries, obs.keys, obs.scale, obs.bias, None, past=n - t).softmax(-1)
     mass, probes = [], []
     for bi in range(b):
         a, nnz = [0.0] * n, [0] * n
         for c in places[bi]:
             for j in range(n):
-                real = seen.valid is None or bool(seen.valid[bi, 0, j])
+                real = obs.valid is None or bool(obs.valid[bi, 0, j])
                 if j <= n - t + c and real:
                     nnz[j] += 1
                     a[j] += sum(float(rows[bi, hi, c, j]) for hi in range(h)) / h
@@ -128,10 +128,10 @@ def test_the_count_is_the_smallest_prefix(tau):
 # line 3
 @pytest.mark.parametrize("t", [21, 9])
 def test_scores_equal_exact_column_sums(t):
-    seen = observe(n=21, t=t, hkv=2, h=4)
+    obs = observe(n=21, t=t, hkv=2, h=4)
     tokens = torch.arange(21 - t, 21).expand(2, -1)
-    mass, probes = received(seen.queries, tokens, torch.ones(2, t, dtype=torch.bool), seen)
-    want_mass, want_probes = slow_received(seen, [list(range(t))] * 2)
+    mass, probes = received(obs.queries, tokens, torch.ones(2, t, dtype=torch.bool), obs)
+    want_mass, want_probes = slow_received(obs, [list(range(t))] * 2)
     torch.testing.assert_close(mass.double(), torch.tensor(want_mass, dtype=torch.float64), atol=1e-5, rtol=1e-5)
     assert probes.int().tolist() == want_probes
     if t == 21:
@@ -181,9 +181,9 @@ def test_128_probes_find_what_all_rows_find_clearly_better_than_chance(lm):
 # line 4
 def test_normalisation_takes_away_the_head_start_of_early_tokens():
     n = 200
-    seen = observe(b=1, n=n)
-    seen.queries.zero_()  # uniform causal attention
-    mass, probes = received(seen.queries, torch.arange(n)[None], torch.ones(1, n, dtype=torch.bool), seen)
+    obs = observe(b=1, n=n)
+    obs.queries.zero_()  # uniform causal attention
+    mass, probes = received(obs.queries, torch.arange(n)[None], torch.ones(1, n, dtype=torch.bool), obs)
     normal = mass / probes
     for j in range(0, n, 17):
         harmonic = sum(1 / (i + 1) for i in range(j, n))

@@ -65,7 +65,7 @@ def flat():
 def test_nothing_exceeds_a_cosine_of_one(name):
     """1: theta = 1 keeps everything, and the output is the host's."""
     case = CASES[name]
-    model, given = case.build(), case.inputs([[case.picture(0, tiles=2), case.picture(1)]])
+    model, given = case.build(), case.inputs([[case.image(0, tiles=2), case.image(1)]])
     plain = model(**given).logits[:, -1]
     _, session = run(model, given, theta=1.0, least=1)
     assert session.stats.visual[0] == session.stats.visual_in
@@ -229,9 +229,9 @@ def test_counts():
 def test_the_global_view_is_untouched_and_compute_is_saved_by_the_formula(options):
     """8."""
     case = CASES["llava_next"]
-    model, picture = case.build(), case.picture(0, size=(64, 64))
-    cells = case.cells(picture)
-    given = case.inputs([[picture]])
+    model, image = case.build(), case.image(0, size=(64, 64))
+    cells = case.cells(image)
+    given = case.inputs([[image]])
     (rows,), session = run(model, given, **options)
     got = [cells[n - 2] for n in rows if 2 <= n < 2 + len(cells)]
     views = [sum(cell is not None and cell[0] == crop for cell in got) for crop in range(5)]
@@ -249,7 +249,7 @@ def test_the_global_view_is_untouched_and_compute_is_saved_by_the_formula(option
 
 def test_a_budget_is_met_and_must_leave_room_for_the_whole_view():
     case = CASES["llava_next"]
-    model, given = case.build(), case.inputs([[case.picture(0, size=(64, 64))]])
+    model, given = case.build(), case.inputs([[case.image(0, size=(64, 64))]])
     for keep in (0.4, 0.7):
         assert run(model, given, keep=keep)[1].stats.visual[0] == round(keep * 5 * SIDE**2)
     with pytest.raises(BudgetError, match=r"ask for keep=0\.2500"):
@@ -336,7 +336,7 @@ def test_merged_patches_are_redundant_only_together():
     """InternVL: 2 x 2 patches a token."""
     case = CASES["internvl"]
     model = case.build()
-    visual = visual_of(model, case.inputs([[case.picture(0)]]), [0, 2])
+    visual = visual_of(model, case.inputs([[case.image(0)]]), [0, 2])
     method = CorrelationGuided(theta=0.8, repeats=0.3)
     method._low, method._deep = 0, 2
     span = visual.spans[0]
@@ -351,7 +351,7 @@ def test_merged_patches_are_redundant_only_together():
 
 def test_which_views_are_crops(vlm):
     case = CASES["llava_next"]
-    visual = visual_of(case.build(), case.inputs([[case.picture(0, size=(64, 64))]]), [0])
+    visual = visual_of(case.build(), case.inputs([[case.image(0, size=(64, 64))]]), [0])
     whole, crops = crops_of(visual, 0)
     assert [s.crop for s in whole] == [0] and [s.crop for s in crops] == [1, 2, 3, 4]
     whole, crops = crops_of(visual_of(vlm, inputs([(3, 9)]), [0]), 0)

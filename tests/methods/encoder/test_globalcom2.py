@@ -39,10 +39,10 @@ def kept(model, given, **options):
     return [row[row >= 0].tolist() for row in stream], session
 
 
-def slow_logits(model, picture):
+def slow_logits(model, image):
     """Head mean of q_cls . k / sqrt(d) in the last encoder layer, a list of [SIDE * SIDE] per view."""
     tower, out = model.base_model.vision_tower, []
-    pixels = CASES["llava_next"].media([picture])["pixel_values"][0]
+    pixels = CASES["llava_next"].media([image])["pixel_values"][0]
     hidden = tower(pixels, output_hidden_states=True).hidden_states[-2]
     layer = getattr(tower, "vision_model", tower).encoder.layers[-1]
     normed = layer.layer_norm1(hidden)
@@ -68,11 +68,11 @@ def slow_bilinear(rows, height, width):
     return out
 
 
-def slow_choice(model, picture, share, tau=10.0):
+def slow_choice(model, image, share, tau=10.0):
     """(crop, row, column) of every token that stays; crop 0 is the thumbnail."""
     case = CASES["llava_next"]
-    maps = slow_logits(model, picture)
-    rows, cols = case.canvas(picture.size)
+    maps = slow_logits(model, image)
+    rows, cols = case.canvas(image.size)
     order = sorted(range(SIDE**2), key=lambda i: -maps[0][i])[: int(share * SIDE**2)]
     result = [(0, i // SIDE, i % SIDE) for i in order]
     thumb = [maps[0][r * SIDE : (r + 1) * SIDE] for r in range(SIDE)]
@@ -82,7 +82,7 @@ def slow_choice(model, picture, share, tau=10.0):
             richness[min(r // (SIDE // rows), rows - 1) * cols + min(c // (SIDE // cols), cols - 1)] += thumb[r][c]
     weights = [2.718281828459045 ** ((s - max(richness)) / tau) for s in richness]
     parts = [min(1, share * (1 + w / (sum(weights) + 1e-8) - 1 / len(weights))) for w in weights]
-    tall, wide, (height, width) = rows * SIDE, cols * SIDE, picture.size
+    tall, wide, (height, width) = rows * SIDE, cols * SIDE, image.size
     top = left = 0
     if width / height > wide / tall:
         top = (tall - int(height * wide / width)) // 2
@@ -107,10 +107,10 @@ def slow_choice(model, picture, share, tau=10.0):
 def test_choice_equals_the_loops(zoo, size, share):
     """6, 9: indices, raster order, line ends, the number of tokens."""
     case, model = CASES["llava_next"], zoo("llava_next")
-    picture = case.picture(3, size=size)
-    cells = case.cells(picture)
-    expected, parts = slow_choice(model, picture, share)
-    (rows,), session = kept(model, case.inputs([[picture]]), keep=share)
+    image = case.image(3, size=size)
+    cells = case.cells(image)
+    expected, parts = slow_choice(model, image, share)
+    (rows,), session = kept(model, case.inputs([[image]]), keep=share)
     assert rows == sorted(rows)
     got = [cells[token - 2] for token in rows if 2 <= token < 2 + len(cells)]
     assert {(crop, r, c) for crop, _, r, c in filter(None, got)} == expected
@@ -125,9 +125,9 @@ def test_choice_equals_the_loops(zoo, size, share):
 def test_without_padding_there_is_a_line_end_for_every_row_of_the_canvas(zoo, size):
     """6, 9: P_h * g of them."""
     case = CASES["llava_next"]
-    picture = case.picture(1, size=size)
-    (rows,), _ = kept(zoo("llava_next"), case.inputs([[picture]]), keep=0.3)
-    cells = case.cells(picture)
+    image = case.image(1, size=size)
+    (rows,), _ = kept(zoo("llava_next"), case.inputs([[image]]), keep=0.3)
+    cells = case.cells(image)
     ends = [token for token in rows if 2 <= token < 2 + len(cells) and cells[token - 2] is None]
     assert len(ends) == case.canvas(size)[0] * SIDE
 
@@ -136,7 +136,7 @@ def test_without_padding_there_is_a_line_end_for_every_row_of_the_canvas(zoo, si
 def test_a_full_budget_leaves_the_model_s_own_sequence(zoo, name):
     """1: also where the method runs, with a budget above the prompt."""
     case, model = CASES[name], zoo(name)
-    given = case.inputs([[case.picture(0, size=(57, 90))], [case.picture(1, size=(40, 64)), case.picture(2)]])
+    given = case.inputs([[case.image(0, size=(57, 90))], [case.image(1, size=(40, 64)), case.image(2)]])
     plain = model(**given).logits
     for budget in ({"keep": 1.0}, {"tokens": 10**6}):
         with laconic.compress(model, GlobalCom2(**budget)) as session, torch.no_grad():
@@ -174,9 +174,9 @@ def test_the_partition_covers_every_cell_once(side, grid):
 def test_valid_rectangles_are_those_of_the_model_s_own_unpad(zoo, size):
     """4."""
     case, model = CASES["llava_next"], zoo("llava_next")
-    picture = case.picture(0, size=size)
+    image = case.image(0, size=size)
     rows, cols = case.canvas(size)
-    visual = visual_of(model, case.inputs([[picture]]))
+    visual = visual_of(model, case.inputs([[image]]))
     whole, *crops = visual.of(0, 0)
     canvas = torch.arange(rows * cols * SIDE**2).view(rows, cols, SIDE, SIDE).transpose(1, 2)
     own = unpad_image(canvas.reshape(1, rows * SIDE, cols * SIDE), size)[0]
@@ -194,7 +194,7 @@ def test_valid_rectangles_are_those_of_the_model_s_own_unpad(zoo, size):
 def test_a_ramp_stays_monotone_across_crops(zoo):
     """5."""
     case, size = CASES["llava_next"], (57, 90)
-    visual = visual_of(zoo("llava_next"), case.inputs([[case.picture(0, size=size)]]))
+    visual = visual_of(zoo("llava_next"), case.inputs([[case.image(0, size=size)]]))
     whole, *crops = visual.of(0, 0)
     ramp = torch.arange(float(SIDE)).expand(SIDE, SIDE)
     for axis, seen in ((1, ramp), (0, ramp.T)):
@@ -243,7 +243,7 @@ def test_a_planted_object_gets_the_largest_share_and_is_covered_better():
 
 
 @pytest.mark.parametrize("single", ["top", "all"])
-def test_pictures_of_one_view(vlm, single):
+def test_images_of_one_view(vlm, single):
     """8: the best by CLS attention, or everything."""
     given = inputs([(3, 9)])
     (rows,), session = kept(vlm, given, keep=0.25, single=single)
@@ -256,9 +256,9 @@ def test_pictures_of_one_view(vlm, single):
 
 def test_every_crop_keeps_a_token(zoo):
     case = CASES["llava_next"]
-    picture = case.picture(0, size=(64, 64))
-    (rows,), _ = kept(zoo("llava_next"), case.inputs([[picture]]), keep=0.02)
-    cells = case.cells(picture)
+    image = case.image(0, size=(64, 64))
+    (rows,), _ = kept(zoo("llava_next"), case.inputs([[image]]), keep=0.02)
+    cells = case.cells(image)
     assert sorted(cells[n - 2][0] for n in rows if 2 <= n < 2 + len(cells) and cells[n - 2]) == [0, 1, 2, 3, 4]
 
 
@@ -266,7 +266,7 @@ def test_every_crop_keeps_a_token(zoo):
 def test_encoders_without_cls_score_by_cosine(zoo, size):
     """The variant for SigLIP: thumbnails keep what is least like their mean."""
     case, model = CASES["llava_onevision"], zoo("llava_onevision")
-    given = case.inputs([[case.picture(0, size=size)]])
+    given = case.inputs([[case.image(0, size=size)]])
     visual = visual_of(model, given)
     x = visual.patches(visual.of(0, 0)[0]).flatten(0, 1)
     score = -F.cosine_similarity(x, x.mean(0)[None])
@@ -283,8 +283,8 @@ def test_regions_of_a_resampled_canvas(zoo):
     case, model = CASES["llava_onevision"], zoo("llava_onevision")
     model = case.build()
     model.config.vision_aspect_ratio = "anyres_max_2"
-    picture = case.picture(0, size=(96, 96))
-    plain = case.media([picture])
+    image = case.image(0, size=(96, 96))
+    plain = case.media([image])
     features = model.base_model.get_image_features(**plain, return_dict=True).pooler_output[0]
     ids = torch.tensor([[5, 6, *[90] * len(features), 7]])
     visual = visual_of(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)} | plain)
@@ -304,7 +304,7 @@ def test_regions_of_a_resampled_canvas(zoo):
 def test_frames_take_the_place_of_crops(zoo):
     """The frame that is unlike the video as a whole keeps most."""
     case, model = CASES["llava_onevision"], zoo("llava_onevision")
-    video = case.picture(0, video=4)
+    video = case.image(0, video=4)
     for frame in (0, 1, 3):
         video.views[frame] = video.views[0]
     given = case.inputs([[video]])
@@ -315,7 +315,7 @@ def test_frames_take_the_place_of_crops(zoo):
 
 def test_softmax_scores_are_an_option(zoo):
     case, model = CASES["llava_next"], zoo("llava_next")
-    given = case.inputs([[case.picture(0, size=(64, 64))]])
+    given = case.inputs([[case.image(0, size=(64, 64))]])
     visual = visual_of(model, given)
     score = visual.cls_attention(visual.of(0, 0)[0]).mean(0).flatten()
     (rows,), _ = kept(model, given, keep=0.5, saliency="softmax")
@@ -331,4 +331,4 @@ def test_wrong_parameters_are_named(wrong):
 def test_unknown_places_of_crops_are_an_error(zoo):
     case = CASES["internvl"]
     with pytest.raises(UnsupportedModelError, match="how the crops"):
-        kept(zoo("internvl"), case.inputs([[case.picture(0, tiles=3)]]), keep=0.5)
+        kept(zoo("internvl"), case.inputs([[case.image(0, tiles=3)]]), keep=0.5)

@@ -122,7 +122,7 @@ def test_plus_adds_a_grid_and_its_published_share():
     assert 0.2 < (len(kept) + 1) / 576 < 0.27
 
 
-def test_one_ratio_per_picture_or_as_released_one_for_the_batch(model):
+def test_one_ratio_per_image_or_as_released_one_for_the_batch(model):
     given = inputs([(3, 9), (3, 9)])
     given["pixel_values"][1, :, 24:] = 0.0
     shares = [ratio(read(model, pixels)[0]) for pixels in given["pixel_values"]]

@@ -18,7 +18,7 @@ from laconic.ops.outliers import iqr_outliers, outlier_share
 WORDS = ["<pad>", "<end>", "what", "is", "left", "right", "red", "blue", "cat"]
 LONGEST = 77
 FINER = {"neighbours": 5, "inner_neighbours": 3, "scale": 1.5}
-"""Of few neighbours more values stand out, so that there are centres in small pictures."""
+"""Of few neighbours more values stand out, so that there are centres in small images."""
 
 
 @pytest.fixture(scope="module")
@@ -238,8 +238,8 @@ def test_an_answer_that_the_cls_token_overlooks_is_recovered():
     assert answer in parts.main.tolist() and len(parts.main) <= len(prumerge)
 
 
-def test_the_number_of_tokens_varies_with_the_picture(vlm):
-    """7: the mean is far below the 144 tokens of a picture."""
+def test_the_number_of_tokens_varies_with_the_image(vlm):
+    """7: the mean is far below the 144 tokens of an image."""
     counts = [run(vlm, inputs([(3, 9)], seed=seed), text="llm").stats.visual[0] for seed in range(8)]
     assert len(set(counts)) > 2 and 1 <= sum(counts) / len(counts) < 72
 
@@ -254,7 +254,7 @@ def test_no_randomness(vlm):
 
 @pytest.mark.parametrize("keep", [0.05, 0.25, 0.5, 0.9])
 def test_budgets_are_met(vlm, keep):
-    session = run(vlm, inputs([(3, 9), (8, 2)], pictures=2), text="llm", keep=keep, scale=3.0)
+    session = run(vlm, inputs([(3, 9), (8, 2)], images=2), text="llm", keep=keep, scale=3.0)
     assert session.stats.visual[0] == round(keep * 288)
 
 
@@ -281,9 +281,9 @@ def test_protected_tokens_stay():
 
 def test_crops_keep_line_ends_and_every_view():
     case = CASES["llava_next"]
-    picture = case.picture(0, size=(57, 90))
-    cells = case.cells(picture)
-    session = run(case.build(), case.inputs([[picture]]), text="llm", keep=0.4)
+    image = case.image(0, size=(57, 90))
+    cells = case.cells(image)
+    session = run(case.build(), case.inputs([[image]]), text="llm", keep=0.4)
     got = [cells[n - 2] for n in session.trace.events[0].stream[0].tolist() if 2 <= n < 2 + len(cells)]
     assert got.count(None) == cells.count(None) and {cell[0] for cell in got if cell} == set(range(5))
 

@@ -123,8 +123,8 @@ def test_schedules_with_a_given_r():
     assert ToMe(r=5).plan(16, 1) == [5] and ToMe(keep=0.5, schedule="decreasing").plan(16, 1) == [8]
 
 
-def test_every_picture_is_merged_alone(model):
-    given = inputs([(3, 9)], pictures=2)
+def test_every_image_is_merged_alone(model):
+    given = inputs([(3, 9)], images=2)
     _, _, both, _ = entered(model, ToMe(keep=0.25), given)
     for i in range(2):
         _, _, one, _ = entered(model, ToMe(keep=0.25), inputs([(3, 9)]) | {"pixel_values": given["pixel_values"][i : i + 1]})
@@ -162,7 +162,7 @@ def test_a_budget_that_no_schedule_reaches(model):
         model.generate(**inputs([(3, 9)]), **GREEDY)
 
 
-def test_pictures_of_held_passes_keep_their_tokens_and_the_next_ones_do_not(model):
+def test_images_of_held_passes_keep_their_tokens_and_the_next_ones_do_not(model):
     given = inputs([(3, 9)])
     with compress(model, ToMe(keep=0.5)) as session:
         for _ in range(3):

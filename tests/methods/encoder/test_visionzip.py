@@ -17,7 +17,7 @@ def model():
 
 
 def slow(model, pixels, dominant, contextual):
-    """The card, item 4: encoder vectors [d + c, C] of one picture, and the patches that lead them."""
+    """The card, item 4: encoder vectors [d + c, C] of one image, and the patches that lead them."""
     layers = encode(model, pixels)
     _, q, k = layers[FEATURES]
     x = layers[FEATURES + 1][0][1:]
@@ -106,8 +106,8 @@ def test_protected_patches_are_dominant(model):
         model.generate(**given, **GREEDY)
 
 
-def test_every_picture_gets_its_share_and_needs_one_token(model):
-    given = inputs([(3, 9)], pictures=2)
+def test_every_image_gets_its_share_and_needs_one_token(model):
+    given = inputs([(3, 9)], images=2)
     session, _, hidden, _ = entered(model, VisionZip(keep=0.125), given)
     assert hidden.shape[1] == 12 + 36
     stays = session.trace.events[0].stream[0]

@@ -148,8 +148,8 @@ def test_budgets(vlm, budget):
     assert stats.achieved == pytest.approx(sum(stats.visual.values()) / 8 / 144)
 
 
-def test_rows_of_a_batch_and_two_pictures(vlm):
-    given = inputs([(3, 9), (8, 2)], pictures=2)
+def test_rows_of_a_batch_and_two_images(vlm):
+    given = inputs([(3, 9), (8, 2)], images=2)
     method = ADSC(layers=(0, 3), factor=7)
     with compress(vlm, method):
         together = generate(vlm, given, 2)

@@ -182,7 +182,7 @@ def run(model, given, **options):
 def test_all_tokens_kept_are_the_model(name):
     """1: where the method runs, too."""
     case = CASES[name]
-    model, given = case.build(), case.inputs([[case.picture(0), case.picture(1)]])
+    model, given = case.build(), case.inputs([[case.image(0), case.image(1)]])
     plain = model(**given).logits[:, -1]
     for budget in ({"keep": 1.0}, {"tokens": 10**6}):
         logits, session = run(model, given, **budget)
@@ -222,7 +222,7 @@ def test_the_decoder_reads_what_the_stages_leave(vlm):
 def test_implementations_of_attention_agree(name):
     """9: nothing but features is read."""
     case = CASES[name]
-    given = case.inputs([[case.picture(0)]])
+    given = case.inputs([[case.image(0)]])
     results = [run(case.build(kind), given, keep=0.5) for kind in ("eager", "sdpa")]
     torch.testing.assert_close(results[0][0], results[1][0], atol=1e-4, rtol=1e-4)
     for one, other in zip(results[0][1].trace.events, results[1][1].trace.events, strict=True):
@@ -251,9 +251,9 @@ def test_mean_tokens_and_stages_of_a_session(vlm):
 
 def test_several_views_and_line_ends():
     case = CASES["llava_next"]
-    model, picture = case.build(), case.picture(0, size=(57, 90))
-    cells = case.cells(picture)
-    _, session = run(model, case.inputs([[picture]]), keep=0.4)
+    model, image = case.build(), case.image(0, size=(57, 90))
+    cells = case.cells(image)
+    _, session = run(model, case.inputs([[image]]), keep=0.4)
     for event in session.trace.events:
         got = [cells[n - 2] for n in event.stream[0].tolist() if 2 <= n < 2 + len(cells)]
         assert got.count(None) == cells.count(None)
@@ -281,6 +281,6 @@ def test_wrong_parameters_are_named(wrong):
 
 def test_a_budget_too_small_for_every_view(vlm):
     with pytest.raises(BudgetError, match="each must keep one"):
-        run(vlm, inputs([(3, 9)], pictures=3), tokens=1)
+        run(vlm, inputs([(3, 9)], images=3), tokens=1)
     with pytest.raises(ValueError, match="layer=8"):
         run(vlm, inputs([(3, 9)]), keep=0.5, layer=8)

@@ -83,7 +83,7 @@ def test_neutral(vlm):
             torch.testing.assert_close(generate(vlm, given), plain, rtol=1e-5, atol=1e-5)
 
 
-def test_permuting_a_picture_permutes_the_set():
+def test_permuting_an_image_permutes_the_set():
     """Must show 10: what is shown decides, not where. (FastV's half of the line is in its own test.)"""
     side, contents = 6, []
     model = planted(side)

@@ -46,7 +46,7 @@ def test_neutral(vlm):
 
 def test_every_view_keeps_a_token(vlm):
     with compress(vlm, Downsample(tokens=2)) as session, torch.no_grad():
-        vlm(**inputs([(3, 9)], pictures=2))
+        vlm(**inputs([(3, 9)], images=2))
     assert session.stats.visual[0] == 2
     with pytest.raises(BudgetError, match="leaves 1 visual tokens to 2"), compress(vlm, Downsample(tokens=1)):
-        vlm(**inputs([(3, 9)], pictures=2))
+        vlm(**inputs([(3, 9)], images=2))

@@ -101,8 +101,8 @@ def test_protected_tokens_stay(vlm):
     assert set(range(10, 15)) <= set(kept) and len(kept) == 12 + 14
 
 
-def test_permuted_pictures_show_the_bias_to_late_places():
-    """Must show 10: where keys tell little apart, RoPE decides, so FastV keeps the same late places however the picture is
+def test_permuted_images_show_the_bias_to_late_places():
+    """Must show 10: where keys tell little apart, RoPE decides, so FastV keeps the same late places however the image is
     shuffled. (DivPrune's half of the line is in its own test.)"""
     side, late = 6, []
     model = planted(side)

@@ -70,19 +70,19 @@ def test_stride_one_changes_nothing(vlm, method):
 def test_budgets_are_met_to_the_token(vlm, mode):
     for tokens in (10, 77, 143):
         with compress(vlm, Pool(mode=mode, tokens=tokens)) as session, torch.no_grad():
-            vlm(**inputs([(3, 9)], pictures=2))
+            vlm(**inputs([(3, 9)], images=2))
         assert session.stats.visual[7] == tokens
 
 
-def test_pictures_do_not_mix(vlm):
+def test_images_do_not_mix(vlm):
     with compress(vlm, Pool(mode="raster", stride=100)) as session, torch.no_grad():
-        vlm(**inputs([(3, 9)], pictures=2))
+        vlm(**inputs([(3, 9)], images=2))
     assert session.stats.visual[0] == 4  # 144 = 100 + 44, twice
 
 
 def test_what_cannot_be_met_is_said(vlm):
     with pytest.raises(BudgetError, match="leaves 1 visual tokens to 2"), compress(vlm, Pool(mode="raster", tokens=1)):
-        vlm(**inputs([(3, 9)], pictures=2))
+        vlm(**inputs([(3, 9)], images=2))
     with pytest.raises(ValueError, match="stride=0"):
         Pool(stride=0)
     with pytest.raises(ValueError, match="mode='3d'"):

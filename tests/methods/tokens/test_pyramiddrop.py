@@ -65,7 +65,7 @@ def test_nothing_to_drop_changes_nothing(vlm, method):
 @pytest.mark.parametrize("keep", [0.8, 0.46875, 0.3, 0.2, 0.14])
 def test_budgets(vlm, keep):
     with compress(vlm, PyramidDrop(keep=keep)) as session, torch.no_grad():
-        vlm(**inputs([(3, 9)], pictures=2))
+        vlm(**inputs([(3, 9)], images=2))
     assert keep - 1 / 144 < session.stats.achieved <= keep + 1e-6
     assert sorted(session.stats.visual.values(), reverse=True) == list(session.stats.visual.values())
 

@@ -168,7 +168,7 @@ def test_nothing_to_drop_changes_nothing(vlm, method):
 @pytest.mark.parametrize("keep", [0.9, 0.5, 0.333, 0.2, 0.15])
 def test_budgets(vlm, keep):
     with compress(vlm, SparseVLM(keep=keep)) as session, torch.no_grad():
-        vlm(**inputs([(3, 9)], pictures=2))
+        vlm(**inputs([(3, 9)], images=2))
     assert keep - 1 / 144 < session.stats.achieved <= keep + 1e-6
 
 
@@ -182,9 +182,9 @@ def test_published_numbers_and_what_lies_between():
     assert list(SparseVLM().observes(32)) == [2, 6, 15] and list(SparseVLM().cuts(32)) == [0, 3, 7, 16]
 
 
-def test_recycled_tokens_stay_with_their_picture(vlm):
-    """Two pictures: each one's groups stand behind its own kept tokens, in the order of the prompt."""
-    given = inputs([(3, 9)], pictures=2)
+def test_recycled_tokens_stay_with_their_image(vlm):
+    """Two images: each one's groups stand behind its own kept tokens, in the order of the prompt."""
+    given = inputs([(3, 9)], images=2)
     text = torch.tensor([11, 12])
     ids = given["input_ids"][0]
     given["input_ids"] = torch.cat([ids[:147], text, ids[147:]])[None]
@@ -192,8 +192,8 @@ def test_recycled_tokens_stay_with_their_picture(vlm):
     with compress(vlm, SparseVLM(keep=0.3)) as session, torch.no_grad():
         vlm(**given)
     for event in session.trace.events:
-        picture = [0 if n < 147 else 1 for n in event.stream[0].tolist() if 3 <= n < 147 or 149 <= n < 293]
-        assert picture == sorted(picture) and len(set(picture)) == 2
+        image = [0 if n < 147 else 1 for n in event.stream[0].tolist() if 3 <= n < 147 or 149 <= n < 293]
+        assert image == sorted(image) and len(set(image)) == 2
         assert [n for n in event.stream[0].tolist() if n in (147, 148)] == [147, 148]
 
 

@@ -15,7 +15,7 @@ from laconic.methods.tokens.ts_llava import (
     evenly,
     frame_numbers,
     grid_of,
-    pictures_of,
+    images_of,
     thumbnail,
     thumbnail_numbers,
 )
@@ -23,17 +23,17 @@ from laconic.methods.tokens.ts_llava import (
 PATCHES = 144
 
 
-def kept(vlm, method, pictures, texts=(3, 9), **more):
-    given = inputs([texts], pictures=pictures)
+def kept(vlm, method, images, texts=(3, 9), **more):
+    given = inputs([texts], images=images)
     with compress(vlm, method) as session:
         vlm.generate(**given | more, max_new_tokens=1, do_sample=False)
     first = texts[0]
-    numbers = [n - first for n in session.kept(0).tolist() if first <= n < first + pictures * PATCHES]
+    numbers = [n - first for n in session.kept(0).tolist() if first <= n < first + images * PATCHES]
     return numbers, session
 
 
 def test_1_all_samples_are_the_whole_sequence(vlm):
-    given = inputs([(3, 9)], pictures=4)
+    given = inputs([(3, 9)], images=4)
     plain = vlm(**given).logits
     for method in (TSLlava(samples=4 * PATCHES, thumbnails=0), TSLlava(samples=3 * PATCHES), TSLlava(keep=1.0)):
         with compress(vlm, method):
@@ -81,20 +81,20 @@ def test_4_tiles_lie_in_rows_in_time(tiles, grid):
     frames = (
         torch.arange(1.0, 51)[:, None, None, None].expand(50, 3, 336, 336) * torch.tensor([1.0, 2.0, -1.0])[:, None, None]
     )
-    picture, (rows, columns) = thumbnail(frames, tiles), grid
+    image, (rows, columns) = thumbnail(frames, tiles), grid
     height, width = 336 // rows, 336 // columns
     expected = torch.zeros(3, 336, 336)
     for place, frame in enumerate(round(49 * i / (tiles - 1)) if tiles > 1 else 0 for i in range(tiles)):
         top, left = place // columns * height, place % columns * width
         expected[:, top : top + height, left : left + width] = frames[frame, :, :1, :1]
-    torch.testing.assert_close(picture, expected, rtol=1e-5, atol=1e-5)  # what is left of 336 stays zero
+    torch.testing.assert_close(image, expected, rtol=1e-5, atol=1e-5)  # what is left of 336 stays zero
 
 
 def test_4_shrinking_is_the_mean_of_areas():
     frames = torch.rand(6, 3, 96, 96)
-    picture = thumbnail(frames, 6)
+    image = thumbnail(frames, 6)
     for tile in range(6):
-        small = picture[:, tile // 2 * 32 : tile // 2 * 32 + 32, tile % 2 * 48 : tile % 2 * 48 + 48]
+        small = image[:, tile // 2 * 32 : tile // 2 * 32 + 32, tile % 2 * 48 : tile % 2 * 48 + 48]
         torch.testing.assert_close(small, frames[tile].view(3, 32, 3, 48, 2).mean((2, 4)))
 
 
@@ -125,7 +125,7 @@ def test_a_budget_is_for_both(vlm):
         kept(vlm, TSLlava(keep=0.25), 4)
 
 
-def test_6_the_host_is_as_it_was_and_single_pictures_are_told_apart(vlm):
+def test_6_the_host_is_as_it_was_and_single_images_are_told_apart(vlm):
     before = {name: x.clone() for name, x in vlm.state_dict().items()}
     kept(vlm, TSLlava(samples=10), 3)
     assert all(torch.equal(x, before[name]) for name, x in vlm.state_dict().items())
@@ -135,7 +135,7 @@ def test_6_the_host_is_as_it_was_and_single_pictures_are_told_apart(vlm):
         torch.testing.assert_close(vlm(**given).logits, plain, rtol=1e-4, atol=1e-4)
     with compress(vlm, TSLlava(samples=0)):
         torch.testing.assert_close(vlm(**given).logits, plain, rtol=1e-4, atol=1e-4)
-    with compress(vlm, TSLlava()), pytest.raises(ValueError, match="1 pictures in sequence 0, thumbnails=1"):
+    with compress(vlm, TSLlava()), pytest.raises(ValueError, match="1 images in sequence 0, thumbnails=1"):
         vlm(**given)
     text = torch.randint(10, 400, (1, 20))
     plain = vlm(input_ids=text).logits
@@ -144,7 +144,7 @@ def test_6_the_host_is_as_it_was_and_single_pictures_are_told_apart(vlm):
 
 
 def test_7_frames_encoded_one_by_one_give_the_same_tokens(vlm):
-    pixels = inputs([(1, 1)], pictures=5)["pixel_values"]
+    pixels = inputs([(1, 1)], images=5)["pixel_values"]
     whole = torch.stack(list(vlm.model.get_image_features(pixels).pooler_output))
     for size in (1, 2):
         parts = [torch.stack(list(vlm.model.get_image_features(part).pooler_output)) for part in pixels.split(size)]
@@ -169,10 +169,10 @@ def watcher():
     return model
 
 
-def says(model, method, pictures):
-    ids = torch.tensor([[BOS, *[IMAGE] * (PATCHES * len(pictures)), ASK]])
+def says(model, method, images):
+    ids = torch.tensor([[BOS, *[IMAGE] * (PATCHES * len(images)), ASK]])
     with compress(model, method):
-        out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pictures, max_new_tokens=1)
+        out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=images, max_new_tokens=1)
     return int(out[0, -1])
 
 
@@ -221,7 +221,7 @@ def test_10_flops_follow_from_the_tokens(vlm):
 
 def test_positions_are_counted_anew(vlm):
     """The same logits as a prompt that has never had the other tokens."""
-    given = inputs([(3, 9)], pictures=3)
+    given = inputs([(3, 9)], images=3)
     with compress(vlm, TSLlava(samples=30)) as session:
         logits = vlm(**given).logits[0, -1]
     ids, stack = given["input_ids"], vlm.model.language_model
@@ -236,7 +236,7 @@ def test_positions_are_counted_anew(vlm):
 
 
 def test_rows_of_a_batch(vlm):
-    given = inputs([(3, 9), (8, 2)], pictures=3)
+    given = inputs([(3, 9), (8, 2)], images=3)
     with compress(vlm, TSLlava(samples=50)) as session:
         vlm.generate(**given, max_new_tokens=1, do_sample=False)
     for row in range(2):
@@ -245,9 +245,9 @@ def test_rows_of_a_batch(vlm):
         assert own == torch.cat([at[evenly(2 * PATCHES, 50)], at[2 * PATCHES :]]).tolist()
 
 
-def test_pictures_for_a_processor():
+def test_images_for_a_processor():
     frames = [Image.new("RGB", (160, 90), (4 * n, 100, 0)) for n in range(60)]
-    made = pictures_of(frames, 96)
+    made = images_of(frames, 96)
     assert len(made) == 51 and {p.size for p in made} == {(96, 96)}
     assert [p.getpixel((5, 5))[0] // 4 for p in made[:50]] == frame_numbers(60)
     for place, frame in enumerate(thumbnail_numbers(50)):

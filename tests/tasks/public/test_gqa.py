@@ -12,7 +12,7 @@ def test_questions_are_read(tmp_path):
     assert samples[1].question == "What is it?\nAnswer the question using a single word or phrase."
 
 
-def test_a_missing_picture_is_said(tmp_path):
+def test_a_missing_image_is_said(tmp_path):
     (formats.gqa(tmp_path) / "images" / "n2.jpg").unlink()
     with pytest.raises(FormatError, match=r"n2\.jpg"):
         gqa.read(tmp_path)

@@ -8,17 +8,17 @@ from laconic.tasks.sample import Judged
 
 def test_both_layouts_are_read(tmp_path):
     samples = mme.read(formats.mme(tmp_path))
-    found = [(s.facts["category"], s.facts["picture"], s.answers[0]) for s in samples]
+    found = [(s.facts["category"], s.facts["image"], s.answers[0]) for s in samples]
     assert found == [
         *[("count", name, answer) for name in ("0001", "0002") for answer in ("Yes", "No")],
         *[("artwork", "7", "Yes"), ("artwork", "7", "No"), ("code_reasoning", "3", "Yes"), ("code_reasoning", "3", "No")],
     ]
     assert [s.number for s in samples] == list(range(8))
     assert samples[0].question == "Is there one dog? Please answer yes or no."
-    assert samples[0].picture().size == (20, 12)
+    assert samples[0].image().size == (20, 12)
 
 
-def test_a_text_without_its_picture_is_said(tmp_path):
+def test_a_text_without_its_image_is_said(tmp_path):
     (formats.mme(tmp_path) / "count" / "0002.png").unlink()
     with pytest.raises(FormatError, match=r"0002\.txt"):
         mme.read(tmp_path)
@@ -44,10 +44,10 @@ def test_the_word_is_looked_for_in_the_first_four_characters(output, said):
 
 
 def test_points_by_hand():
-    """Three pictures of one subtask: both right, one right, none right: accuracy 3/6, accuracy+ 1/3, 83.33 points."""
+    """Three images of one subtask: both right, one right, none right: accuracy 3/6, accuracy+ 1/3, 83.33 points."""
 
-    def pair(picture, *scores, category="existence"):
-        return [Judged("", ("yes",), score, {"category": category, "picture": picture}) for score in scores]
+    def pair(image, *scores, category="existence"):
+        return [Judged("", ("yes",), score, {"category": category, "image": image}) for score in scores]
 
     answers = [*pair("a", 1, 1), *pair("b", 1, 0), *pair("c", 0, 0)]
     answers += [*pair("a", 1, 1, category="OCR"), *pair("a", 0, 1, category="code_reasoning"), *pair("z", 1)]
@@ -58,4 +58,4 @@ def test_points_by_hand():
 
 
 def test_a_subtask_that_was_not_run_has_no_figure():
-    assert mme.official([Judged("", ("yes",), 1, {"category": "count", "picture": "a"})]) == {}
+    assert mme.official([Judged("", ("yes",), 1, {"category": "count", "image": "a"})]) == {}

@@ -11,10 +11,10 @@ def test_files_are_read_with_their_category(tmp_path):
     assert [s.facts["category"] for s in samples] == ["popular"] * 3 + ["random"] * 3
     assert [s.answers[0] for s in samples[:3]] == ["yes", "no", "yes"]
     assert samples[0].question == "Is there a thing 0?\nAnswer the question using a single word or phrase."
-    assert samples[5].picture().size == (20, 12)
+    assert samples[5].image().size == (20, 12)
 
 
-def test_a_missing_picture_is_said(tmp_path):
+def test_a_missing_image_is_said(tmp_path):
     (formats.pope(tmp_path) / "val2014" / "COCO_val2014_1.jpg").unlink()
     with pytest.raises(FormatError, match=r"COCO_val2014_1\.jpg"):
         pope.read(tmp_path)

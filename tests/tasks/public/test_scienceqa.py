@@ -5,7 +5,7 @@ from laconic.tasks.public import scienceqa
 from laconic.tasks.sample import Judged
 
 
-def test_test_questions_with_a_picture_are_read(tmp_path):
+def test_test_questions_with_an_image_are_read(tmp_path):
     samples = scienceqa.read(formats.scienceqa(tmp_path))
     assert [s.answers[0] for s in samples] == ["B", "C"]
     asked = "And this?\nA. Maine\nB. Ohio\nC. Utah\nAnswer with the option's letter from the given choices directly."

@@ -32,17 +32,17 @@ def test_a_scene_follows_from_its_seed(scenes):
     np.testing.assert_array_equal(render(scenes[0]), render(draw(random.Random(0))))
 
 
-def test_the_picture_of_a_description_does_not_change():
+def test_the_image_of_a_description_does_not_change():
     # Plain ground, one shape and one sign: what any machine must paint.
     scene = Scene(96, "plain", 5, (Shape("square", "blue", 30.0, 30.0, 10.0),), (Sign("white", "L7", 50, 60, 1),))
-    picture = render(scene)
-    assert picture.shape == (96, 96, 3) and picture.dtype == np.uint8
-    sign = picture[60:71, 50:69]
+    image = render(scene)
+    assert image.shape == (96, 96, 3) and image.dtype == np.uint8
+    sign = image[60:71, 50:69]
     ink = sign.mean(-1) < 128
     wanted = np.zeros((11, 19), bool)
     wanted[2:9, 3:8], wanted[2:9, 11:16] = glyph("L"), glyph("7")
     np.testing.assert_array_equal(ink, wanted)
-    blue = (picture[..., 2].astype(int) - picture[..., 0] > 60).sum()
+    blue = (image[..., 2].astype(int) - image[..., 0] > 60).sum()
     assert abs(blue - (2 * 0.88 * 10) ** 2) < 20
     np.testing.assert_array_equal(sign, np.where(wanted[..., None], (18, 18, 22), (244, 244, 240)))
 

@@ -1,4 +1,4 @@
-"""How a batch of pictures and questions is put to a model: on the users' path, `model.generate` in a session."""
+"""How a batch of images and questions is put to a model: on the users' path, `model.generate` in a session."""
 
 from __future__ import annotations
 

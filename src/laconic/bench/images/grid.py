@@ -1,4 +1,4 @@
-"""What a bench over pictures runs: suites x methods x budgets."""
+"""What a bench over images runs: suites x methods x budgets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from laconic.bench.grid import PICTURES, Cell, Grid
+from laconic.bench.grid import IMAGES, Cell, Grid
 from laconic.errors import BudgetError, UnknownNameError, closest
 from laconic.method import Entry
 from laconic.tasks.public import PUBLIC, suite
@@ -19,8 +19,8 @@ EVERYTHING = 10**9
 
 
 @dataclass(frozen=True)
-class PictureGrid(Grid):
-    """What to run over pictures.
+class ImageGrid(Grid):
+    """What to run over images.
 
     Args:
         tasks: kinds of questions about the testbed's scenes, and public benchmarks.
@@ -32,10 +32,10 @@ class PictureGrid(Grid):
 
     keeps: tuple[float, ...] = (0.5, 0.25, 0.11, 0.055)
     lengths: tuple[int, ...] = (0,)
-    modes: tuple[str, ...] = (PICTURES,)
+    modes: tuple[str, ...] = (IMAGES,)
     folders: tuple[tuple[str, Path], ...] = ()
 
-    kind: ClassVar[str] = "picture"
+    kind: ClassVar[str] = "image"
 
     def covers(self, entry: Entry) -> bool:
         return entry.site in ("encoder", "tokens") and "image" in entry.modality
@@ -54,12 +54,12 @@ class PictureGrid(Grid):
             BudgetError: a share or count that is out of range, a mode or length, a benchmark without its folder.
             FormatError: a folder that does not hold what its benchmark's layout says.
         """
-        if self.modes != (PICTURES,) or self.lengths != (0,):
-            raise BudgetError("modes and lengths are of text tasks; a bench over pictures has neither.")
+        if self.modes != (IMAGES,) or self.lengths != (0,):
+            raise BudgetError("modes and lengths are of text tasks; a bench over images has neither.")
         folders = dict(self.folders)
         for name in (*self.tasks, *folders):
-            if not is_picture_task(name):
-                raise UnknownNameError(f"unknown picture task {name!r}: {closest(name, (*KINDS, *LARGE_KINDS, *PUBLIC))}")
+            if not is_image_task(name):
+                raise UnknownNameError(f"unknown image task {name!r}: {closest(name, (*KINDS, *LARGE_KINDS, *PUBLIC))}")
         for task in self.tasks:
             if task in PUBLIC and task not in folders:
                 raise BudgetError(f"{task} is read from files; say where they are: --data {task}=FOLDER.")
@@ -79,14 +79,14 @@ class PictureGrid(Grid):
 
     def cells_of(self, task: str, number: int) -> list[Cell]:
         """Rows to be of one sample."""
-        return [Cell(task, 0, PICTURES, method, keep, number) for method, keep in self.columns()]
+        return [Cell(task, 0, IMAGES, method, keep, number) for method, keep in self.columns()]
 
     def cells(self) -> list[Cell]:
         """All rows to be."""
         return [cell for task, number in self.picked() for cell in self.cells_of(task, number)]
 
 
-def is_picture_task(name: str) -> bool:
+def is_image_task(name: str) -> bool:
     """True for kinds of questions about scenes and for public benchmarks."""
     return name in KINDS or name in LARGE_KINDS or name in PUBLIC
 
@@ -95,17 +95,17 @@ GATHERED = ("random_visual", "pool", "visionzip")
 VARIANTS = ("recoverable_compression:text=llm", *(f"{name}:positions=gather" for name in GATHERED))
 """What a leaderboard runs besides every method as it is: the question read by the LLM where there is no CLIP text tower, and
 some methods with tokens that keep their positions in place of new ones."""
-PICTURE_PRESETS: dict[str, tuple[str, PictureGrid]] = {
-    "pictures": (
+IMAGE_PRESETS: dict[str, tuple[str, ImageGrid]] = {
+    "images": (
         "every kind of question about scenes, every method that shortens visual tokens, four budgets, few samples: minutes",
-        PictureGrid(KINDS, ("all",), samples=10),
+        ImageGrid(KINDS, ("all",), samples=10),
     ),
-    "pictures_leaderboard": (
+    "images_leaderboard": (
         "the same and some variants, with 60 samples of each kind: a quarter of an hour on one idle core",
-        PictureGrid(KINDS, ("all", *VARIANTS), samples=60),
+        ImageGrid(KINDS, ("all", *VARIANTS), samples=60),
     ),
     "public": (
         "public benchmarks from files (--data), every method that shortens visual tokens, four budgets, all samples",
-        PictureGrid((), ("all",), samples=EVERYTHING),
+        ImageGrid((), ("all",), samples=EVERYTHING),
     ),
 }

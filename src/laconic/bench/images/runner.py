@@ -1,4 +1,4 @@
-"""Run a grid over pictures on one model: batches of equally long prompts, a row for each sample."""
+"""Run a grid over images on one model: batches of equally long prompts, a row for each sample."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from laconic.bench.ask import Outcome
-from laconic.bench.grid import PICTURES, Cell
+from laconic.bench.grid import IMAGES, Cell
 from laconic.bench.images.ask import answer
-from laconic.bench.images.grid import PictureGrid
+from laconic.bench.images.grid import ImageGrid
 from laconic.bench.runner import Bench, costs
 from laconic.bench.store import Row, Store, StoreError
 from laconic.errors import LaconicError, UnsupportedModelError
@@ -22,26 +22,26 @@ from laconic.media.coarse import FACTOR, coarse
 from laconic.method import Method
 from laconic.prompts.batch import encode
 from laconic.stream.contract import TokenMethod
-from laconic.tasks.sample import PictureSample
+from laconic.tasks.sample import ImageSample
 
 CHUNK = 8
 """Batches' worth of samples that are sorted by length at a time."""
 HARD = 0.5
-"""A sample is hard if the uncompressed model scores less when the sides of its picture are shortened; see `coarse`."""
+"""A sample is hard if the uncompressed model scores less when the sides of its image are shortened; see `coarse`."""
 
 
 @dataclass
 class Asked:
-    """One sample with its picture, and whether it is hard (None: not known yet)."""
+    """One sample with its image, and whether it is hard (None: not known yet)."""
 
-    sample: PictureSample
-    picture: Image.Image
+    sample: ImageSample
+    image: Image.Image
     hard: bool | None = None
 
 
 @dataclass
-class PictureBench(Bench):
-    """A grid over pictures on one model.
+class ImageBench(Bench):
+    """A grid over images on one model.
 
     Which samples share a batch follows from the grid and `batch` alone, so a run that goes on makes the same rows. Prompts
     of a batch are equally long: nothing is padded, and FLOPs and bytes are those of every sample alone. Methods that keep
@@ -55,13 +55,13 @@ class PictureBench(Bench):
         refused: also what the first sample showed: a budget that the method cannot reach is a BudgetError there.
     """
 
-    grid: PictureGrid
+    grid: ImageGrid
     batch: int = field(default=16, kw_only=True)
 
     def __post_init__(self) -> None:
         if getattr(self.tokenizer, "image_processor", None) is None:
             raise UnsupportedModelError(
-                f"{self.name} reads no pictures; give a vision language model of a family that laconic knows, or text tasks."
+                f"{self.name} reads no images; give a vision language model of a family that laconic knows, or text tasks."
             )
         super().__post_init__()
         self._common |= {
@@ -69,7 +69,7 @@ class PictureBench(Bench):
             "decoding": "greedy",
             "batch": self.batch,
             "timing": "of a batch of equally long prompts, divided by its size",
-            "hard": f"score below {HARD:g} uncompressed, the sides of the picture {FACTOR} times shorter and enlarged again",
+            "hard": f"score below {HARD:g} uncompressed, the sides of the image {FACTOR} times shorter and enlarged again",
         }
 
     def settings(self, cell: Cell, method: Method | None) -> dict[str, Any]:
@@ -122,10 +122,10 @@ class PictureBench(Bench):
 
     def _asked(self, task: str, number: int) -> Asked:
         sample = self.grid.suites[task].sample(number)
-        return Asked(sample, sample.picture())
+        return Asked(sample, sample.image())
 
-    def _inputs(self, batch: Sequence[Asked], change: Callable[[Image.Image], Image.Image] = lambda picture: picture) -> Any:
-        return encode(self.tokenizer, [x.sample.question for x in batch], [change(x.picture) for x in batch])
+    def _inputs(self, batch: Sequence[Asked], change: Callable[[Image.Image], Image.Image] = lambda image: image) -> Any:
+        return encode(self.tokenizer, [x.sample.question for x in batch], [change(x.image) for x in batch])
 
     def _score(self, asked: Asked, outcome: Outcome) -> float:
         return self.grid.suites[asked.sample.task].score(outcome.answers[0].text, asked.sample)
@@ -134,7 +134,7 @@ class PictureBench(Bench):
     def _run_batch(self, batch: list[Asked], wanted: set[str], store: Store, each: Callable[[Cell], None]) -> None:
         inputs = None
         for method, keep in self.grid.columns():
-            cells = [Cell(x.sample.task, 0, PICTURES, method, keep, x.sample.number) for x in batch]
+            cells = [Cell(x.sample.task, 0, IMAGES, method, keep, x.sample.number) for x in batch]
             new = [cell for cell in cells if cell.key in wanted]
             if not new:
                 continue

@@ -29,6 +29,9 @@ FILL: dict[str, tuple[torch.dtype, float]] = {
 for N tokens) belong to the core; `mass` is accumulated attention, `count` how many queries or tokens it speaks of, `rank`
 the place of an entry in its head where the order of storage does not say it, `position` its RoPE position."""
 
+Entries = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
+"""Keys [B, Hkv, n, D], values [B, Hkv, n, Dv], and columns [B, Hkv, n] by name."""
+
 KINDS: dict[str, type[Part]] = {}
 """Every kind of part by its name, for loading."""
 

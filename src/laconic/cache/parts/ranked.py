@@ -75,25 +75,25 @@ class RankedPart(DensePart):
         return lambda positions: rotary(cache.layer_ids[number], positions)
 
 
-def by_rank(seen: Observation, rank: torch.Tensor, position: torch.Tensor) -> Observation:
+def by_rank(obs: Observation, rank: torch.Tensor, position: torch.Tensor) -> Observation:
     """What `RankedPart.attend` saw: the same observation with all keys (and the queries of this pass) turned to their ranks.
 
     Args:
         rank, position: of all entries, the T new ones last, [B, Hkv, n].
     """
     turn = rank - position
-    keys = turned(seen.keys, turn, seen.rotary)
-    return replace(seen, queries=turned(seen.queries, turn[..., -seen.new :], seen.rotary), keys=keys, _memo={})
+    keys = turned(obs.keys, turn, obs.rotary)
+    return replace(obs, queries=turned(obs.queries, turn[..., -obs.new :], obs.rotary), keys=keys)
 
 
-def token_positions(seen: Observation) -> torch.Tensor:
+def token_positions(obs: Observation) -> torch.Tensor:
     """RoPE positions of all entries after a prefill pass, [B, Hkv, n]: the column where it is stored, else counted back from
     the newest token (right unless padding lies between the turns of a row)."""
-    newest = seen.step.position_ids[:, None, -1:]
-    if "position" not in seen.columns:
-        return seen.index - seen.index[..., -1:] + newest
-    known = seen.columns["position"]
-    new = seen.step.position_ids[:, None].expand(*known.shape[:2], -1)
+    newest = obs.step.position_ids[:, None, -1:]
+    if "position" not in obs.columns:
+        return obs.index - obs.index[..., -1:] + newest
+    known = obs.columns["position"]
+    new = obs.step.position_ids[:, None].expand(*known.shape[:2], -1)
     return torch.cat([known, new], -1)
 
 

@@ -12,10 +12,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from laconic.cache.parts.base import FILL, KINDS, DensePart, Part
+from laconic.cache.parts.base import FILL, KINDS, DensePart, Entries, Part
 from laconic.ops.attend import merge
-
-Piece = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
 
 
 class RowsPart(Part):
@@ -61,13 +59,13 @@ class RowsPart(Part):
     def has(self, name: str) -> bool:
         return name == "valid" or any(part.has(name) for row in self.rows for part in row)
 
-    def padded(self) -> Piece:
+    def padded(self) -> Entries:
         """All rows as one rectangle, restored, filler at the end."""
         n = self.length
         rows = [_joined([part.padded() for part in _used(row)]) for row in self.rows]
         names = {name for _, _, columns in rows for name in columns} | {"valid"}
 
-        def column(name: str, piece: Piece) -> torch.Tensor:
+        def column(name: str, piece: Entries) -> torch.Tensor:
             own = _column(name, piece)
             return F.pad(own, (0, n - own.shape[2]), value=0 if name == "valid" else FILL[name][1])
 
@@ -148,13 +146,13 @@ def _real(keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Ten
     return DensePart.picked(keys, values, columns, order)
 
 
-def _joined(pieces: list[Piece]) -> Piece:
+def _joined(pieces: list[Entries]) -> Entries:
     names = {name for piece in pieces for name in piece[2]}
     keys, values = torch.cat([piece[0] for piece in pieces], 2), torch.cat([piece[1] for piece in pieces], 2)
     return keys, values, {name: torch.cat([_column(name, piece) for piece in pieces], 2) for name in names}
 
 
-def _column(name: str, piece: Piece) -> torch.Tensor:
+def _column(name: str, piece: Entries) -> torch.Tensor:
     keys, _, columns = piece
     if name in columns:
         return columns[name]

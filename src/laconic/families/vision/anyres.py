@@ -1,6 +1,6 @@
-"""Any-resolution pictures (LLaVA-NeXT, LLaVA-OneVision): thumbnail, crops stitched on a canvas, padding cut away, line ends.
+"""Any-resolution images (LLaVA-NeXT, LLaVA-OneVision): thumbnail, crops stitched on a canvas, padding cut away, line ends.
 
-`generate()` drops `image_sizes` once it has encoded the pictures, and no hook sees them. They are not needed: line ends are
+`generate()` drops `image_sizes` once it has encoded the images, and no hook sees them. They are not needed: line ends are
 rows equal to the model's `image_newline`, which gives the cut canvas' size, and of the few canvases that a model may choose
 only one reproduces the packed features from the projector's output, value by value.
 """
@@ -21,7 +21,7 @@ from laconic.families.vision.spans import CANVAS, Item, View, raster
 
 @dataclass(frozen=True)
 class AnyRes:
-    """How a model lays pictures out.
+    """How a model lays images out.
 
     Attributes:
         side: patches along each side of a view.
@@ -44,8 +44,8 @@ class AnyRes:
         found = list(islice(self._fit(packed, projected, 0), 2))
         if len(found) != 1:
             raise UnsupportedModelError(
-                f"{len(found) or 'no'} layouts of {len(projected)} views explain the features of {len(packed)} pictures, so "
-                "laconic cannot tell where the crops are. Blank pictures look alike: pass them one by one; of very long and "
+                f"{len(found) or 'no'} layouts of {len(projected)} views explain the features of {len(packed)} images, so "
+                "laconic cannot tell where the crops are. Blank images look alike: pass them one by one; of very long and "
                 "thin ones the model leaves no crop: pad them."
             )
         return found[0]
@@ -60,7 +60,7 @@ class AnyRes:
                 yield [item, *rest]
 
     def _one(self, features: Tensor, projected: Tensor, view: int) -> Iterator[tuple[Item, int]]:
-        """Layouts of one picture whose first view is number `view`, with the number of its views."""
+        """Layouts of one image whose first view is number `view`, with the number of its views."""
         side, area = self.side, self.side**2
         if view >= len(projected) or not torch.equal(features[:area], projected[view]):
             return

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from laconic.errors import UnsupportedModelError
-from laconic.families.vision.encoder import Heads, layers_of, tower_of
+from laconic.families.vision.encoder import EncoderAttention, layers_of, tower_of
 from laconic.families.vision.spans import Item
 
 _REGISTRY: dict[str, VisionFamily] = {}
@@ -31,7 +31,7 @@ class EncoderCall:
     output: Any = None
     before: Tensor | None = None
     after: Tensor | None = None
-    heads: dict[int, Heads] = field(default_factory=dict)
+    heads: dict[int, EncoderAttention] = field(default_factory=dict)
 
     def packed(self) -> Tensor:
         """Features of all placeholder tokens of the batch in their order, [n, D]."""
@@ -93,7 +93,7 @@ class VisionFamily:
         return 0
 
     def items(self, model: PreTrainedModel, modality: str, call: EncoderCall, runs: list[list[int]]) -> list[Item]:
-        """The pictures of an encoder call in their order.
+        """The images of an encoder call in their order.
 
         Args:
             runs: lengths of the unbroken runs of placeholders, by batch row.
@@ -119,7 +119,7 @@ def supported_vision_families() -> list[VisionFamily]:
 
 
 def deepstack_of(model: PreTrainedModel) -> int:
-    """Decoder layers after which a model adds visual features again; 0 for models without pictures."""
+    """Decoder layers after which a model adds visual features again; 0 for models without images."""
     family = _REGISTRY.get(model.config.model_type)
     return 0 if family is None else family.deepstack(model)
 

@@ -1,4 +1,4 @@
-"""How long a vision encoder ran: `generate()` encodes pictures before it calls the model, whose clock misses that."""
+"""How long a vision encoder ran: `generate()` encodes images before it calls the model, whose clock misses that."""
 
 from __future__ import annotations
 

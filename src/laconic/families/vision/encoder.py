@@ -21,8 +21,8 @@ class Tower:
 
     Attributes:
         layers: path of the layer list; `attention`: its attention module within a layer.
-        cls: the first token of every picture is a CLS token.
-        fused: one projection for queries, keys and values, rotary phases, pictures packed into one sequence.
+        cls: the first token of every image is a CLS token.
+        fused: one projection for queries, keys and values, rotary phases, images packed into one sequence.
     """
 
     layers: str
@@ -75,8 +75,8 @@ def layer_number(tower: nn.Module, layer: int) -> int:
 
 
 @dataclass
-class Heads:
-    """Queries and keys of one layer over all pictures of one encoder call, one after the other, rotary phases applied.
+class EncoderAttention:
+    """Queries and keys of one layer over all images of one encoder call, one after the other, rotary phases applied.
 
     Attributes:
         queries, keys: [H, N, d]; `bounds`: 0 and the end of every stretch that attends within itself.
@@ -101,8 +101,8 @@ class Heads:
         return x[:, patch]
 
     def cls_attention(self, logits: bool) -> Tensor:
-        """What the CLS token of each picture pays to its patches, fp32 [H, patches]: softmax(q_cls k^T * scale) over the
-        picture with its CLS token, or the product before the softmax."""
+        """What the CLS token of each image pays to its patches, fp32 [H, patches]: softmax(q_cls k^T * scale) over the
+        image with its CLS token, or the product before the softmax."""
         rows = []
         for start, stop in self.stretches():
             row = self.queries[:, start : start + 1].float() @ self.keys[:, start:stop].float().mT * self.scale
@@ -129,7 +129,7 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return turned.to(x.dtype)
 
 
-def catch(tower: nn.Module, layer: int, keep: Callable[[Heads], None]) -> list[RemovableHandle]:
+def catch(tower: nn.Module, layer: int, keep: Callable[[EncoderAttention], None]) -> list[RemovableHandle]:
     """Hook one layer of an encoder: `keep` gets its queries and keys at every call."""
     kind = tower_of(tower)
     attention: Any = layers_of(tower)[layer_number(tower, layer)].get_submodule(kind.attention)
@@ -142,15 +142,15 @@ def catch(tower: nn.Module, layer: int, keep: Callable[[Heads], None]) -> list[R
     def fused_out(module: nn.Module, args: Any, output: Tensor) -> None:
         q, k, _ = output.view(len(output), 3, heads, -1).unbind(1)
         q, k = (_rotated(x, *seen["phases"]).transpose(0, 1) for x in (q, k))
-        keep(Heads(q, k, seen["bounds"], scale, kind.cls))
+        keep(EncoderAttention(q, k, seen["bounds"], scale, kind.cls))
 
     def apart(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def out(module: nn.Module, args: Any, output: Tensor) -> None:
             seen[name] = output
             if len(seen) == 2:
-                pictures, tokens, _ = output.shape
-                q, k = (seen.pop(x).reshape(pictures * tokens, heads, -1).transpose(0, 1) for x in ("q", "k"))
-                keep(Heads(q, k, list(range(0, pictures * tokens + 1, tokens)), scale, kind.cls))
+                images, tokens, _ = output.shape
+                q, k = (seen.pop(x).reshape(images * tokens, heads, -1).transpose(0, 1) for x in ("q", "k"))
+                keep(EncoderAttention(q, k, list(range(0, images * tokens + 1, tokens)), scale, kind.cls))
 
         return out
 

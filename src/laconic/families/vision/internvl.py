@@ -1,7 +1,7 @@
 """InternVL (the Hugging Face class): tiles of one size, 2x2 patches shuffled into the channels of one token, CLS dropped.
 
-The processor writes the tiles of one picture as one run of placeholders, crops in row-major order and the thumbnail last;
-neither it nor the model passes on how the crops lie in the picture.
+The processor writes the tiles of one image as one run of placeholders, crops in row-major order and the thumbnail last;
+neither it nor the model passes on how the crops lie in the image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from laconic.families.vision.spans import Item, View, raster
 
 
 class InternVL(VisionFamily):
-    """Video frames look like pictures to the model, and so they do here: one picture per frame."""
+    """Video frames look like images to the model, and so they do here: one image per frame."""
 
     name = "InternVL"
     model_types = ("internvl",)
@@ -28,11 +28,11 @@ class InternVL(VisionFamily):
         first = 0
         for length in [length for row in runs[::beams] for length in row]:
             count = length // tokens
-            items.append(self._picture(model, first, count, tokens))
+            items.append(self._image(model, first, count, tokens))
             first += count
         return items
 
-    def _picture(self, model: PreTrainedModel, first: int, count: int, tokens: int) -> Item:
+    def _image(self, model: PreTrainedModel, first: int, count: int, tokens: int) -> Item:
         side = self.side(model)
         merged = round(tokens**0.5)
         views = [

@@ -1,4 +1,4 @@
-"""LLaVA-1.5: one view per picture, features of a CLIP layer without CLS, a projector of two layers (arXiv 2310.03744)."""
+"""LLaVA-1.5: one view per image, features of a CLIP layer without CLS, a projector of two layers (arXiv 2310.03744)."""
 
 from __future__ import annotations
 

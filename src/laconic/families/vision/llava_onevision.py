@@ -1,4 +1,4 @@
-"""LLaVA-OneVision: any-resolution pictures, large canvases resampled, frames of videos pooled 2x2 (arXiv 2408.03326)."""
+"""LLaVA-OneVision: any-resolution images, large canvases resampled, frames of videos pooled 2x2 (arXiv 2408.03326)."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from laconic.families.vision.spans import Item, View, raster
 
 
 class Qwen2VL(VisionFamily):
-    """A frame is one temporal patch (two frames of the video, or a still picture twice)."""
+    """A frame is one temporal patch (two frames of the video, or a still image twice)."""
 
     name = "Qwen2-VL"
     model_types = ("qwen2_vl",)

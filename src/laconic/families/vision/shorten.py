@@ -1,6 +1,6 @@
 """Fewer tokens from the first decoder layer on: the arguments of the decoder's call, gathered.
 
-A pre-hook of the decoder is the one place where pictures are in the stream and no layer has run, in every family, and where
+A pre-hook of the decoder is the one place where images are in the stream and no layer has run, in every family, and where
 DeepStack's features (Qwen3-VL) can be gathered along. Original positions stay.
 """
 

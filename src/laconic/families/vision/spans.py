@@ -1,4 +1,4 @@
-"""Where visual tokens are: views of pictures and frames, the token of every grid cell, the patches behind it."""
+"""Where visual tokens are: views of images and frames, the token of every grid cell, the patches behind it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ CANVAS = -1
 
 @dataclass(frozen=True)
 class View:
-    """One view of a picture, before it is placed in a prompt: the thumbnail, a crop, a frame, a tile.
+    """One view of an image, before it is placed in a prompt: the thumbnail, a crop, a frame, a tile.
 
     Attributes:
-        cells: place of every grid cell among the placeholder tokens of its picture, [rows, cols]; -1 where the model cut
+        cells: place of every grid cell among the placeholder tokens of its image, [rows, cols]; -1 where the model cut
             the cell away (padding of an any-resolution canvas).
         patches: the encoder patches behind the grid, as indices into all patches of the encoder call, [gh, gw].
-        crop: 0 for the whole picture, 1.. for crops in row-major order, `CANVAS` for crops that the model stitched and
+        crop: 0 for the whole image, 1.. for crops in row-major order, `CANVAS` for crops that the model stitched and
             resampled into one grid.
         frame: of a video, in units of what the model turns into one grid.
         resampled: tokens are bilinear mixtures of patches; else every token stands for a block of patches (or for one).
@@ -33,7 +33,7 @@ class View:
 
 @dataclass(frozen=True)
 class Item:
-    """One picture or video: how many placeholder tokens it takes and what they show.
+    """One image or video: how many placeholder tokens it takes and what they show.
 
     Attributes:
         crop_grid: (rows, cols) of its crops, (0, 0) without crops, None where the inputs do not say.
@@ -51,7 +51,7 @@ class VisualSpan:
     Attributes:
         row: of the batch.
         modality: "image" or "video".
-        image: number of the picture (or video) in the batch, counted by modality; beams of one prompt share it.
+        image: number of the image (or video) in the batch, counted by modality; beams of one prompt share it.
         cells: token position of every grid cell, [rows, cols]; -1 where the model cut the cell away. Tokens of one crop
             need not be next to each other: any-resolution models lay crops out line by line.
         patches, crop, frame, resampled: see `View`.

@@ -1,4 +1,4 @@
-"""`Visual`: all that a method may know about the pictures of a batch, whatever the family."""
+"""`Visual`: all that a method may know about the images of a batch, whatever the family."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from laconic.errors import UnsupportedModelError
 from laconic.families.vision.base import EncoderCall, VisionFamily
-from laconic.families.vision.encoder import Heads, layer_number
+from laconic.families.vision.encoder import EncoderAttention, layer_number
 from laconic.families.vision.spans import VisualSpan
 
 
@@ -57,12 +57,12 @@ class Visual:
         return self.family.deepstack(self.model)
 
     def of(self, row: int, image: int, modality: str = "image") -> list[VisualSpan]:
-        """The views of one picture in one batch row: the whole picture first, then crops, or frames in time."""
+        """The views of one image in one batch row: the whole image first, then crops, or frames in time."""
         views = [s for s in self.spans if (s.row, s.image, s.modality) == (row, image, modality)]
         return sorted(views, key=lambda s: (s.frame, abs(s.crop)))
 
     def crop_grid(self, image: int, modality: str = "image") -> tuple[int, int]:
-        """(rows, cols) of a picture's crops; (0, 0) when it has none.
+        """(rows, cols) of an image's crops; (0, 0) when it has none.
 
         Raises:
             UnsupportedModelError: the model's inputs do not say.
@@ -70,8 +70,8 @@ class Visual:
         grid = self.crop_grids[modality, image]
         if grid is None:
             raise UnsupportedModelError(
-                f"a {self.family.name} model is not told how the crops of {modality} {image} lie in the picture; use a "
-                "method that takes every view alone, or feed pictures as one view (crop_to_patches=False)."
+                f"a {self.family.name} model is not told how the crops of {modality} {image} lie in the image; use a "
+                "method that takes every view alone, or feed images as one view (crop_to_patches=False)."
             )
         return grid
 
@@ -146,7 +146,7 @@ class Visual:
             self.memo[key] = compute()
         return self.memo[key]
 
-    def _heads(self, span: VisualSpan, layer: int) -> Heads:
+    def _heads(self, span: VisualSpan, layer: int) -> EncoderAttention:
         number = layer_number(self.family.tower(self.model), layer)
         heads = self.calls[span.modality].heads
         if number not in heads:

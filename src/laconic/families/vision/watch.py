@@ -1,4 +1,4 @@
-"""Watches a model read pictures, with hooks alone: what the encoder saw and said, and which tokens it became."""
+"""Watches a model read images, with hooks alone: what the encoder saw and said, and which tokens it became."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from laconic.errors import SessionError
 from laconic.families.base import GENERIC
 from laconic.families.vision.base import EncoderCall, vision_family_of
-from laconic.families.vision.encoder import Heads, catch, layer_number
+from laconic.families.vision.encoder import EncoderAttention, catch, layer_number
 from laconic.families.vision.spans import VisualSpan, place
 from laconic.families.vision.visual import Visual
 
@@ -26,14 +26,14 @@ PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}  # in the ord
 class VisionWatch:
     """While open, `visual` describes the visual tokens of the pass that is running, from the moment the decoder starts.
 
-    `generate()` encodes pictures before it calls the model, and then no longer passes sizes or grids on; a plain call
+    `generate()` encodes images before it calls the model, and then no longer passes sizes or grids on; a plain call
     encodes inside of the model. Both end at the decoder's pre-hook, where everything is known.
 
     Args:
         model: the whole model. `layers`: encoder layers whose attention methods want to see.
 
     Attributes:
-        visual: None while a pass has no pictures (decoding, text).
+        visual: None while a pass has no images (decoding, text).
     """
 
     def __init__(self, model: PreTrainedModel, layers: Sequence[int] = ()):
@@ -69,7 +69,7 @@ class VisionWatch:
     def _encoder_in(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._calls.append(EncoderCall(kwargs))
 
-    def _attended(self, layer: int, heads: Heads) -> None:
+    def _attended(self, layer: int, heads: EncoderAttention) -> None:
         self._calls[-1].heads[layer] = heads
 
     def _encoder_out(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -103,14 +103,14 @@ class VisionWatch:
         self.visual = self._describe(ids, calls, kwargs)
 
     def _refuse_placeholders(self, ids: Tensor | None) -> None:
-        """A prompt that shows nothing: transformers 5.19 encodes pictures and then loses them in chunked prefill."""
+        """A prompt that shows nothing: transformers 5.19 encodes images and then loses them in chunked prefill."""
         if ids is None or ids.shape[1] == 1:
             return
         tokens = [getattr(self.model.config, f"{modality}_token_id", None) for modality in PIXELS]
         if any(bool((ids == token).any()) for token in tokens if token is not None):
             raise SessionError(
-                "these tokens have placeholders of pictures, but no pictures came with them; pass the pixels, and no "
-                "prefill_chunk_size: transformers drops pictures from prompts that it feeds in chunks."
+                "these tokens have placeholders of images, but no images came with them; pass the pixels, and no "
+                "prefill_chunk_size: transformers drops images from prompts that it feeds in chunks."
             )
 
     def _describe(self, ids: Tensor | None, calls: dict[str, EncoderCall], decoder: dict[str, Any]) -> Visual:

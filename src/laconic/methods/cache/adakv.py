@@ -38,8 +38,8 @@ class AdaKV(CacheMethod):
             raise TypeError(f"adakv: scorer={self.scorer!r} must be a cache method that scores entries, such as 'snapkv'.")
         self._scorer = inner
 
-    def score(self, seen: Observation) -> torch.Tensor:
-        return self._scorer.score(seen)
+    def score(self, obs: Observation) -> torch.Tensor:
+        return self._scorer.score(obs)
 
     def forced(self) -> tuple[int, int]:
         return self._scorer.forced()
@@ -47,9 +47,9 @@ class AdaKV(CacheMethod):
     def layer_entries(self, layer: int, layers: int, mean: int, seen: int) -> int:
         return self._scorer.layer_entries(layer, layers, mean, seen)
 
-    def columns(self, seen: Observation) -> dict[str, torch.Tensor]:
-        return self._scorer.columns(seen)
+    def columns(self, obs: Observation) -> dict[str, torch.Tensor]:
+        return self._scorer.columns(obs)
 
-    def choose(self, rank: torch.Tensor, seen: Observation) -> Selection:
-        floors = [int(self.alpha * target) for target in seen.targets]
-        return top_k_across_heads(rank, seen.targets, floors)
+    def choose(self, rank: torch.Tensor, obs: Observation) -> Selection:
+        floors = [int(self.alpha * target) for target in obs.targets]
+        return top_k_across_heads(rank, obs.targets, floors)

@@ -130,12 +130,12 @@ class DapQ(CacheMethod):
     def forced(self) -> tuple[int, int]:
         return 0, self.keep_window
 
-    def score(self, seen: Observation) -> torch.Tensor:
-        assert seen.pseudo is not None
-        queries, pseudo_keys = seen.pseudo
-        keys = torch.cat([seen.keys, pseudo_keys], 2)
-        bias = None if seen.bias is None else torch.nn.functional.pad(seen.bias, (0, pseudo_keys.shape[2]))
-        rows = attention_rows(queries, keys, seen.scale, bias=bias, softcap=seen.softcap)  # [B, Hkv, G, P, n + P]
-        votes = rows[..., : seen.keys.shape[2]].sum(3)
+    def score(self, obs: Observation) -> torch.Tensor:
+        assert obs.pseudo is not None
+        queries, pseudo_keys = obs.pseudo
+        keys = torch.cat([obs.keys, pseudo_keys], 2)
+        bias = None if obs.bias is None else torch.nn.functional.pad(obs.bias, (0, pseudo_keys.shape[2]))
+        rows = attention_rows(queries, keys, obs.scale, bias=bias, softcap=obs.softcap)  # [B, Hkv, G, P, n + P]
+        votes = rows[..., : obs.keys.shape[2]].sum(3)
         score = votes.mean(2) if self.reduction == "mean" else votes.amax(2)
         return pool(score, self.pool_kernel, "avg") if self.pool_kernel else score

@@ -63,7 +63,7 @@ class EMS(CacheMethod):
     merge_space: Literal["post_rope", "pre_rope"] = "post_rope"
     multiplicity: bool = False
     sinks: int = 4
-    decodes = True
+    evicts_while_decoding = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,81 +80,81 @@ class EMS(CacheMethod):
         return self.window
 
     # -- when ------------------------------------------------------------------------------------------------------
-    def columns(self, seen: Observation) -> dict[str, torch.Tensor]:
+    def columns(self, obs: Observation) -> dict[str, torch.Tensor]:
         """After a prefill pass: attention that every entry has received, and from how many queries it could."""
         mass = ops.attention_mass(
-            seen.queries, seen.keys, seen.scale, bias=_bias(seen), softcap=seen.softcap, real=seen.step.valid
+            obs.queries, obs.keys, obs.scale, bias=_bias(obs), softcap=obs.softcap, real=obs.step.valid
         )
         b, _, n = mass.shape
-        real = torch.ones(b, seen.new, device=mass.device) if seen.step.valid is None else seen.step.valid.float()
+        real = torch.ones(b, obs.new, device=mass.device) if obs.step.valid is None else obs.step.valid.float()
         later = real.flip(1).cumsum(1).flip(1)
-        count = torch.cat([later[:, :1].expand(-1, n - seen.new), later], 1)[:, None].expand(mass.shape).clone()
+        count = torch.cat([later[:, :1].expand(-1, n - obs.new), later], 1)[:, None].expand(mass.shape).clone()
         for name, total in (("mass", mass), ("count", count)):
-            if name in seen.columns:
-                total[..., : -seen.new] += seen.columns[name]
+            if name in obs.columns:
+                total[..., : -obs.new] += obs.columns[name]
         return {"mass": mass, "count": count}
 
-    def reduce(self, layer: CompressedLayer, seen: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
-        self._check_protected(seen)
-        over = [real > target for real, target in zip(seen.real, seen.targets, strict=True)]
-        return [self._compressed(seen, columns, over)] if any(over) else None
+    def reduce(self, layer: CompressedLayer, obs: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
+        self._check_protected(obs)
+        over = [real > target for real, target in zip(obs.real, obs.targets, strict=True)]
+        return [self._compressed(obs, columns, over)] if any(over) else None
 
-    def decoded(self, layer: CompressedLayer, seen: Observation) -> None:
+    def decoded(self, layer: CompressedLayer, obs: Observation) -> None:
         part = layer.parts[-1]
         assert isinstance(part, DensePart)
         for name in ("mass", "count"):
             if not part.has(name):  # the prompt came while the session held everything
-                part.write({name: torch.zeros((), device=seen.keys.device)})
+                part.write({name: torch.zeros((), device=obs.keys.device)})
         columns = part.columns
-        row = ops.attention_rows(seen.queries, seen.keys, seen.scale, bias=_bias(seen), softcap=seen.softcap)
+        row = ops.attention_rows(obs.queries, obs.keys, obs.scale, bias=_bias(obs), softcap=obs.softcap)
         columns["mass"].add_(row[:, :, :, 0].mean(2))
         columns["count"].add_(1)
-        spare = [max(1, self._recent(seen, b)) for b in range(len(seen.real))]
-        over = [real >= target + w for real, target, w in zip(seen.real, seen.targets, spare, strict=True)]
+        spare = [max(1, self._recent(obs, b)) for b in range(len(obs.real))]
+        over = [real >= target + w for real, target, w in zip(obs.real, obs.targets, spare, strict=True)]
         if any(over):
-            self._check_protected(seen)
-            layer.store([self._compressed(seen, {**columns, "index": seen.index}, over)])
+            self._check_protected(obs)
+            layer.store([self._compressed(obs, {**columns, "index": obs.index}, over)])
 
-    def _recent(self, seen: Observation, b: int) -> int:
+    def _recent(self, obs: Observation, b: int) -> int:
         """Newest entries of row b that stay as they are."""
-        left = seen.targets[b]
-        if seen.protected is not None:  # protection comes first
-            left -= int(seen.protected[b].sum(-1).amax())
+        left = obs.targets[b]
+        if obs.protected is not None:  # protection comes first
+            left -= int(obs.protected[b].sum(-1).amax())
         return min(self.window, max(0, left) // 2)
 
     # -- what ------------------------------------------------------------------------------------------------------
-    def _compressed(self, seen: Observation, columns: dict[str, torch.Tensor], over: list[bool]) -> DensePart:
+    def _compressed(self, obs: Observation, columns: dict[str, torch.Tensor], over: list[bool]) -> DensePart:
         """All rows in one part, those that are `over` their budget shortened to it; shorter rows begin with filler."""
-        local = self._rows(seen)
-        everything = {"keys": seen.keys, "values": seen.values, **columns}
+        local = self._rows(obs)
+        everything = {"keys": obs.keys, "values": obs.values, **columns}
         if self.multiplicity and "bias" not in columns:
-            everything["bias"] = torch.zeros(seen.index.shape, device=seen.keys.device)
-        everything["position"] = token_positions(seen)
-        if seen.protected is not None:
-            everything["protected"] = seen.protected
+            everything["bias"] = torch.zeros(obs.index.shape, device=obs.keys.device)
+        everything["position"] = token_positions(obs)
+        if obs.protected is not None:
+            everything["protected"] = obs.protected
         done = []
         for b, shorten in enumerate(over):
-            real = slice(None) if seen.valid is None else seen.valid[b, 0]
+            real = slice(None) if obs.valid is None else obs.valid[b, 0]
             row = {name: x[b][:, real] for name, x in everything.items() if name != "valid"}
             if shorten:
-                row = self._merged(row, local[b][..., real], _run(row["count"][0], local.shape[3]), seen, b)
+                row = self._merged(row, local[b][..., real], _run(row["count"][0], local.shape[3]), obs, b)
             done.append({name: x for name, x in row.items() if name not in ("position", "protected")})
         return _part(done)
 
-    def _rows(self, seen: Observation) -> torch.Tensor:
+    def _rows(self, obs: Observation) -> torch.Tensor:
         """Attention of the latest queries over all entries, [B, Hkv, G, <= window, n]."""
-        queries = seen.state["queries"][:, :, -seen.keys.shape[2] :]
-        return ops.attention_rows(queries, seen.keys, seen.scale, bias=_bias(seen), softcap=seen.softcap)
+        queries = obs.state["queries"][:, :, -obs.keys.shape[2] :]
+        return ops.attention_rows(queries, obs.keys, obs.scale, bias=_bias(obs), softcap=obs.softcap)
 
-    def _merged(self, row: Row, local: torch.Tensor, run: int, seen: Observation, b: int) -> Row:
+    def _merged(self, row: Row, local: torch.Tensor, run: int, obs: Observation, b: int) -> Row:
         """One batch row, shortened to its budget.
 
         Args:
             local: attention of the latest queries over its entries, [Hkv, G, w, n]; the last `run` of them belong to the
                 newest `run` entries.
         """
-        recent, n = self._recent(seen, b), row["keys"].shape[1]
-        old, m = n - recent, seen.targets[b] - recent
+        recent, n = self._recent(obs, b), row["keys"].shape[1]
+        old, m = n - recent, obs.targets[b] - recent
         w = min(run, max(1, recent))
         score = self.score_old(local[:, :, -w:].mean((1, 2))[:, :old], (row["mass"] / row["count"].clamp(min=1))[:, :old])
         rank = score if "protected" not in row else score.masked_fill(row["protected"][:, :old], float("inf"))
@@ -170,13 +170,13 @@ class EMS(CacheMethod):
             closed |= of("protected", centers)
         keys, others = of("keys", centers), of("keys", moving)
         if self.merge_space == "pre_rope":
-            keys = turned(keys[None], -of("position", centers)[None], seen.rotary)[0]
-            others = turned(others[None], -of("position", moving)[None], seen.rotary)[0]
+            keys = turned(keys[None], -of("position", centers)[None], obs.rotary)[0]
+            others = turned(others[None], -of("position", moving)[None], obs.rotary)[0]
         to = assign(others, keys, self.tau, closed)
         weights = score.gather(1, centers), score.gather(1, moving)
         merged = {"keys": merge_keys(keys, others, to, *weights)}
         if self.merge_space == "pre_rope":
-            merged["keys"] = turned(merged["keys"][None], of("position", centers)[None], seen.rotary)[0]
+            merged["keys"] = turned(merged["keys"][None], of("position", centers)[None], obs.rotary)[0]
         merged["values"] = merge_values(of("values", centers), of("values", moving), to, *weights)
         gives = of("mass", moving) / of("count", moving).clamp(min=1)
         merged["mass"] = of("mass", centers) + of("count", centers) * gathered(gives[..., None], to, m)[..., 0]
@@ -199,13 +199,13 @@ class EMS(CacheMethod):
         return pool(torch.maximum(local, whole) if self.combine == "max" else local + whole, self.kernel, "max")
 
 
-def _bias(seen: Observation) -> torch.Tensor | None:
+def _bias(obs: Observation) -> torch.Tensor | None:
     """Additive logits of all entries [B, Hkv, n]: padding, and what merged entries stand for."""
-    stands = seen.columns.get("bias")
+    stands = obs.columns.get("bias")
     if stands is None:
-        return seen.bias
-    stands = torch.nn.functional.pad(stands, (0, seen.keys.shape[2] - stands.shape[-1]))
-    return stands if seen.bias is None else stands + seen.bias
+        return obs.bias
+    stands = torch.nn.functional.pad(stands, (0, obs.keys.shape[2] - stands.shape[-1]))
+    return stands if obs.bias is None else stands + obs.bias
 
 
 def _run(count: torch.Tensor, most: int) -> int:

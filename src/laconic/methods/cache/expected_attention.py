@@ -55,55 +55,55 @@ class ExpectedAttention(CacheMethod):
     def forced(self) -> tuple[int, int]:
         return self.sinks, 0
 
-    def score(self, seen: Observation) -> torch.Tensor:
-        mean, covariance = self._statistics(seen)
-        b, hkv, _, d = seen.keys.shape
-        mean = (mean * seen.scale).view(b, hkv, -1, d).transpose(-1, -2)
+    def score(self, obs: Observation) -> torch.Tensor:
+        mean, covariance = self._statistics(obs)
+        b, hkv, _, d = obs.keys.shape
+        mean = (mean * obs.scale).view(b, hkv, -1, d).transpose(-1, -2)
         sigma = None
         if covariance is not None:
-            sigma = (covariance * seen.scale**2 / 2).view(b, hkv, -1, d, d).transpose(2, 3).reshape(b, hkv, d, -1)
-        logits = torch.cat([_logits(keys.float(), mean, sigma) for keys in seen.keys.split(_BLOCK, 2)], 2)
-        hidden = self._sinks(seen) if seen.valid is None else self._sinks(seen) | ~seen.valid
+            sigma = (covariance * obs.scale**2 / 2).view(b, hkv, -1, d, d).transpose(2, 3).reshape(b, hkv, d, -1)
+        logits = torch.cat([_logits(keys.float(), mean, sigma) for keys in obs.keys.split(_BLOCK, 2)], 2)
+        hidden = self._sinks(obs) if obs.valid is None else self._sinks(obs) | ~obs.valid
         expected = logits.masked_fill(hidden[..., None], float("-inf")).softmax(2).mean(-1) + self.epsilon
         if self.use_values:
-            expected = expected * torch.linalg.vector_norm(seen.values, dim=-1, dtype=torch.float32)
+            expected = expected * torch.linalg.vector_norm(obs.values, dim=-1, dtype=torch.float32)
         return expected
 
-    def _sinks(self, seen: Observation) -> torch.Tensor:
-        index = seen.index
-        real = torch.ones_like(index, dtype=torch.bool) if seen.valid is None else seen.valid
+    def _sinks(self, obs: Observation) -> torch.Tensor:
+        index = obs.index
+        real = torch.ones_like(index, dtype=torch.bool) if obs.valid is None else obs.valid
         first = index.masked_fill(~real, torch.iinfo(index.dtype).max).amin(-1, keepdim=True)
         hidden = index < first + self.sinks
         return hidden & ~hidden.all(-1, keepdim=True)
 
-    def _statistics(self, seen: Observation) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _statistics(self, obs: Observation) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mean [B, H, D] and covariance [B, H, D, D] of the queries, rotated to the coming positions."""
-        b, h, t, d = seen.queries.shape
-        device = seen.queries.device
-        weight = torch.ones(b, t, device=device) if seen.step.valid is None else seen.step.valid.float()
-        order = weight.cumsum(-1) + (torch.tensor(seen.step.real, device=device) - weight.sum(-1))[:, None]
+        b, h, t, d = obs.queries.shape
+        device = obs.queries.device
+        weight = torch.ones(b, t, device=device) if obs.step.valid is None else obs.step.valid.float()
+        order = weight.cumsum(-1) + (torch.tensor(obs.step.real, device=device) - weight.sum(-1))[:, None]
         if bool((weight * (order > self.sinks)).any(-1).all()):  # a pass of sinks only uses them all the same
             weight = weight * (order > self.sinks)
         weight = (weight / weight.sum(-1, keepdim=True).clamp(min=1))[:, None, :, None]
         mean = torch.zeros(b, h, d, device=device)
         second = torch.zeros(b, h, d, d, device=device)
-        for queries, share in zip(seen.plain_blocks(_BLOCK), weight.split(_BLOCK, 2), strict=True):
+        for queries, share in zip(obs.plain_blocks(_BLOCK), weight.split(_BLOCK, 2), strict=True):
             queries = queries.float()
             weighted = queries * share
             mean = mean + weighted.sum(2)
             if self.use_covariance:
                 second = second + torch.matmul(weighted.transpose(-1, -2), queries)
-        rotation = self._mean_rotation(seen, d)
+        rotation = self._mean_rotation(obs, d)
         covariance = None
         if self.use_covariance:
             covariance = second - mean[..., :, None] * mean[..., None, :]
             covariance = rotation.transpose(-1, -2) @ covariance @ rotation
         return torch.matmul(mean[:, :, None], rotation)[:, :, 0], covariance
 
-    def _mean_rotation(self, seen: Observation, d: int) -> torch.Tensor:
+    def _mean_rotation(self, obs: Observation, d: int) -> torch.Tensor:
         """Mean of RoPE's rotation over the next positions, as a matrix for row vectors, [B or 1, 1, D, D]."""
-        last = seen.step.position_ids[..., -1:]
-        cos, sin = seen.rotary(last + 1 + torch.arange(self.future, device=last.device))
+        last = obs.step.position_ids[..., -1:]
+        cos, sin = obs.rotary(last + 1 + torch.arange(self.future, device=last.device))
         mean_cos, mean_sin = cos.float().mean(1, keepdim=True), sin.float().mean(1, keepdim=True)
         eye = torch.eye(d, device=last.device).expand(mean_cos.shape[0], 1, d, d)
         return rotate(eye, mean_cos, mean_sin)

@@ -10,7 +10,7 @@ import torch
 
 from laconic.cache.parts.base import DensePart, Part
 from laconic.cache.parts.quantised import Matrix, QuantisedPart, shed, without_filler
-from laconic.cache.quantiser import Heads, Quantiser
+from laconic.cache.quantiser import HeadSizes, Quantiser
 from laconic.method import register
 from laconic.ops.attend import attend
 from laconic.ops.corrected import Corrected, Settings, approximate
@@ -108,10 +108,10 @@ class GEAR(Quantiser):
         if self.loops < 1:
             raise ValueError(f"gear: loops={self.loops}: at least one round is needed.")
 
-    def usual_bits(self, heads: Heads) -> int:
+    def usual_bits(self, heads: HeadSizes) -> int:
         return 2 if self.base == "kivi" else 4
 
-    def bits_stored(self, bits: int, heads: Heads) -> float:
+    def bits_stored(self, bits: int, heads: HeadSizes) -> float:
         if self.base == "kivi":
             scales = (32 / self.group + 32 / min(self.group, heads.size)) / 2
         else:
@@ -119,7 +119,7 @@ class GEAR(Quantiser):
         factors = 16 * max(self.rank, self.decode_rank) * (1 / heads.size + 1 / self.buffer)
         return bits + scales + self.outliers * (heads.item + 16) + factors
 
-    def check(self, heads: Heads) -> None:
+    def check(self, heads: HeadSizes) -> None:
         if heads.size % 8 or (self.base == "kivi" and heads.size % min(self.group, heads.size)):
             raise ValueError(f"gear: group={self.group} does not divide the head size {heads.size}; choose one that does.")
         if max(self.rank, self.decode_rank) > heads.size:

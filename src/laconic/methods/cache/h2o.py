@@ -26,17 +26,17 @@ class H2O(CacheMethod):
     """
 
     normalise: bool = False
-    decodes = True
+    evicts_while_decoding = True
 
     def forced(self) -> tuple[int, int]:
         return 0, sys.maxsize  # `rank` caps it at half the budget
 
-    def columns(self, seen: Observation) -> dict[str, torch.Tensor]:
-        return {"mass": seen.mass()}
+    def columns(self, obs: Observation) -> dict[str, torch.Tensor]:
+        return {"mass": obs.mass()}
 
-    def score(self, seen: Observation) -> torch.Tensor:
-        mass = seen.mass()
+    def score(self, obs: Observation) -> torch.Tensor:
+        mass = obs.mass()
         if not self.normalise:
             return mass
-        end = seen.step.start + seen.step.length
-        return mass / (end - seen.index).clamp(min=1)
+        end = obs.step.start + obs.step.length
+        return mass / (end - obs.index).clamp(min=1)

@@ -19,10 +19,10 @@ class KeyDiff(CacheMethod):
     With ``prefill_chunk_size`` it cuts after every chunk, which is the paper's block-wise form (block 128).
     """
 
-    def score(self, seen: Observation) -> torch.Tensor:
-        keys = seen.keys
+    def score(self, obs: Observation) -> torch.Tensor:
+        keys = obs.keys
         inverse = 1 / torch.linalg.vector_norm(keys, dim=-1, dtype=torch.float32).clamp(min=1e-12)
-        weight = inverse if seen.valid is None else inverse * seen.valid
+        weight = inverse if obs.valid is None else inverse * obs.valid
         anchor = torch.matmul(weight.to(keys.dtype).unsqueeze(-2), keys).float()  # [B, Hkv, 1, D]
         anchor = anchor / torch.linalg.vector_norm(anchor, dim=-1, keepdim=True).clamp(min=1e-12)
         return -torch.matmul(keys, anchor.to(keys.dtype).transpose(-1, -2)).squeeze(-1).float() * inverse

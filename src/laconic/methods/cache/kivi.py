@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from laconic.cache.parts.base import DensePart, Part
 from laconic.cache.parts.quantised import QuantisedPart, numbered, shed, without_filler
-from laconic.cache.quantiser import Heads, Quantiser
+from laconic.cache.quantiser import HeadSizes, Quantiser
 from laconic.method import register
 from laconic.ops.quantise import TILE, quantise_keys, quantise_values
 
@@ -49,13 +49,13 @@ class KIVI(Quantiser):
             raise ValueError(f"kivi: residual={self.residual}: choose a multiple of group={self.group}.")
         self._tile = math.gcd(self.group, TILE)
 
-    def usual_bits(self, heads: Heads) -> int:
+    def usual_bits(self, heads: HeadSizes) -> int:
         return 2 if heads.queries == heads.kv else 4
 
-    def bits_stored(self, bits: int, heads: Heads) -> float:
+    def bits_stored(self, bits: int, heads: HeadSizes) -> float:
         return bits + (32 / self.group + 32 / min(self.group, heads.size)) / 2
 
-    def check(self, heads: Heads) -> None:
+    def check(self, heads: HeadSizes) -> None:
         if heads.size % min(self.group, heads.size) or heads.size % 8:
             raise ValueError(f"kivi: group={self.group} does not divide the head size {heads.size}; choose one that does.")
 

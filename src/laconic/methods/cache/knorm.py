@@ -35,5 +35,5 @@ class KNorm(CacheMethod):
             )
         return left // (layers - self.skip_layers)
 
-    def score(self, seen: Observation) -> torch.Tensor:
-        return -torch.linalg.vector_norm(seen.keys, dim=-1, dtype=torch.float32)
+    def score(self, obs: Observation) -> torch.Tensor:
+        return -torch.linalg.vector_norm(obs.keys, dim=-1, dtype=torch.float32)

@@ -105,9 +105,9 @@ class MiniCache(StorageMethod):
             BudgetError: not even merging all pairs would do.
         """
         last = layers - layers % 2
-        lowest = (layers // 2 if self.own_budget else 0) if self.start is None else self.start
+        lowest = (layers // 2 if self.budget_from_parameters else 0) if self.start is None else self.start
         lowest += lowest % 2
-        if self.own_budget:
+        if self.budget_from_parameters:
             return lowest
         pairs = math.ceil((1 - share) * layers / (2 * (1 - merged)) - 1e-9) if merged < 1 else layers
         if last - 2 * pairs < lowest:
@@ -126,7 +126,7 @@ class MiniCache(StorageMethod):
         if isinstance(layer.parts[0], PairPart):
             return True
         share = self.keep
-        if share is None and not self.own_budget:
+        if share is None and not self.budget_from_parameters:
             if not step.prefill:  # a number of tokens or bytes: prefill passes alone decide, and may refuse
                 return False
             seen = max(step.real)

@@ -49,5 +49,5 @@ class PyramidKV(CacheMethod):
         before = sum(slope[:layer])
         return self.window + round(before + slope[layer]) - round(before)
 
-    def score(self, seen: Observation) -> torch.Tensor:
-        return window_scores(seen, self.window, self.kernel, self.pooling)
+    def score(self, obs: Observation) -> torch.Tensor:
+        return window_scores(obs, self.window, self.kernel, self.pooling)

@@ -25,11 +25,11 @@ class Random(CacheMethod):
 
     seed: int = 0
 
-    def score(self, seen: Observation) -> torch.Tensor:
-        index = seen.index.long()
-        padding = [seen.step.start + seen.step.length - real for real in seen.step.real]
+    def score(self, obs: Observation) -> torch.Tensor:
+        index = obs.index.long()
+        padding = [obs.step.start + obs.step.length - real for real in obs.step.real]
         if any(padding):  # count from the first real token, which may be evicted by now: left padding moves nothing
             index = (index - torch.tensor(padding, device=index.device)[:, None, None]).clamp(min=0)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + seen.layer)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + obs.layer)
         draws = torch.rand(int(index.max()) + 1, index.shape[1], generator=generator).to(index.device)
         return draws.T.expand(index.shape[0], -1, -1).gather(2, index)

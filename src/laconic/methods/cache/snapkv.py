@@ -41,5 +41,5 @@ class SnapKV(CacheMethod):
     def forced(self) -> tuple[int, int]:
         return 0, self.window
 
-    def score(self, seen: Observation) -> torch.Tensor:
-        return window_scores(seen, self.window, self.kernel, self.pooling)
+    def score(self, obs: Observation) -> torch.Tensor:
+        return window_scores(obs, self.window, self.kernel, self.pooling)

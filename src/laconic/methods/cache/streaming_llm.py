@@ -29,10 +29,10 @@ class StreamingLLM(CacheMethod):
     """
 
     sinks: int = 4
-    decodes = True
+    evicts_while_decoding = True
 
     def forced(self) -> tuple[int, int]:
         return self.sinks, 0
 
-    def score(self, seen: Observation) -> torch.Tensor:
-        return seen.index.float()
+    def score(self, obs: Observation) -> torch.Tensor:
+        return obs.index.float()

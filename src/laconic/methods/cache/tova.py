@@ -19,10 +19,10 @@ class TOVA(CacheMethod):
     All KV heads of a layer keep the same tokens (algorithm 1).
     """
 
-    decodes = True
+    evicts_while_decoding = True
 
     def forced(self) -> tuple[int, int]:
         return 0, 1
 
-    def score(self, seen: Observation) -> torch.Tensor:
-        return seen.last().mean((1, 2)).unsqueeze(1).expand(seen.keys.shape[:3])
+    def score(self, obs: Observation) -> torch.Tensor:
+        return obs.last().mean((1, 2)).unsqueeze(1).expand(obs.keys.shape[:3])

@@ -51,7 +51,7 @@ class TreeKV(CacheMethod):
     block: int = 32
     positions: Literal["original", "rank"] = "original"
     tree_only: bool = False
-    decodes = True
+    evicts_while_decoding = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,33 +68,33 @@ class TreeKV(CacheMethod):
         return sinks, capacity - sinks - max(0, recent), max(0, recent)
 
     # -- prompts ---------------------------------------------------------------------------------------------------
-    def columns(self, seen: Observation) -> dict[str, torch.Tensor]:
+    def columns(self, obs: Observation) -> dict[str, torch.Tensor]:
         """After a prefill pass: S and T of all entries, old sums and what the window of this pass adds."""
-        mass, count = self._window(seen)
+        mass, count = self._window(obs)
         count = count[:, None].expand(mass.shape).clone()
         for name, total in (("mass", mass), ("count", count)):
-            if name in seen.columns:
-                total[..., : -seen.new] += seen.columns[name]
-        columns = {"mass": mass, "count": count, "rank": ages(seen)}
-        return columns if self.positions == "original" else {**columns, "position": token_positions(seen)}
+            if name in obs.columns:
+                total[..., : -obs.new] += obs.columns[name]
+        columns = {"mass": mass, "count": count, "rank": ages(obs)}
+        return columns if self.positions == "original" else {**columns, "position": token_positions(obs)}
 
-    def reduce(self, layer: CompressedLayer, seen: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
-        self._check_protected(seen)
-        fits = all(target >= real for target, real in zip(seen.targets, seen.real, strict=True))
+    def reduce(self, layer: CompressedLayer, obs: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
+        self._check_protected(obs)
+        fits = all(target >= real for target, real in zip(obs.targets, obs.real, strict=True))
         if fits and self.positions == "original":
             return None
-        return [self._swept(layer, seen, columns, self._window(seen)[0], blocks=True)]
+        return [self._swept(layer, obs, columns, self._window(obs)[0], blocks=True)]
 
-    def _window(self, seen: Observation) -> tuple[torch.Tensor, torch.Tensor]:
+    def _window(self, obs: Observation) -> tuple[torch.Tensor, torch.Tensor]:
         """Attention summed over the last block's queries, mean over the group [B, Hkv, n]; how many could give it [B, n]."""
-        if self.positions == "rank" and seen.keys.shape[2] > seen.new:
-            seen = by_rank(seen, ages(seen), token_positions(seen))
-        sizes = torch.tensor([self._block(capacity) for capacity in capacities(seen)], device=seen.keys.device)
-        w = min(int(sizes.max()), seen.new)
+        if self.positions == "rank" and obs.keys.shape[2] > obs.new:
+            obs = by_rank(obs, ages(obs), token_positions(obs))
+        sizes = torch.tensor([self._block(capacity) for capacity in capacities(obs)], device=obs.keys.device)
+        w = min(int(sizes.max()), obs.new)
         votes = torch.arange(w, 0, -1, device=sizes.device) <= sizes[:, None]  # every row has a window of its own
-        if seen.step.valid is not None:
-            votes &= seen.step.valid[:, -w:]
-        mass = (seen.window(w).mean(2) * votes[:, None, :, None]).sum(2)
+        if obs.step.valid is not None:
+            votes &= obs.step.valid[:, -w:]
+        mass = (obs.window(w).mean(2) * votes[:, None, :, None]).sum(2)
         later = votes.flip(1).cumsum(1).flip(1)
         return mass, torch.cat([later[:, :1].expand(-1, mass.shape[-1] - w), later], 1).float()
 
@@ -102,23 +102,23 @@ class TreeKV(CacheMethod):
         return max(1, min(self.block, capacity // 8))
 
     def _swept(
-        self, layer: CompressedLayer, seen: Observation, columns: dict[str, torch.Tensor], scores: torch.Tensor, blocks: bool
+        self, layer: CompressedLayer, obs: Observation, columns: dict[str, torch.Tensor], scores: torch.Tensor, blocks: bool
     ) -> DensePart:
         """What the sweep over all entries leaves, oldest first; by `blocks` as in a prompt, or by single entries."""
-        order, rows = oldest_first(seen), []
+        order, rows = oldest_first(obs), []
         name = "block_pointer" if blocks else "pointer"
-        pointers = seen.state.get(name, torch.zeros(order.shape[0], dtype=torch.long, device=order.device)).tolist()
-        for b, capacity in enumerate(capacities(seen)):
-            age = order[b, :, order.shape[-1] - seen.real[b] :]
-            held = torch.zeros_like(age, dtype=torch.bool) if seen.protected is None else seen.protected[b].gather(1, age)
+        pointers = obs.state.get(name, torch.zeros(order.shape[0], dtype=torch.long, device=order.device)).tolist()
+        for b, capacity in enumerate(capacities(obs)):
+            age = order[b, :, order.shape[-1] - obs.real[b] :]
+            held = torch.zeros_like(age, dtype=torch.bool) if obs.protected is None else obs.protected[b].gather(1, age)
             free = age[~held].view(age.shape[0], -1)  # protected entries stand aside
             stays = torch.ones_like(free, dtype=torch.bool)
             if capacity < free.shape[1]:
                 stays, pointers[b] = self._stay(scores[b].gather(1, free), capacity, pointers[b], blocks)
             kept = held.masked_scatter(~held, stays) | held
             rows.append(age[kept].view(age.shape[0], -1))
-        seen.state[name] = torch.tensor(pointers, device=order.device)
-        return self._stored(layer, seen, columns, rows)
+        obs.state[name] = torch.tensor(pointers, device=order.device)
+        return self._stored(layer, obs, columns, rows)
 
     def _stay(self, scores: torch.Tensor, capacity: int, pointer: int, blocks: bool) -> tuple[torch.Tensor, int]:
         """scores [Hkv, m] of the unprotected entries, oldest first -> which `capacity` of them stay, the pointer after."""
@@ -139,63 +139,63 @@ class TreeKV(CacheMethod):
         return stays, pointer
 
     def _stored(
-        self, layer: CompressedLayer, seen: Observation, columns: dict[str, torch.Tensor], rows: list[torch.Tensor]
+        self, layer: CompressedLayer, obs: Observation, columns: dict[str, torch.Tensor], rows: list[torch.Tensor]
     ) -> DensePart:
         """A part of the entries `rows` (one [Hkv, m] per batch row, oldest first)."""
-        n, most = seen.keys.shape[2], max(row.shape[1] for row in rows)
+        n, most = obs.keys.shape[2], max(row.shape[1] for row in rows)
         index = torch.stack([torch.nn.functional.pad(row, (0, most - row.shape[1]), value=n) for row in rows])
         lengths = None
         if any(row.shape[1] < most for row in rows):
             lengths = torch.tensor([row.shape[1] for row in rows], device=index.device)[:, None].expand(index.shape[:2])
         columns = {name: column for name, column in columns.items() if name != "valid"}
-        part = selected(seen.keys, seen.values, columns, Selection(index, lengths), ragged=False)
+        part = selected(obs.keys, obs.values, columns, Selection(index, lengths), ragged=False)
         assert isinstance(part, DensePart)
         part.write({"rank": torch.arange(most, device=index.device)})
         return part if self.positions == "original" else RankedPart.of(part, layer)
 
     # -- decoding --------------------------------------------------------------------------------------------------
-    def decoded(self, layer: CompressedLayer, seen: Observation) -> None:
-        part = self._part(layer, seen)
+    def decoded(self, layer: CompressedLayer, obs: Observation) -> None:
+        part = self._part(layer, obs)
         columns = part.columns
-        rank, view = ranks(columns, seen.valid), seen
+        rank, view = ranks(columns, obs.valid), obs
         if isinstance(part, RankedPart):
-            view = by_rank(seen, rank, columns["position"])
+            view = by_rank(obs, rank, columns["position"])
         columns["rank"].copy_(rank)
         columns["mass"].add_(view.last().mean(2))
         columns["count"].add_(1)
-        over = [real - target for real, target in zip(seen.real, seen.targets, strict=True)]
+        over = [real - target for real, target in zip(obs.real, obs.targets, strict=True)]
         if max(over) <= 0:
             return
-        self._check_protected(seen)
+        self._check_protected(obs)
         if not part.has("index"):  # from now on the place says nothing about the token
-            part.write({"index": seen.index})
+            part.write({"index": obs.index})
         if max(over) > 1:  # entries that were held come under the rule now
             scores = columns["mass"] / columns["count"]
-            layer.store([self._swept(layer, seen, part.columns, scores, blocks=False)])
+            layer.store([self._swept(layer, obs, part.columns, scores, blocks=False)])
         else:
-            self._evict(part, seen, over)
+            self._evict(part, obs, over)
         layer.evicted = True
 
-    def _part(self, layer: CompressedLayer, seen: Observation) -> DensePart:
+    def _part(self, layer: CompressedLayer, obs: Observation) -> DensePart:
         """The layer's part with all columns that decoding needs."""
         part = layer.parts[-1]
         assert isinstance(part, DensePart)
         for name in ("mass", "count", "rank"):
             if not part.has(name):  # the prompt came while the session held everything
-                part.write({name: torch.zeros((), device=seen.keys.device)})
+                part.write({name: torch.zeros((), device=obs.keys.device)})
         if self.positions == "rank" and not isinstance(part, RankedPart):
-            part.write({"index": seen.index, "position": token_positions(seen)})
+            part.write({"index": obs.index, "position": token_positions(obs)})
             layer.parts[-1] = part = RankedPart.of(part, layer)
         return part
 
-    def _evict(self, part: DensePart, seen: Observation, over: list[int]) -> None:
+    def _evict(self, part: DensePart, obs: Observation, over: list[int]) -> None:
         """One entry per head goes in every row that is over its budget, in place."""
-        columns, device = part.columns, seen.keys.device
-        pointers = seen.state.get("pointer", torch.zeros(len(over), dtype=torch.long, device=device))
-        splits = [self.split(capacity) for capacity in capacities(seen)]
+        columns, device = part.columns, obs.keys.device
+        pointers = obs.state.get("pointer", torch.zeros(len(over), dtype=torch.long, device=device))
+        splits = [self.split(capacity) for capacity in capacities(obs)]
         sinks, candidates, _ = torch.tensor(splits, device=device).T
         pointers = pointers % candidates.clamp(min=1)
-        place = places(columns["rank"], seen)
+        place = places(columns["rank"], obs)
         left = (place == (sinks + pointers)[:, None, None]).int().argmax(-1, keepdim=True)
         right = (place == (sinks + pointers + 1)[:, None, None]).int().argmax(-1, keepdim=True)
         score = columns["mass"] / columns["count"]
@@ -203,7 +203,7 @@ class TreeKV(CacheMethod):
         drop = left if self.tree_only else torch.where(older_stays, right, left)
         evict = torch.tensor(over, device=device) > 0
         columns["rank"].sub_(((columns["rank"] > columns["rank"].gather(2, drop)) & evict[:, None, None]).int())
-        seen.state["pointer"] = torch.where(evict, (pointers + 1) % candidates.clamp(min=1), pointers)
+        obs.state["pointer"] = torch.where(evict, (pointers + 1) % candidates.clamp(min=1), pointers)
         part.replace(drop[..., 0], None if min(over) > 0 else evict[:, None].expand(drop.shape[:2]))
 
 
@@ -225,24 +225,24 @@ def sweep(scores: torch.Tensor, capacity: int, pointer: int, tree_only: bool = F
     return kept, pointer
 
 
-def capacities(seen: Observation) -> list[int]:
+def capacities(obs: Observation) -> list[int]:
     """Entries that may stay in every batch row beside the protected ones."""
-    if seen.protected is None:
-        return seen.targets
-    counts = seen.protected.sum(-1).amax(-1).tolist()
-    return [max(0, target - count) for target, count in zip(seen.targets, counts, strict=True)]
+    if obs.protected is None:
+        return obs.targets
+    counts = obs.protected.sum(-1).amax(-1).tolist()
+    return [max(0, target - count) for target, count in zip(obs.targets, counts, strict=True)]
 
 
-def oldest_first(seen: Observation) -> torch.Tensor:
+def oldest_first(obs: Observation) -> torch.Tensor:
     """Entry numbers by age, padding first, [B, Hkv, n]."""
-    index = seen.index if seen.valid is None else seen.index.masked_fill(~seen.valid, -1)
+    index = obs.index if obs.valid is None else obs.index.masked_fill(~obs.valid, -1)
     return index.argsort(dim=-1, stable=True)
 
 
-def ages(seen: Observation) -> torch.Tensor:
+def ages(obs: Observation) -> torch.Tensor:
     """Places by age among the real entries, [B, Hkv, n]; negative at padding."""
-    place = oldest_first(seen).argsort(-1)
-    return place if seen.valid is None else place - (~seen.valid).sum(-1, keepdim=True)
+    place = oldest_first(obs).argsort(-1)
+    return place if obs.valid is None else place - (~obs.valid).sum(-1, keepdim=True)
 
 
 def ranks(columns: dict[str, torch.Tensor], valid: torch.Tensor | None) -> torch.Tensor:
@@ -254,12 +254,12 @@ def ranks(columns: dict[str, torch.Tensor], valid: torch.Tensor | None) -> torch
     return torch.where(fresh, known.sum(-1, keepdim=True) + fresh.cumsum(-1) - 1, columns["rank"]).int()
 
 
-def places(rank: torch.Tensor, seen: Observation) -> torch.Tensor:
+def places(rank: torch.Tensor, obs: Observation) -> torch.Tensor:
     """Places by age among the real unprotected entries, [B, Hkv, n]; -1 at the others. No sort: ranks are a permutation."""
-    if seen.protected is None:
-        return rank if seen.valid is None else rank.masked_fill(~seen.valid, -1)
-    free = ~seen.protected if seen.valid is None else seen.valid & ~seen.protected
+    if obs.protected is None:
+        return rank if obs.valid is None else rank.masked_fill(~obs.valid, -1)
+    free = ~obs.protected if obs.valid is None else obs.valid & ~obs.protected
     n = rank.shape[-1]
-    at = rank.long() if seen.valid is None else rank.long().masked_fill(~seen.valid, n)
+    at = rank.long() if obs.valid is None else rank.long().masked_fill(~obs.valid, n)
     by_age = torch.zeros(*rank.shape[:2], n + 1, dtype=torch.long, device=rank.device).scatter_(2, at, free.long())
     return (by_age.cumsum(-1) - 1).gather(2, at).masked_fill(~free, -1)

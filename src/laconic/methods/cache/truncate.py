@@ -31,13 +31,13 @@ class Truncate(CacheMethod):
         if self.side not in ("left", "right", "middle"):
             raise ValueError(f"truncate: side={self.side!r}: choose 'left', 'right' or 'middle'.")
 
-    def score(self, seen: Observation) -> torch.Tensor:
-        index = seen.index.double()
+    def score(self, obs: Observation) -> torch.Tensor:
+        index = obs.index.double()
         if self.side == "left":
-            return seen.index.float()
+            return obs.index.float()
         if self.side == "right":
-            return -seen.index.float()
-        real = torch.ones_like(seen.index, dtype=torch.bool) if seen.valid is None else seen.valid
+            return -obs.index.float()
+        real = torch.ones_like(obs.index, dtype=torch.bool) if obs.valid is None else obs.valid
         first = index.masked_fill(~real, float("inf")).amin(-1, keepdim=True)
         last = index.masked_fill(~real, float("-inf")).amax(-1, keepdim=True)
         return (index - (first + last) / 2 + 0.25).abs().float()  # the newer end wins a tie

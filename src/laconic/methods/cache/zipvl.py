@@ -62,7 +62,7 @@ class ZipVL(CacheMethod):
 
     claims: ClassVar[frozenset[str]] = frozenset({"cache.entries", "cache.storage"})
     default_keep: ClassVar[float | None] = None
-    narrows: ClassVar[bool] = True
+    sparse_prefill: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,11 +79,11 @@ class ZipVL(CacheMethod):
         return self.refresh
 
     # -- which tokens matter ---------------------------------------------------------------------------------------
-    def probe_places(self, seen: Observation) -> tuple[torch.Tensor, torch.Tensor]:
+    def probe_places(self, obs: Observation) -> tuple[torch.Tensor, torch.Tensor]:
         """Places of the probe rows in this pass [B, m], and which of them are real [B, m]: rows have as many as they can."""
         recent, drawn = self.probes
-        valid, t = seen.step.valid, seen.new
-        added = [t] * seen.keys.shape[0] if valid is None else valid.sum(-1).tolist()
+        valid, t = obs.step.valid, obs.new
+        added = [t] * obs.keys.shape[0] if valid is None else valid.sum(-1).tolist()
         rows = []
         for real in added:  # drawn from each sequence alone, whatever stands beside it in the batch
             rest = max(0, real - recent)
@@ -94,63 +94,63 @@ class ZipVL(CacheMethod):
         real_probes = torch.zeros(len(rows), m, dtype=torch.bool)
         for i, row in enumerate(rows):
             places[i, m - len(row) :], real_probes[i, m - len(row) :] = row, True
-        return places.to(seen.keys.device), real_probes.to(seen.keys.device)
+        return places.to(obs.keys.device), real_probes.to(obs.keys.device)
 
-    def important(self, seen: Observation) -> torch.Tensor:
+    def important(self, obs: Observation) -> torch.Tensor:
         """The important entries of every row, one choice for all heads, [B, n]."""
-        return best(*self.ranked(seen))
+        return best(*self.ranked(obs))
 
-    def ranked(self, seen: Observation) -> tuple[torch.Tensor, torch.Tensor]:
+    def ranked(self, obs: Observation) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised scores with forced tokens on top and padding at -inf [B, n], and the number of important entries [B].
         Computed once per observation."""
-        if "zipvl.rank" not in seen._memo:
-            if seen.step.prefill:
-                places, real = self.probe_places(seen)
-                queries, tokens = gather(seen.queries, places, 2), seen.step.token_index(len(seen.real)).gather(1, places)
-            else:
-                queries = seen.state["queries"]
-                end = seen.step.start + seen.step.length
-                tokens = torch.arange(end - queries.shape[2], end, device=queries.device).expand(queries.shape[0], -1)
-                real = torch.ones_like(tokens, dtype=torch.bool)
-            mass, probes = received(queries, tokens, real, seen)
-            forced, rank = self._forced(seen, mass / probes.clamp(min=1))
-            counts = torch.maximum(self._counts(seen, mass), forced)
-            seen._memo["zipvl.rank"], seen._memo["zipvl.counts"] = rank, counts
-        return seen._memo["zipvl.rank"], seen._memo["zipvl.counts"]
+        return obs.once("zipvl.ranked", lambda: self._ranked(obs))
 
-    def _forced(self, seen: Observation, score: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _ranked(self, obs: Observation) -> tuple[torch.Tensor, torch.Tensor]:
+        if obs.step.prefill:
+            places, real = self.probe_places(obs)
+            queries, tokens = gather(obs.queries, places, 2), obs.step.token_index(len(obs.real)).gather(1, places)
+        else:
+            queries = obs.state["queries"]
+            end = obs.step.start + obs.step.length
+            tokens = torch.arange(end - queries.shape[2], end, device=queries.device).expand(queries.shape[0], -1)
+            real = torch.ones_like(tokens, dtype=torch.bool)
+        mass, probes = received(queries, tokens, real, obs)
+        forced, rank = self._forced(obs, mass / probes.clamp(min=1))
+        return rank, torch.maximum(self._counts(obs, mass), forced)
+
+    def _forced(self, obs: Observation, score: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """How many entries must be important [B], and scores with them on top: protected ones, the last, the first."""
-        index = seen.index[:, 0].long()
-        real = torch.ones_like(index, dtype=torch.bool) if seen.valid is None else seen.valid[:, 0]
+        index = obs.index[:, 0].long()
+        real = torch.ones_like(index, dtype=torch.bool) if obs.valid is None else obs.valid[:, 0]
         last = index == index.masked_fill(~real, -1).amax(-1, keepdim=True)
         first = index == index.masked_fill(~real, torch.iinfo(torch.long).max).amin(-1, keepdim=True)
-        must = torch.zeros_like(real) if seen.protected is None else seen.protected[:, 0]
+        must = torch.zeros_like(real) if obs.protected is None else obs.protected[:, 0]
         rank = score.masked_fill(first, 2.0).masked_fill(last, 3.0).masked_fill(must, float("inf"))
         count = must.sum(-1)
-        if self.own_budget:
+        if self.budget_from_parameters:
             count = ((must | first | last) & real).sum(-1)
         return count, rank.masked_fill(~real, float("-inf"))
 
-    def _counts(self, seen: Observation, mass: torch.Tensor) -> torch.Tensor:
+    def _counts(self, obs: Observation, mass: torch.Tensor) -> torch.Tensor:
         """How many entries are important in every row, [B]."""
-        real = torch.tensor(seen.real, device=mass.device)
-        if not self.own_budget:
-            return self._within_budget(seen).to(mass.device)
+        real = torch.tensor(obs.real, device=mass.device)
+        if not self.budget_from_parameters:
+            return self._within_budget(obs).to(mass.device)
         if self.tau == 1:
             return real
         asked = mass.sum(-1) > 0  # a row of which nothing real came in this pass asks for nothing and loses nothing
         return torch.where(asked, smallest_prefix(mass, self.tau), real).minimum(real)
 
-    def _within_budget(self, seen: Observation) -> torch.Tensor:
-        targets, real = torch.tensor(seen.targets), torch.tensor(seen.real)
+    def _within_budget(self, obs: Observation) -> torch.Tensor:
+        targets, real = torch.tensor(obs.targets), torch.tensor(obs.real)
         if self.mode == "evict":
-            self._check_protected(seen)
+            self._check_protected(obs)
             return targets.minimum(real)
-        head_dim, itemsize = seen.keys.shape[-1], seen.keys.itemsize
+        head_dim, itemsize = obs.keys.shape[-1], obs.keys.itemsize
         high, low = (share_of_bytes(bits, head_dim, itemsize) for bits in (HIGH, LOW))
         share = targets / real.clamp(min=1) if self.keep is None else torch.tensor(self.keep)
         fits = ((share - low) / (high - low) * real + 1e-6).floor().long()
-        if bool((fits < 0).any()) and seen.step.prefill:
+        if bool((fits < 0).any()) and obs.step.prefill:
             raise BudgetError(
                 f"zipvl: {self.budget} is less than {low:.3f} of the bytes, what all entries take at {LOW} bits; ask for "
                 "more, or use mode='evict'."
@@ -162,31 +162,31 @@ class ZipVL(CacheMethod):
     def in_bytes(self) -> bool:
         return self.mode == "quant"
 
-    def narrow(self, seen: Observation) -> torch.Tensor | None:
-        if seen.keys.shape[2] < self.short:
+    def narrow(self, obs: Observation) -> torch.Tensor | None:
+        if obs.keys.shape[2] < self.short:
             return None
-        chosen = self.important(seen)[:, -seen.new :]
+        chosen = self.important(obs)[:, -obs.new :]
         if bool(chosen.all()):
             return None
-        places = torch.arange(seen.new, device=chosen.device).where(chosen, -1)
+        places = torch.arange(obs.new, device=chosen.device).where(chosen, -1)
         return places.sort(-1).values[:, -int(chosen.sum(-1).max()) :]
 
-    def reduce(self, layer: CompressedLayer, seen: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
-        seen.state["chosen_at"] = torch.full((len(seen.real),), seen.step.start + seen.step.length)
-        chosen = self.important(seen)
-        real = torch.ones_like(chosen) if seen.valid is None else seen.valid[:, 0]
-        shape = (-1, seen.keys.shape[1], -1)
+    def reduce(self, layer: CompressedLayer, obs: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
+        obs.state["chosen_at"] = torch.full((len(obs.real),), obs.step.start + obs.step.length)
+        chosen = self.important(obs)
+        real = torch.ones_like(chosen) if obs.valid is None else obs.valid[:, 0]
+        shape = (-1, obs.keys.shape[1], -1)
         if self.mode == "quant":
             parts = [
-                quantised(seen, columns, from_mask(mask[:, None].expand(shape)), bits)
+                quantised(obs, columns, from_mask(mask[:, None].expand(shape)), bits)
                 for mask, bits in ((chosen, HIGH), (real & ~chosen, LOW))
                 if bool(mask.any())
             ]
-            nothing = {"index": seen.index[:, :, :0]}
-            return [*parts, DensePart(seen.keys[:, :, :0], seen.values[:, :, :0], nothing, room=max(32, self.refresh))]
+            nothing = {"index": obs.index[:, :, :0]}
+            return [*parts, DensePart(obs.keys[:, :, :0], obs.values[:, :, :0], nothing, room=max(32, self.refresh))]
         if bool((chosen == real).all()):
             return None
-        return [selected(seen.keys, seen.values, columns, from_mask(chosen[:, None].expand(shape)), self.ragged)]
+        return [selected(obs.keys, obs.values, columns, from_mask(chosen[:, None].expand(shape)), self.ragged)]
 
     def due(self, layer: CompressedLayer) -> bool:
         if not self.refresh:
@@ -194,14 +194,14 @@ class ZipVL(CacheMethod):
         at = layer.state.get("chosen_at")
         return layer.seen - (0 if at is None else int(at[0])) >= self.refresh
 
-    def decoded(self, layer: CompressedLayer, seen: Observation) -> None:
-        parts = self.reduce(layer, seen, {**seen.columns, "index": seen.index})
+    def decoded(self, layer: CompressedLayer, obs: Observation) -> None:
+        parts = self.reduce(layer, obs, {**obs.columns, "index": obs.index})
         if parts is not None:
             layer.store(parts)
 
 
 def received(
-    queries: torch.Tensor, tokens: torch.Tensor, real: torch.Tensor, seen: Observation
+    queries: torch.Tensor, tokens: torch.Tensor, real: torch.Tensor, obs: Observation
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention that every entry gets from probe rows, mean over heads, summed over probes, and how many of them see it.
 
@@ -211,20 +211,20 @@ def received(
     Returns:
         ``a_j = sum_c mean_h A[c, j]`` and ``nnz_j``, fp32 [B, n] each.
     """
-    (b, h, m, d), (hkv, n) = queries.shape, seen.keys.shape[1:3]
+    (b, h, m, d), (hkv, n) = queries.shape, obs.keys.shape[1:3]
     mass = torch.zeros(b, n, device=queries.device)
     probes = torch.zeros(b, n, device=queries.device)
-    hidden = None if seen.valid is None else ~seen.valid[:, :1]
+    hidden = None if obs.valid is None else ~obs.valid[:, :1]
     size = max(1, _SCORES // (b * h * n))
     for start in range(0, m, size):
         rows = slice(start, start + size)
-        unseen = (seen.index[:, :1] > tokens[:, rows, None]) | ~real[:, rows, None]  # [B, size, n]
+        unseen = (obs.index[:, :1] > tokens[:, rows, None]) | ~real[:, rows, None]  # [B, size, n]
         if hidden is not None:
             unseen |= hidden
-        block = (queries[:, :, rows] * seen.scale).reshape(b, hkv, -1, d)
-        logits = torch.matmul(block, seen.keys.transpose(-1, -2)).float().view(b, h, -1, n)
-        if seen.softcap is not None:
-            logits = seen.softcap * torch.tanh(logits / seen.softcap)
+        block = (queries[:, :, rows] * obs.scale).reshape(b, hkv, -1, d)
+        logits = torch.matmul(block, obs.keys.transpose(-1, -2)).float().view(b, h, -1, n)
+        if obs.softcap is not None:
+            logits = obs.softcap * torch.tanh(logits / obs.softcap)
         weights = logits.masked_fill_(unseen[:, None], float("-inf")).softmax(-1)
         mass += weights.masked_fill_(unseen[:, None], 0.0).sum((1, 2)) / h
         probes += (~unseen).sum(1)
@@ -243,15 +243,15 @@ def share_of_bytes(bits: int, head_dim: int, itemsize: int) -> float:
     return (bits + 16 * (1 / GROUP + 1 / min(GROUP, head_dim))) / (8 * itemsize)
 
 
-def quantised(seen: Observation, columns: dict[str, torch.Tensor], chosen: Selection, bits: int) -> QuantisedPart:
+def quantised(obs: Observation, columns: dict[str, torch.Tensor], chosen: Selection, bits: int) -> QuantisedPart:
     """The chosen entries in a few bits; rows with fewer are filled up with entries that are not `valid`."""
-    n = seen.keys.shape[2]
+    n = obs.keys.shape[2]
     index = chosen.index.clamp(max=n - 1)
     columns = {name: column.gather(2, index) for name, column in columns.items()}
     if chosen.lengths is not None:
         columns["valid"] = chosen.index < n
     elif "valid" in columns:
         del columns["valid"]
-    keys, values = (x.gather(2, index[..., None].expand(*index.shape, x.shape[-1])) for x in (seen.keys, seen.values))
+    keys, values = (x.gather(2, index[..., None].expand(*index.shape, x.shape[-1])) for x in (obs.keys, obs.values))
     keys = without_filler(keys, columns, GROUP)
     return QuantisedPart(quantise_keys(keys, bits), quantise_values(values, bits), columns, keys.dtype)

@@ -32,7 +32,7 @@ BLOCK = 256
     source="arXiv 2407.14439",
     query_aware=False,
     inferred="a reconstruction, no code was released: thresholds, layers, the share that counts as repeated, sampling, "
-    "merging, merged patches, pictures of one view, budgets",
+    "merging, merged patches, images of one view, budgets",
 )
 @dataclass(kw_only=True)
 class CorrelationGuided(TokenMethod):
@@ -44,7 +44,7 @@ class CorrelationGuided(TokenMethod):
         density d = 1 - share of redundant patches;  n = max(least, ceil(d N)) tokens are drawn by p, without replacement
         beside them stay all tokens with g_i > Q3 + factor * (Q3 - Q1)
 
-    The view of the whole picture stays untouched. A picture of one view, and every frame of a video, counts as a crop; crops
+    The view of the whole image stays untouched. An image of one view, and every frame of a video, counts as a crop; crops
     that the model stitched and resampled count as one. Where the model merges patches, a token has the mean p and g of its
     patches, and is redundant only if all of them are.
 
@@ -107,7 +107,7 @@ class CorrelationGuided(TokenMethod):
     def cut(self, stream: Stream) -> Cut | None:
         kept, values, ranked = [], [], []
         for row in range(len(stream.hidden)):
-            shown = stream.pictures(row)
+            shown = stream.images(row)
             whole, spans = crops_of(stream.visual, row)
             crops = [self._look(stream.visual, span) for span in spans]
             stays = [shown[:0], *(span.tokens.to(shown) for span in whole)]
@@ -148,13 +148,13 @@ class CorrelationGuided(TokenMethod):
     def _counts(self, stream: Stream, row: int, whole: int, crops: list[Crop]) -> list[int]:
         """Tokens of every crop: drawn ones beside the outliers, or with them where a budget was given."""
         sizes = [len(crop.local) for crop in crops]
-        if self.own_budget or not crops:
+        if self.budget_from_parameters or not crops:
             return [local_count(crop.density, size, self.least) for crop, size in zip(crops, sizes, strict=True)]
         mean = self.allowance(whole + sum(sizes), len(stream.texts(row)), stream.entry_bytes)
         left = int(mean + 0.5) - whole
         if left < len(crops):
             raise BudgetError(
-                f"correlation_guided: views of whole pictures stay untouched and take {whole} of the {mean:.1f} visual "
+                f"correlation_guided: views of whole images stay untouched and take {whole} of the {mean:.1f} visual "
                 f"tokens that the budget leaves, and {len(crops)} crops need one each; ask for "
                 f"keep={(whole + len(crops)) / (whole + sum(sizes)):.4f} or more."
             )
@@ -164,7 +164,7 @@ class CorrelationGuided(TokenMethod):
         """Numbers of the tokens that stay, ascending."""
         drawn = crop.local.clamp(min=1e-30).log() + crop.noise  # the largest of log p + Gumbel noise are a draw by p
         outliers = iqr_outliers(crop.deep, self.factor)
-        if not self.own_budget:
+        if not self.budget_from_parameters:
             first = drawn.max() + 1 + crop.deep.argsort().argsort()
             return choose(torch.where(outliers, first, drawn), count, must)
         stays = outliers | must
@@ -195,7 +195,7 @@ class Crop:
 
 
 def crops_of(visual: Visual, row: int) -> tuple[list[VisualSpan], list[VisualSpan]]:
-    """Views of whole pictures that have crops, and everything else, of a batch row; views without tokens left out."""
+    """Views of whole images that have crops, and everything else, of a batch row; views without tokens left out."""
     whole: list[VisualSpan] = []
     crops: list[VisualSpan] = []
     for modality, image in dict.fromkeys((s.modality, s.image) for s in visual.spans if s.row == row):

@@ -1,4 +1,4 @@
-"""GlobalCom2: the thumbnail of a picture says how much of every crop stays, and helps to say what (arXiv 2501.05179)."""
+"""GlobalCom2: the thumbnail of an image says how much of every crop stays, and helps to say what (arXiv 2501.05179)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from laconic.ops.similarity import cosine
 from laconic.stream.assemble import assemble, choose
 from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
 
-Piece = tuple[Tensor, Tensor, float]
+ScoredView = tuple[Tensor, Tensor, float]
 """Tokens [n] of a thumbnail, a crop or a frame, their scores [n], and the share of them that stays."""
 
 
@@ -45,14 +45,14 @@ class GlobalCom2(TokenMethod):
     of crops, and the mean over the frames that of the thumbnail.
 
     Args:
-        keep: R, also of thumbnails and of pictures of one view. What a crop cannot use above r_j = 1 nobody gets, as
+        keep: R, also of thumbnails and of images of one view. What a crop cannot use above r_j = 1 nobody gets, as
             published, so more than asked may go when R is large.
         saliency: ``"logits"``: q k of the CLS token in the last encoder layer before the softmax, mean over heads (as
             released); ``"softmax"``: after it (as in the paper); ``"cosine"``: -cos(patch, mean patch) of the encoder's
             output; None: logits, or cosine in encoders without CLS.
         tau: temperature of the crops' shares; None: 10, and 0.1 for softmax scores, whose sums are below 1.
         alpha: weight of the thumbnail in a token's score.
-        single: pictures of one view keep their most salient tokens (``"top"``), or everything (``"all"``).
+        single: images of one view keep their most salient tokens (``"top"``), or everything (``"all"``).
         positions: ``"renumber"``: positions are counted anew, as in the release; ``"gather"``: tokens keep theirs.
 
     Raises:
@@ -92,7 +92,7 @@ class GlobalCom2(TokenMethod):
     def cut(self, stream: Stream) -> Cut | None:
         kept, ranked = [], []
         for row in range(len(stream.hidden)):
-            shown = stream.pictures(row)
+            shown = stream.images(row)
             share = self.allowance(len(shown), len(stream.texts(row)), stream.entry_bytes) / max(1, len(shown))
             scores, stays = torch.full_like(stream.hidden[row, :, 0], float("nan"), dtype=torch.float), []
             for tokens, score, part in self._pieces(stream.visual, row, share) if share < 1 else ():
@@ -104,8 +104,8 @@ class GlobalCom2(TokenMethod):
             ranked.append(scores[shown])
         return assemble(stream, kept, positions=self.positions, scores=ranked)
 
-    def _pieces(self, visual: Visual, row: int, share: float) -> Iterator[Piece]:
-        """Thumbnails, crops and frames of all pictures of a batch row, without those that have no token."""
+    def _pieces(self, visual: Visual, row: int, share: float) -> Iterator[ScoredView]:
+        """Thumbnails, crops and frames of all images of a batch row, without those that have no token."""
         for modality, image in dict.fromkeys((s.modality, s.image) for s in visual.spans if s.row == row):
             views = visual.of(row, image, modality)
             if len(views) == 1:
@@ -117,14 +117,14 @@ class GlobalCom2(TokenMethod):
                 found = self._crops(visual, views, visual.crop_grid(image, modality), share)
             yield from (piece for piece in found if len(piece[0]))
 
-    def _crops(self, visual: Visual, views: list[VisualSpan], grid: tuple[int, int], share: float) -> list[Piece]:
+    def _crops(self, visual: Visual, views: list[VisualSpan], grid: tuple[int, int], share: float) -> list[ScoredView]:
         whole, crops = views[0], views[1:]
         seen = self._map(visual, whole)
         richness = torch.zeros(grid[0] * grid[1], device=seen.device).index_add(
             0, partition(seen.shape, grid).flatten().to(seen.device), seen.flatten()
         )
         parts = ratios(richness, share, self._tau).tolist()
-        found: list[Piece] = [(whole.tokens, visual.pool(whole, seen), share)]
+        found: list[ScoredView] = [(whole.tokens, visual.pool(whole, seen), share)]
         for crop, tokens, local, above in self._tiles(visual, whole, crops, grid, seen):
             found.append((tokens, self._holistic(local, above), parts[crop]))
         return found
@@ -152,7 +152,7 @@ class GlobalCom2(TokenMethod):
             part = above[sum(heights[:r]) :, sum(widths[:c]) :][: rows[number], : cols[number]]
             yield number, span.tokens, visual.pool(span, self._map(visual, span)), part.flatten()
 
-    def _frames(self, visual: Visual, frames: list[VisualSpan], share: float) -> list[Piece]:
+    def _frames(self, visual: Visual, frames: list[VisualSpan], share: float) -> list[ScoredView]:
         if self._saliency == "cosine":
             x = torch.stack([visual.patches(span).float() for span in frames])  # [frames, gh, gw, C]
             richness = unlike_mean(x).sum((1, 2))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from laconic.errors import BudgetError
 from laconic.families.vision import Visual, VisualSpan
-from laconic.families.vision.encoder import Heads, layer_number
+from laconic.families.vision.encoder import EncoderAttention, layer_number
 from laconic.method import register
 from laconic.ops.outliers import iqr_outliers
 from laconic.ops.select import best
@@ -33,7 +33,7 @@ from laconic.stream.views import Reduced, by_view, check_positions, counts, vect
 class PruMerge(TokenMethod):
     """Keep patches whose CLS attention is an outlier, add their 32 most similar neighbours, and one token for the dropped.
 
-    How many stay follows from the picture: as many as have an attention above ``Q3 + 1.5 (Q3 - Q1)``, about 5.5 % (with
+    How many stay follows from the image: as many as have an attention above ``Q3 + 1.5 (Q3 - Q1)``, about 5.5 % (with
     `plus` about 25 %), and one more. Tokens stand in the order of falling attention.
 
     Args:
@@ -44,7 +44,7 @@ class PruMerge(TokenMethod):
         layer: encoder layer whose queries and keys are read, all heads joined; the last one.
         paper_code: one outlier ratio for the whole batch, as the release computes it, instead of one per view.
         positions: "renumber", as published: without gaps; "gather": every token keeps its own, so the decoder knows
-            where in the picture it was.
+            where in the image it was.
     """
 
     plus: bool = False
@@ -67,12 +67,12 @@ class PruMerge(TokenMethod):
     def cut(self, stream: Stream) -> Cut:
         joined = {m: self._joined(stream.visual, m) for m in sorted({span.modality for span in stream.visual.spans})}
         attention = [self._tokens(stream.visual, span, joined[span.modality][0]) for span in stream.visual.spans]
-        budgets = {} if self.own_budget else counts(stream, self)
+        budgets = {} if self.budget_from_parameters else counts(stream, self)
         ratio = float(iqr_outliers(torch.cat(attention)).float().mean()) if self.paper_code else None
 
         def reduce(number: int, span: VisualSpan, must: Tensor) -> Reduced:
             a, n = attention[number], len(span.tokens)
-            if self.own_budget:
+            if self.budget_from_parameters:
                 outlying = int(iqr_outliers(a).sum()) if ratio is None else int(n * ratio + 1e-6)
                 kept = selection(a, max(1, outlying, int(must.sum())), self.plus, must)
             else:
@@ -95,7 +95,7 @@ class PruMerge(TokenMethod):
         mean of all rows where there is none."""
         found = visual.calls[modality].heads[layer_number(visual.family.tower(visual.model), self.layer)]
         queries, keys = (x.transpose(0, 1).flatten(1)[None] for x in (found.queries, found.keys))
-        one = Heads(queries, keys, found.bounds, keys.shape[-1] ** -0.5, found.cls)
+        one = EncoderAttention(queries, keys, found.bounds, keys.shape[-1] ** -0.5, found.cls)
         attention = one.cls_attention(False) if visual.has_cls else one.received_attention()
         return attention[0], one.without_cls(keys)[0]
 

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, CLIPModel, PreTrainedModel
 
 from laconic.errors import SessionError, UnsupportedModelError
 from laconic.families.vision import Visual, VisualSpan, vision_family_of
-from laconic.families.vision.encoder import Heads, layer_number
+from laconic.families.vision.encoder import EncoderAttention, layer_number
 from laconic.method import register
 from laconic.ops.outliers import outlier_share
 from laconic.ops.similarity import cosine, unit
@@ -49,13 +49,13 @@ class RecoverableCompression(TokenMethod):
         cos(k_i, k_j) + weight * s_j stands for centre i, and sum a_j f_j over all that are not centres for these
 
     What goes on is V and T in raster order, then the centres by a, then the sum; without centres V and T alone. Every view
-    is treated alone; where a picture has crops, merged tokens stay at the place of their centre, because crops share lines.
+    is treated alone; where an image has crops, merged tokens stay at the place of their centre, because crops share lines.
 
     Args:
         keep, tokens, bytes: a budget scales the three counts in proportion. Without one dyn decides, as published.
         text: ``"clip"``: the question and the patches meet in CLIP's joint space (the paper); ``"llm"``: projected patches
             and the mean of the question's token embeddings meet in the LLM's (no CLIP needed, and a stand-in only): the
-            text behind the last picture is the question, or all text.
+            text behind the last image is the question, or all text.
         text_tower: the CLIP model whose vision half is this model's encoder, or its folder (safetensors).
         tokenizer: of that CLIP model, or its folder; None: from the folder of `text_tower`.
         question: one for all, one for each sequence, or a function of the prompt's text token ids (all but placeholders).
@@ -142,11 +142,11 @@ class RecoverableCompression(TokenMethod):
     def _text(self, stream: Stream, row: int) -> Tensor:
         """The question as a vector in the space of `_seen`, [C']."""
         if self.text == "llm":
-            texts, pictures = stream.texts(row), stream.pictures(row)
-            behind = texts[texts > pictures.max()]
+            texts, images = stream.texts(row), stream.images(row)
+            behind = texts[texts > images.max()]
             rows = behind if len(behind) else texts
             if not len(rows):
-                raise SessionError(f"recoverable_compression: sequence {row} has no text to compare its pictures with.")
+                raise SessionError(f"recoverable_compression: sequence {row} has no text to compare its images with.")
             return unit(stream.hidden[row, rows]).mean(0)
         clip = self._clip
         longest = clip.text_model.config.max_position_embeddings
@@ -173,7 +173,7 @@ class RecoverableCompression(TokenMethod):
         merged = torch.arange(stream.hidden.shape[1], device=stream.hidden.device).repeat(len(stream.hidden), 1)
         for row in range(len(stream.hidden)):
             spans = [span for span in visual.spans if span.row == row and len(span.tokens)]
-            stays, becomes = [stream.pictures(row)[:0]], [stream.hidden[row, :0]]
+            stays, becomes = [stream.images(row)[:0]], [stream.hidden[row, :0]]
             text = self._text(stream, row) if spans else None
             for span, limit in zip(spans, self._limits(stream, row, spans), strict=True):
                 assert text is not None
@@ -202,7 +202,7 @@ class RecoverableCompression(TokenMethod):
 
     def _limits(self, stream: Stream, row: int, spans: list[VisualSpan]) -> list[int | None]:
         """Tokens of every view by the budget; None where dyn decides."""
-        if self.own_budget or not spans:
+        if self.budget_from_parameters or not spans:
             return [None] * len(spans)
         sizes = [len(span.tokens) for span in spans]
         mean = self.allowance(sum(sizes), len(stream.texts(row)), stream.entry_bytes)
@@ -304,7 +304,7 @@ def scaled(counts: tuple[int, int, int], limit: int, size: int, least: int) -> t
     return main - new, new, max(0, third)
 
 
-def joint_attention(heads: Heads, patches: Tensor) -> Tensor:
+def joint_attention(heads: EncoderAttention, patches: Tensor) -> Tensor:
     """Softmax of q_cls k^T / sqrt(H * d) over one view with its CLS token, all heads as one, at `patches` (indices into all
     patches of the encoder call, of one view), fp32 in their shape."""
     area = heads.bounds[1] - heads.bounds[0] - 1

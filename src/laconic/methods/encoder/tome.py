@@ -46,12 +46,12 @@ class ToMe(TokenMethod):
             encoders need that were not trained with merging.
         positions: "renumber", without gaps; "gather": that of the first patch of every cluster.
 
-    Tokens are merged before anything is known of the prompt, so `tokens=` and `bytes=` cannot be given, and pictures that
+    Tokens are merged before anything is known of the prompt, so `tokens=` and `bytes=` cannot be given, and images that
     come within `session.hold()` are merged, too, although all of their tokens stay.
 
     Raises:
         BudgetError: r with a budget, or a budget other than a share.
-        UnsupportedModelError: an encoder that packs pictures, or a model that merges or resamples patches behind it.
+        UnsupportedModelError: an encoder that packs images, or a model that merges or resamples patches behind it.
     """
 
     r: int | None = None
@@ -63,7 +63,7 @@ class ToMe(TokenMethod):
         if self.tokens is not None or self.bytes is not None:
             raise BudgetError(
                 "tome: tokens are merged in the encoder, before the prompt is known, so tokens= and bytes= cannot be "
-                "kept to; give keep=, the share of every picture, or r=."
+                "kept to; give keep=, the share of every image, or r=."
             )
         if self.schedule not in ("constant", "decreasing"):
             raise ValueError(f"tome: schedule={self.schedule!r} must be 'constant' or 'decreasing'.")
@@ -72,12 +72,12 @@ class ToMe(TokenMethod):
         check_positions(self.name, self.positions)
         super().__post_init__()
         if self.r is not None:
-            self.keep, self.own_budget = None, True
-        self._done: deque[tuple[Tensor, Tensor]] = deque(maxlen=2)  # the pictures and the videos of one pass
+            self.keep, self.budget_from_parameters = None, True
+        self._done: deque[tuple[Tensor, Tensor]] = deque(maxlen=2)  # the images and the videos of one pass
 
     @property
     def neutral(self) -> bool:
-        return self.r == 0 if self.own_budget else self.budget.neutral
+        return self.r == 0 if self.budget_from_parameters else self.budget.neutral
 
     def attach(self, model: PreTrainedModel) -> None:
         if not self.neutral:

@@ -41,7 +41,7 @@ class VisionZip(TokenMethod):
         dominant, contextual: tokens per view instead, both.
         layer: encoder layer whose attention and keys are read; None: the one that gives the features.
         positions: "renumber", as published: without gaps; "gather": every token keeps its own, so the decoder knows
-            where in the picture it was.
+            where in the image it was.
 
     Raises:
         BudgetError: only one of `dominant` and `contextual`, or these and a budget.
@@ -65,7 +65,7 @@ class VisionZip(TokenMethod):
         check_positions(self.name, self.positions)
         super().__post_init__()
         if fixed:
-            self.keep, self.own_budget = None, True
+            self.keep, self.budget_from_parameters = None, True
         self._layer = self.layer
 
     def attach(self, model: PreTrainedModel) -> None:
@@ -76,7 +76,7 @@ class VisionZip(TokenMethod):
         return () if self.neutral or self._layer is None else (self._layer,)
 
     def cut(self, stream: Stream) -> Cut:
-        budgets = {} if self.own_budget else counts(stream, self)
+        budgets = {} if self.budget_from_parameters else counts(stream, self)
 
         def reduce(number: int, span: VisualSpan, must: Tensor) -> Reduced:
             return self._view(stream, span, budgets.get(number), must)

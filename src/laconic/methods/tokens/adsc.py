@@ -78,7 +78,7 @@ class ADSC(TokenMethod):
         bottlenecks: how many, under a budget.
         factor: r. None: 2, or under a budget the smallest power of two that meets it.
         mode: "last" or "first" token of each group, or "avg": their mean, at the place of the last.
-        grid: a bottleneck keeps every r-th column of the picture, the next one every r-th row, and so on, instead of every
+        grid: a bottleneck keeps every r-th column of the image, the next one every r-th row, and so on, instead of every
             r-th token in raster order (not with "avg").
     """
 
@@ -98,7 +98,7 @@ class ADSC(TokenMethod):
             raise ValueError(f"adsc: mode={self.mode!r}: choose 'last', 'first' or 'avg'.")
         if self.grid and self.mode == "avg":
             raise ValueError("adsc: grid=True picks whole rows and columns, so mode must be 'last' or 'first'.")
-        if self.layers is not None and (not self.own_budget or list(self.layers) != sorted(set(self.layers))):
+        if self.layers is not None and (not self.budget_from_parameters or list(self.layers) != sorted(set(self.layers))):
             raise ValueError(f"adsc: layers={self.layers} must be ascending, and there must be no other budget then.")
         if self.bottlenecks < 1 or (self.factor is not None and self.factor < 1):
             raise ValueError(f"adsc: bottlenecks={self.bottlenecks} and factor={self.factor} must be at least 1.")
@@ -110,7 +110,7 @@ class ADSC(TokenMethod):
     def cuts(self, depth: int) -> tuple[int, ...]:
         if self.neutral:
             return ()
-        if self.own_budget or self.keep is not None:
+        if self.budget_from_parameters or self.keep is not None:
             return self._plan(self.keep, depth)[0]
         return tuple(range(depth))  # the share is known when a prompt comes
 
@@ -136,7 +136,9 @@ class ADSC(TokenMethod):
 
     def cut(self, stream: Stream) -> Cut | None:
         rows_of_batch = range(len(stream.hidden))
-        plans = [self._plan(None if self.own_budget else self._share(stream, b), stream.depth) for b in rows_of_batch]
+        plans = [
+            self._plan(None if self.budget_from_parameters else self._share(stream, b), stream.depth) for b in rows_of_batch
+        ]
         if not any(stream.layer in layers for layers, _ in plans):
             return None
         kept, values = [], []

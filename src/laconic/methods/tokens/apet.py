@@ -28,7 +28,7 @@ Part = tuple[Tensor, int, Tensor, Callable[[Tensor], Tensor]]
     mechanism="pruning, merging",
     source="arXiv 2602.19870",
     query_aware=False,
-    inferred="the first basis token, stage sizes between the published ones, few tokens (K <= M), views and pictures apart",
+    inferred="the first basis token, stage sizes between the published ones, few tokens (K <= M), views and images apart",
 )
 @dataclass(kw_only=True)
 class ApET(TokenMethod):
@@ -39,7 +39,7 @@ class ApET(TokenMethod):
     goes, by cosine, into one of the others, which becomes their mean.
 
     Stage 1 takes every view on its own, at the encoder's output before the projector (behind it where the model merges or
-    resamples patches); stage 2, before layer `layer`, takes every picture on its own and keeps `ratio` of what stage 1 left.
+    resamples patches); stage 2, before layer `layer`, takes every image on its own and keeps `ratio` of what stage 1 left.
     The budget is the mean over both: with the defaults keep = 64 / 576 is the paper's 96 and 32 tokens. Above 2 / 3, stage 1
     keeps everything.
 
@@ -108,7 +108,7 @@ class ApET(TokenMethod):
         merged = torch.arange(residual.shape[1], device=residual.device).repeat(len(residual), 1)
         for row in range(len(residual)):
             parts = self._inner(stream, row) if inner else self._input(stream, row)
-            stays, becomes = [stream.pictures(row)[:0]], [stream.hidden[row, :0]]
+            stays, becomes = [stream.images(row)[:0]], [stream.hidden[row, :0]]
             for rows, count, x, read in parts:
                 if count == len(rows):
                     stays.append(rows)
@@ -133,7 +133,7 @@ class ApET(TokenMethod):
 
     def _input(self, stream: Stream, row: int) -> list[Part]:
         """Stage 1: the views of a batch row."""
-        total = len(stream.pictures(row))
+        total = len(stream.images(row))
         if not total:
             return []
         mean = self.allowance(total, len(stream.texts(row)), stream.entry_bytes)
@@ -147,15 +147,15 @@ class ApET(TokenMethod):
         ]
 
     def _inner(self, stream: Stream, row: int) -> list[Part]:
-        """Stage 2: the pictures of a batch row."""
-        at = stream.pictures(row)
+        """Stage 2: the images of a batch row."""
+        at = stream.images(row)
         if not len(at):
             return []
-        pictures: dict[tuple[str, int], list[Tensor]] = {}
+        images: dict[tuple[str, int], list[Tensor]] = {}
         for span in stream.visual.spans:
             if span.row == row:
-                pictures.setdefault((span.modality, span.image), []).append(span.tokens)
-        rows = [at[torch.isin(stream.place[row, at], torch.cat(tokens).to(at))] for tokens in pictures.values()]
+                images.setdefault((span.modality, span.image), []).append(span.tokens)
+        rows = [at[torch.isin(stream.place[row, at], torch.cat(tokens).to(at))] for tokens in images.values()]
         sizes = [len(mine) for mine in rows]
         counts = spread(stream.memo[row], sizes, sizes)
         return [(mine, count, stream.hidden[row, mine], lambda x: x) for mine, count in zip(rows, counts, strict=True)]

@@ -33,7 +33,7 @@ class DivPrune(TokenMethod):
     """The set of visual features with the greatest smallest distance, built greedily at the input of the decoder.
 
     d_ij = 1 - cos(i, j). First the token farthest from its nearest other one, then always the token farthest from all that
-    are chosen; they go on in their order, at positions counted anew. All pictures of a sequence share one set.
+    are chosen; they go on in their order, at positions counted anew. All images of a sequence share one set.
 
     Args:
         keep: the share r of the visual tokens; 0.098 is the paper's main setting.
@@ -44,7 +44,7 @@ class DivPrune(TokenMethod):
     def cut(self, stream: Stream) -> Cut | None:
         kept = []
         for b in range(len(stream.hidden)):
-            at = stream.pictures(b)
+            at = stream.images(b)
             kept.append(at[farthest(stream.hidden[b, at], tokens_after(self, stream, b), stream.must(b))])
         return assemble(stream, kept, positions="renumber")
 

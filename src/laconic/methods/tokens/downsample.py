@@ -1,4 +1,4 @@
-"""Pictures at a lower resolution: the plainest way to fewer visual tokens, and a strong one."""
+"""Images at a lower resolution: the plainest way to fewer visual tokens, and a strong one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Downsample(TokenMethod):
             grids = [tuple(grid_rows(stream, span).shape) for span in spans]
             sizes = [rows * cols for rows, cols in grids]
             shares = spread(tokens_after(self, stream, b), sizes, sizes)
-            carriers, means = [stream.pictures(b)[:0]], [stream.hidden[b, :0]]
+            carriers, means = [stream.images(b)[:0]], [stream.hidden[b, :0]]
             for span, (rows, cols), share in zip(spans, grids, shares, strict=True):
                 carrier, mean, every, into = resized(stream, span, *smaller(rows, cols, share))
                 carriers.append(carrier)

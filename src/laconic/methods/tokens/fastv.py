@@ -64,10 +64,11 @@ class FastV(TokenMethod):
     def cut(self, stream: Stream) -> Cut | None:
         scores, kept = self._scores(stream), []
         for b, score in enumerate(scores):
-            count = (
-                int((1 - self.ratio) * visual_total(stream, b) + 0.5) if self.own_budget else tokens_after(self, stream, b)
-            )
-            at = stream.pictures(b)
+            if self.budget_from_parameters:
+                count = int((1 - self.ratio) * visual_total(stream, b) + 0.5)
+            else:
+                count = tokens_after(self, stream, b)
+            at = stream.images(b)
             kept.append(at[choose(score, min(count, len(at)), stream.must(b))])
         return assemble(stream, kept, scores=scores)
 
@@ -75,6 +76,6 @@ class FastV(TokenMethod):
         """One per visual token, [v] for every batch row."""
         rows = range(len(stream.hidden))
         if stream.layer == 0:
-            return [drawn(len(stream.pictures(b)), self.seed).to(stream.hidden.device) for b in rows]
+            return [drawn(len(stream.images(b)), self.seed).to(stream.hidden.device) for b in rows]
         attention = at_rows(stream, observation(stream).last().mean((1, 2)))
-        return [attention[b, stream.pictures(b)] for b in rows]
+        return [attention[b, stream.images(b)] for b in rows]

@@ -18,7 +18,7 @@ from laconic.stream.grids import grid_rows, refuse_protected, resized, smaller, 
 from laconic.stream.shares import spread
 
 MODES = ("grid", "raster", "sample")
-Piece = tuple[Tensor, Tensor, Tensor, Tensor]
+PooledRows = tuple[Tensor, Tensor, Tensor, Tensor]
 """Rows that carry a value [m], the values [m, D], all rows [n], and the carrier of each [n] (-1: dropped)."""
 
 
@@ -36,7 +36,7 @@ class Pool(TokenMethod):
     """Averages of windows that do not overlap, at the input or before a layer, text agnostic.
 
     "grid": S x S windows on the grid of every view (an adaptive average where sizes do not divide); "raster": S tokens of a
-    picture that follow each other; "sample": every S-th token of a picture, none averaged. A budget gives the number of
+    image that follow each other; "sample": every S-th token of an image, none averaged. A budget gives the number of
     windows instead of S; on the grid at the input that is `downsample`.
 
     Args:
@@ -63,7 +63,7 @@ class Pool(TokenMethod):
 
     @property
     def neutral(self) -> bool:
-        return super().neutral or (self.own_budget and self.stride == 1)
+        return super().neutral or (self.budget_from_parameters and self.stride == 1)
 
     def cuts(self, depth: int) -> tuple[int, ...]:
         return () if self.layer == depth else (self.layer,)
@@ -76,7 +76,7 @@ class Pool(TokenMethod):
             pieces = self._grid(stream, b) if self.mode == "grid" else self._line(stream, b)
             for _, _, every, into in pieces:
                 merged[b, every] = into
-            kept.append(torch.cat([stream.pictures(b)[:0], *(piece[0] for piece in pieces)]))
+            kept.append(torch.cat([stream.images(b)[:0], *(piece[0] for piece in pieces)]))
             values.append(torch.cat([stream.hidden[b, :0], *(piece[1] for piece in pieces)]))
         return assemble(
             stream, kept, values, positions=self.positions or ("gather" if self.layer else "renumber"), merged=merged
@@ -85,23 +85,23 @@ class Pool(TokenMethod):
     def _shares(self, stream: Stream, row: int, sizes: list[int]) -> list[int]:
         return spread(tokens_after(self, stream, row), sizes, sizes)
 
-    def _grid(self, stream: Stream, row: int) -> list[Piece]:
+    def _grid(self, stream: Stream, row: int) -> list[PooledRows]:
         spans = views(stream, row)
         shapes = [tuple(grid_rows(stream, span).shape) for span in spans]
-        if self.own_budget:
+        if self.budget_from_parameters:
             targets = [(-(-r // self.stride), -(-c // self.stride)) for r, c in shapes]
         else:
             shares = self._shares(stream, row, [r * c for r, c in shapes])
             targets = [smaller(r, c, share) for (r, c), share in zip(shapes, shares, strict=True)]
         return [resized(stream, span, *target) for span, target in zip(spans, targets, strict=True)]
 
-    def _line(self, stream: Stream, row: int) -> list[Piece]:
+    def _line(self, stream: Stream, row: int) -> list[PooledRows]:
         parts = blocks(stream, row)
         sizes = [len(rows) for rows in parts]
-        counts = [-(-n // self.stride) for n in sizes] if self.own_budget else self._shares(stream, row, sizes)
+        counts = [-(-n // self.stride) for n in sizes] if self.budget_from_parameters else self._shares(stream, row, sizes)
         pieces = []
         for rows, n, m in zip(parts, sizes, counts, strict=True):
-            window = (torch.arange(n) // self.stride if self.own_budget else windows(n, m)).to(rows.device)
+            window = (torch.arange(n) // self.stride if self.budget_from_parameters else windows(n, m)).to(rows.device)
             number = torch.arange(m, device=rows.device)
             first, behind = (torch.searchsorted(window, number, right=right) for right in (False, True))
             if self.mode == "sample":

@@ -59,7 +59,7 @@ class PyramidDrop(TokenMethod):
         if self.layers is not None:
             return self.layers
         length = depth / self.stages
-        if not self.own_budget and self.keep is not None:
+        if not self.budget_from_parameters and self.keep is not None:
             length *= min(1.0, self.keep * self.stages / sum(0.5**i for i in range(self.stages)))
         return [max(i, int(i * length + 0.5)) for i in range(1, self.stages)]
 
@@ -67,7 +67,7 @@ class PyramidDrop(TokenMethod):
         attention = attention_of(stream, last_rows(stream))[:, :, 0].mean(1)
         kept, scores = [], []
         for b, row in enumerate(attention):
-            at = stream.pictures(b)
+            at = stream.images(b)
             count = self._counts(stream, b)[list(self.cuts(stream.depth)).index(stream.layer)]
             scores.append(row[at])
             kept.append(at[choose(row[at], min(count, len(at)), stream.must(b))])
@@ -80,6 +80,6 @@ class PyramidDrop(TokenMethod):
         def counts(ratio: float) -> list[int]:
             return [max(1, int(ratio**i * total + 1e-6)) for i in range(1, len(layers) + 1)]
 
-        if self.own_budget or not total:
+        if self.budget_from_parameters or not total:
             return counts(self.ratio)
         return counts(fitted(self.name, mean_tokens(self, stream, row), total, layers, stream.depth, counts))

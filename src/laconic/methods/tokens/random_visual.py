@@ -35,7 +35,7 @@ class RandomVisual(TokenMethod):
     def cut(self, stream: Stream) -> Cut | None:
         kept = []
         for b in range(len(stream.hidden)):
-            at = stream.pictures(b)
+            at = stream.images(b)
             draw = drawn(len(at), self.seed).to(stream.hidden.device)
             kept.append(at[choose(draw, tokens_after(self, stream, b), stream.must(b))])
         return assemble(stream, kept, positions=self.positions or ("gather" if self.layer else "renumber"))

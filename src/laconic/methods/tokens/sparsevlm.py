@@ -1,4 +1,4 @@
-"""SparseVLM: words that look at the picture rate its tokens; some of what is dropped is recycled (arXiv 2410.04417)."""
+"""SparseVLM: words that look at the image rate its tokens; some of what is dropped is recycled (arXiv 2410.04417)."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ PUBLISHED = {64: (66, 30, 17), 128: (303, 110, 36), 192: (300, 200, 110)}
 class SparseVLM(TokenMethod):
     """Behind three layers the visual tokens stay that the raters look at most; part of the others is clustered and kept.
 
-    Raters are the words behind the last picture whose relevance, from embeddings at the input, is above the mean. A visual
+    Raters are the words behind the last image whose relevance, from embeddings at the input, is above the mean. A visual
     token's score is the mean over heads and raters of that layer's attention. Of the dropped tokens the best 30 % become a
-    tenth as many: density-peak groups, each a mean at its centre's position, behind the kept tokens of its picture.
+    tenth as many: density-peak groups, each a mean at its centre's position, behind the kept tokens of its image.
 
     A budget counts recycled tokens and the layers before the first cut. The numbers that stay follow the published lists,
     geometrically between and below them and up to all tokens, times one factor that meets the budget.
@@ -93,7 +93,7 @@ class SparseVLM(TokenMethod):
         merged = torch.arange(stream.hidden.shape[1], device=stream.hidden.device).expand(stream.place.shape).clone()
         kept, values, scores = [], [], []
         for b, row in enumerate(attention):
-            at = stream.pictures(b)
+            at = stream.images(b)
             scores.append(row[at])
             count = self._counts(stream, b)[list(self.cuts(stream.depth)).index(stream.layer) - 1]
             stays = at[choose(row[at], min(count, len(at)), stream.must(b))]
@@ -115,19 +115,19 @@ class SparseVLM(TokenMethod):
     # -- who rates -------------------------------------------------------------------------------------------------
     def _raters(self, stream: Stream, row: int) -> Tensor:
         """How far from the end of the prompt the raters of a batch row stand, [r], 1 and more."""
-        seen, text = stream.pictures(row), stream.texts(row)
+        seen, text = stream.images(row), stream.texts(row)
         if not len(seen):
             return text[:0]
         text = text[text > seen[-1]]
         if not len(text):
-            raise ValueError("sparsevlm: no text follows the last picture, so no word can rate it; ask behind the picture.")
+            raise ValueError("sparsevlm: no text follows the last image, so no word can rate it; ask behind the image.")
         chosen = text[raters(stream.hidden[row, seen], stream.hidden[row, text])]
         return stream.ids.shape[1] - stream.place[row, chosen]
 
     def _attention(self, stream: Stream) -> Tensor:
         """Mean over heads and raters of what the observed layer's entries get, [B, n]."""
-        seen, noted = observation(stream), stream.memo["raters"]
-        rows = seen.window(int(max(back.max() if len(back) else 1 for back in noted)))
+        obs, noted = observation(stream), stream.memo["raters"]
+        rows = obs.window(int(max(back.max() if len(back) else 1 for back in noted)))
         width = rows.shape[3]
         mean = rows.new_zeros(rows.shape[0], rows.shape[4])
         for b, back in enumerate(noted):
@@ -139,7 +139,7 @@ class SparseVLM(TokenMethod):
     def _counts(self, stream: Stream, row: int) -> list[int]:
         """Tokens of a batch row that stay behind each layer, recycled ones aside."""
         total, layers = visual_total(stream, row), [layer + 1 for layer in self._layers(stream.depth)]
-        if self.own_budget or not total:
+        if self.budget_from_parameters or not total:
             given = [n * total / OF for n in PUBLISHED[192]] if self.counts is None else list(map(float, self.counts))
             return [max(1, int(n + 0.5)) for n in given]
         mean = mean_tokens(self, stream, row)

@@ -49,7 +49,7 @@ def grid_of(tiles: int) -> tuple[int, int]:
 
 
 def thumbnail(frames: Tensor, tiles: int = THUMBNAIL, *, shuffle: int | None = None) -> Tensor:
-    """One picture of `tiles` evenly spaced frames, in rows, in the order of time.
+    """One image of `tiles` evenly spaced frames, in rows, in the order of time.
 
     Args:
         frames: all of one size, [N, 3, S, S], before or after normalisation.
@@ -67,17 +67,17 @@ def thumbnail(frames: Tensor, tiles: int = THUMBNAIL, *, shuffle: int | None = N
     chosen = frames[numbers].float()
     if tile[0] < height or tile[1] < width:
         chosen = F.interpolate(chosen, tile, mode="area")
-    picture = chosen.new_zeros(frames.shape[1], height, width)
+    image = chosen.new_zeros(frames.shape[1], height, width)
     for place, small in enumerate(chosen):
         top, left = place // columns * tile[0], place % columns * tile[1]
-        picture[:, top : top + tile[0], left : left + tile[1]] = small
-    return picture.to(frames.dtype) if frames.is_floating_point() else picture.round().clamp(0, 255).to(frames.dtype)
+        image[:, top : top + tile[0], left : left + tile[1]] = small
+    return image.to(frames.dtype) if frames.is_floating_point() else image.round().clamp(0, 255).to(frames.dtype)
 
 
-def pictures_of(
+def images_of(
     frames: Sequence[Image.Image], size: int, tiles: int = THUMBNAIL, *, most: int = FRAMES, shuffle: int | None = None
 ) -> list[Image.Image]:
-    """The pictures of one prompt, for a processor: up to `most` frames, and their thumbnail last.
+    """The images of one prompt, for a processor: up to `most` frames, and their thumbnail last.
 
     Args:
         frames: of the whole video. `size`: pixels along each side that the model's encoder sees; frames are resized to it
@@ -86,14 +86,14 @@ def pictures_of(
     small = [
         frames[n].convert("RGB").resize((size, size), Image.Resampling.BICUBIC) for n in frame_numbers(len(frames), most)
     ]
-    grid = thumbnail(torch.stack([_tensor(picture) for picture in small]), tiles, shuffle=shuffle)
+    grid = thumbnail(torch.stack([_tensor(image) for image in small]), tiles, shuffle=shuffle)
     return [*small, Image.frombytes("RGB", (size, size), grid.permute(1, 2, 0).contiguous().numpy().tobytes())]
 
 
-def _tensor(picture: Image.Image) -> Tensor:
+def _tensor(image: Image.Image) -> Tensor:
     """Bytes [3, S, S]."""
-    data = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return data.view(picture.height, picture.width, 3).permute(2, 0, 1)
+    data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return data.view(image.height, image.width, 3).permute(2, 0, 1)
 
 
 @register(
@@ -109,14 +109,14 @@ def _tensor(picture: Image.Image) -> Tensor:
 class TSLlava(TokenMethod):
     """Tokens sampled evenly from the line of all frames' tokens, and all tokens of the thumbnail.
 
-    The pictures of a prompt are the frames in time and, last, the thumbnail (`pictures_of` makes them). Frames of a video,
-    where a model has such inputs, are frames, too; their thumbnail is then the prompt's picture.
+    The images of a prompt are the frames in time and, last, the thumbnail (`images_of` makes them). Frames of a video,
+    where a model has such inputs, are frames, too; their thumbnail is then the prompt's image.
 
     Args:
         samples: tokens sampled from the frames of one sequence, where no budget is given (2880). A budget is for frames and
             thumbnail together.
-        thumbnails: how many of the pictures are thumbnails (1); they keep all their tokens.
-        first: thumbnails are the first pictures, not the last.
+        thumbnails: how many of the images are thumbnails (1); they keep all their tokens.
+        first: thumbnails are the first images, not the last.
         positions: ``"renumber"``: the model reads a prompt without gaps, as published; or ``"gather"``.
 
     Raises:
@@ -144,7 +144,7 @@ class TSLlava(TokenMethod):
         kept = []
         for row in range(len(stream.hidden)):
             frames, grids = self._split(stream, row)
-            at = stream.pictures(row)
+            at = stream.images(row)
             wanted = frames[evenly(len(frames), self._count(stream, row, len(frames), len(grids)))]
             kept.append(at[torch.isin(stream.place[row, at], torch.cat([wanted, grids]))])
         return assemble(stream, kept, positions=self.positions, separators=False)
@@ -156,8 +156,8 @@ class TSLlava(TokenMethod):
         needs_frame = self.samples > 0 and all(span.modality == "image" for span in spans)
         if spans and len(images) < self.thumbnails + needs_frame:
             raise ValueError(
-                f"ts_llava: {len(images)} pictures in sequence {row}, thumbnails={self.thumbnails} of them; give the frames "
-                "and behind them the thumbnail (`pictures_of` makes both), or set thumbnails=0."
+                f"ts_llava: {len(images)} images in sequence {row}, thumbnails={self.thumbnails} of them; give the frames "
+                "and behind them the thumbnail (`images_of` makes both), or set thumbnails=0."
             )
         chosen = set(images[: self.thumbnails] if self.first else images[len(images) - self.thumbnails :])
         grid = [span.modality == "image" and span.image in chosen for span in spans]
@@ -168,7 +168,7 @@ class TSLlava(TokenMethod):
 
     def _count(self, stream: Stream, row: int, frames: int, grids: int) -> int:
         """Tokens to sample from a sequence's frames."""
-        if self.own_budget:
+        if self.budget_from_parameters:
             return min(self.samples, frames)
         mean = self.allowance(frames + grids, len(stream.texts(row)), stream.entry_bytes)
         count = min(frames, round(mean) - grids)

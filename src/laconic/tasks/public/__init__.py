@@ -1,4 +1,4 @@
-"""Public benchmarks over pictures in their own file formats: prompts and scores as the official scripts have them."""
+"""Public benchmarks over images in their own file formats: prompts and scores as the official scripts have them."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from laconic.errors import LaconicError
-from laconic.tasks.sample import Judged, PictureSample, Score
+from laconic.tasks.sample import ImageSample, Judged, Score
 
 WORD = "\nAnswer the question using a single word or phrase."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
@@ -34,7 +34,7 @@ class Benchmark:
     """
 
     name: str
-    read: Callable[[Path], list[PictureSample]]
+    read: Callable[[Path], list[ImageSample]]
     score: Score
     official: Callable[[Sequence[Judged]], dict[str, float]]
     new_tokens: int = 16
@@ -71,14 +71,14 @@ def read_json_lines(path: Path) -> list[Any]:
 
 
 def opener(path: Path) -> Callable[[], Image.Image]:
-    """Opens a picture when it is asked for."""
+    """Opens an image when it is asked for."""
     return lambda: Image.open(path).convert("RGB")
 
 
 def existing(path: Path) -> Path:
     """`path`; raises `FormatError` if there is no such file."""
     if not path.is_file():
-        raise FormatError(f"{path} does not exist; the pictures of the benchmark belong into its folder.")
+        raise FormatError(f"{path} does not exist; the images of the benchmark belong into its folder.")
     return path
 
 

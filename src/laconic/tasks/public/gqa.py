@@ -1,7 +1,7 @@
 """GQA (arXiv 1902.09506): one short answer, right if it is the reference letter by letter.
 
 Layout: ``testdev_balanced_questions.json`` (or another ``*questions.json``): question id -> ``imageId``, ``question``,
-``answer`` and ``types``; pictures ``images/IMAGEID.jpg``.
+``answer`` and ``types``; images ``images/IMAGEID.jpg``.
 
 The official script compares strings as they are; as LLaVA's conversion for it does, full stops at the end are taken off the
 output first and capitals made small.
@@ -13,22 +13,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from laconic.tasks.public.base import WORD, Benchmark, FormatError, existing, only, opener, percent, read_json
-from laconic.tasks.sample import Judged, PictureSample
+from laconic.tasks.sample import ImageSample, Judged
 
 
-def read(folder: Path) -> list[PictureSample]:
+def read(folder: Path) -> list[ImageSample]:
     """All questions in the order of the file."""
     path = only(folder, "testdev_balanced_questions.json", "*balanced_questions.json", "*questions.json")
-    samples: list[PictureSample] = []
+    samples: list[ImageSample] = []
     for key, entry in read_json(path).items():
         if not {"imageId", "question", "answer"} <= entry.keys():
             raise FormatError(f"{path}: question {key} lacks imageId, question or answer.")
-        picture = existing(folder / "images" / f"{entry['imageId']}.jpg")
+        image = existing(folder / "images" / f"{entry['imageId']}.jpg")
         structure = entry.get("types", {}).get("structural")
         facts = {"kind": None if structure is None else "open" if structure == "query" else "binary"}
-        samples.append(
-            PictureSample("gqa", len(samples), entry["question"] + WORD, (entry["answer"],), opener(picture), facts)
-        )
+        samples.append(ImageSample("gqa", len(samples), entry["question"] + WORD, (entry["answer"],), opener(image), facts))
     return samples
 
 
@@ -36,7 +34,7 @@ def normalised(output: str) -> str:
     return output.strip().rstrip(".").lower()
 
 
-def score(output: str, sample: PictureSample) -> float:
+def score(output: str, sample: ImageSample) -> float:
     return float(normalised(output) == sample.answers[0])
 
 

@@ -19,27 +19,27 @@ from pathlib import Path
 from PIL import Image
 
 from laconic.tasks.public.base import LETTER, Benchmark, FormatError, only, percent
-from laconic.tasks.sample import Judged, PictureSample
+from laconic.tasks.sample import ImageSample, Judged
 
 LETTERS = "ABCD"
 PASS = 1_000_000
 _PUNCTUATION = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 
 
-def read(folder: Path) -> list[PictureSample]:
+def read(folder: Path) -> list[ImageSample]:
     """All rows, the passes of a question one behind the other."""
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # pictures stand in the cells
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # images stand in the cells
     path = only(folder, "*.tsv")
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     if not rows or not {"index", "question", "answer", "image", "A", "B"} <= rows[0].keys():
         raise FormatError(f"{path} lacks one of the columns index, question, A, B, answer, image.")
-    pictures = {row["index"]: row["image"] for row in rows}
+    images = {row["index"]: row["image"] for row in rows}
     rows.sort(key=lambda row: (int(row["index"]) % PASS, int(row["index"])))
-    samples: list[PictureSample] = []
+    samples: list[ImageSample] = []
     for row in rows:
         image = row["image"]
-        image = pictures.get(image, image) if len(image) < 64 else image  # a later pass names the row with the picture
+        image = images.get(image, image) if len(image) < 64 else image  # a later pass names the row with the image
         own = options(row)
         facts = {
             "question": int(row["index"]) % PASS,
@@ -47,7 +47,7 @@ def read(folder: Path) -> list[PictureSample]:
             "ability": row.get("l2-category") or None,
             "options": own,
         }
-        samples.append(PictureSample("mmbench", len(samples), prompt(row), (row["answer"],), _decoder(image), facts))
+        samples.append(ImageSample("mmbench", len(samples), prompt(row), (row["answer"],), _decoder(image), facts))
     return samples
 
 
@@ -85,7 +85,7 @@ def letter(output: str, options: dict[str, str]) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
-def score(output: str, sample: PictureSample) -> float:
+def score(output: str, sample: ImageSample) -> float:
     return float(letter(output, sample.facts["options"]) == sample.answers[0])
 
 

@@ -1,7 +1,7 @@
-"""POPE (arXiv 2305.10355): is an object in the picture, yes or no; accuracy, precision, recall, F1 and the share of yes.
+"""POPE (arXiv 2305.10355): is an object in the image, yes or no; accuracy, precision, recall, F1 and the share of yes.
 
 Layout: ``coco_pope_random.json``, ``coco_pope_popular.json``, ``coco_pope_adversarial.json``, a JSON object with ``image``,
-``text`` and ``label`` in each line; pictures of COCO's val2014 in ``val2014/``, ``images/`` or beside the files.
+``text`` and ``label`` in each line; images of COCO's val2014 in ``val2014/``, ``images/`` or beside the files.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from laconic.tasks.public.base import WORD, Benchmark, FormatError, only, opener, read_json_lines
-from laconic.tasks.sample import Judged, PictureSample
+from laconic.tasks.sample import ImageSample, Judged
 
 
-def read(folder: Path) -> list[PictureSample]:
+def read(folder: Path) -> list[ImageSample]:
     """All questions, one file after the other; the file's name gives the category."""
     only(folder, "*pope_*.json")
     places = [place for name in ("val2014", "images", ".") if (place := folder / name).is_dir()]
-    samples: list[PictureSample] = []
+    samples: list[ImageSample] = []
     for path in sorted(folder.glob("*pope_*.json")):
         category = path.stem.rpartition("pope_")[2]
         for line in read_json_lines(path):
             if not {"image", "text", "label"} <= line.keys():
                 raise FormatError(f"{path}: a line lacks image, text or label: {line}")
-            picture = next((p for place in places if (p := place / line["image"]).is_file()), None)
-            if picture is None:
+            image = next((p for place in places if (p := place / line["image"]).is_file()), None)
+            if image is None:
                 raise FormatError(f"{line['image']} of {path.name} is not in val2014/ or images/ of {folder}.")
             question, answers = line["text"] + WORD, (line["label"],)
-            samples.append(PictureSample("pope", len(samples), question, answers, opener(picture), {"category": category}))
+            samples.append(ImageSample("pope", len(samples), question, answers, opener(image), {"category": category}))
     return samples
 
 
@@ -37,7 +37,7 @@ def said(output: str) -> str:
     return "no" if {"No", "no", "not"} & set(words) else "yes"
 
 
-def score(output: str, sample: PictureSample) -> float:
+def score(output: str, sample: ImageSample) -> float:
     return float(said(output) == sample.answers[0])
 
 

@@ -1,7 +1,7 @@
-"""ScienceQA-IMG (arXiv 2209.09513): multiple choice; of the test split the questions that have a picture.
+"""ScienceQA-IMG (arXiv 2209.09513): multiple choice; of the test split the questions that have an image.
 
 Layout: ``problems.json`` (id -> ``question``, ``choices``, ``answer`` as an index, ``hint``, ``image`` ...),
-``pid_splits.json``, pictures ``test/ID/image.png`` or ``images/test/ID/image.png``.
+``pid_splits.json``, images ``test/ID/image.png`` or ``images/test/ID/image.png``.
 
 Prompt and letter are LLaVA's: context, question and choices with letters, and the answer as the letter alone, as
 ``"A. ..."``, or as the only ``"The answer is A."`` in the output; anything else is wrong.
@@ -14,25 +14,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from laconic.tasks.public.base import LETTER, Benchmark, existing, only, opener, percent, read_json
-from laconic.tasks.sample import Judged, PictureSample
+from laconic.tasks.sample import ImageSample, Judged
 
 LETTERS = "ABCDE"
 _SENTENCE = re.compile(r"The answer is ([A-Z]).")
 SPLIT = "test"
 
 
-def read(folder: Path) -> list[PictureSample]:
-    """The test questions with a picture, in the order of the split."""
+def read(folder: Path) -> list[ImageSample]:
+    """The test questions with an image, in the order of the split."""
     problems = read_json(only(folder, "problems.json"))
     place = next((p for name in ("images", ".") if (p := folder / name / SPLIT).is_dir()), folder / SPLIT)
-    samples: list[PictureSample] = []
+    samples: list[ImageSample] = []
     for key in read_json(only(folder, "pid_splits.json"))[SPLIT]:
         problem = problems[key]
         if problem.get("image"):
             answer, choices = LETTERS[problem["answer"]], problem["choices"]
             facts = {"choices": len(choices), "subject": problem.get("subject")}
-            picture = opener(existing(place / key / problem["image"]))
-            samples.append(PictureSample("scienceqa", len(samples), prompt(problem), (answer,), picture, facts))
+            image = opener(existing(place / key / problem["image"]))
+            samples.append(ImageSample("scienceqa", len(samples), prompt(problem), (answer,), image, facts))
     return samples
 
 
@@ -56,12 +56,12 @@ def letter(output: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def score(output: str, sample: PictureSample) -> float:
+def score(output: str, sample: ImageSample) -> float:
     return float(letter(output) == sample.answers[0])
 
 
 def official(answers: Sequence[Judged]) -> dict[str, float]:
-    """Accuracy over the questions with a picture, what the script prints as IMG-Accuracy."""
+    """Accuracy over the questions with an image, what the script prints as IMG-Accuracy."""
     return {"img accuracy": percent([answer.score for answer in answers])}
 
 

@@ -1,6 +1,6 @@
-"""TextVQA (arXiv 1904.08920): a short answer about text in a picture; VQA accuracy over the answers of ten people.
+"""TextVQA (arXiv 1904.08920): a short answer about text in an image; VQA accuracy over the answers of ten people.
 
-Layout: ``TextVQA_0.5.1_val.json`` with ``data``: a list of ``question``, ``image_id``, ``answers`` (ten) ...; pictures
+Layout: ``TextVQA_0.5.1_val.json`` with ``data``: a list of ``question``, ``image_id``, ``answers`` (ten) ...; images
 ``train_images/IMAGE_ID.jpg``. No OCR tokens are put into the prompt.
 
 Both sides go through the answer processor of the VQA evaluation, oddities included (each said where it is).
@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from laconic.tasks.public.base import WORD, Benchmark, FormatError, existing, only, opener, percent, read_json
-from laconic.tasks.sample import Judged, PictureSample
+from laconic.tasks.sample import ImageSample, Judged
 
 PEOPLE = 10
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -41,16 +41,16 @@ def _without_one(word: str) -> list[str]:
 _CONTRACTIONS = {bare: word for word in _SHORT.split() for bare in _without_one(word)} | {"somebody'd": "somebodyd"}  # sic
 
 
-def read(folder: Path) -> list[PictureSample]:
+def read(folder: Path) -> list[ImageSample]:
     """All questions in the order of the file."""
     path = only(folder, "TextVQA_0.5.1_val.json", "TextVQA*val.json")
-    samples: list[PictureSample] = []
+    samples: list[ImageSample] = []
     for entry in read_json(path)["data"]:
         answers = tuple(entry["answers"])
         if len(answers) != PEOPLE:
             raise FormatError(f"{path}: question {entry.get('question_id')} has {len(answers)} answers, not {PEOPLE}.")
-        picture = opener(existing(folder / "train_images" / f"{entry['image_id']}.jpg"))
-        samples.append(PictureSample("textvqa", len(samples), entry["question"] + WORD, answers, picture))
+        image = opener(existing(folder / "train_images" / f"{entry['image_id']}.jpg"))
+        samples.append(ImageSample("textvqa", len(samples), entry["question"] + WORD, answers, image))
     return samples
 
 
@@ -86,7 +86,7 @@ def accuracies(answers: tuple[str, ...]) -> dict[str, float]:
     return found
 
 
-def score(output: str, sample: PictureSample) -> float:
+def score(output: str, sample: ImageSample) -> float:
     return accuracies(sample.answers).get(processed(output), 0.0)
 
 

@@ -1,7 +1,7 @@
 """Questions about a scene and their answers, taken from its description: a word, two words or a number each.
 
 Everything is made from a seed. Seeds from :data:`EVALUATION_SEED` on are for evaluation only; the training script draws its
-scenes from smaller ones. Questions are asked only where the picture leaves no doubt: a name must fit one shape, a position
+scenes from smaller ones. Questions are asked only where the image leaves no doubt: a name must fit one shape, a position
 must be clear of the middle, and one of two sizes must be a third larger.
 """
 
@@ -40,7 +40,7 @@ class Sample:
     scene: Scene
     question: Question
 
-    def picture(self) -> Image.Image:
+    def image(self) -> Image.Image:
         """The scene as it is shown, RGB; drawn anew at every call."""
         return Image.fromarray(render(self.scene))
 

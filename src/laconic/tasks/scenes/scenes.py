@@ -1,8 +1,8 @@
-"""Procedural scenes: a description drawn from a random generator, its picture, and what lies in each patch of it.
+"""Procedural scenes: a description drawn from a random generator, its image, and what lies in each patch of it.
 
 A scene has 2 to 8 shapes (kind, colour, size, position) and up to two signs with a small word or number, on a textured or
 photo-like background. Everything follows from the description: no font file, no image file, the same pixels everywhere.
-Lengths are pixels. ``size`` 96 is one view of the model; 192 is a picture for any-resolution models (a thumbnail and
+Lengths are pixels. ``size`` 96 is one view of the model; 192 is an image for any-resolution models (a thumbnail and
 2 x 2 crops), with the same pixel sizes of small things, so that the thumbnail alone cannot show them.
 """
 
@@ -81,7 +81,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class Scene:
-    """All there is to know about a picture of ``size`` x ``size`` pixels; ``texture`` seeds the background."""
+    """All there is to know about an image of ``size`` x ``size`` pixels; ``texture`` seeds the background."""
 
     size: int
     background: str
@@ -136,23 +136,23 @@ def word(rng: random.Random) -> str:
 
 
 def render(scene: Scene) -> NDArray[np.uint8]:
-    """The picture [size, size, 3] of ``scene``, with anti-aliased shapes.
+    """The image [size, size, 3] of ``scene``, with anti-aliased shapes.
 
     Raises ``ValueError`` for a background that is not one of :data:`BACKGROUNDS`.
     """
     if scene.background not in BACKGROUNDS:
         raise ValueError(f"background={scene.background!r} is unknown; choose one of {', '.join(BACKGROUNDS)}")
     rng = np.random.default_rng(scene.texture)
-    picture = _background(scene.background, scene.size, rng)
+    image = _background(scene.background, scene.size, rng)
     for shape in scene.shapes:
-        _paint(picture, shape, rng)
+        _paint(image, shape, rng)
     for sign in scene.signs:
         plate, ink = (SIGN_COLOURS[c] for c in (("white", "black") if sign.colour == "white" else ("black", "white")))
-        picture[sign.y : sign.y + sign.height, sign.x : sign.x + sign.width] = plate
+        image[sign.y : sign.y + sign.height, sign.x : sign.x + sign.width] = plate
         for i, character in enumerate(sign.text):
             (x, y), mask = sign.corner(i), glyph(character, sign.scale)
-            picture[y : y + mask.shape[0], x : x + mask.shape[1]][mask] = ink
-    return np.clip(picture, 0, 255).astype(np.uint8)
+            image[y : y + mask.shape[0], x : x + mask.shape[1]][mask] = ink
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def _background(kind: str, size: int, rng: np.random.Generator) -> Array:
@@ -174,16 +174,16 @@ def _background(kind: str, size: int, rng: np.random.Generator) -> Array:
     elif kind in ("noise", "photo"):
         octaves = (4, 8, 16, 32) if kind == "noise" else (2, 3, 6, 12)
         blend = sum((_smooth(rng, n, size) / (i + 1) for i, n in enumerate(octaves)), np.zeros((size, size), np.float32)) / 2
-    picture = first + blend[..., None] * (second - first)
+    image = first + blend[..., None] * (second - first)
     if kind == "photo":
-        picture += 24 * np.stack([_smooth(rng, 3, size) - 0.5 for _ in range(3)], -1)
-        picture *= (1 - 0.35 * (x * x + y * y) / (size * size / 2))[..., None]
-    return (picture + 5 * (rng.random((size, size, 1), dtype=np.float32) - 0.5)).astype(np.float32)
+        image += 24 * np.stack([_smooth(rng, 3, size) - 0.5 for _ in range(3)], -1)
+        image *= (1 - 0.35 * (x * x + y * y) / (size * size / 2))[..., None]
+    return (image + 5 * (rng.random((size, size, 1), dtype=np.float32) - 0.5)).astype(np.float32)
 
 
 @lru_cache(maxsize=8)
 def _grid(size: int) -> tuple[Array, Array]:
-    """Rows and columns of pixel centres, measured from the middle of the picture."""
+    """Rows and columns of pixel centres, measured from the middle of the image."""
     y, x = np.mgrid[:size, :size].astype(np.float32) - np.float32(size / 2 - 0.5)
     return y, x
 
@@ -194,11 +194,11 @@ def _smooth(rng: np.random.Generator, cells: int, size: int) -> Array:
     return np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _paint(picture: Array, shape: Shape, rng: np.random.Generator) -> None:
-    """Blend ``shape`` into ``picture``: jittered colour, shading from one side, a darker rim."""
+def _paint(image: Array, shape: Shape, rng: np.random.Generator) -> None:
+    """Blend ``shape`` into ``image``: jittered colour, shading from one side, a darker rim."""
     r = shape.radius
     left, top = max(0, int(shape.x - r) - 1), max(0, int(shape.y - r) - 1)
-    window = picture[top : int(shape.y + r) + 2, left : int(shape.x + r) + 2]
+    window = image[top : int(shape.y + r) + 2, left : int(shape.x + r) + 2]
     v, u = np.mgrid[: window.shape[0], : window.shape[1]].astype(np.float32)
     u, v = (u + left + 0.5 - shape.x) / r, (v + top + 0.5 - shape.y) / r
     outside = _distance(shape.kind, u, v) * r

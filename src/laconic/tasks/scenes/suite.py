@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from laconic.tasks.sample import PictureSample, Suite, digest
+from laconic.tasks.sample import ImageSample, Suite, digest
 from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS, make
 from laconic.tasks.scenes.scenes import SIZE
 from laconic.testbed.any_resolution import LARGE
@@ -10,7 +10,7 @@ from laconic.testbed.evaluate_vlm import NEW_TOKENS
 
 KINDS: tuple[str, ...] = tuple(QUESTIONS)
 LARGE_KINDS = tuple(f"large_{kind}" for kind in KINDS)
-"""The same questions about scenes of four times the pixels, for models that read pictures at any resolution."""
+"""The same questions about scenes of four times the pixels, for models that read images at any resolution."""
 
 
 def scenes(task: str) -> Suite:
@@ -19,12 +19,12 @@ def scenes(task: str) -> Suite:
     return Suite(task, EVALUATION_SEED, None, lambda seed: _sample(task, seed), whole_answer, NEW_TOKENS, digest(some))
 
 
-def _sample(task: str, seed: int) -> PictureSample:
+def _sample(task: str, seed: int) -> ImageSample:
     made = make(task.removeprefix("large_"), seed, LARGE if task in LARGE_KINDS else SIZE)
     asked = made.question
-    return PictureSample(task, seed, asked.text, (asked.answer,), made.picture)
+    return ImageSample(task, seed, asked.text, (asked.answer,), made.image)
 
 
-def whole_answer(output: str, sample: PictureSample) -> float:
+def whole_answer(output: str, sample: ImageSample) -> float:
     """1 if the answer is the reference, blanks around it aside."""
     return float(output.strip() == sample.answers[0])

@@ -8,7 +8,7 @@ import laconic
 from laconic import recipe
 from laconic.errors import RecipeError
 from laconic.fit.calibrations import calibrate
-from laconic.fit.layer_probe import Watch, greedy
+from laconic.fit.layer_probe import LayerProbe, greedy
 from laconic.fit.needles import Trial, trials
 from laconic.methods.cache.compresskv.fit import HeadScores, LayerErrors, layer_errors, recall, watched
 
@@ -71,7 +71,7 @@ def test_layer_errors_vanish_with_a_full_cache_and_grow_as_it_shrinks(lm):
     sums = []
     for entries in (256, 128, 64, 32, 16):
         meter = LayerErrors(model, [[0, 1, 2, 3]] * 4, entries)
-        for _ in greedy(model, tokenizer, prompt.ids, Watch(prefill=meter.cut, token=meter.compare), 20):
+        for _ in greedy(model, tokenizer, prompt.ids, LayerProbe(prefill=meter.cut, token=meter.compare), 20):
             pass
         sums.append([meter.sums[layer] for layer in range(4)])
     assert sums[0] == [0.0] * 4
@@ -85,9 +85,9 @@ def test_the_error_is_of_the_projected_output(llama, prompt):
     kept, seen_last = {}, {}
     meter = LayerErrors(llama, [[0]] * 4, 20)
 
-    def both(seen):
-        seen_last[seen.layer] = seen
-        meter.compare(seen)
+    def both(obs):
+        seen_last[obs.layer] = obs
+        meter.compare(obs)
 
     class Letters:
         eos_token_id = None
@@ -95,14 +95,14 @@ def test_the_error_is_of_the_projected_output(llama, prompt):
         def decode(self, tokens):
             return "x"
 
-    assert len(list(greedy(llama, Letters(), ids[0].tolist(), Watch(prefill=meter.cut, token=both), 1))) == 1
+    assert len(list(greedy(llama, Letters(), ids[0].tolist(), LayerProbe(prefill=meter.cut, token=both), 1))) == 1
     for layer in range(4):
-        seen = seen_last[layer]
+        obs = seen_last[layer]
         kept = [*meter.kept[layer].tolist(), 29]
         assert len(kept) == 21
         outs = []
-        for k, v in ((seen.keys, seen.values), (seen.keys[:, :, kept], seen.values[:, :, kept])):
-            out, _ = slow_attend(seen.queries, k, v, seen.scale)
+        for k, v in ((obs.keys, obs.values), (obs.keys[:, :, kept], obs.values[:, :, kept])):
+            out, _ = slow_attend(obs.queries, k, v, obs.scale)
             outs.append(llama.model.layers[layer].self_attn.o_proj(out.float().transpose(1, 2).flatten(2)))
         want = float((outs[1] - outs[0]).norm() / (outs[0].norm() + 1e-5))
         assert meter.sums[layer] == pytest.approx(want, rel=1e-3)

@@ -33,12 +33,12 @@ def attached(model, **parameters):
     return method
 
 
-def slow_scores(seen, heads, window=8, kernel=5):
+def slow_scores(obs, heads, window=8, kernel=5):
     """Step D: rows of the heads' last queries, summed, pooled per head, averaged over the heads: [B][n - w]."""
-    n, t = seen.keys.shape[2], seen.new
-    rows = slow_logits(seen.queries, seen.keys, seen.scale, seen.bias, past=n - t).softmax(-1)
+    n, t = obs.keys.shape[2], obs.new
+    rows = slow_logits(obs.queries, obs.keys, obs.scale, obs.bias, past=n - t).softmax(-1)
     out = []
-    for b in range(seen.queries.shape[0]):
+    for b in range(obs.queries.shape[0]):
         pooled = []
         for head in heads:
             summed = [sum(float(rows[b, head, t - window + i, j]) for i in range(window)) for j in range(n - window)]

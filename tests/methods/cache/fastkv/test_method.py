@@ -11,11 +11,11 @@ from laconic.fit.needles import trials
 from laconic.measure.cost import Shape
 
 
-def slow_scores(seen, window=8, kernel=7, pooling="max"):
+def slow_scores(obs, window=8, kernel=7, pooling="max"):
     """Sum over the last w queries, max-pooled per query head, sum over the group: [B][Hkv][n - w]."""
-    b, h, t, _ = seen.queries.shape
-    hkv, n = seen.keys.shape[1:3]
-    rows = slow_logits(seen.queries, seen.keys, seen.scale, seen.bias, None, past=n - t).softmax(-1)[:, :, -window:]
+    b, h, t, _ = obs.queries.shape
+    hkv, n = obs.keys.shape[1:3]
+    rows = slow_logits(obs.queries, obs.keys, obs.scale, obs.bias, None, past=n - t).softmax(-1)[:, :, -window:]
     out = [[[0.0] * (n - window) for _ in range(hkv)] for _ in range(b)]
     for bi in range(b):
         for hi in range(h):

@@ -42,8 +42,8 @@ def watch(model, *passes):
     """Keys and values [layer] of all tokens that were fed, without compression."""
     found = {}
 
-    def look(seen):
-        found[seen.layer] = (seen.keys.clone(), seen.values.clone())
+    def look(obs):
+        found[obs.layer] = (obs.keys.clone(), obs.values.clone())
 
     with laconic.compress(model, Watch(prefill=look, token=look)) as session:
         for number, ids in enumerate(passes):
@@ -206,10 +206,10 @@ def test_compensation_lowers_the_output_error_of_a_trained_model(lm):
         ids = torch.tensor([sample(tokenizer, seed)[0]])
         queries, whole = {}, {}
 
-        def look(seen, queries=queries, whole=whole):
+        def look(obs, queries=queries, whole=whole):
             past = slice(None, -1)
-            queries[seen.layer] = seen.queries
-            whole[seen.layer] = attend(seen.queries, seen.keys[:, :, past], seen.values[:, :, past], seen.scale)[0]
+            queries[obs.layer] = obs.queries
+            whole[obs.layer] = attend(obs.queries, obs.keys[:, :, past], obs.values[:, :, past], obs.scale)[0]
 
         with torch.inference_mode(), laconic.compress(model, Watch(token=look)) as session:
             model(ids[:, :-1])

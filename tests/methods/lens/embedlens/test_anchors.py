@@ -5,7 +5,7 @@ import torch
 from helpers.planted_vlm import BOS, planted, prompt
 from torch.nn.functional import normalize
 
-from laconic.methods.lens.embedlens.anchors import Picture, clustered, collect, discover, groups, recurrence
+from laconic.methods.lens.embedlens.anchors import Image, clustered, collect, discover, groups, recurrence
 from laconic.methods.lens.embedlens.readings import CLASSES, Anchors
 
 SIDE, WORDS = 6, {"vit_sink": 20, "llm_sink": 21, "dead": 22}
@@ -37,8 +37,8 @@ def model():
     return made
 
 
-def planted_pictures(count, seed=0):
-    """Pictures [count, 36, 32] with 10 % / 30 % / 60 % of the classes, and the classes [count, 36]."""
+def planted_images(count, seed=0):
+    """Images [count, 36, 32] with 10 % / 30 % / 60 % of the classes, and the classes [count, 36]."""
     made = torch.Generator().manual_seed(seed)
     n = SIDE * SIDE
     vectors, kinds = torch.zeros(count, n, 32), torch.full((count, n), CLASSES.index("alive"))
@@ -53,24 +53,24 @@ def planted_pictures(count, seed=0):
 
 
 def test_8_planted_classes_are_found(model):
-    vectors, _ = planted_pictures(32)
+    vectors, _ = planted_images(32)
     recipe = discover(model, [prompt(vectors[i : i + 4], SIDE, [5, 6]) for i in range(0, 32, 4)])
     assert recipe.data == {name: [word] for name, word in WORDS.items()}
-    assert recipe.method == "embedlens" and recipe.made["pictures"] == 32 and recipe.made["agreement"] >= 0.95
+    assert recipe.method == "embedlens" and recipe.made["images"] == 32 and recipe.made["agreement"] >= 0.95
     assert recipe.made["shares"]["dead"] == pytest.approx(10 / 36, abs=0.03)
-    fresh, truth = planted_pictures(8, seed=9)
+    fresh, truth = planted_images(8, seed=9)
     found = collect(model, [prompt(fresh, SIDE, [5, 6])])
     said = torch.cat([Anchors.of(recipe.data).classify(p.words) for p in found])
     assert float((said == truth.flatten()).float().mean()) >= 0.95
 
 
 def test_what_is_collected(model):
-    vectors, kinds = planted_pictures(3)
-    for picture, own, vector in zip(collect(model, [prompt(vectors, SIDE, [5])]), kinds, vectors, strict=True):
-        assert torch.equal(picture.outlier, own == CLASSES.index("vit_sink"))
-        assert torch.equal(picture.bos > 0.9, own == CLASSES.index("llm_sink"))
-        plain = ~picture.outlier
-        torch.testing.assert_close(normalize(picture.tokens[plain, :32], dim=-1), normalize(vector[plain], dim=-1))
+    vectors, kinds = planted_images(3)
+    for image, own, vector in zip(collect(model, [prompt(vectors, SIDE, [5])]), kinds, vectors, strict=True):
+        assert torch.equal(image.outlier, own == CLASSES.index("vit_sink"))
+        assert torch.equal(image.bos > 0.9, own == CLASSES.index("llm_sink"))
+        plain = ~image.outlier
+        torch.testing.assert_close(normalize(image.tokens[plain, :32], dim=-1), normalize(vector[plain], dim=-1))
 
 
 def test_recurrence_equals_a_slow_loop():
@@ -88,15 +88,15 @@ def test_groups_are_round_their_first_member():
     assert [g.tolist() for g in found] == [[0, 1, 3, 5], [2], [4]]
 
 
-def test_pictures_that_share_nothing_have_no_anchors():
+def test_images_that_share_nothing_have_no_anchors():
     torch.manual_seed(0)
     found = [
-        Picture(torch.randn(20, 64), torch.randint(50, (20, 3)), torch.zeros(20).bool(), torch.zeros(20)) for _ in range(4)
+        Image(torch.randn(20, 64), torch.randint(50, (20, 3)), torch.zeros(20).bool(), torch.zeros(20)) for _ in range(4)
     ]
     anchors, kinds = clustered(found)
     assert anchors == Anchors() and set(kinds.tolist()) == {CLASSES.index("alive")}
 
 
-def test_one_picture_is_not_enough(model):
-    with pytest.raises(ValueError, match="1 pictures"):
-        discover(model, [prompt(planted_pictures(1)[0], SIDE, [5])])
+def test_one_image_is_not_enough(model):
+    with pytest.raises(ValueError, match="1 images"):
+        discover(model, [prompt(planted_images(1)[0], SIDE, [5])])

@@ -186,7 +186,7 @@ def test_skipping_ends_with_the_prompt(vlm):
 
 @pytest.mark.parametrize("entry", [1, 4, 7])
 @pytest.mark.parametrize("prune", ["", "dead"])
-def test_7_injection_stores_no_pictures_below(vlm, anchors, entry, prune):
+def test_7_injection_stores_no_images_below(vlm, anchors, entry, prune):
     given = inputs(TEXTS)
     dead = kinds_of(vlm, anchors, given) if prune else [[], []]
     logits, session = answer(vlm, given, EmbedLens(entry=entry, prune=prune, anchors=anchors if prune else None), 1)
@@ -203,7 +203,7 @@ def test_7_injection_stores_no_pictures_below(vlm, anchors, entry, prune):
 
 
 def by_hand(vlm, given, row, entry, gone):
-    """Text alone through the layers below `entry`, at its own positions; then pictures among it."""
+    """Text alone through the layers below `entry`, at its own positions; then images among it."""
     real = given["attention_mask"][row] == 1
     first, ids = int((~real).sum()), given["input_ids"][row : row + 1, real]
     stack, n = vlm.model.language_model, ids.shape[1]
@@ -273,9 +273,9 @@ def test_what_a_model_cannot_do(vlm, anchors):
 @pytest.mark.parametrize("name", ["llava", "llava_next", "llava_onevision", "internvl", "qwen2_5_vl", "qwen3_vl"])
 def test_other_families(name):
     case = CASES[name]
-    model, picture = case.build(), case.picture(0)
-    given = case.inputs([[picture]])
-    tokens = sum(cell is not None for cell in case.cells(picture))
+    model, image = case.build(), case.image(0)
+    given = case.inputs([[image]])
+    tokens = sum(cell is not None for cell in case.cells(image))
     words = model.get_input_embeddings().weight
     seen = []
     handle = model.model.language_model.layers[0].register_forward_pre_hook(lambda m, args: seen.append(args[0]))

@@ -61,10 +61,10 @@ def test_classes_by_priority():
     assert set(Anchors().classify(ids).tolist()) == {CLASSES.index("alive")}
 
 
-def test_9_shares_per_picture_with_mean_and_deviation():
+def test_9_shares_per_image_with_mean_and_deviation():
     found = shares([torch.tensor([0, 2, 3, 3]), torch.tensor([3, 3]), torch.tensor([2, 2, 1, 3, 3])])
     rows = [[0.25, 0.0, 0.25, 0.5], [0.0, 0.0, 0.0, 1.0], [0.0, 0.2, 0.4, 0.4]]
-    torch.testing.assert_close(found.pictures, torch.tensor(rows))
+    torch.testing.assert_close(found.images, torch.tensor(rows))
     for kind in range(4):
         mean = sum(row[kind] for row in rows) / 3
         assert found.mean[kind].item() == pytest.approx(mean)
@@ -88,7 +88,7 @@ def test_readings_of_a_prompt(vlm):
     assert [r.words for r in deeper] != [r.words[:2] for r in readings]
     with pytest.raises(ValueError, match=r"layers 0\.\.7"):
         read(vlm, tokenizer, given, layer=9)
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         read(vlm, tokenizer, {"input_ids": given["input_ids"][:, -2:]})
 
 

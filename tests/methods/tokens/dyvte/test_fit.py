@@ -151,7 +151,7 @@ def test_the_schedule_and_the_seeds(model, processor, tmp_path):
 
 def test_a_file_of_one_s_own(processor, tmp_path):
     one = scenes(1, 5)[0]
-    one.picture.save(tmp_path / "a.png")
+    one.image.save(tmp_path / "a.png")
     line = json.dumps({"image": "a.png", "question": one.question, "answer": one.answer})
     (tmp_path / "data.jsonl").write_text(line + "\n")
     given, labels = examples(processor, Settings(batch=2, file=str(tmp_path / "data.jsonl")))(0)

@@ -95,7 +95,7 @@ def test_the_gate_reads_the_question_without_its_last_token_and_the_last():
     want = [sum(float(question[i, c]) for i in range(4)) / 4 for c in range(6)] + question[4].tolist()
     torch.testing.assert_close(question_feature(question), torch.tensor(want))
     assert question_feature(question[:1]).tolist() == [*question[0].tolist()] * 2
-    with pytest.raises(ValueError, match="ends with its picture"):
+    with pytest.raises(ValueError, match="ends with its image"):
         question_feature(question[:0])
     gate = Gate(6, 7)
     x = torch.randn(3, 12)
@@ -161,7 +161,7 @@ class Halves(TokenMethod):
         return (1,)
 
     def cut(self, stream):
-        at = [stream.pictures(b) for b in range(len(stream.hidden))]
+        at = [stream.images(b) for b in range(len(stream.hidden))]
         values = [pool_rows(stream.hidden[b, rows], 2) for b, rows in enumerate(at)]
         return assemble(stream, [rows[::2] for rows in at], values)
 
@@ -216,7 +216,7 @@ def test_weights_and_thresholds(vlm, tmp_path):
 
 
 @pytest.mark.slow
-def test_7_trained_gates_know_which_questions_need_the_picture_for_longer():
+def test_7_trained_gates_know_which_questions_need_the_image_for_longer():
     """Shipped gates: places later than colours, and on average earlier than one layer for all that is as good."""
     model, processor = load_model("testbed/vlm")
 

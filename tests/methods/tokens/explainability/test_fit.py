@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.explained_toy import ASK, OBJECT, SIDE, Toy, host, pictures
+from helpers.explained_toy import ASK, OBJECT, SIDE, Toy, host, images
 from helpers.planted_vlm import planted, prompt
 from transformers import AttentionInterface
 
@@ -47,7 +47,7 @@ def test_2_the_row_vector_equals_the_matrix_recursion():
 
 def test_3_the_token_that_the_answer_depends_on_is_the_most_relevant(toy):
     for seed in range(5):
-        vectors, answers, at = pictures(1, seed, objects=1)
+        vectors, answers, at = images(1, seed, objects=1)
         vectors[0, at[0].nonzero()[0, 0], 8:12] = F.one_hot(answers[0], 4).float()
         given = prompt(vectors, SIDE, [ASK])
         answer = toy.generate(**given, max_new_tokens=1, do_sample=False)[0, -1:]

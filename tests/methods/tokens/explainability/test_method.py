@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.explained_toy import ANSWER, ASK, ASK_OTHER, CONTENTS, OBJECT, OTHER, SIDE, Toy, host, pictures
+from helpers.explained_toy import ANSWER, ASK, ASK_OTHER, CONTENTS, OBJECT, OTHER, SIDE, Toy, host, images
 from helpers.planted_vlm import prompt
 from helpers.vision_tools import inputs
 
@@ -42,7 +42,7 @@ class Probe(TokenMethod):
         kept = []
         for row, attention in enumerate(self.seen[-1][1]):
             scores = self.rank(row, attention)
-            kept.append(stream.pictures(row)[choose(scores, round(self.budget.keep * len(scores)))])
+            kept.append(stream.images(row)[choose(scores, round(self.budget.keep * len(scores)))])
         return assemble(stream, kept)
 
 
@@ -108,7 +108,7 @@ def test_what_the_network_ranks_first_goes_on(vlm, tmp_path):
         vlm.generate(**given, max_new_tokens=2, do_sample=False)
     for b in range(2):
         best = load(path).net(attention[b][None])[0].topk(36).indices.sort().values
-        at = stream.place[b, stream.pictures(b)][best]
+        at = stream.place[b, stream.images(b)][best]
         text = stream.place[b, stream.texts(b)]
         kept = session.kept(3, row=b)
         assert kept[:-1].tolist() == sorted(at.tolist() + text.tolist())  # the last is the first answer token
@@ -118,7 +118,7 @@ def test_what_the_network_ranks_first_goes_on(vlm, tmp_path):
 @pytest.mark.slow
 def test_9_another_question_keeps_other_tokens(trained):
     model, path = trained
-    vectors, _, _ = pictures(4, 77)
+    vectors, _, _ = images(4, 77)
     kept = []
     for ask, kind in ((ASK, OBJECT), (ASK_OTHER, OTHER)):
         with compress(model, Explainability(keep=0.25, weights=path)) as session:
@@ -140,7 +140,7 @@ def test_10_all_layers_store_less(vlm, tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The toy host and a network trained on its right answers (160 pictures, 80 steps)."""
+    """The toy host and a network trained on its right answers (160 images, 80 steps)."""
     model, out = host(), tmp_path_factory.mktemp("toy")
     model.set_attn_implementation("eager")
     settings = Settings(samples=160, new_tokens=1, steps=80, batch=32)
@@ -151,11 +151,11 @@ def trained(tmp_path_factory):
 
 @pytest.mark.slow
 def test_8_oracle_network_attention_random(trained):
-    """Right answers on pictures never trained on, 16 of 64 tokens kept."""
+    """Right answers on images never trained on, 16 of 64 tokens kept."""
     from laconic.methods.tokens.explainability.relevance import explained
 
     model, path = trained
-    vectors, answers, _ = pictures(120, 99)
+    vectors, answers, _ = images(120, 99)
     given = prompt(vectors, SIDE, [ASK])
     full = model.generate(**given, max_new_tokens=1, do_sample=False)[:, -1]
     model.set_attn_implementation("eager")
@@ -176,10 +176,10 @@ def test_8_oracle_network_attention_random(trained):
     assert oracle >= learned > attended + 0.05 and attended > by_chance + 0.05 and by_chance > 1 / CONTENTS
 
 
-def test_several_pictures_are_one_line_of_tokens(vlm, tmp_path):
+def test_several_images_are_one_line_of_tokens(vlm, tmp_path):
     path = saved(tmp_path / "net.safetensors")
     with compress(vlm, Explainability(keep=0.25, weights=path)) as session:
-        vlm.generate(**inputs([(3, 9)], pictures=2), max_new_tokens=1, do_sample=False)
+        vlm.generate(**inputs([(3, 9)], images=2), max_new_tokens=1, do_sample=False)
     assert session.stats.visual_in == 288 and session.stats.visual[0] == 72
 
 
@@ -193,11 +193,11 @@ def test_positions_can_be_counted_anew(vlm, tmp_path):
     assert not torch.allclose(out["gather"][0], out["renumber"][0], atol=1e-3)
 
 
-def test_pictures_behind_the_question_are_refused(vlm, tmp_path):
+def test_images_behind_the_question_are_refused(vlm, tmp_path):
     path = saved(tmp_path / "net.safetensors")
     with (
         compress(vlm, Explainability(keep=0.25, weights=path)),
-        pytest.raises(UnsupportedModelError, match="pictures first"),
+        pytest.raises(UnsupportedModelError, match="images first"),
     ):
         vlm(**inputs([(9, 0)]))
 

@@ -11,7 +11,7 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from laconic import UnsupportedModelError, compress, recipe
-from laconic.fit import images as pictures
+from laconic.fit import images as images
 from laconic.fit.calibrations import calibrate
 from laconic.methods.tokens.fitprune import fit as fitprune
 from laconic.methods.tokens.fitprune.fit import Fit, candidates, macs, stopped
@@ -159,7 +159,7 @@ def test_a_recipe_from_drawn_scenes_runs(vlm, processor, tmp_path):
     assert [session.stats.visual[i] for i in range(8)] == left
 
 
-def test_samples_with_unequal_pictures_give_shares(fit):
+def test_samples_with_unequal_images_give_shares(fit):
     before, fit.whole = fit.whole, [144, 144, 72]
     try:
         assert fit.recipe([[144, 100], [144, 144], [72, 36]]) == pytest.approx([(44 / 144 + 0 + 0.5) / 3, 0])
@@ -172,7 +172,7 @@ def test_samples_with_unequal_pictures_give_shares(fit):
 def test_bad_input(vlm, processor, tmp_path):
     with pytest.raises(ValueError, match="reserved for evaluation"):
         calibrate("fitprune", vlm, processor, samples=2, seed=999_999)
-    with pytest.raises(UnsupportedModelError, match="does not prepare pictures"):
+    with pytest.raises(UnsupportedModelError, match="does not prepare images"):
         calibrate("fitprune", vlm, processor.tokenizer, samples=1)
     file = tmp_path / "samples.jsonl"
     file.write_text(json.dumps({"question": "What?"}) + "\n")
@@ -181,13 +181,11 @@ def test_bad_input(vlm, processor, tmp_path):
 
 
 def test_samples_from_a_file(vlm, processor, tmp_path):
-    one = pictures.scenes(1, 5)[0]
-    one.picture.save(tmp_path / "a.png")
+    one = images.scenes(1, 5)[0]
+    one.image.save(tmp_path / "a.png")
     lines = [json.dumps({"image": "a.png", "question": one.question, "answer": one.answer})] * 2
     (tmp_path / "samples.jsonl").write_text("\n".join(lines))
-    read = pictures.from_file(tmp_path / "samples.jsonl")
-    assert [x.question for x in read] == [one.question] * 2 and list(read[0].picture.getdata()) == list(
-        one.picture.getdata()
-    )
+    read = images.from_file(tmp_path / "samples.jsonl")
+    assert [x.question for x in read] == [one.question] * 2 and list(read[0].image.getdata()) == list(one.image.getdata())
     made = calibrate("fitprune", vlm, processor, file=str(tmp_path / "samples.jsonl"), reductions=(40,))
     assert len(made.data["fits"][0]["deleted"]) == 8

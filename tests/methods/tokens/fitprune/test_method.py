@@ -101,13 +101,13 @@ def test_rows_of_a_padded_batch_choose_as_alone(vlm, recipe):
             assert (session.kept(7) + shift).tolist() == batch[b].tolist(), first
 
 
-def test_several_pictures_are_ranked_together_by_the_text_behind_them(vlm, recipe):
-    given = inputs([(3, 9)], pictures=2)
+def test_several_images_are_ranked_together_by_the_text_behind_them(vlm, recipe):
+    given = inputs([(3, 9)], images=2)
     with compress(vlm, FitPrune(recipe=recipe, reduction=30)) as session:
         vlm(**given)
     assert [session.stats.visual[i] for i in range(8)] == [2 * n for n in (144, 144, 124, 124, 94, 94, 94, 80)]
     with (
-        pytest.raises(ValueError, match="ends with its picture"),
+        pytest.raises(ValueError, match="ends with its image"),
         compress(vlm, FitPrune(recipe=recipe, reduction=30)),
     ):
         vlm(**inputs([(3, 0)]))

@@ -44,7 +44,7 @@ def test_switched_off_loss_and_gradients_are_the_host_s(how):
 
 
 def test_gradients_through_a_compressed_pass_are_slopes_of_the_loss():
-    """Of weights in front of the compressor and behind it, and of the pictures: differences along the gradient."""
+    """Of weights in front of the compressor and behind it, and of the images: differences along the gradient."""
     model = toy().train()
     given, labels, _ = batch(0, 4)
     given["pixel_values"].requires_grad_(True)
@@ -187,7 +187,7 @@ def whole(step):
 
 @pytest.mark.slow
 def test_four_stages_come_to_what_uncompressed_training_comes_to_and_heavy_only_does_not():
-    """line 8, tested without compression; the toy looks at its picture in the first layer, so K is 0 and not 2"""
+    """line 8, tested without compression; the toy looks at its image in the first layer, so K is 0 and not 2"""
     told = {}
     heavy, wide, deep = Stage(0, 8), Stage(0, 2), Stage(16, 2)
     schemes = {"plain": (Stage(),), "four": (heavy, wide, deep, Stage()), "heavy": (heavy,)}

@@ -104,8 +104,8 @@ def test_positions_of_gaps_are_the_floor_of_the_mean(vlm):
 
 
 def test_a_mixed_batch_equals_rows_alone(vlm):
-    """line 10: text only, one picture, two pictures"""
-    one, two = inputs([(3, 9)], seed=1), inputs([(2, 4)], seed=2, pictures=2)
+    """line 10: text only, one image, two images"""
+    one, two = inputs([(3, 9)], seed=1), inputs([(2, 4)], seed=2, images=2)
     text = torch.randint(10, 400, (1, 11))
     rows = [text[0], one["input_ids"][0], two["input_ids"][0]]
     most = max(map(len, rows))

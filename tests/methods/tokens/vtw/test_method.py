@@ -31,10 +31,10 @@ def test_depth_changes_nothing(vlm, method):
         torch.testing.assert_close(generate(vlm, given), plain, rtol=1e-5, atol=1e-5)
 
 
-def test_a_batch_in_which_only_one_row_has_a_picture_left(vlm):
+def test_a_batch_in_which_only_one_row_has_an_image_left(vlm):
     """A number of tokens gives every row its own K, and only then do its visual tokens leave."""
     given = inputs([(3, 9), (8, 2)])
-    given["input_ids"][1][given["input_ids"][1] == IMAGE] = 20  # no picture in row 1
+    given["input_ids"][1][given["input_ids"][1] == IMAGE] = 20  # no image in row 1
     given["pixel_values"] = given["pixel_values"][:1]
     with compress(vlm, VTW(tokens=72)) as session:
         both = generate(vlm, given)

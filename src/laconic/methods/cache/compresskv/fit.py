@@ -16,7 +16,7 @@ from laconic.cache.observe import Observation
 from laconic.errors import RecipeError, UnsupportedModelError
 from laconic.families import family_of
 from laconic.fit.calibrations import Calibration, Say, calibration
-from laconic.fit.layer_probe import Watch, greedy
+from laconic.fit.layer_probe import LayerProbe, greedy
 from laconic.fit.needles import Trial, trials
 from laconic.methods.cache.compresskv.method import CompressKV
 from laconic.ops.attend import attend
@@ -101,11 +101,11 @@ def watched(model: PreTrainedModel, tokenizer: Any, prompt: Trial, most: int) ->
     now: dict[int, torch.Tensor] = {}
     span = torch.tensor(prompt.span, device=model.device)
 
-    def look(seen: Observation) -> None:
-        now[seen.layer] = seen.last()[0].flatten(0, 1).index_select(-1, span).sum(-1)
+    def look(obs: Observation) -> None:
+        now[obs.layer] = obs.last()[0].flatten(0, 1).index_select(-1, span).sum(-1)
 
     tokens, masses = [], []
-    for token in greedy(model, tokenizer, prompt.ids, Watch(token=look), most):
+    for token in greedy(model, tokenizer, prompt.ids, LayerProbe(token=look), most):
         tokens.append(token)
         masses.append(torch.stack([now[layer] for layer in sorted(now)]))
     layers, heads, _ = shape(model)
@@ -123,7 +123,7 @@ def layer_errors(
     by_length: dict[int, LayerErrors] = {}
     for prompt in prompts:
         meter = by_length.setdefault(prompt.length, LayerErrors(model, heads, entries))
-        for _ in greedy(model, tokenizer, prompt.ids, Watch(prefill=meter.cut, token=meter.compare), most):
+        for _ in greedy(model, tokenizer, prompt.ids, LayerProbe(prefill=meter.cut, token=meter.compare), most):
             pass
     shares = torch.stack([meter.shares() for meter in by_length.values()]).mean(0)
     return (shares / shares.sum().clamp(min=1e-12)).tolist()
@@ -144,28 +144,28 @@ class LayerErrors:
         self.method.attach(self.model)
         self.layers = family_of(self.model).stack(self.model).layers
 
-    def cut(self, seen: Observation) -> None:
+    def cut(self, obs: Observation) -> None:
         """The prompt was read: choose what a cache of `entries` would hold; nothing is removed."""
-        targets = [min(self.entries, real) for real in seen.real]
-        selection = self.method.select(replace(seen, targets=targets))
-        n = seen.keys.shape[2]
-        self.kept[seen.layer] = torch.arange(n, device=seen.keys.device) if selection is None else selection.index[0, 0]
+        targets = [min(self.entries, real) for real in obs.real]
+        selection = self.method.select(replace(obs, targets=targets))
+        n = obs.keys.shape[2]
+        self.kept[obs.layer] = torch.arange(n, device=obs.keys.device) if selection is None else selection.index[0, 0]
         self._prompt = n
 
-    def compare(self, seen: Observation) -> None:
+    def compare(self, obs: Observation) -> None:
         """``||O_cut - O_full|| / (||O_full|| + eps)`` of the token just decoded, O after the output projection."""
-        new = torch.arange(self._prompt, seen.keys.shape[2], device=seen.keys.device)
-        stays = torch.cat([self.kept[seen.layer], new])
+        new = torch.arange(self._prompt, obs.keys.shape[2], device=obs.keys.device)
+        stays = torch.cat([self.kept[obs.layer], new])
         full, cut = (
-            self._projected(seen, attend(seen.queries, k, v, seen.scale, softcap=seen.softcap)[0])
-            for k, v in ((seen.keys, seen.values), (seen.keys[:, :, stays], seen.values[:, :, stays]))
+            self._projected(obs, attend(obs.queries, k, v, obs.scale, softcap=obs.softcap)[0])
+            for k, v in ((obs.keys, obs.values), (obs.keys[:, :, stays], obs.values[:, :, stays]))
         )
         error = float((cut - full).norm() / (full.norm() + EPS))
-        self.sums[seen.layer] = self.sums.get(seen.layer, 0.0) + error
+        self.sums[obs.layer] = self.sums.get(obs.layer, 0.0) + error
 
-    def _projected(self, seen: Observation, out: torch.Tensor) -> torch.Tensor:
+    def _projected(self, obs: Observation, out: torch.Tensor) -> torch.Tensor:
         """out [B, H, 1, Dv] through the layer's output projection."""
-        attention = getattr(self.layers[seen.decoder_layer], "self_attn", None)  # type: ignore[index]
+        attention = getattr(self.layers[obs.decoder_layer], "self_attn", None)  # type: ignore[index]
         project = getattr(attention, "o_proj", None)
         if project is None:
             raise UnsupportedModelError(

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from laconic import recipe as recipes
 from laconic.cache.contract import CacheMethod
-from laconic.cache.heads import Heads, resolve, shape
+from laconic.cache.heads import HeadList, resolve, shape
 from laconic.cache.observe import Observation
 from laconic.cache.scores import check_window, pool
 from laconic.errors import RecipeError
@@ -37,7 +37,7 @@ class CompressKV(CacheMethod):
 
     Args:
         recipe: file or shipped name; None takes the one shipped for these weights.
-        heads: query heads of every layer instead, best first, such as ``"L0H1+L1H3"`` or ``"all"``; see `heads.Heads`.
+        heads: query heads of every layer instead, best first, such as ``"L0H1+L1H3"`` or ``"all"``; see `heads.HeadList`.
         layer_errors: with `heads`: one error per layer, adding up to 1; None gives every layer the same.
         first_k: heads of each layer that vote (4), or all that the recipe lists when they are fewer.
         window: last queries that vote; they stay (8).
@@ -46,7 +46,7 @@ class CompressKV(CacheMethod):
     """
 
     recipe: str | None = None
-    heads: Heads | None = None
+    heads: HeadList | None = None
     layer_errors: Sequence[float] | None = None
     first_k: int = 4
     window: int = 8
@@ -87,24 +87,24 @@ class CompressKV(CacheMethod):
     def layer_entries(self, layer: int, layers: int, mean: int, seen: int) -> int:
         return mean if self._errors is None else budgets(self._errors, mean, self.floor, seen)[layer]
 
-    def score(self, seen: Observation) -> torch.Tensor:
+    def score(self, obs: Observation) -> torch.Tensor:
         """The same scores for all KV heads (step D): [B, Hkv, n]."""
-        w = min(self.window, seen.new)
-        votes = sum(self._row(seen, head, w) for head in self._heads[seen.layer])
+        w = min(self.window, obs.new)
+        votes = sum(self._row(obs, head, w) for head in self._heads[obs.layer])
         assert isinstance(votes, torch.Tensor)
         # average pooling is linear: the mean over heads may go first
-        context, own = (votes / len(self._heads[seen.layer])).split([votes.shape[-1] - w, w], -1)
+        context, own = (votes / len(self._heads[obs.layer])).split([votes.shape[-1] - w, w], -1)
         pooled = [pool(part, self.kernel, "avg") for part in (context, own) if part.shape[-1]]
-        return torch.cat(pooled, -1)[:, None].expand(seen.keys.shape[:3])
+        return torch.cat(pooled, -1)[:, None].expand(obs.keys.shape[:3])
 
-    def _row(self, seen: Observation, head: int, w: int) -> torch.Tensor:
+    def _row(self, obs: Observation, head: int, w: int) -> torch.Tensor:
         """Attention of the last w queries of one query head, summed over them: [B, n]."""
-        kv = slice(head // seen.group, head // seen.group + 1)
-        bias = None if seen.bias is None else seen.bias[:, kv]
-        queries = seen.queries[:, head : head + 1, seen.new - w :]
-        rows = attention_rows(queries, seen.keys[:, kv], seen.scale, bias=bias, softcap=seen.softcap)[:, 0, 0]
-        if seen.step.valid is not None:  # padding has no vote
-            rows = rows.masked_fill(~seen.step.valid[:, seen.new - w :, None], 0.0)
+        kv = slice(head // obs.group, head // obs.group + 1)
+        bias = None if obs.bias is None else obs.bias[:, kv]
+        queries = obs.queries[:, head : head + 1, obs.new - w :]
+        rows = attention_rows(queries, obs.keys[:, kv], obs.scale, bias=bias, softcap=obs.softcap)[:, 0, 0]
+        if obs.step.valid is not None:  # padding has no vote
+            rows = rows.masked_fill(~obs.step.valid[:, obs.new - w :, None], 0.0)
         return rows.sum(1)
 
 

@@ -101,33 +101,33 @@ class FastKV(CacheMethod):
         after = [int(self._travellers(tokens) * rate + 1e-6) for tokens in step.real]
         return [max(1, min(count, target)) for count, target in zip(real, after, strict=True)]
 
-    def score(self, seen: Observation) -> torch.Tensor:
-        rows = seen.window(self.window)
+    def score(self, obs: Observation) -> torch.Tensor:
+        rows = obs.window(self.window)
         w, n = rows.shape[3], rows.shape[4]
         context, own = rows.sum(3).split([n - w, w], -1)
         parts = [pool(part, self.kernel, self.pooling) for part in (context, own) if part.shape[-1]]
         return torch.cat(parts, -1).sum(2)
 
-    def stream(self, seen: Observation) -> torch.Tensor | None:
-        if seen.decoder_layer != self._selection_layer(seen.depth):
+    def stream(self, obs: Observation) -> torch.Tensor | None:
+        if obs.decoder_layer != self._selection_layer(obs.depth):
             return None
-        valid = seen.step.valid
-        added = [seen.new] * seen.keys.shape[0] if valid is None else valid.sum(-1).tolist()
+        valid = obs.step.valid
+        added = [obs.new] * obs.keys.shape[0] if valid is None else valid.sum(-1).tolist()
         counts = [self._travellers(tokens) for tokens in added]
         if counts == added:
             return None
-        votes = self.score(seen)[..., -seen.new :].sum(1)
-        place = torch.arange(seen.new, device=votes.device)
+        votes = self.score(obs)[..., -obs.new :].sum(1)
+        place = torch.arange(obs.new, device=votes.device)
         recent = torch.tensor([min(self.window, count // 2 + 1) for count in counts], device=votes.device)[:, None]
-        votes = votes.masked_fill(place >= seen.new - recent, torch.finfo(votes.dtype).max)
-        return pick(self._with_protected(votes, seen, counts), counts, valid)
+        votes = votes.masked_fill(place >= obs.new - recent, torch.finfo(votes.dtype).max)
+        return pick(self._with_protected(votes, obs, counts), counts, valid)
 
-    def _with_protected(self, votes: torch.Tensor, seen: Observation, counts: list[int]) -> torch.Tensor:
+    def _with_protected(self, votes: torch.Tensor, obs: Observation, counts: list[int]) -> torch.Tensor:
         """Protected tokens travel on, and so does the last one, whose output is the answer's first token."""
         must = torch.zeros_like(votes, dtype=torch.bool)
-        must[:, -1] = True if seen.step.valid is None else seen.step.valid[:, -1]
-        if seen.protected is not None:
-            must |= seen.protected[:, 0, -seen.new :]
+        must[:, -1] = True if obs.step.valid is None else obs.step.valid[:, -1]
+        if obs.protected is not None:
+            must |= obs.protected[:, 0, -obs.new :]
         for needed, count in zip(must.sum(-1).tolist(), counts, strict=True):
             if needed > count:
                 raise BudgetError(

@@ -25,7 +25,8 @@ PUBLISHED_MEMORY = 512
 MIXED = -1
 """Token index of a learned slot: it stands for no single token."""
 
-Piece = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Slots = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Keys [1, Hkv, m, D] and values [1, Hkv, m, Dv] of one row, learned slots first, and their token indices [1, Hkv, m]."""
 
 
 @register(
@@ -67,7 +68,7 @@ class LoCoCo(CacheMethod):
     local: int = 0
     mode: Literal["conv", "hh"] = "conv"
     weights: str | None = None
-    decodes = True
+    evicts_while_decoding = True
     default_keep: ClassVar[float | None] = None
 
     def __post_init__(self) -> None:
@@ -81,7 +82,7 @@ class LoCoCo(CacheMethod):
             if value is not None and (not isinstance(value, int) or value < least):
                 raise ValueError(f"lococo: {name}={value!r} must be a whole number of at least {least}.")
         if self.mode == "hh":
-            self._fix(self.memory or (PUBLISHED_MEMORY if self.own_budget else None))
+            self._fix(self.memory or (PUBLISHED_MEMORY if self.budget_from_parameters else None))
 
     def attach(self, model: PreTrainedModel) -> None:
         """Load the weights of mode "conv"."""
@@ -106,7 +107,7 @@ class LoCoCo(CacheMethod):
         """The memory is this large from now on; a budget in tokens must be the same."""
         if memory is None:
             return
-        if self.own_budget:
+        if self.budget_from_parameters:
             self.budget = Budget(tokens=memory)
         elif self.budget.tokens not in (None, memory):
             raise BudgetError(
@@ -129,45 +130,45 @@ class LoCoCo(CacheMethod):
     def forced(self) -> tuple[int, int]:
         return 0, self.local
 
-    def score(self, seen: Observation) -> torch.Tensor:
-        return seen.mass()  # no column carries it on, so it speaks of this pass only
+    def score(self, obs: Observation) -> torch.Tensor:
+        return obs.mass()  # no column carries it on, so it speaks of this pass only
 
-    def reduce(self, layer: CompressedLayer, seen: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
+    def reduce(self, layer: CompressedLayer, obs: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
         if self.mode == "hh":
-            return super().reduce(layer, seen, columns)
-        if all(target >= real for target, real in zip(seen.targets, seen.real, strict=True)):
+            return super().reduce(layer, obs, columns)
+        if all(target >= real for target, real in zip(obs.targets, obs.real, strict=True)):
             return None
-        self._check_heavy(seen)
-        rank, index = self.rank(seen), columns["index"]
-        if seen.valid is None:
-            pieces = [self._compressed(seen.keys, seen.values, rank, index, seen.layer)]
+        self._check_heavy(obs)
+        rank, index = self.rank(obs), columns["index"]
+        if obs.valid is None:
+            pieces = [self._compressed(obs.keys, obs.values, rank, index, obs.layer)]
         else:
-            pieces = [self._row(seen, rank, index, row) for row in range(len(seen.real))]
+            pieces = [self._row(obs, rank, index, row) for row in range(len(obs.real))]
         return [_joined(pieces)]
 
-    def _row(self, seen: Observation, rank: torch.Tensor, index: torch.Tensor, row: int) -> Piece:
+    def _row(self, obs: Observation, rank: torch.Tensor, index: torch.Tensor, row: int) -> Slots:
         """One batch row without its padding, which neither the convolution nor the softmax may see."""
-        assert seen.valid is not None
-        real, shape = seen.valid[row], (1, seen.keys.shape[1], seen.real[row])  # as many in every head
-        keys, values = (x[row][real].view(*shape, x.shape[-1]) for x in (seen.keys, seen.values))
+        assert obs.valid is not None
+        real, shape = obs.valid[row], (1, obs.keys.shape[1], obs.real[row])  # as many in every head
+        keys, values = (x[row][real].view(*shape, x.shape[-1]) for x in (obs.keys, obs.values))
         rank, index = rank[row][real].view(shape), index[row][real].view(shape)
-        if seen.targets[row] >= seen.real[row]:
+        if obs.targets[row] >= obs.real[row]:
             return keys, values, index
-        return self._compressed(keys, values, rank, index, seen.layer)
+        return self._compressed(keys, values, rank, index, obs.layer)
 
     def _compressed(
         self, keys: torch.Tensor, values: torch.Tensor, rank: torch.Tensor, index: torch.Tensor, layer: int
-    ) -> Piece:
+    ) -> Slots:
         mixer = self._mixers[layer]
         assert isinstance(mixer, mixers.Mixer)
         keys, values, heavy = mixers.compress(keys, values, rank, mixer, self._heavy)
         return keys, values, F.pad(index.gather(2, heavy), (0, self._slots - self._heavy), value=MIXED)
 
-    def _check_heavy(self, seen: Observation) -> None:
-        if seen.protected is None:
+    def _check_heavy(self, obs: Observation) -> None:
+        if obs.protected is None:
             return
-        for row, count in enumerate(seen.protected.sum(-1).amax(-1).tolist()):
-            if count > self._heavy and seen.targets[row] < seen.real[row]:
+        for row, count in enumerate(obs.protected.sum(-1).amax(-1).tolist()):
+            if count > self._heavy and obs.targets[row] < obs.real[row]:
                 raise BudgetError(
                     f"lococo: {count} tokens are protected, but only {self._heavy} of the {self._slots} entries are kept as "
                     "they are. Protect less, or use mode='hh'."
@@ -179,15 +180,15 @@ class LoCoCo(CacheMethod):
         most = min(self.budget.entries(tokens, layer.cache.entry_bytes) for tokens in step.real) + self.slack
         return layer.stored > most
 
-    def decoded(self, layer: CompressedLayer, seen: Observation) -> None:
+    def decoded(self, layer: CompressedLayer, obs: Observation) -> None:
         part = layer.parts[-1]
         assert isinstance(part, DensePart)
-        parts = self.reduce(layer, seen, {**part.columns, "index": seen.index})
+        parts = self.reduce(layer, obs, {**part.columns, "index": obs.index})
         if parts is not None:
             layer.store(parts)
 
 
-def _joined(pieces: list[Piece]) -> DensePart:
+def _joined(pieces: list[Slots]) -> DensePart:
     """Rows of different lengths as one part; filler goes to the front, as padding does."""
     most = max(keys.shape[2] for keys, _, _ in pieces)
     short = [most - keys.shape[2] for keys, _, _ in pieces]

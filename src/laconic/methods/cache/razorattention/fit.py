@@ -14,7 +14,7 @@ from laconic.cache.heads import shape
 from laconic.cache.observe import Observation
 from laconic.families import family_of
 from laconic.fit.calibrations import Calibration, Say, calibration
-from laconic.fit.layer_probe import Watch
+from laconic.fit.layer_probe import LayerProbe
 from laconic.ops.attend import attention_rows
 from laconic.session import compress
 from laconic.tasks.text.needles import numbers, singles
@@ -45,12 +45,12 @@ class RazorAttentionCalibration(Calibration):
         layers, heads, kv_heads = shape(model)
         echo, induction = torch.zeros(layers, heads), torch.zeros(layers, heads)
 
-        def look(seen: Observation) -> None:
-            for first, rows in _blocks(seen):
+        def look(obs: Observation) -> None:
+            for first, rows in _blocks(obs):
                 for scores, shift in ((echo, 0), (induction, 1)):
-                    scores[seen.layer] += copies(rows, first, period, start, shift).cpu()
+                    scores[obs.layer] += copies(rows, first, period, start, shift).cpu()
 
-        with torch.inference_mode(), compress(model, Watch(prefill=look)):
+        with torch.inference_mode(), compress(model, LayerProbe(prefill=look)):
             model(input_ids=ids.to(model.device), logits_to_keep=1)
         queries = ids.shape[1] - start - period
         by_group = [(x / queries).view(layers, kv_heads, -1).amax(-1) for x in (echo, induction)]
@@ -88,14 +88,14 @@ class RazorAttentionCalibration(Calibration):
         return ids[:period]
 
 
-def _blocks(seen: Observation) -> Iterator[tuple[int, torch.Tensor]]:
+def _blocks(obs: Observation) -> Iterator[tuple[int, torch.Tensor]]:
     """The causal attention of a pass in blocks of queries: (first query, rows [H, w, n])."""
-    heads, n = seen.queries.shape[1], seen.keys.shape[2]
+    heads, n = obs.queries.shape[1], obs.keys.shape[2]
     size = max(1, min(256, _SCORES // (heads * n)))
     for first in range(0, n, size):
         stop = min(n, first + size)
-        keys = seen.keys[:, :, :stop]
-        rows = attention_rows(seen.queries[:, :, first:stop], keys, seen.scale, softcap=seen.softcap)
+        keys = obs.keys[:, :, :stop]
+        rows = attention_rows(obs.queries[:, :, first:stop], keys, obs.scale, softcap=obs.softcap)
         yield first, rows[0].flatten(0, 1)
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from laconic import recipe as recipes
 from laconic.cache.contract import CacheMethod
-from laconic.cache.heads import Heads, highest, resolve, shape
+from laconic.cache.heads import HeadList, highest, resolve, shape
 from laconic.cache.layer import CompressedLayer, selected
 from laconic.cache.observe import Observation
 from laconic.cache.parts.base import FILL, Part
@@ -33,7 +33,7 @@ from laconic.step import Step
 )
 @dataclass(kw_only=True)
 class RazorAttention(CacheMethod):
-    """Heads that look far back keep all their entries; in the others one averaged entry stands for the dropped middle.
+    """HeadList that look far back keep all their entries; in the others one averaged entry stands for the dropped middle.
 
     The compensation token is the mean key and the mean value of the ``N_d`` dropped entries, and counts ``N_d`` times:
     ``log N_d`` in the column `bias`. It is stored with index -1, which is no token, so `session.kept` leaves it out. What
@@ -41,7 +41,7 @@ class RazorAttention(CacheMethod):
 
     Args:
         recipe: file or shipped name; None takes the one shipped for these weights.
-        heads: the retrieval heads (KV heads) instead, such as ``"L0H1+L3H0"`` or ``"no"``; see `heads.Heads`.
+        heads: the retrieval heads (KV heads) instead, such as ``"L0H1+L3H0"`` or ``"no"``; see `heads.HeadList`.
         buffer: least length of the recent buffer (4000), while no budget is given.
         share: the buffer is at least one entry in `share` (5), while no budget is given.
         sinks: first tokens that stay in every head (4).
@@ -53,7 +53,7 @@ class RazorAttention(CacheMethod):
     """
 
     recipe: str | None = None
-    heads: Heads | None = None
+    heads: HeadList | None = None
     buffer: int = 4000
     share: float = 5
     sinks: int = 4
@@ -106,9 +106,9 @@ class RazorAttention(CacheMethod):
     def forced(self) -> tuple[int, int]:
         return self.sinks, 0
 
-    def score(self, seen: Observation) -> torch.Tensor:
+    def score(self, obs: Observation) -> torch.Tensor:
         """The later, the better."""
-        return seen.index.float()
+        return obs.index.float()
 
     def targets(self, layer: int, layers: int, step: Step, real: list[int], bytes_per_entry: int) -> list[int]:
         """Tokens that stay in a head that is no retrieval head: sinks and buffer; the compensation token comes on top."""
@@ -122,7 +122,7 @@ class RazorAttention(CacheMethod):
         """
         whole = sum(len(row) for row in self._retrieval)
         others = self._heads - whole
-        if self.own_budget:
+        if self.budget_from_parameters:
             return self.sinks + int(max(self.buffer, tokens / self.share))
         if mean >= tokens:
             return tokens
@@ -141,21 +141,21 @@ class RazorAttention(CacheMethod):
                 "keep fewer heads whole (induction=, echo=, heads=)."
             )
 
-    def reduce(self, layer: CompressedLayer, seen: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
-        valid = torch.ones_like(seen.index, dtype=torch.bool) if seen.valid is None else seen.valid
-        tokens = valid & (seen.index >= 0)
-        own = replace(seen, valid=tokens, _memo={}) if bool((seen.index < 0).any()) else seen
+    def reduce(self, layer: CompressedLayer, obs: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
+        valid = torch.ones_like(obs.index, dtype=torch.bool) if obs.valid is None else obs.valid
+        tokens = valid & (obs.index >= 0)
+        own = replace(obs, valid=tokens) if bool((obs.index < 0).any()) else obs
         self._check_protected(own)
-        counts = torch.tensor(seen.targets, device=tokens.device)[:, None]
+        counts = torch.tensor(obs.targets, device=tokens.device)[:, None]
         kept = best(self.rank(own), counts) & tokens
-        kept[:, self._retrieval[seen.layer]] = tokens[:, self._retrieval[seen.layer]]
+        kept[:, self._retrieval[obs.layer]] = tokens[:, self._retrieval[obs.layer]]
         dropped = tokens & ~kept
         if not bool(dropped.any()) and not layer.evicted:
             return None
         columns = {name: column for name, column in columns.items() if name != "valid"}  # all that stays is real
         if not self.compensate:
-            return [selected(seen.keys, seen.values, columns, from_mask(kept), ragged=True)]
-        keys, values, columns, has = folded(seen, columns, dropped, valid & (seen.index < 0))
+            return [selected(obs.keys, obs.values, columns, from_mask(kept), ragged=True)]
+        keys, values, columns, has = folded(obs, columns, dropped, valid & (obs.index < 0))
         if self.paper_code:
             columns.pop("bias")
         return [selected(keys, values, columns, from_mask(torch.cat([kept, has], -1)), ragged=True)]
@@ -169,15 +169,15 @@ class RazorAttention(CacheMethod):
         layer.state["waited"] += 1
         return int(layer.state["waited"][0]) >= self.fold_every
 
-    def decoded(self, layer: CompressedLayer, seen: Observation) -> None:
+    def decoded(self, layer: CompressedLayer, obs: Observation) -> None:
         layer.state["waited"].zero_()
-        parts = self.reduce(layer, seen, {**seen.columns, "index": seen.index})
+        parts = self.reduce(layer, obs, {**obs.columns, "index": obs.index})
         if parts is not None:
             layer.store(parts)
 
 
 def folded(
-    seen: Observation, columns: dict[str, torch.Tensor], dropped: torch.Tensor, stand_in: torch.Tensor
+    obs: Observation, columns: dict[str, torch.Tensor], dropped: torch.Tensor, stand_in: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
     """Append one entry per head: the mean of what is dropped and of what an earlier compensation token stands for.
 
@@ -194,7 +194,7 @@ def folded(
         weights = torch.where(stand_in, columns["bias"].exp().round(), weights)  # tokens that an entry stands for
     total = weights.sum(-1, keepdim=True)
     share = (weights / total.clamp(min=1))[:, :, None]
-    keys, values = (torch.cat([x, (share @ x.float()).to(x.dtype)], 2) for x in (seen.keys, seen.values))
+    keys, values = (torch.cat([x, (share @ x.float()).to(x.dtype)], 2) for x in (obs.keys, obs.values))
     new = {"index": torch.full_like(total, -1), "bias": total.clamp(min=1).log()}
     if "bias" not in columns:
         columns = {**columns, "bias": torch.zeros_like(weights)}

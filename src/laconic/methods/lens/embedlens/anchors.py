@@ -1,4 +1,4 @@
-"""Which words mark the sinks and the dead among a model's visual tokens, found by what repeats from picture to picture.
+"""Which words mark the sinks and the dead among a model's visual tokens, found by what repeats from image to image.
 
 The paper gives three words for LLaVA-1.5-7B; how to find those of another model is inferred from its analysis.
 """
@@ -16,16 +16,16 @@ from laconic.methods.lens.embedlens.readings import ALIVE, CLASSES, Anchors, loo
 from laconic.recipe import Recipe
 
 SINK, DEAD, REPEATS = 0.99, 0.9, 0.9
-"""Cosine above which two tokens are the same sink, the same dead token; share of the other pictures that must have it."""
+"""Cosine above which two tokens are the same sink, the same dead token; share of the other images that must have it."""
 OUTLIER = 3.0
-"""A patch whose encoder feature is this many times longer than the median of its picture made a sink of the encoder."""
+"""A patch whose encoder feature is this many times longer than the median of its image made a sink of the encoder."""
 LLM_LAYER = 1
 """Sinks of the LLM point where <bos> points behind the MLP of this layer (from 0)."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """The visual tokens of one picture.
+class ImageTokens:
+    """The visual tokens of one image.
 
     Attributes:
         tokens: behind the projector, [N, D]. `words`: their three nearest words, [N, 3].
@@ -39,9 +39,9 @@ class Picture:
     bos: Tensor
 
 
-def collect(model: PreTrainedModel, prompts: Sequence[Mapping[str, Tensor]]) -> list[Picture]:
-    """The pictures of model inputs, several per prompt or one; prompts begin with <bos> (padding aside)."""
-    pictures = []
+def collect(model: PreTrainedModel, prompts: Sequence[Mapping[str, Tensor]]) -> list[ImageTokens]:
+    """The images of model inputs, several per prompt or one; prompts begin with <bos> (padding aside)."""
+    images = []
     for inputs in prompts:
         visual, hidden = look(model, inputs, [0, LLM_LAYER + 1])
         mask = inputs.get("attention_mask")
@@ -52,12 +52,12 @@ def collect(model: PreTrainedModel, prompts: Sequence[Mapping[str, Tensor]]) -> 
             later = hidden[LLM_LAYER + 1][span.row].float()
             cosine = nn.functional.cosine_similarity(later[span.tokens], later[first][None], dim=-1)
             words = nearest(tokens, words_of(model))[1]
-            pictures.append(Picture(tokens, words, length > OUTLIER * length.median(), cosine))
-    return pictures
+            images.append(ImageTokens(tokens, words, length > OUTLIER * length.median(), cosine))
+    return images
 
 
 def recurrence(tokens: Sequence[Tensor], cosine: float) -> list[Tensor]:
-    """For every token of every picture ([N_i, D] each, unit length): the share of the other pictures that have a token
+    """For every token of every image ([N_i, D] each, unit length): the share of the other images that have a token
     within `cosine` of it, [N_i] each."""
     found = []
     for i, own in enumerate(tokens):
@@ -80,17 +80,17 @@ def groups(tokens: Tensor, cosine: float) -> list[Tensor]:
     return sorted(found, key=len, reverse=True)
 
 
-def clustered(pictures: Sequence[Picture]) -> tuple[Anchors, Tensor]:
+def clustered(images: Sequence[ImageTokens]) -> tuple[Anchors, Tensor]:
     """The anchors, and the classes of all tokens as the clusters have them, [sum of N].
 
-    Sinks: tokens that (nearly) all pictures have, within a cosine of `SINK`; those of the encoder where most members have
+    Sinks: tokens that (nearly) all images have, within a cosine of `SINK`; those of the encoder where most members have
     outlying lengths, those of the LLM where most point like <bos>; sinks that are neither stay unmarked. Dead: the largest
-    group that (nearly) all pictures have within `DEAD`. The anchor of a group is the word most often among its members'
+    group that (nearly) all images have within `DEAD`. The anchor of a group is the word most often among its members'
     nearest three; of equally frequent ones the nearer.
     """
-    units = [nn.functional.normalize(p.tokens.float(), dim=-1) for p in pictures]
-    every, words = torch.cat(units), torch.cat([p.words for p in pictures])
-    outlier, bos = torch.cat([p.outlier for p in pictures]).float(), torch.cat([p.bos for p in pictures])
+    units = [nn.functional.normalize(p.tokens.float(), dim=-1) for p in images]
+    every, words = torch.cat(units), torch.cat([p.words for p in images])
+    outlier, bos = torch.cat([p.outlier for p in images]).float(), torch.cat([p.bos for p in images])
     kinds = torch.full((len(every),), ALIVE)
     anchors: dict[str, list[int]] = {name: [] for name in CLASSES[:ALIVE]}
 
@@ -105,7 +105,7 @@ def clustered(pictures: Sequence[Picture]) -> tuple[Anchors, Tensor]:
     sink = torch.cat(recurrence(units, SINK)) >= REPEATS
     for group in groups(every[sink], SINK):
         members = sink.nonzero()[:, 0][group]
-        if len(members) < REPEATS * len(pictures):
+        if len(members) < REPEATS * len(images):
             continue
         if float(outlier[members].mean()) > 0.5:
             mark(members, "vit_sink")
@@ -118,22 +118,22 @@ def clustered(pictures: Sequence[Picture]) -> tuple[Anchors, Tensor]:
 
 
 def discover(model: PreTrainedModel, prompts: Sequence[Mapping[str, Tensor]]) -> Recipe:
-    """The anchors of a model, from at least 32 different pictures, as a recipe for ``EmbedLens(recipe=FILE)``.
+    """The anchors of a model, from at least 32 different images, as a recipe for ``EmbedLens(recipe=FILE)``.
 
-    `made` has the shares of the classes over the pictures (mean and deviation), and how often the anchors, a cheap stand-in,
+    `made` has the shares of the classes over the images (mean and deviation), and how often the anchors, a cheap stand-in,
     agree with the clusters that they came from.
 
     Raises:
-        ValueError: fewer than two pictures.
+        ValueError: fewer than two images.
     """
-    pictures = collect(model, prompts)
-    if len(pictures) < 2:
-        raise ValueError(f"{len(pictures)} pictures: what repeats from picture to picture needs several; give 32 or more.")
-    anchors, kinds = clustered(pictures)
-    by_anchor = torch.cat([anchors.classify(p.words) for p in pictures])
-    found = shares(kinds.split([len(p.tokens) for p in pictures]))
+    images = collect(model, prompts)
+    if len(images) < 2:
+        raise ValueError(f"{len(images)} images: what repeats from image to image needs several; give 32 or more.")
+    anchors, kinds = clustered(images)
+    by_anchor = torch.cat([anchors.classify(p.words) for p in images])
+    found = shares(kinds.split([len(p.tokens) for p in images]))
     made = {
-        "pictures": len(pictures),
+        "images": len(images),
         "agreement": float((by_anchor == kinds).float().mean()),
         "shares": dict(zip(CLASSES, found.mean.tolist(), strict=True)),
         "deviations": dict(zip(CLASSES, found.deviation.tolist(), strict=True)),

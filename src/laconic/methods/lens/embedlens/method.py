@@ -1,4 +1,4 @@
-"""EmbedLens's interventions: take classes of visual tokens out, skip their sub-layers, show pictures late."""
+"""EmbedLens's interventions: take classes of visual tokens out, skip their sub-layers, show images late."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Shown:
 )
 @dataclass(kw_only=True)
 class EmbedLens(TokenMethod):
-    """Asks what classes of visual tokens are for: without them, without their sub-layers, or with pictures shown late.
+    """Asks what classes of visual tokens are for: without them, without their sub-layers, or with images shown late.
 
     Classes, joined with "+": ``vit_sink``, ``llm_sink``, ``dead``, ``alive``, ``sinks`` (both), ``visual`` (all tokens;
     needs no anchors). What stays keeps its positions. The classes decide how much stays, so there is no budget.
@@ -60,7 +60,7 @@ class EmbedLens(TokenMethod):
             attention of decoder layer n, n + 0.5 its MLP. Their keys and values are still made and read. This is for
             analysis: the sub-layers run all the same, and nothing is saved.
         skip_target: classes.
-        entry: pictures enter before this decoder layer, as the projector made them; the layers below run on text alone, at
+        entry: images enter before this decoder layer, as the projector made them; the layers below run on text alone, at
             the positions that it has. 0 and None: from the start.
         exit: all visual tokens leave before this decoder layer.
         anchors: word ids that mark the classes; or `recipe`: a file of `laconic.lens.discover`, or the name of a shipped one
@@ -86,7 +86,7 @@ class EmbedLens(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.own_budget and not self.budget.neutral:
+        if not self.budget_from_parameters and not self.budget.neutral:
             raise BudgetError(f"embedlens: {self.budget}: classes decide what goes; give prune=, entry= or exit= instead.")
         if self.control not in CONTROLS:
             raise ValueError(f"embedlens: control={self.control!r}: choose one of {', '.join(CONTROLS)}.")
@@ -115,10 +115,10 @@ class EmbedLens(TokenMethod):
 
     # -- what goes on ----------------------------------------------------------------------------------------------
     def cut(self, stream: Stream) -> Cut | None:
-        nothing = [stream.pictures(row)[:0] for row in range(len(stream.hidden))]
+        nothing = [stream.images(row)[:0] for row in range(len(stream.hidden))]
         if stream.layer and stream.layer == self.exit:
             return assemble(stream, nothing, separators=False)
-        if stream.layer:  # entry: the hook has put the pictures back
+        if stream.layer:  # entry: the hook has put the images back
             return self._entered(stream)
         stays = self._choose(stream)
         if not self.entry:
@@ -126,7 +126,7 @@ class EmbedLens(TokenMethod):
             return assemble(stream, stays) if pruned or self.entry is not None else None
         if stream.positions.ndim == 3:
             raise UnsupportedModelError(
-                "embedlens: pictures cannot enter late in a model whose tokens have several positions (M-RoPE); use prune=, "
+                "embedlens: images cannot enter late in a model whose tokens have several positions (M-RoPE); use prune=, "
                 "skip= or exit=."
             )
         self._held = Shown(stream.hidden, stream.positions, stream.valid, stream.shown, stays)
@@ -137,7 +137,7 @@ class EmbedLens(TokenMethod):
         target = torch.zeros_like(stream.shown)
         stays = []
         for row in range(len(stream.hidden)):
-            at = stream.pictures(row)
+            at = stream.images(row)
             kinds = self._kinds(stream, row, at)
             target[row, stream.place[row, at[_among(kinds, self._skipped)]]] = True
             stays.append(at[~self._goes(_among(kinds, self._pruned))] if self._pruned else at)
@@ -168,7 +168,7 @@ class EmbedLens(TokenMethod):
         if total and bool(goes.all()):
             raise BudgetError(
                 f"embedlens: prune={self.prune} would take all {total} visual tokens out; at least one must stay. Use exit= "
-                "to run layers without pictures."
+                "to run layers without images."
             )
         return goes
 
@@ -180,7 +180,7 @@ class EmbedLens(TokenMethod):
         return Cut(whole.keep, None, held.positions.expand(len(whole.keep), -1).gather(1, whole.keep.clamp(min=0)))
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Before the entry layer: text as the layers below left it, pictures as the projector made them."""
+        """Before the entry layer: text as the layers below left it, images as the projector made them."""
         step, held = kwargs["past_key_values"].step, self._held
         if held is None or step is None or step.shown is None:
             return None

@@ -75,7 +75,7 @@ class Reading:
     """One visual token.
 
     Attributes:
-        row, token: batch row, and number of the token in the prompt. `image`: number of the picture in the batch.
+        row, token: batch row, and number of the token in the prompt. `image`: number of the image in the batch.
         words, cosines: the nearest words. `kind`: one of `CLASSES`; None where no anchors are known.
     """
 
@@ -99,12 +99,12 @@ def read(
     """What every visual token of a prompt says, in prompt order.
 
     Args:
-        inputs: of the model, pictures included.
+        inputs: of the model, images included.
         layer: read the hidden states before this decoder layer; 0: the projected tokens themselves. Classes are those of the
             projected tokens, whatever the layer.
 
     Raises:
-        ValueError: no such layer, or no pictures.
+        ValueError: no such layer, or no images.
     """
     visual, hidden = look(model, inputs, sorted({0, layer}))
     words = words_of(model)
@@ -124,15 +124,15 @@ def read(
 
 @dataclass(frozen=True)
 class Shares:
-    """Shares of the classes (in the order of `CLASSES`) in each picture, [M, 4], their mean and standard deviation, [4]."""
+    """Shares of the classes (in the order of `CLASSES`) in each image, [M, 4], their mean and standard deviation, [4]."""
 
-    pictures: Tensor
+    images: Tensor
     mean: Tensor
     deviation: Tensor
 
 
 def shares(kinds: Sequence[Tensor]) -> Shares:
-    """From the class numbers of every picture, [N] each, N may differ."""
+    """From the class numbers of every image, [N] each, N may differ."""
     rows = torch.stack([torch.bincount(k, minlength=len(CLASSES)).float() / len(k) for k in kinds])
     return Shares(rows, rows.mean(0), rows.std(0, unbiased=False))
 
@@ -160,11 +160,11 @@ def norms(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[dict[str
 
 @torch.no_grad()
 def look(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers: Sequence[int]) -> tuple[Visual, dict[int, Tensor]]:
-    """The pictures of a prompt, and hidden states [B, T, D] before the decoder layers `layers` (the depth stands for those
+    """The images of a prompt, and hidden states [B, T, D] before the decoder layers `layers` (the depth stands for those
     behind the last layer, before the final norm), from one pass of the model.
 
     Raises:
-        ValueError: no such layer, or no pictures in `inputs`.
+        ValueError: no such layer, or no images in `inputs`.
     """
     blocks, hidden = _layers(model), {}
     wrong = [layer for layer in layers if not 0 <= layer <= len(blocks)]
@@ -197,9 +197,7 @@ def look(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers: Sequence[
         for handle in handles:
             handle.remove()
     if visual is None:
-        raise ValueError(
-            "the lens reads visual tokens, and these inputs have no pictures; pass pixel_values with the prompt."
-        )
+        raise ValueError("the lens reads visual tokens, and these inputs have no images; pass pixel_values with the prompt.")
     return visual, hidden
 
 

@@ -56,7 +56,7 @@ class DyVTE(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.own_budget and not self.budget.neutral:
+        if not self.budget_from_parameters and not self.budget.neutral:
             if self.keep is None:
                 raise BudgetError(f"dyvte: {self.budget}: a gate has no such budget; give keep=, tau= or exit_layer=.")
             if self.tau is not None or self.exit_layer is not None:
@@ -92,7 +92,7 @@ class DyVTE(TokenMethod):
     def cut(self, stream: Stream) -> Cut | None:
         visual = stream.visual.mask.gather(1, stream.place)  # with line ends, which leave, too
         visual = visual if stream.valid is None else visual & stream.valid
-        leaves = [len(stream.pictures(b)) > 0 and self._exits(stream, b) for b in range(len(visual))]
+        leaves = [len(stream.images(b)) > 0 and self._exits(stream, b) for b in range(len(visual))]
         if not any(leaves):
             return None
         kept = [visual[b].nonzero()[:, 0][: 0 if leave else None] for b, leave in enumerate(leaves)]
@@ -103,7 +103,7 @@ class DyVTE(TokenMethod):
         if self._gates is None:
             return True  # exit_layer
         text = stream.texts(row)
-        question = stream.hidden[row, text[text > stream.pictures(row)[-1]]]
+        question = stream.hidden[row, text[text > stream.images(row)[-1]]]
         gate = self._gates.layers[stream.layer - 1]
         stay, leave = gate(gates.question_feature(question)).float()
         return bool(torch.sigmoid(leave - stay) > self._tau)

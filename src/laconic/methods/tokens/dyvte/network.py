@@ -36,7 +36,7 @@ def question_feature(question: Tensor) -> Tensor:
         ValueError: no token at all.
     """
     if not len(question):
-        raise ValueError("dyvte decides by the text behind the pictures, but a prompt ends with its picture.")
+        raise ValueError("dyvte decides by the text behind the images, but a prompt ends with its image.")
     return torch.cat([(question[:-1] if len(question) > 1 else question).mean(0), question[-1]])
 
 

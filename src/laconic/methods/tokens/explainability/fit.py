@@ -38,7 +38,7 @@ class Settings:
         new_tokens: longest answer; long ones make relevance flat.
         steps: of the optimiser (Adam), `batch` pairs each, at the constant rate `lr`.
         kernel: of the network.
-        file: lines of JSON ``{"image": FILE, "question": TEXT, "answer": TEXT}``, several per picture if you like; empty
+        file: lines of JSON ``{"image": FILE, "question": TEXT, "answer": TEXT}``, several per image if you like; empty
             for the testbed's scenes (only for its models).
         save_every: steps between checkpoints; labels are saved every `save_labels` questions.
     """
@@ -74,7 +74,7 @@ class Source(Protocol):
 
 
 class Chats:
-    """Questions about pictures through a processor with a chat template."""
+    """Questions about images through a processor with a chat template."""
 
     def __init__(self, processor: Any, questions: Callable[[int], Asked]):
         self.processor, self.questions = processor, questions
@@ -216,7 +216,7 @@ def run(
 def train(
     model: PreTrainedModel, processor: Any, settings: Settings, out: Path, resume: bool, log: Callable[[str], None]
 ) -> Path:
-    """Train the network for a model with pictures; `processor` is its processor (not the tokenizer alone).
+    """Train the network for a model with images; `processor` is its processor (not the tokenizer alone).
 
     Returns:
         ``out/explainability.safetensors``.

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 class Explainability(TokenMethod):
     """Relevance to the answer, guessed before layer 0 by a trained network from what the instruction attends to there.
 
-    All visual tokens of a sequence (pictures or frames) are one line of numbers: attention of the text behind the last
-    picture to them in layer 0, the mean over its tokens and the heads. The network turns it into relevance; the best
+    All visual tokens of a sequence (images or frames) are one line of numbers: attention of the text behind the last
+    image to them in layer 0, the mean over its tokens and the heads. The network turns it into relevance; the best
     ``keep * total`` go on.
 
     Args:
@@ -45,7 +45,7 @@ class Explainability(TokenMethod):
 
     Raises:
         RecipeError: no weights for this model.
-        UnsupportedModelError: no text stands behind the pictures.
+        UnsupportedModelError: no text stands behind the images.
     """
 
     weights: str | None = None
@@ -63,7 +63,7 @@ class Explainability(TokenMethod):
     def cut(self, stream: Stream) -> Cut | None:
         kept, scores = [], []
         for row, attention in enumerate(instruction_attention(stream)):
-            at, others = stream.pictures(row), len(stream.texts(row))
+            at, others = stream.images(row), len(stream.texts(row))
             relevance = self._net(attention[None])[0] if len(at) else attention
             count = max(1, round(self.allowance(len(at), others, stream.entry_bytes)))
             kept.append(at[choose(relevance, count, stream.must(row))] if len(at) else at)
@@ -72,13 +72,13 @@ class Explainability(TokenMethod):
 
 
 def instruction_attention(stream: Stream) -> list[Tensor]:
-    """What visual tokens get from the text behind the last picture in the layer that runs next, mean over heads and tokens
-    of that text, fp32 [v] for every batch row; a row without pictures has none.
+    """What visual tokens get from the text behind the last image in the layer that runs next, mean over heads and tokens
+    of that text, fp32 [v] for every batch row; a row without images has none.
 
     Raises:
-        UnsupportedModelError: no text stands behind the pictures of a row, so nothing there can see them.
+        UnsupportedModelError: no text stands behind the images of a row, so nothing there can see them.
     """
-    asking = [behind(stream.pictures(row), stream.texts(row)) for row in range(len(stream.hidden))]
+    asking = [behind(stream.images(row), stream.texts(row)) for row in range(len(stream.hidden))]
     rows = torch.full((len(asking), max(len(a) for a in asking)), -1, dtype=torch.long, device=stream.hidden.device)
     for row, at in enumerate(asking):
         rows[row, : len(at)] = at
@@ -86,23 +86,23 @@ def instruction_attention(stream: Stream) -> list[Tensor]:
         return [stream.hidden.new_zeros(0) for _ in asking]
     paid = attention_of(stream, rows)
     return [
-        paid[row, :, : len(at)].mean((0, 1))[stream.pictures(row)] if len(at) else paid.new_zeros(0)
+        paid[row, :, : len(at)].mean((0, 1))[stream.images(row)] if len(at) else paid.new_zeros(0)
         for row, at in enumerate(asking)
     ]
 
 
-def behind(pictures: Tensor, texts: Tensor) -> Tensor:
-    """Those of the rows `texts` [t] that stand behind the last of `pictures` [v]; none where there are no pictures.
+def behind(images: Tensor, texts: Tensor) -> Tensor:
+    """Those of the rows `texts` [t] that stand behind the last of `images` [v]; none where there are no images.
 
     Raises:
-        UnsupportedModelError: there are pictures and no such text.
+        UnsupportedModelError: there are images and no such text.
     """
-    if not len(pictures):
+    if not len(images):
         return texts[:0]
-    found = texts[texts > pictures[-1]]
+    found = texts[texts > images[-1]]
     if not len(found):
         raise UnsupportedModelError(
-            "explainability reads what the question attends to, and no text stands behind the pictures; put the pictures "
+            "explainability reads what the question attends to, and no text stands behind the images; put the images "
             "first and the question behind them."
         )
     return found

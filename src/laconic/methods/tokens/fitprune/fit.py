@@ -73,7 +73,7 @@ class Sweep(TokenMethod):
         for b, (cross, own) in enumerate(found):
             whole = self.totals[stream.layer - 1][b]
             gone = candidates(cross, whole[0], self.alpha) & candidates(own, whole[1], self.alpha)
-            kept.append(stream.pictures(b)[~gone])
+            kept.append(stream.images(b)[~gone])
         self.entering[stream.layer] = [len(rows) for rows in kept]
         return assemble(stream, kept)
 
@@ -86,7 +86,7 @@ class FitPruneCalibration(Calibration):
     Args:
         reductions: FLOPs of the visual tokens to save, in percent; a recipe is fitted for each. Those that are out of reach
             (a model with few layers pays for all tokens in its first one) are left out, and said so.
-        samples: how many pictures with questions (24).
+        samples: how many images with questions (24).
         batch: samples that run together (8).
         file: JSON lines with "image" and "question" instead of drawn scenes; all of them are used.
     """

@@ -23,22 +23,22 @@ PUBLISHED_REDUCTION = 60
 
 def received(stream: Stream) -> list[tuple[Tensor, Tensor]]:
     """Attention that the visual tokens of each batch row get in the layer before, its largest value over heads: mean over
-    the text behind the last picture (cross) and over the visual tokens themselves (self), fp64 [v] each.
+    the text behind the last image (cross) and over the visual tokens themselves (self), fp64 [v] each.
 
     Raises:
-        ValueError: no text stands behind the pictures.
+        ValueError: no text stands behind the images.
     """
-    seen = stream.seen
-    assert seen is not None
+    obs = stream.seen
+    assert obs is not None
     groups = torch.stack([torch.zeros_like(stream.shown), stream.shown], 1)
     for b in range(len(groups)):
-        at, text = stream.pictures(b), stream.texts(b)
+        at, text = stream.images(b), stream.texts(b)
         behind = text[text > at[-1]] if len(at) else text
         if not len(behind):
-            raise ValueError("fitprune ranks visual tokens by the text behind them, but a prompt ends with its picture.")
+            raise ValueError("fitprune ranks visual tokens by the text behind them, but a prompt ends with its image.")
         groups[b, 0, behind] = True
-    sums = peak_mass(seen.queries, seen.keys, seen.scale, groups, bias=seen.bias, softcap=seen.softcap)
-    means = sums[..., -seen.new :] / groups.sum(-1, keepdim=True).clamp(min=1)
+    sums = peak_mass(obs.queries, obs.keys, obs.scale, groups, bias=obs.bias, softcap=obs.softcap)
+    means = sums[..., -obs.new :] / groups.sum(-1, keepdim=True).clamp(min=1)
     return [(means[b, 0, stream.shown[b]], means[b, 1, stream.shown[b]]) for b in range(len(groups))]
 
 
@@ -69,7 +69,7 @@ def for_budget(fits: list[list[float]], share: float) -> list[float] | None:
     source="arXiv 2409.10197",
     query_aware=True,
     training="calibration",
-    inferred="budgets between fitted ones, several pictures, tokens leave between layers and not within one",
+    inferred="budgets between fitted ones, several images, tokens leave between layers and not within one",
 )
 @dataclass(kw_only=True)
 class FitPrune(TokenMethod):
@@ -99,7 +99,7 @@ class FitPrune(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.reduction is not None and not self.own_budget:
+        if self.reduction is not None and not self.budget_from_parameters:
             raise ValueError(f"fitprune: give reduction={self.reduction} or a budget ({self.budget}), not both.")
         self._fits: dict[int, list[float]] = {}
 
@@ -108,7 +108,7 @@ class FitPrune(TokenMethod):
             return
         data: dict[str, Any] = recipes.find(self.name, model, self.recipe).data
         self._fits = {int(fit["reduction"]): shares_left(fit["deleted"]) for fit in data["fits"]}
-        if self.own_budget or self.keep is not None:
+        if self.budget_from_parameters or self.keep is not None:
             self._left(self.keep)
 
     def _left(self, share: float | None) -> list[float]:
@@ -133,7 +133,7 @@ class FitPrune(TokenMethod):
     def cuts(self, depth: int) -> list[int]:
         if not self._fits:
             return []
-        left = [self._left(self.keep)] if self.own_budget or self.keep is not None else list(self._fits.values())
+        left = [self._left(self.keep)] if self.budget_from_parameters or self.keep is not None else list(self._fits.values())
         if len(left[0]) != depth:
             raise ValueError(f"fitprune: the recipe is for {len(left[0])} layers, the model has {depth}.")
         return [layer for layer in range(1, depth) if any(curve[layer] < curve[layer - 1] for curve in left)]
@@ -143,18 +143,18 @@ class FitPrune(TokenMethod):
 
     def cut(self, stream: Stream) -> Cut | None:
         counts = [self._count(stream, b) for b in range(len(stream.hidden))]
-        if all(len(stream.pictures(b)) <= count for b, count in enumerate(counts)):
+        if all(len(stream.images(b)) <= count for b, count in enumerate(counts)):
             return None
         scores = [cross * own for cross, own in received(stream)]
         kept = []
         for b, (score, count) in enumerate(zip(scores, counts, strict=True)):
-            kept.append(stream.pictures(b)[choose(score, min(count, len(score)), stream.must(b))])
+            kept.append(stream.images(b)[choose(score, min(count, len(score)), stream.must(b))])
         return assemble(stream, kept, scores=scores)
 
     def _count(self, stream: Stream, row: int) -> int:
         """Visual tokens of one sequence that enter the layer that runs next; one at least."""
         total = int((stream.visual.mask & ~stream.visual.separators)[row].sum())
         share = None
-        if not self.own_budget:
+        if not self.budget_from_parameters:
             share = self.allowance(total, len(stream.texts(row)), stream.entry_bytes) / max(total, 1)
         return max(1, round(self._left(share)[stream.layer] * total))

@@ -34,10 +34,10 @@ def compression_ratio(layer: int, stride: int, depth: int) -> float:
 )
 @dataclass(kw_only=True)
 class LLaVolta(TokenMethod):
-    """The Visual Context Compressor: average pooling (1-D, raster order) of every picture before layer K with stride S.
+    """The Visual Context Compressor: average pooling (1-D, raster order) of every image before layer K with stride S.
 
     Groups of S tokens that follow each other become their mean, at the mean of their positions, rounded down; what is left
-    over at the end of a picture is dropped, as in ``avg_pool1d``. The published use is training in stages, after which the
+    over at the end of an image is dropped, as in ``avg_pool1d``. The published use is training in stages, after which the
     model runs without compression, or with that of the last stage: see `laconic.methods.tokens.llavolta.fit`.
 
     Args:
@@ -46,7 +46,7 @@ class LLaVolta(TokenMethod):
         stride: S; 1 changes nothing. None: 8, or under a budget the smallest that meets it.
 
     Raises:
-        BudgetError: a picture with fewer than S tokens.
+        BudgetError: an image with fewer than S tokens.
     """
 
     layer: int | None = None
@@ -56,7 +56,7 @@ class LLaVolta(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.stride is not None and not self.own_budget:
+        if self.stride is not None and not self.budget_from_parameters:
             raise ValueError(f"llavolta: give stride={self.stride} or a budget ({self.budget}), not both.")
         if self.stride is not None and self.stride < 1:
             raise ValueError(f"llavolta: stride={self.stride} must be at least 1.")
@@ -77,7 +77,7 @@ class LLaVolta(TokenMethod):
             for rows in blocks(stream, b):
                 if len(rows) < stride:
                     raise BudgetError(
-                        f"llavolta: a picture of {len(rows)} tokens has no group of stride={stride}; take a smaller stride "
+                        f"llavolta: an image of {len(rows)} tokens has no group of stride={stride}; take a smaller stride "
                         "or a larger budget."
                     )
                 middle = rows[(stride - 1) // 2 :: stride][: len(rows) // stride]
@@ -87,16 +87,16 @@ class LLaVolta(TokenMethod):
                 merged[b, rows[: len(middle) * stride]] = middle.repeat_interleave(stride).to(merged)
                 middles.append(middle)
                 means.append(pool_rows(stream.hidden[b, rows], stride))
-            kept.append(torch.cat(middles) if middles else stream.pictures(b))
+            kept.append(torch.cat(middles) if middles else stream.images(b))
             values.append(torch.cat(means) if means else None)
         cut = assemble(stream, kept, values, merged=merged)
         return replace(cut, positions=positions.gather(1, cut.keep.clamp(min=0))) if one else cut
 
     def _stride(self, stream: Stream, row: int) -> int:
         """S for one sequence."""
-        if self.own_budget:
+        if self.budget_from_parameters:
             return 8 if self.stride is None else self.stride
-        now = len(stream.pictures(row))
+        now = len(stream.images(row))
         if not now:
             return 1
         total = int((stream.visual.mask & ~stream.visual.separators)[row].sum())

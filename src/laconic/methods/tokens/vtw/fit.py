@@ -27,7 +27,7 @@ class VTWCalibration(Calibration):
     Args:
         eta_per_million: eta times a million: 3000 (LLaVA-1.5-7B); 500 for the 13B model, 100 for LLaVA-NeXT-7B.
         first: the first candidate; 5 of 32, scaled to the model's depth.
-        samples: how many pictures with questions (20).
+        samples: how many images with questions (20).
         batch: samples that run together (10).
         file: JSON lines with "image" and "question" instead of drawn scenes; all of them are used.
     """

@@ -47,16 +47,16 @@ class VTW(TokenMethod):
             raise ValueError("vtw: give layer= or recipe=, not both.")
         if self.layer is not None and self.layer < 1:
             raise ValueError(
-                f"vtw: layer={self.layer} must be at least 1; before layer 0 nothing would have seen the picture."
+                f"vtw: layer={self.layer} must be at least 1; before layer 0 nothing would have seen the image."
             )
         self._layer = self.layer
 
     def attach(self, model: PreTrainedModel) -> None:
-        if self.recipe is not None and self.own_budget:
+        if self.recipe is not None and self.budget_from_parameters:
             self._layer = int(recipes.find(self.name, model, self.recipe).data["layer"])
 
     def cuts(self, depth: int) -> Sequence[int]:
-        if self.own_budget:
+        if self.budget_from_parameters:
             layers = [at_depth(15, depth) if self._layer is None else self._layer]
         elif self.keep is not None:
             layers = [self._last(self.keep, depth)]
@@ -76,7 +76,7 @@ class VTW(TokenMethod):
 
     def _k(self, stream: Stream, row: int) -> int:
         """K of a batch row; with a number of tokens it depends on how many the prompt has."""
-        if self.own_budget or self.keep is not None:
+        if self.budget_from_parameters or self.keep is not None:
             return stream.layer
         return self._last(mean_tokens(self, stream, row) / max(1, visual_total(stream, row)), stream.depth)
 

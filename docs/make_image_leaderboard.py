@@ -1,9 +1,9 @@
-"""Write docs/leaderboard-pictures.md, its figure and the checked-in table from a finished bench over scenes.
+"""Write docs/leaderboard-images.md, its figure and the checked-in table from a finished bench over scenes.
 
-    laconic bench --preset pictures_leaderboard --out leaderboard-pictures
-    python docs/make_picture_leaderboard.py leaderboard-pictures
+    laconic bench --preset images_leaderboard --out leaderboard-images
+    python docs/make_image_leaderboard.py leaderboard-images
 
-`make leaderboard-pictures` is both. Every figure comes from results.jsonl.
+`make leaderboard-images` is both. Every figure comes from results.jsonl.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from heat_map import Block, heat_map
 from leaderboard_parts import ROOT, arrow, traits, write_results
 
-from laconic.bench.grid import NONE, PICTURE_REFERENCES
+from laconic.bench.grid import IMAGE_REFERENCES, NONE
 from laconic.bench.statistics import Interval
 from laconic.bench.store import read
 from laconic.bench.summary import Line, gain_at_equal_cost, summarise
@@ -35,14 +35,14 @@ NEAR = 1.05
 """A baseline whose lowest cost is up to so many times a method's is still compared with it."""
 CLOSE = 0.15
 """Achieved shares of visual tokens within this part of the share asked for are not printed beside the result."""
-INTRODUCTION = """# Leaderboard for pictures
+INTRODUCTION = """# Leaderboard for images
 
 Every method that removes or merges visual tokens on `testbed/vlm` ([model
 card](../src/laconic/testbed/vlm/README.md): 144 visual tokens, eight decoder layers), {samples} scenes for each kind
 of question, keeping 50, 25, 11 and 5.5 % of the visual tokens. The scenes are of seeds that no training and no
-calibration has seen. Made with `make leaderboard-pictures`, resumable.
+calibration has seen. Made with `make leaderboard-images`, resumable.
 
-![Right answers by method, budget and part](leaderboard-pictures.svg)
+![Right answers by method, budget and part](leaderboard-images.svg)
 
 A share kept is the mean over all decoder layers, so methods in one column cost about the same prefill FLOPs, whether
 they cut once before the decoder or between its layers; where a method ran another share than was asked for, it stands
@@ -52,9 +52,9 @@ budgets), with an interval of the paired difference that excludes 0. `-`: the me
 ({refusals}). `q`: the choice depends on the question.
 
 The **hard part** are the {hard} of {all} samples that the uncompressed model answers wrongly once the sides of the
-picture are four times shorter. What survives that says little about a choice of tokens. The whole table, with
+image are four times shorter. What survives that says little about a choice of tokens. The whole table, with
 differences to `random_visual`, `downsample` and `pool`, FLOPs, bytes and times, is
-[here](../benchmarks/results/leaderboard-pictures.md); what it means is in [findings](findings.md#visual-tokens).
+[here](../benchmarks/results/leaderboard-images.md); what it means is in [findings](findings.md#visual-tokens).
 """
 
 
@@ -64,7 +64,7 @@ def rows_of(lines: list[Line]) -> dict[str, dict[float, Line]]:
     for line in lines:
         if line.method != NONE and line.keep is not None:
             found.setdefault(line.method, {})[line.keep] = line
-    filler = found[PICTURE_REFERENCES[0]]
+    filler = found[IMAGE_REFERENCES[0]]
 
     def height(row: dict[float, Line]) -> float:
         return sum(line.mean.mean - filler[keep].mean.mean for keep, line in row.items()) / len(row)
@@ -77,7 +77,7 @@ def cell(line: Line | None, interval: Interval | None) -> str:
     if line is None or interval is None:
         return "-"
     text = spread(interval)
-    reference = PICTURE_REFERENCES[0]
+    reference = IMAGE_REFERENCES[0]
     if interval is line.mean and reference in line.gains:
         text += arrow(line.gains[reference].interval)
     if interval is line.mean and line.keep and abs(line.achieved / line.keep - 1) > CLOSE:
@@ -101,7 +101,7 @@ def kinds_table(rows: dict[str, dict[float, Line]], keep: float, kinds: list[str
         if keep in row:
             line, cells = row[keep], []
             for kind in kinds:
-                hard = line.pictures.hard.get(kind) if line.pictures else None
+                hard = line.images.hard.get(kind) if line.images else None
                 cells.append(spread(line.tasks[kind]) + (f" / {percent(hard.mean)}" if hard else ""))
             out.append(f"| `{method}` | " + " | ".join(cells) + " |")
     return out
@@ -132,7 +132,7 @@ def difference(line: Line | None, reference: list[Line], only: set[tuple[str, in
 
 def hard_mean(line: Line) -> Interval | None:
     """Of the hard part, each sample counting the same."""
-    return line.pictures.hard_mean if line.pictures else None
+    return line.images.hard_mean if line.images else None
 
 
 def block(title: str, rows: dict[str, dict[float, Line]], pick: Callable[[Line], Interval | None]) -> Block:
@@ -157,10 +157,10 @@ def main() -> None:
         for method, row in by_method.items()
         if len(row) < len(KEEPS)
     ]
-    assert whole.pictures is not None
+    assert whole.images is not None
     text = INTRODUCTION.format(
         samples=whole.samples // len(kinds),
-        hard=whole.pictures.hard_samples,
+        hard=whole.images.hard_samples,
         all=whole.samples,
         refusals="; ".join(lacking) or "none",
     )
@@ -173,7 +173,7 @@ def main() -> None:
         "Each sample counts the same here: some kinds of question have few.",
         "",
     ]
-    parts += [f"Uncompressed: {spread(whole.pictures.hard_mean)}." if whole.pictures.hard_mean else "", ""]
+    parts += [f"Uncompressed: {spread(whole.images.hard_mean)}." if whole.images.hard_mean else "", ""]
     parts += table(by_method, hard_mean)
     parts += ["", "## Against the baselines that the papers name", ""]
     parts += [
@@ -185,12 +185,12 @@ def main() -> None:
         parts += ["", f"## Kinds of question at {share}", ""]
         parts += ["Score and interval over all samples, and behind the stroke the score on the hard ones.", ""]
         parts += kinds_table(by_method, keep, kinds)
-    write_results("leaderboard-pictures", rows, lines)
+    write_results("leaderboard-images", rows, lines)
     blocks = [block("All samples", by_method, lambda line: line.mean), block("The hard part", by_method, hard_mean)]
     blocks += [block(kind.capitalize(), by_method, lambda line, kind=kind: line.tasks[kind]) for kind in kinds]
-    (ROOT / "docs" / "leaderboard-pictures.svg").write_text(heat_map(list(by_method), blocks), encoding="utf-8")
-    (ROOT / "docs" / "leaderboard-pictures.md").write_text("\n".join([*parts, ""]), encoding="utf-8")
-    print(f"{len(rows)} rows -> docs/leaderboard-pictures.{{md,svg}}, benchmarks/results/leaderboard-pictures.{{json,md}}")
+    (ROOT / "docs" / "leaderboard-images.svg").write_text(heat_map(list(by_method), blocks), encoding="utf-8")
+    (ROOT / "docs" / "leaderboard-images.md").write_text("\n".join([*parts, ""]), encoding="utf-8")
+    print(f"{len(rows)} rows -> docs/leaderboard-images.{{md,svg}}, benchmarks/results/leaderboard-images.{{json,md}}")
 
 
 if __name__ == "__main__":
