@@ -8,7 +8,7 @@ import torch
 import laconic
 from laconic.errors import RecipeError, UnknownNameError
 from laconic.fit.calibrations import CALIBRATIONS, Calibration, calibrate, calibration
-from laconic.fit.layer_probe import Watch, greedy
+from laconic.fit.layer_probe import LayerProbe, greedy
 
 
 def test_these_methods_are_calibrated():
@@ -62,7 +62,9 @@ def test_greedy_equals_generate_and_watching_changes_nothing(llama, prompt):
     ids = prompt(1, 20)
     want = llama.generate(ids, max_new_tokens=7, do_sample=False, pad_token_id=0)[0, 20:].tolist()
     seen = []
-    watch = Watch(prefill=lambda s: seen.append(("prefill", s.new)), token=lambda s: seen.append(("token", s.keys.shape[2])))
+    watch = LayerProbe(
+        prefill=lambda s: seen.append(("prefill", s.new)), token=lambda s: seen.append(("token", s.keys.shape[2]))
+    )
     got = list(greedy(llama, Letters(), ids[0].tolist(), watch, 7))
     assert got == want[: want.index(5)] if 5 in want else got == want
     assert seen[:4] == [("prefill", 19)] * 4 and seen[4:12] == [("token", 20)] * 4 + [("token", 21)] * 4
@@ -76,4 +78,4 @@ def test_greedy_stops_at_a_line_break_but_not_at_leading_ones(llama, prompt, mon
 
 
 def greedy_tokens(llama, prompt):
-    return greedy(llama, Letters(), prompt(1, 6)[0].tolist(), Watch(), 10)
+    return greedy(llama, Letters(), prompt(1, 6)[0].tolist(), LayerProbe(), 10)

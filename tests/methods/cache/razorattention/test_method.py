@@ -13,7 +13,7 @@ from laconic import BudgetError, recipe
 from laconic.cache import saved
 from laconic.cache.heads import write
 from laconic.errors import ConflictError, RecipeError
-from laconic.fit.layer_probe import Watch
+from laconic.fit.layer_probe import LayerProbe
 from laconic.methods.cache.razorattention.method import RazorAttention
 from laconic.ops.attend import attend
 from laconic.tasks.text import corpus
@@ -45,7 +45,7 @@ def watch(model, *passes):
     def look(obs):
         found[obs.layer] = (obs.keys.clone(), obs.values.clone())
 
-    with laconic.compress(model, Watch(prefill=look, token=look)) as session:
+    with laconic.compress(model, LayerProbe(prefill=look, token=look)) as session:
         for number, ids in enumerate(passes):
             model(ids, past_key_values=session.cache if number else None)
     return found
@@ -211,7 +211,7 @@ def test_compensation_lowers_the_output_error_of_a_trained_model(lm):
             queries[obs.layer] = obs.queries
             whole[obs.layer] = attend(obs.queries, obs.keys[:, :, past], obs.values[:, :, past], obs.scale)[0]
 
-        with torch.inference_mode(), laconic.compress(model, Watch(token=look)) as session:
+        with torch.inference_mode(), laconic.compress(model, LayerProbe(token=look)) as session:
             model(ids[:, :-1])
             model(ids[:, -1:], past_key_values=session.cache)
         for compensate in error:

@@ -5,7 +5,7 @@ import torch
 from helpers.planted_vlm import BOS, planted, prompt
 from torch.nn.functional import normalize
 
-from laconic.methods.lens.embedlens.anchors import Image, clustered, collect, discover, groups, recurrence
+from laconic.methods.lens.embedlens.anchors import ImageTokens, clustered, collect, discover, groups, recurrence
 from laconic.methods.lens.embedlens.readings import CLASSES, Anchors
 
 SIDE, WORDS = 6, {"vit_sink": 20, "llm_sink": 21, "dead": 22}
@@ -91,7 +91,8 @@ def test_groups_are_round_their_first_member():
 def test_images_that_share_nothing_have_no_anchors():
     torch.manual_seed(0)
     found = [
-        Image(torch.randn(20, 64), torch.randint(50, (20, 3)), torch.zeros(20).bool(), torch.zeros(20)) for _ in range(4)
+        ImageTokens(torch.randn(20, 64), torch.randint(50, (20, 3)), torch.zeros(20).bool(), torch.zeros(20))
+        for _ in range(4)
     ]
     anchors, kinds = clustered(found)
     assert anchors == Anchors() and set(kinds.tolist()) == {CLASSES.index("alive")}
