@@ -63,8 +63,8 @@ def test_testbed():
 def test_vision_language_models_come_with_their_processor(tmp_path):
     """The processor's tokenizer is made ready as a text model's is; the class is the one that sees images."""
     from helpers.vision_tools import random_vlm
-    from laconic.load import tokenizer_of
 
+    from laconic.loading import tokenizer_of
     from laconic.testbed.vlm_model import build_processor, build_tokenizer
 
     processor = build_processor(build_tokenizer())

@@ -91,7 +91,7 @@ def test_ctrl_c_leaves_whole_rows_and_the_same_command_goes_on(model, tmp_path, 
         (["--tasks", "pope"], "--data pope=FOLDER"),
         (["--tasks", "colour", "--lengths", "512"], "modes and lengths are of text tasks"),
         (["--preset", "demo", "--data", "pope=nowhere"], "preset demo runs text tasks"),
-        (["--preset", "picturs"], "did you mean images"),
+        (["--preset", "imagse"], "did you mean images"),
         (["--model", "testbed/lm", "--tasks", "colour", "--methods", "random"], "reads no images"),
     ],
 )

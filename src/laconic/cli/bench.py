@@ -133,7 +133,7 @@ def _load(model: str | None, grid: Grid, batch: int) -> Bench:
     from laconic.bench import Bench
     from laconic.bench.images.grid import ImageGrid
     from laconic.bench.images.runner import ImageBench
-    from laconic.load import tokenizer_of
+    from laconic.loading import tokenizer_of
 
     model = model_for(model, isinstance(grid, ImageGrid))
     with common.spinner(f"loading {model}"):

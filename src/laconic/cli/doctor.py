@@ -206,7 +206,7 @@ def _frees() -> str:
 def _model(name: str) -> str:
     import torch
 
-    from laconic.load import load
+    from laconic.loading import load
     from laconic.session import compress
 
     model, tokenizer = load(name)

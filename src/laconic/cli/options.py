@@ -180,7 +180,7 @@ class Request:
         """
         import torch
 
-        from laconic.load import load, tokenizer_of
+        from laconic.loading import load, tokenizer_of
 
         common.quiet()
         try:
