@@ -212,7 +212,7 @@ def test_panel(laconic, vlm, photo, first_half, monkeypatch):
     shown = laconic("run", "--model", vlm, "--image", photo, "--method", first_half, "--keep", 0.625, "--compare", *SHORT)
     assert shown.exit_code == 0 and shown.stderr == ""
     for text in (
-        "images           1: photo.jpg 90 x 60",
+        "images             1: photo.jpg 90 x 60",
         "asked keep=0.625, achieved 62.50% of the visual tokens, mean over layers",
         "visual tokens      144 in; 144 in layers 0-1, 72 in layers 2-7",
         "tokens by layer    157 in layers 0-1, 85 in layers 2-7",

@@ -257,7 +257,7 @@ class QwenCase(Case):
             for image in (p for p in images if p.video == chosen):
                 for view in image.views:
                     out = processor(
-                        stills=[pixels(view, 4).numpy()], return_tensors="pt", input_data_format="channels_first"
+                        images=[pixels(view, 4).numpy()], return_tensors="pt", input_data_format="channels_first"
                     )
                     flat.append(out["pixel_values"])
                 grids.append([len(image.views), *image.views[0].shape])

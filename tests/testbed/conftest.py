@@ -1,16 +1,4 @@
-"""The shipped tokenizer and model, loaded once."""
+"""The shipped tokenizer and model."""
 
-import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from laconic.testbed import model_path
-
-
-@pytest.fixture(scope="session")
-def tokenizer():
-    return AutoTokenizer.from_pretrained(model_path("testbed/lm"))
-
-
-@pytest.fixture(scope="session")
-def model():
-    return AutoModelForCausalLM.from_pretrained(model_path("testbed/lm")).eval()
+from helpers.testbed_model import model as model
+from helpers.testbed_model import tokenizer as tokenizer

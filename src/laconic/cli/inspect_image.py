@@ -140,9 +140,10 @@ def read(request: Request, model: Any, tokenizer: Any, prompt: Prompt, gallery: 
     """
     import torch
 
-    from laconic import lens, recipe
+    from laconic import recipe
     from laconic.cli.engine import on_device
     from laconic.errors import RecipeError
+    from laconic.methods.lens import embedlens as lens
     from laconic.report.image_page import Lens
 
     known = None
@@ -152,7 +153,8 @@ def read(request: Request, model: Any, tokenizer: Any, prompt: Prompt, gallery: 
         if anchors:
             raise
         request.warnings.append(
-            "the lens gives words and no classes: no anchors are shipped for this model. laconic.lens.discover finds them; "
+            "the lens gives words and no classes: no anchors are shipped for this model. "
+            "laconic.methods.lens.embedlens.discover finds them; "
             f"give its file as --lens {LENS}:FILE."
         )
     ids = torch.tensor([prompt.ids], device=model.device)

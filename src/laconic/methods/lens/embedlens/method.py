@@ -63,7 +63,7 @@ class EmbedLens(TokenMethod):
         entry: images enter before this decoder layer, as the projector made them; the layers below run on text alone, at
             the positions that it has. 0 and None: from the start.
         exit: all visual tokens leave before this decoder layer.
-        anchors: word ids that mark the classes; or `recipe`: a file of `laconic.lens.discover`, or the name of a shipped one
+        anchors: word ids that mark the classes; or `recipe`: a file that `discover` wrote, or the name of a shipped one
             ("embedlens-llava-1.5-7b", the published ids). None of both: the shipped one that was made for these weights.
 
     Raises:

@@ -50,7 +50,7 @@ def logit_lens(x: Tensor, head: Callable[[Tensor], Tensor], k: int = 3) -> tuple
 @dataclass(frozen=True)
 class Anchors:
     """Word ids that mark the classes of one model's visual tokens. They belong to one projector and one vocabulary, so none
-    is a default: `laconic.lens.discover` finds those of a model."""
+    is a default: `laconic.methods.lens.embedlens.discover` finds those of a model."""
 
     vit_sink: tuple[int, ...] = ()
     llm_sink: tuple[int, ...] = ()
