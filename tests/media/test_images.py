@@ -11,7 +11,7 @@ from PIL import Image
 from laconic.errors import LaconicError, MediaError
 from laconic.media import images as images
 from laconic.media import load_image
-from laconic.media.images import animation, frame_count, moves
+from laconic.media.images import animation, frame_count, is_animated
 
 
 @pytest.fixture
@@ -129,11 +129,11 @@ def test_of_several_images_the_first_is_shown(file):
     for kind in ("GIF", "PNG", "WEBP"):
         options = {"lossless": True} if kind == "WEBP" else {}
         path = file(moving(kind, [red, green, blue], **options))
-        assert frame_count(path) == 3 and moves(path)
+        assert frame_count(path) == 3 and is_animated(path)
         assert [frame.getpixel((8, 8)) for frame in animation(path, [0, 1, 2])] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
         assert [frame.getpixel((8, 8)) for frame in animation(path, [2])] == [(0, 0, 255)]
         assert load_image(path).getpixel((8, 8)) == (255, 0, 0)
-    assert frame_count(file(saved(red, "PNG"))) == 1 and not moves(file(saved(red, "GIF")))
+    assert frame_count(file(saved(red, "PNG"))) == 1 and not is_animated(file(saved(red, "GIF")))
 
 
 @pytest.mark.parametrize("name", corpus())

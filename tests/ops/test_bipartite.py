@@ -43,7 +43,7 @@ def test_members_get_what_their_token_has_and_cls_can_be_left_out():
     merging = bipartite(x, 1, True)
     back = merging.unmerge(merging.merge(x, size))
     torch.testing.assert_close(back, x)
-    patches = merging.behind(1)
+    patches = merging.without_first(1)
     assert patches.count == merging.count - 1 and torch.equal(patches.to, merging.to[:, 1:] - 1)
     torch.testing.assert_close(patches.unmerge(patches.merge(x[:, 1:], size[:, 1:])), x[:, 1:])
 

@@ -1,4 +1,4 @@
-"""Merging entries into others: assignment with a class that means "forget", and weighted means that keep lengths apart.
+"""Merging entries into others: assignment with a class that means "forget", and weighted means with separate lengths.
 
 Tensors in, tensors out; leading dimensions [...] are heads (and batch rows).
 """
@@ -14,8 +14,8 @@ def assign(
 ) -> torch.Tensor:
     """Where every moving entry goes: moving [..., t, D], centers [..., m, D] -> [..., t] with values 0 .. m.
 
-    The center of the highest cosine, or m, the zero class, when none exceeds `threshold`. Centers that are True in `closed`
-    [..., m] take nobody in.
+    The center with the highest cosine, or m, the zero class, when none exceeds `threshold`. Centers that are True in
+    `closed` [..., m] accept no entries.
     """
     similarity = unit(moving) @ unit(centers).transpose(-1, -2)
     if closed is not None:
@@ -35,7 +35,7 @@ def gathered(x: torch.Tensor, to: torch.Tensor, count: int) -> torch.Tensor:
 def merge_values(
     centers: torch.Tensor, moving: torch.Tensor, to: torch.Tensor, weight: torch.Tensor, moving_weight: torch.Tensor
 ) -> torch.Tensor:
-    """Weighted means of every center with those that go to it, fp32.
+    """Weighted means of every center and the entries assigned to it, fp32.
 
     Args:
         centers, moving: [..., m, D] and [..., t, D].
@@ -52,9 +52,9 @@ def merge_values(
 def merge_keys(
     centers: torch.Tensor, moving: torch.Tensor, to: torch.Tensor, weight: torch.Tensor, moving_weight: torch.Tensor
 ) -> torch.Tensor:
-    """The same for keys, direction and length apart: the unit vector of the mean of unit vectors, times the mean length.
+    """The same for keys, direction and length separately: the mean of unit vectors, normalised, times the mean length.
 
-    A plain mean of vectors that point apart is too short, and a short key is attended too little.
+    A plain mean of vectors that point in different directions is too short, and a short key gets too little attention.
     """
     direction = merge_values(unit(centers), unit(moving), to, weight, moving_weight)
     length, moving_length = centers.float().norm(dim=-1, keepdim=True), moving.float().norm(dim=-1, keepdim=True)
@@ -62,5 +62,5 @@ def merge_keys(
 
 
 def unit(x: torch.Tensor) -> torch.Tensor:
-    """x [..., D] with length 1, fp32."""
+    """x [..., D] scaled to length 1, fp32."""
     return F.normalize(x.float(), dim=-1)

@@ -1,4 +1,4 @@
-"""`truncate`: cut the context, as a prompt that does not fit is cut."""
+"""`truncate`: cut the context, as one cuts a prompt that does not fit."""
 
 from __future__ import annotations
 

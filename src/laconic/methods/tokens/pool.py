@@ -1,4 +1,4 @@
-"""Pooling: averages of neighbouring visual tokens, on the grid or along the raster, or every S-th token alone."""
+"""Pooling: averages of neighbouring visual tokens, on the grid or along the raster, or just every S-th token."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ PooledRows = tuple[Tensor, Tensor, Tensor, Tensor]
     mechanism="pooling",
     source="baseline",
     query_aware=False,
-    inferred="a budget gives the number of windows; what is left over makes a smaller window",
+    inferred="a budget gives the number of windows; a remainder makes a smaller window",
 )
 @dataclass(kw_only=True)
 class Pool(TokenMethod):
-    """Averages of windows that do not overlap, at the input or before a layer, text agnostic.
+    """Averages of windows that do not overlap, at the input or before a layer, independent of the text.
 
-    "grid": S x S windows on the grid of every view (an adaptive average where sizes do not divide); "raster": S tokens of a
-    image that follow each other; "sample": every S-th token of an image, none averaged. A budget gives the number of
-    windows instead of S; on the grid at the input that is `downsample`.
+    "grid": S x S windows on the grid of every view (an adaptive average where sizes do not divide); "raster": S consecutive
+    tokens of an image; "sample": every S-th token of an image, none averaged. A budget gives the number of windows instead
+    of S; on the grid at the input that is `downsample`.
 
     Args:
         stride: S, where no budget is given; 1 changes nothing.
         mode: see above.
-        layer: the decoder layer in front of which tokens are averaged; 0 is the input.
-        positions: "renumber" or "gather"; None: anew at the input, and as they were (those of the middle of each window)
+        layer: the decoder layer before which tokens are averaged; 0 is the input.
+        positions: "renumber" or "gather"; None: renumbered at the input, and kept (those of the middle of each window)
             before an inner layer.
     """
 
