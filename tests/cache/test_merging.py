@@ -29,7 +29,7 @@ def test_assignment_and_merge_equal_a_loop_per_head(tau, closing):
     closed = torch.zeros(heads, m, dtype=torch.bool)
     if closing:
         closed[0, 1] = closed[2, 0] = closed[2, 3] = True
-        closed[1] = True  # a head that takes nobody in
+        closed[1] = True  # a head whose centers accept no entries
     to = assign(moving, centers, tau, closed)
     keys = merge_keys(centers, moving, to, weight, moving_weight)
     values = merge_values(centers, moving, to, weight, moving_weight)
@@ -80,7 +80,7 @@ def test_copies_of_a_center_change_nothing(scale):
     torch.testing.assert_close(merge_values(centers, copies, to, weight, moving_weight), centers, atol=1e-5, rtol=1e-5)
 
 
-def test_equal_centers_leave_the_choice_to_the_earlier_one():
+def test_ties_between_centers_go_to_the_earlier_one():
     centers = torch.tensor([[[0.0, 1.0], [3.0, 3.0], [1.0, 1.0]]])
     moving = torch.tensor([[[1.0, 1.0 + 1e-7], [0.3, 0.3]]])
     assert assign(moving, centers, 0.5).tolist() == [[1, 1]]

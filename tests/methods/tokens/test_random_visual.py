@@ -15,7 +15,7 @@ from laconic.stream.draws import drawn
     ("layer", "positions", "count"), [(0, None, 36), (0, "gather", 36), (2, None, 12), (2, "renumber", 12)]
 )
 def test_equals_layers_run_by_hand(vlm, layer, positions, count):
-    """Must show 8: counted anew at the input, gathered before a layer, or as asked."""
+    """Must show 8: positions renumbered at the input, gathered before a layer, or as asked."""
     given = inputs([(3, 9)])
     keep = (layer * 144 + (8 - layer) * count) / (8 * 144)
     with compress(vlm, RandomVisual(layer=layer, positions=positions, keep=keep, seed=5)) as session:

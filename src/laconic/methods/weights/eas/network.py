@@ -190,7 +190,7 @@ class Adapters(nn.Module):
             made = cls(skip=head["skip"], **head["settings"])
             made.load_state_dict(tensors)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise RecipeError(f"{str(path)!r} holds no adapters that laconic.weights wrote: {error}") from error
+            raise RecipeError(f"{str(path)!r} holds no adapters written by `Adapters.save`: {error}") from error
         if head["fingerprint"] != fingerprint(model):
             raise RecipeError(f"adapters {str(path)!r} were trained for another model ({head['model']}).")
         return made.to(next(model.parameters())).eval()
