@@ -19,6 +19,12 @@ EXACT = 16
 """``bits=16`` means: nothing is quantised."""
 
 
+def check_group(name: str, group: int) -> None:
+    """Refuse groups that do not fill whole bytes in every width."""
+    if group < 8 or group % 8:
+        raise ValueError(f"{name}: group={group}: a group must be a multiple of 8 numbers, such as 32.")
+
+
 @dataclass(frozen=True)
 class HeadSizes:
     """What the width depends on: H query heads, Hkv KV heads of `size` channels, `item` bits per number of the model."""

@@ -48,16 +48,6 @@ def counts(stream: Stream, method: TokenMethod) -> dict[int, int]:
     return result
 
 
-def check_positions(name: str, positions: object) -> None:
-    """Refuse unknown policies for positions.
-
-    Raises:
-        ValueError: the policy is unknown.
-    """
-    if positions not in ("renumber", "gather"):
-        raise ValueError(f"{name}: positions={positions!r} must be 'renumber' or 'gather'.")
-
-
 def vectors(visual: Visual, span: VisualSpan) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The vectors that tokens of a view are mixed from, and the map that turns a mixture into the decoder's input.
 

@@ -365,7 +365,7 @@ def test_layers_scale_with_depth_and_can_be_named(vlm):
     run(vlm, inputs([(3, 9)]), low=1, deep=-1, keep=0.4)
 
 
-@pytest.mark.parametrize("wrong", [{"theta": 1.5}, {"repeats": -0.1}, {"least": 0}, {"draw": "all"}])
+@pytest.mark.parametrize("wrong", [{"theta": 1.5}, {"repeats": -0.1}, {"least": 0}, {"draw": "all"}, {"positions": "x"}])
 def test_wrong_parameters_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         CorrelationGuided(**wrong)

@@ -322,7 +322,9 @@ def test_softmax_scores_are_an_option(zoo):
     assert [n - 2 for n in rows if 2 <= n < 2 + SIDE**2] == score.topk(8).indices.sort().values.tolist()
 
 
-@pytest.mark.parametrize("wrong", [{"tau": 0.0}, {"alpha": 1.5}, {"single": "none"}, {"saliency": "keys"}])
+@pytest.mark.parametrize(
+    "wrong", [{"tau": 0.0}, {"alpha": 1.5}, {"single": "none"}, {"saliency": "keys"}, {"positions": "x"}]
+)
 def test_wrong_parameters_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         GlobalCom2(**wrong)

@@ -140,5 +140,5 @@ def test_positions_may_stay_those_of_the_patches(model):
     kept, _, hidden, positions = entered(model, VisionZip(keep=0.25, positions="gather"), given)
     assert torch.equal(positions[0], kept.trace.events[0].stream[0]) and torch.equal(hidden, anew)
     assert torch.equal(kept.trace.events[0].stream, session.trace.events[0].stream)
-    with pytest.raises(ValueError, match="'renumber' or 'gather'"):
+    with pytest.raises(ValueError, match="'gather' or 'renumber'"):
         VisionZip(positions="kept")

@@ -272,7 +272,8 @@ def test_a_random_start_is_seeded(vlm):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"basis": 0}, {"ratio": 0.0}, {"ratio": 2.0}, {"first": "last"}, {"ridge": 0.0}, {"blend": 1.5}]
+    "wrong",
+    [{"basis": 0}, {"ratio": 0.0}, {"ratio": 2.0}, {"first": "last"}, {"ridge": 0.0}, {"blend": 1.5}, {"positions": "x"}],
 )
 def test_wrong_parameters_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -88,3 +88,9 @@ def test_budgets_that_cannot_be_met_are_refused(vlm):
         Pool(stride=0)
     with pytest.raises(ValueError, match="mode='3d'"):
         Pool(mode="3d")
+
+
+@pytest.mark.parametrize("wrong", [{"stride": 0}, {"mode": "columns"}, {"positions": "x"}])
+def test_wrong_parameters_are_named(wrong):
+    with pytest.raises(ValueError, match=f"pool: {next(iter(wrong))}="):
+        Pool(**wrong)

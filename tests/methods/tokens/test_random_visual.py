@@ -53,3 +53,8 @@ def test_a_batch_draws_what_each_row_alone_draws(vlm):
         vlm(**given)
     rows = session.trace.events[0].stream
     assert [n - 3 for n in rows[0].tolist() if 3 <= n < 147] == [n - 10 for n in rows[1].tolist() if 10 <= n < 154]
+
+
+def test_unknown_positions_are_refused():
+    with pytest.raises(ValueError, match="random_visual: positions='x': choose 'gather', 'renumber' or None"):
+        RandomVisual(keep=0.5, positions="x")

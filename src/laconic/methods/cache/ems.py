@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from laconic import checks
 from laconic.cache.contract import CacheMethod
 from laconic.cache.layer import CompressedLayer
 from laconic.cache.merging import assign, gathered, merge_keys, merge_values
@@ -69,13 +70,10 @@ class EMS(CacheMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_window(self.name, self.window, self.kernel)
-        for name, value in (("pool_factor", self.pool_factor), ("sinks", self.sinks)):
-            if not isinstance(value, int) or value < 0:
-                raise ValueError(f"ems: {name}={value!r} must be a whole number of at least 0.")
-        if self.combine not in ("max", "sum"):
-            raise ValueError(f"ems: combine={self.combine!r}: choose 'max' or 'sum'.")
-        if self.merge_space not in ("post_rope", "pre_rope"):
-            raise ValueError(f"ems: merge_space={self.merge_space!r}: choose 'post_rope' or 'pre_rope'.")
+        checks.whole(self, "pool_factor")
+        checks.whole(self, "sinks")
+        checks.one_of(self, "combine", "max", "sum")
+        checks.one_of(self, "merge_space", "post_rope", "pre_rope")
 
     def queries_kept(self) -> int:
         return self.window

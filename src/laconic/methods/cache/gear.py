@@ -8,9 +8,10 @@ from typing import ClassVar, Literal
 
 import torch
 
+from laconic import checks
 from laconic.cache.parts.base import DensePart, Part
 from laconic.cache.parts.quantised import Matrix, QuantisedPart, shed, without_filler
-from laconic.cache.quantiser import HeadSizes, Quantiser
+from laconic.cache.quantiser import HeadSizes, Quantiser, check_group
 from laconic.method import register
 from laconic.ops.attend import attend
 from laconic.ops.corrected import Corrected, Settings, approximate
@@ -95,20 +96,15 @@ class GEAR(Quantiser):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.base not in ("kivi", "kcvt"):
-            raise ValueError(f"gear: base={self.base!r}: choose 'kivi' or 'kcvt'.")
-        if self.group < 8 or self.group % 8:
-            raise ValueError(f"gear: group={self.group}: a group must be a multiple of 8 numbers, such as 64.")
+        checks.one_of(self, "base", "kivi", "kcvt")
+        check_group(self.name, self.group)
         unit = self.group if self.base == "kivi" else 8
         if self.buffer < unit or self.buffer % unit:
             raise ValueError(f"gear: buffer={self.buffer}: choose a multiple of {unit} with base={self.base!r}.")
-        if not 0 <= self.outliers <= 1:
-            raise ValueError(f"gear: outliers={self.outliers} is a share; choose 0 to 1.")
+        checks.between(self, "outliers")
         for name in ("rank", "decode_rank"):
-            if not 0 <= getattr(self, name) <= self.buffer:
-                raise ValueError(f"gear: {name}={getattr(self, name)}: choose 0 to buffer={self.buffer}.")
-        if self.loops < 1:
-            raise ValueError(f"gear: loops={self.loops}: at least one round is needed.")
+            checks.between(self, name, 0, self.buffer)
+        checks.at_least(self, "loops", 1)
 
     def usual_bits(self, heads: HeadSizes) -> int:
         return 2 if self.base == "kivi" else 4

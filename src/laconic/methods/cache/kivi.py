@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from laconic.cache.parts.base import DensePart, Part
 from laconic.cache.parts.quantised import QuantisedPart, numbered, shed, without_filler
-from laconic.cache.quantiser import HeadSizes, Quantiser
+from laconic.cache.quantiser import HeadSizes, Quantiser, check_group
 from laconic.method import register
 from laconic.ops.quantise import TILE, quantise_keys, quantise_values
 
@@ -43,8 +43,7 @@ class KIVI(Quantiser):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.group < 8 or self.group % 8:
-            raise ValueError(f"kivi: group={self.group}: a group must be a multiple of 8 numbers, such as 32.")
+        check_group(self.name, self.group)
         if self.residual < self.group or self.residual % self.group:
             raise ValueError(f"kivi: residual={self.residual}: choose a multiple of group={self.group}.")
         self._tile = math.gcd(self.group, TILE)

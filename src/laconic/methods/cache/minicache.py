@@ -10,6 +10,7 @@ import torch
 from torch.linalg import vector_norm
 from transformers import PreTrainedModel
 
+from laconic import checks
 from laconic.cache.layer import CompressedLayer
 from laconic.cache.parts.base import DensePart
 from laconic.cache.parts.pair import Merged, PairPart, extend, pair
@@ -62,15 +63,11 @@ class MiniCache(StorageMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in (("t", self.t), ("gamma", self.gamma)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"minicache: {name}={value} must be between 0 and 1.")
-        if self.retention not in ("range", "topk"):
-            raise ValueError(f"minicache: retention={self.retention!r}: choose 'range' or 'topk'.")
-        if self.bits not in (None, *BITS):
-            raise ValueError(f"minicache: bits={self.bits}: choose None, 2, 3, 4 or 8.")
-        if self.buffer < 1:
-            raise ValueError(f"minicache: buffer={self.buffer} must be at least 1.")
+        checks.between(self, "t")
+        checks.between(self, "gamma")
+        checks.one_of(self, "retention", "range", "topk")
+        checks.one_of(self, "bits", None, *BITS)
+        checks.at_least(self, "buffer", 1)
         if self.start is not None and self.start < 0:
             raise ValueError(f"minicache: start={self.start} must be a layer number, 0 or more.")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from laconic import checks
 from laconic.budget import pyramid
 from laconic.cache.contract import CacheMethod
 from laconic.cache.observe import Observation
@@ -37,8 +38,7 @@ class PyramidKV(CacheMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_window(self.name, self.window, self.kernel)
-        if self.beta < 1:
-            raise ValueError(f"pyramidkv: beta={self.beta} must be at least 1.")
+        checks.at_least(self, "beta", 1)
 
     def forced(self) -> tuple[int, int]:
         return 0, self.window

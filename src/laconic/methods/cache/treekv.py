@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from laconic import checks
 from laconic.cache.contract import CacheMethod
 from laconic.cache.layer import CompressedLayer, selected
 from laconic.cache.observe import Observation
@@ -55,11 +56,11 @@ class TreeKV(CacheMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value, least in (("sinks", self.sinks, 0), ("recent", self.recent, 0), ("block", self.block, 1)):
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise ValueError(f"treekv: {name}={value!r} must be a whole number of at least {least}.")
-        if self.positions not in ("original", "rank"):
-            raise ValueError(f"treekv: positions={self.positions!r}: choose 'original' or 'rank'.")
+        checks.whole(self, "sinks")
+        if self.recent is not None:
+            checks.whole(self, "recent")
+        checks.whole(self, "block", 1)
+        checks.one_of(self, "positions", "original", "rank")
 
     def split(self, capacity: int) -> tuple[int, int, int]:
         """How many sinks, candidates and recent entries make up `capacity`; at least one candidate if there is room."""

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from laconic import checks
 from laconic.errors import BudgetError, UnsupportedModelError
 from laconic.families.vision import Visual, VisualSpan, encoder_depth, vision_family_of
 from laconic.method import register
 from laconic.ops.outliers import iqr_outliers
 from laconic.ops.similarity import folded, nearest, unit
 from laconic.stream.assemble import assemble, choose
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
 from laconic.stream.shares import spread
 from laconic.stream.views import vectors
 
@@ -80,14 +81,12 @@ class CorrelationGuided(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not -1 <= self.theta <= 1:
-            raise ValueError(f"correlation_guided: theta={self.theta} is a cosine, -1 .. 1.")
-        if not 0 <= self.repeats <= 1:
-            raise ValueError(f"correlation_guided: repeats={self.repeats} is a share of the patches, 0 .. 1.")
+        checks.between(self, "theta", -1, 1)
+        checks.between(self, "repeats")
         if self.least < 1:
             raise BudgetError(f"correlation_guided: least={self.least} must be at least 1.")
-        if self.draw not in ("sample", "top"):
-            raise ValueError(f"correlation_guided: draw={self.draw!r}: choose 'sample' or 'top'.")
+        checks.one_of(self, "draw", "sample", "top")
+        checks.one_of(self, "positions", *POLICIES)
 
     def attach(self, model: PreTrainedModel) -> None:
         if self.neutral:

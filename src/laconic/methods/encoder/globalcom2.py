@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from laconic import checks
 from laconic.errors import UnsupportedModelError
 from laconic.families.vision import CANVAS, Visual, VisualSpan, vision_family_of
 from laconic.method import register
 from laconic.ops.similarity import cosine
 from laconic.stream.assemble import assemble, choose
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
 
 ScoredView = tuple[Tensor, Tensor, float]
 """Tokens [n] of a thumbnail, a crop or a frame, their scores [n], and the share of them that stays."""
@@ -68,14 +69,12 @@ class GlobalCom2(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.saliency not in (None, "logits", "softmax", "cosine"):
-            raise ValueError(f"globalcom2: saliency={self.saliency!r}: choose 'logits', 'softmax', 'cosine' or None.")
+        checks.one_of(self, "saliency", "logits", "softmax", "cosine", None)
         if self.tau is not None and self.tau <= 0:
             raise ValueError(f"globalcom2: tau={self.tau} must be above 0.")
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"globalcom2: alpha={self.alpha} must be in 0 .. 1.")
-        if self.single not in ("top", "all"):
-            raise ValueError(f"globalcom2: single={self.single!r}: choose 'top' or 'all'.")
+        checks.between(self, "alpha")
+        checks.one_of(self, "single", "top", "all")
+        checks.one_of(self, "positions", *POLICIES)
         self._saliency = self.saliency or "logits"
 
     def attach(self, model: PreTrainedModel) -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.errors import BudgetError
 from laconic.families.vision import Visual, VisualSpan
 from laconic.families.vision.encoder import EncoderAttention, layer_number
@@ -16,8 +17,8 @@ from laconic.method import register
 from laconic.ops.outliers import iqr_outliers
 from laconic.ops.select import best
 from laconic.ops.similarity import cosine
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
-from laconic.stream.views import Reduced, by_view, check_positions, counts, vectors
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
+from laconic.stream.views import Reduced, by_view, counts, vectors
 
 
 @register(
@@ -58,7 +59,7 @@ class PruMerge(TokenMethod):
     def __post_init__(self) -> None:
         if self.neighbours < 0:
             raise BudgetError(f"prumerge: neighbours={self.neighbours} must not be negative.")
-        check_positions(self.name, self.positions)
+        checks.one_of(self, "positions", *POLICIES)
         super().__post_init__()
 
     def encoder_layers(self, depth: int) -> Collection[int]:

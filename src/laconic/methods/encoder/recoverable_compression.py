@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel, PreTrainedModel
 
+from laconic import checks
 from laconic.errors import SessionError, UnsupportedModelError
 from laconic.families.vision import Visual, VisualSpan, vision_family_of
 from laconic.families.vision.encoder import EncoderAttention, layer_number
@@ -85,13 +86,11 @@ class RecoverableCompression(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.text not in ("clip", "llm"):
-            raise ValueError(f"recoverable_compression: text={self.text!r}: choose 'clip' or 'llm'.")
+        checks.one_of(self, "text", "clip", "llm")
         if self.scale <= 0:
             raise ValueError(f"recoverable_compression: scale={self.scale} must be above 0.")
         for name in ("neighbours", "inner_neighbours", "near"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"recoverable_compression: {name}={getattr(self, name)} must be at least 1.")
+            checks.at_least(self, name, 1)
 
     # -- the question ----------------------------------------------------------------------------------------------
     def attach(self, model: PreTrainedModel) -> None:

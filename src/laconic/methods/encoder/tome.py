@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from laconic import checks
 from laconic.errors import BudgetError, UnsupportedModelError
 from laconic.families.vision import VisualSpan
 from laconic.method import register
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
 from laconic.stream.tower import MergingTower, check
-from laconic.stream.views import Reduced, by_view, check_positions
+from laconic.stream.views import Reduced, by_view
 
 Schedule = Literal["constant", "decreasing"]
 
@@ -65,11 +66,10 @@ class ToMe(TokenMethod):
                 "tome: tokens are merged in the encoder, before the prompt is known, so tokens= and bytes= cannot be "
                 "met; give keep=, the share of every image, or r=."
             )
-        if self.schedule not in ("constant", "decreasing"):
-            raise ValueError(f"tome: schedule={self.schedule!r} must be 'constant' or 'decreasing'.")
+        checks.one_of(self, "schedule", "constant", "decreasing")
         if self.r is not None and (self.keep is not None or self.r < 0):
             raise BudgetError(f"tome: r={self.r} must not be negative, nor be given together with keep=.")
-        check_positions(self.name, self.positions)
+        checks.one_of(self, "positions", *POLICIES)
         super().__post_init__()
         if self.r is not None:
             self.keep, self.budget_from_parameters = None, True

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from laconic import checks
 from laconic.errors import BudgetError
 from laconic.families.vision import VisualSpan, vision_family_of
 from laconic.method import register
 from laconic.ops.similarity import means, nearest
 from laconic.stream.assemble import choose
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
-from laconic.stream.views import Reduced, by_view, check_positions, counts, vectors
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
+from laconic.stream.views import Reduced, by_view, counts, vectors
 
 DOMINANT, CONTEXTUAL = 162, 30
 
@@ -62,7 +63,7 @@ class VisionZip(TokenMethod):
             raise BudgetError(
                 f"visionzip: dominant={self.dominant} must be at least 1, contextual={self.contextual} at least 0."
             )
-        check_positions(self.name, self.positions)
+        checks.one_of(self, "positions", *POLICIES)
         super().__post_init__()
         if fixed:
             self.keep, self.budget_from_parameters = None, True

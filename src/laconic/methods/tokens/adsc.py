@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.errors import BudgetError
 from laconic.method import register
 from laconic.ops.pool import pool_rows
@@ -95,8 +96,7 @@ class ADSC(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode not in ("last", "first", "avg"):
-            raise ValueError(f"adsc: mode={self.mode!r}: choose 'last', 'first' or 'avg'.")
+        checks.one_of(self, "mode", "last", "first", "avg")
         if self.grid and self.mode == "avg":
             raise ValueError("adsc: grid=True picks whole rows and columns, so mode must be 'last' or 'first'.")
         if self.layers is not None and (not self.budget_from_parameters or list(self.layers) != sorted(set(self.layers))):

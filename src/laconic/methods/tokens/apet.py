@@ -9,11 +9,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.errors import BudgetError
 from laconic.method import register
 from laconic.ops.similarity import folded, nearest
-from laconic.stream.assemble import assemble
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
+from laconic.stream.assemble import assemble, check_protected
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
 from laconic.stream.shares import spread
 from laconic.stream.views import vectors
 
@@ -71,16 +72,15 @@ class ApET(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.basis < 1:
-            raise ValueError(f"apet: basis={self.basis} must be at least 1.")
+        checks.at_least(self, "basis", 1)
         if not 0 < self.ratio <= 1:
             raise BudgetError(f"apet: ratio={self.ratio} must be in (0, 1].")
-        if self.first not in ("mean", "random"):
-            raise ValueError(f"apet: first={self.first!r}: choose 'mean' or 'random'.")
+        checks.one_of(self, "first", "mean", "random")
+        checks.one_of(self, "positions", *POLICIES)
         if self.ridge <= 0 or (self.inner_ridge is not None and self.inner_ridge <= 0):
             raise ValueError(f"apet: ridge={self.ridge}, inner_ridge={self.inner_ridge} must be above 0.")
-        if self.blend is not None and not 0 <= self.blend <= 1:
-            raise ValueError(f"apet: blend={self.blend} must be in 0 .. 1.")
+        if self.blend is not None:
+            checks.between(self, "blend")
 
     def cuts(self, depth: int) -> Sequence[int]:
         return (0,) if self.ratio == 1 else (0, self._middle(depth))
@@ -210,10 +210,7 @@ def compress(
     """
     error = residuals(x, x[basis], ridge)
     protected = 0 if must is None else int(must.sum())
-    if protected > count:
-        raise BudgetError(
-            f"{protected} visual tokens are protected, but the budget leaves {count}. Raise it or protect less."
-        )
+    check_protected(protected, count)
     ranked = error if must is None else error.masked_fill(must, float("inf"))
     order = ranked.sort(descending=True, stable=True).indices
     top, rest = order[:count], order[count:]

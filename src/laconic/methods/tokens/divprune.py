@@ -8,10 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from laconic.errors import BudgetError
 from laconic.method import register
 from laconic.ops.similarity import unit
-from laconic.stream.assemble import assemble
+from laconic.stream.assemble import assemble, check_protected
 from laconic.stream.contract import Cut, Stream, TokenMethod
 from laconic.stream.equal_budget import tokens_after
 
@@ -60,10 +59,7 @@ def farthest(features: Tensor, count: int, must: Tensor | None = None) -> Tensor
     """
     x = unit(features)
     first = torch.zeros(0, dtype=torch.long, device=x.device) if must is None else must.nonzero()[:, 0]
-    if len(first) > count:
-        raise BudgetError(
-            f"{len(first)} visual tokens are protected, but the budget leaves {count}. Raise it or protect less."
-        )
+    check_protected(len(first), count)
     if count == 0 or count == len(x):
         return torch.arange(count, device=x.device)
     whole = _distances(x, 0, len(x)) if len(x) <= STORED else None

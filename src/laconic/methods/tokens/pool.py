@@ -8,11 +8,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.method import register
 from laconic.ops.similarity import means
 from laconic.stream.assemble import assemble
 from laconic.stream.blocks import blocks
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
 from laconic.stream.equal_budget import tokens_after
 from laconic.stream.grids import grid_rows, refuse_protected, resized, smaller, views, windows
 from laconic.stream.shares import spread
@@ -56,10 +57,9 @@ class Pool(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.stride < 1:
-            raise ValueError(f"pool: stride={self.stride} must be at least 1.")
-        if self.mode not in MODES:
-            raise ValueError(f"pool: mode={self.mode!r}: choose one of {', '.join(MODES)}.")
+        checks.at_least(self, "stride", 1)
+        checks.one_of(self, "mode", *MODES)
+        checks.one_of(self, "positions", *POLICIES, None)
 
     @property
     def neutral(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from laconic import checks
 from laconic.method import register
 from laconic.stream.assemble import assemble, choose
 from laconic.stream.contract import Cut, Stream, TokenMethod
@@ -50,8 +51,7 @@ class PyramidDrop(TokenMethod):
         super().__post_init__()
         if not 0 < self.ratio <= 1:
             raise ValueError(f"pyramiddrop: ratio={self.ratio} is the share that a stage keeps; it must be in (0, 1].")
-        if self.stages < 2:
-            raise ValueError(f"pyramiddrop: stages={self.stages} must be at least 2.")
+        checks.at_least(self, "stages", 2)
         if self.layers is not None and (min(self.layers, default=0) < 1 or list(self.layers) != sorted(set(self.layers))):
             raise ValueError(f"pyramiddrop: layers={self.layers} must ascend, from 1 on.")
 

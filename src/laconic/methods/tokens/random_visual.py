@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from laconic import checks
 from laconic.method import register
 from laconic.stream.assemble import assemble, choose
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
 from laconic.stream.draws import drawn
 from laconic.stream.equal_budget import tokens_after
 
@@ -28,6 +29,10 @@ class RandomVisual(TokenMethod):
     layer: int = 0
     seed: int = 0
     positions: Policy | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.one_of(self, "positions", *POLICIES, None)
 
     def cuts(self, depth: int) -> tuple[int, ...]:
         return () if self.layer == depth else (self.layer,)

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.errors import BudgetError
 from laconic.method import register
 from laconic.ops.similarity import means
@@ -69,8 +70,7 @@ class SparseVLM(TokenMethod):
             raise ValueError(f"sparsevlm: layers={layers} and counts={self.counts}: give one count for each layer.")
         if min(layers, default=-1) < 0 or any(a >= b for a, b in pairwise(layers)):
             raise ValueError(f"sparsevlm: layers={layers} must ascend, from 0 on.")
-        if self.neighbours < 1:
-            raise ValueError(f"sparsevlm: neighbours={self.neighbours} must be at least 1.")
+        checks.at_least(self, "neighbours", 1)
 
     def _layers(self, depth: int) -> list[int]:
         layers: list[int] = []

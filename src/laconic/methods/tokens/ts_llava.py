@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from laconic import checks
 from laconic.errors import BudgetError
 from laconic.families.vision.spans import VisualSpan
 from laconic.method import register
 from laconic.stream.assemble import assemble
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
 
 FRAMES, THUMBNAIL, SAMPLES = 50, 6, 2880
 
@@ -133,12 +134,10 @@ class TSLlava(TokenMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("samples", "thumbnails"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
-                raise ValueError(f"ts_llava: {name}={getattr(self, name)!r} must be a whole number of at least 0.")
+            checks.whole(self, name)
         if not self.samples and not self.thumbnails:
             raise ValueError("ts_llava: samples=0 and thumbnails=0 leave nothing of the video.")
-        if self.positions not in ("gather", "renumber"):
-            raise ValueError(f"ts_llava: positions={self.positions!r}: choose 'gather' or 'renumber'.")
+        checks.one_of(self, "positions", *POLICIES)
 
     def cut(self, stream: Stream) -> Cut | None:
         kept = []

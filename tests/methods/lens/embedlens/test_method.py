@@ -244,7 +244,7 @@ def test_exit_drops_all_visual_tokens_and_a_cache_method_may_follow(vlm):
     [
         ({"keep": 0.5}, BudgetError, "classes decide what goes"),
         ({"prune": "sleepy"}, ValueError, "'sleepy' is not in"),
-        ({"control": "none"}, ValueError, "choose one of targets"),
+        ({"control": "none"}, ValueError, "choose 'targets', 'matched' or 'others'"),
         ({"skip": "1.25"}, ValueError, "'1.25' is not a sub-layer"),
         ({"skip": "-1"}, ValueError, "is not a sub-layer"),
         ({"entry": 3, "exit": 3}, ValueError, "must come after entry=3"),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from laconic import checks
 from laconic import recipe as recipes
 from laconic.errors import BudgetError, UnsupportedModelError
 from laconic.families import family_of
@@ -89,8 +90,7 @@ class EmbedLens(TokenMethod):
         super().__post_init__()
         if not self.budget_from_parameters and not self.budget.neutral:
             raise BudgetError(f"embedlens: {self.budget}: classes decide what goes; give prune=, entry= or exit= instead.")
-        if self.control not in CONTROLS:
-            raise ValueError(f"embedlens: control={self.control!r}: choose one of {', '.join(CONTROLS)}.")
+        checks.one_of(self, "control", *CONTROLS)
         if self.exit is not None and self.exit <= (self.entry or 0):
             raise ValueError(f"embedlens: exit={self.exit} must come after entry={self.entry or 0}.")
         if self.anchors is not None and self.recipe is not None:
