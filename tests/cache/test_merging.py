@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from laconic.cache.merging import assign, gathered, merge_keys, merge_values, unit
+from laconic.cache.merging import assign, gathered, merge_keys, merge_values
+from laconic.ops.similarity import unit
 
 
 def made(heads=3, t=11, m=4, d=6, seed=0):

@@ -6,7 +6,8 @@ Tensors in, tensors out; leading dimensions [...] are heads (and batch rows).
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+
+from laconic.ops.similarity import cosine, sums, unit
 
 
 def assign(
@@ -17,7 +18,7 @@ def assign(
     The center with the highest cosine, or m, the zero class, when none exceeds `threshold`. Centers that are True in
     `closed` [..., m] accept no entries.
     """
-    similarity = unit(moving) @ unit(centers).transpose(-1, -2)
+    similarity = cosine(moving, centers)
     if closed is not None:
         similarity = similarity.masked_fill(closed[..., None, :], float("-inf"))
     best = similarity.amax(-1, keepdim=True)
@@ -27,9 +28,8 @@ def assign(
 
 
 def gathered(x: torch.Tensor, to: torch.Tensor, count: int) -> torch.Tensor:
-    """Sums of x [..., t, D] by class `to` [..., t] in 0 .. count -> [..., count, D]; class `count` is forgotten."""
-    sums = x.new_zeros(*x.shape[:-2], count + 1, x.shape[-1])
-    return sums.scatter_add(-2, to[..., None].expand(x.shape), x)[..., :count, :]
+    """Sums of x [..., t, D] by class `to` [..., t] in 0 .. count -> [..., count, D], fp32; class `count` is forgotten."""
+    return sums(x, to, count + 1)[..., :count, :]
 
 
 def merge_values(
@@ -59,8 +59,3 @@ def merge_keys(
     direction = merge_values(unit(centers), unit(moving), to, weight, moving_weight)
     length, moving_length = centers.float().norm(dim=-1, keepdim=True), moving.float().norm(dim=-1, keepdim=True)
     return unit(direction) * merge_values(length, moving_length, to, weight, moving_weight)
-
-
-def unit(x: torch.Tensor) -> torch.Tensor:
-    """x [..., D] scaled to length 1, fp32."""
-    return F.normalize(x.float(), dim=-1)
