@@ -15,8 +15,7 @@ STRETCH = 1.5
 
 
 def grid_rows(stream: Stream, span: VisualSpan) -> Tensor:
-    """Rows of the stream that show the cells of a view, [rows, cols]; lines and columns that the model cropped away are left
-    out.
+    """Rows of the stream that show the cells of a view, [rows, cols], without lines and columns that the model cropped away.
 
     Raises:
         SessionError: tokens of the view were removed by an earlier cut.

@@ -251,8 +251,8 @@ class DensePart(Part):
 
         Args:
             slot: entry number to forget, [B, Hkv].
-            evict: whether this head forgets one at all, [B, Hkv]; None means that all do. Heads that must not evict while
-                others do leave filler in those, which keeps the part rectangular; a later step uses it first.
+            evict: whether this head forgets one at all, [B, Hkv]; None means that all do. Where only some do, the freed
+                slots become filler, which keeps the part rectangular; they are reused first in a later step.
         """
         if (evict is None or bool(evict.all())) and "valid" not in self._columns:
             self._move_last(slot)

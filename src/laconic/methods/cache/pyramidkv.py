@@ -24,7 +24,7 @@ class PyramidKV(CacheMethod):
     down).
 
     Args:
-        beta: how little the last layer gets (20); 1 gives equal budgets.
+        beta: the larger, the less the last layer gets (20); 1 gives equal budgets.
         window: last queries that vote and stay (8).
         kernel: width of the pooling, odd (7).
         pooling: ``"avg"`` or ``"max"``.

@@ -92,7 +92,7 @@ class ADSC(TokenMethod):
 
     default_keep: ClassVar[float | None] = None
     claims: ClassVar[frozenset[str]] = frozenset({"stream.bottlenecks"})
-    """More than the stream, since it works after a method that shortens the decoder's input."""
+    """A seam of its own, not the whole stream: it also works after a method that shortens the decoder's input."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
