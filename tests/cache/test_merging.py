@@ -66,8 +66,8 @@ def test_every_member_is_counted_once():
     to = assign(moving, centers, -2.0)
     counts = 1 + gathered(torch.ones(*to.shape, 1), to, 4)[..., 0]
     assert counts.sum(-1).tolist() == [4 + 11] * 3
-    everybody = torch.full_like(to, 4)
-    assert gathered(torch.ones(*to.shape, 1), everybody, 4).sum() == 0
+    forgotten = torch.full_like(to, 4)
+    assert gathered(torch.ones(*to.shape, 1), forgotten, 4).sum() == 0
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 50.0])

@@ -47,7 +47,7 @@ def attend(
 def attend_alone(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, *, causal: bool = False, softcap: float | None = None
 ) -> torch.Tensor:
-    """The output of `attend` alone, [B, H, T, Dv], for attention that is merged with nothing.
+    """The output of `attend` alone, [B, H, T, Dv], where no merge follows.
 
     Torch's public SDPA is then the fastest exact kernel; it does not return its log-sum-exp. On the CPU it repeats keys per
     query head where a mask is needed, and has no fast path for float16.

@@ -91,13 +91,13 @@ def by_view(stream: Stream, reduce: Callable[[int, VisualSpan, Tensor], Reduced]
         if view.scores is not None:
             scores[b, at], ranked = view.scores.to(scores), True
     none = rows.new_empty(0)
-    apart = all(span.stop - span.start == len(span.tokens) for span in stream.visual.spans)
+    unbroken = all(span.stop - span.start == len(span.tokens) for span in stream.visual.spans)
     return assemble(
         stream,
         [torch.cat([none, *row]) for row in kept],
         [torch.cat(row) if row else None for row in values] if changed else None,
         positions=positions,
-        order="given" if apart else "stream",
+        order="given" if unbroken else "stream",
         merged=merged,
         scores=[scores[b, stream.shown[b]] for b in range(batch)] if ranked else None,
     )

@@ -175,9 +175,9 @@ def test_images_of_held_passes_keep_their_tokens_and_the_next_ones_do_not(model)
 
 def test_positions_may_stay_those_of_the_patches(model):
     given = inputs([(3, 9)])
-    session, _, anew, _ = entered(model, ToMe(keep=0.25), given)
+    session, _, renumbered, _ = entered(model, ToMe(keep=0.25), given)
     kept, _, hidden, positions = entered(model, ToMe(keep=0.25, positions="gather"), given)
-    assert torch.equal(positions[0], kept.trace.events[0].stream[0]) and torch.equal(hidden, anew)
+    assert torch.equal(positions[0], kept.trace.events[0].stream[0]) and torch.equal(hidden, renumbered)
     assert torch.equal(kept.trace.events[0].stream, session.trace.events[0].stream)
     with pytest.raises(ValueError, match="'gather' or 'renumber'"):
         ToMe(positions="kept")

@@ -136,9 +136,9 @@ def test_more_tokens_than_there_are(model):
 
 def test_positions_may_stay_those_of_the_patches(model):
     given = inputs([(3, 9)])
-    session, _, anew, _ = entered(model, VisionZip(keep=0.25), given)
+    session, _, renumbered, _ = entered(model, VisionZip(keep=0.25), given)
     kept, _, hidden, positions = entered(model, VisionZip(keep=0.25, positions="gather"), given)
-    assert torch.equal(positions[0], kept.trace.events[0].stream[0]) and torch.equal(hidden, anew)
+    assert torch.equal(positions[0], kept.trace.events[0].stream[0]) and torch.equal(hidden, renumbered)
     assert torch.equal(kept.trace.events[0].stream, session.trace.events[0].stream)
     with pytest.raises(ValueError, match="'gather' or 'renumber'"):
         VisionZip(positions="kept")

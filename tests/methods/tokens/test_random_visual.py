@@ -21,10 +21,10 @@ def test_equals_layers_run_by_hand(vlm, layer, positions, count):
     with compress(vlm, RandomVisual(layer=layer, positions=positions, keep=keep, seed=5)) as session:
         ours = generate(vlm, given)[0]
     chosen = sorted(drawn(144, 5).argsort(descending=True)[:count].tolist())
-    anew = positions == "renumber" or (positions is None and layer == 0)
+    renumbered = positions == "renumber" or (positions is None and layer == 0)
 
     def change(i, h, v, p):
-        return stay(h, v, p, [numbers(v)[n] for n in chosen], anew) if i == layer else (h, v, p)
+        return stay(h, v, p, [numbers(v)[n] for n in chosen], renumbered) if i == layer else (h, v, p)
 
     logits, _, lengths = run(vlm, given, change)
     torch.testing.assert_close(ours, logits, rtol=1e-4, atol=1e-4)

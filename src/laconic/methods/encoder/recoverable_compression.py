@@ -142,8 +142,8 @@ class RecoverableCompression(TokenMethod):
         """The question as a vector in the space of `_seen`, [C']."""
         if self.text == "llm":
             texts, images = stream.texts(row), stream.images(row)
-            behind = texts[texts > images.max()]
-            rows = behind if len(behind) else texts
+            after = texts[texts > images.max()]
+            rows = after if len(after) else texts
             if not len(rows):
                 raise SessionError(f"recoverable_compression: sequence {row} has no text to compare its images with.")
             return unit(stream.hidden[row, rows]).mean(0)

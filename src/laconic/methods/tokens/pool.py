@@ -103,13 +103,13 @@ class Pool(TokenMethod):
         for rows, n, m in zip(parts, sizes, counts, strict=True):
             window = (torch.arange(n) // self.stride if self.budget_from_parameters else windows(n, m)).to(rows.device)
             number = torch.arange(m, device=rows.device)
-            first, behind = (torch.searchsorted(window, number, right=right) for right in (False, True))
+            first, end = (torch.searchsorted(window, number, right=right) for right in (False, True))
             if self.mode == "sample":
                 into = torch.full_like(rows, -1)
                 into[first] = rows[first]
                 pieces.append((rows[first], stream.hidden[row, rows[first]], rows, into))
             else:
-                middle = rows[(first + behind - 1) // 2]
+                middle = rows[(first + end - 1) // 2]
                 mean = means(stream.hidden[row, rows], window, m)[0].to(stream.hidden.dtype)
                 pieces.append((middle, mean, rows, middle[window]))
         return pieces

@@ -117,8 +117,8 @@ def read(
             first = ids if layer == 0 and k == 3 else nearest(hidden[0][span.row, at], words)[1]
             kinds = [CLASSES[kind] for kind in anchors.classify(first).tolist()]
         for token, row_ids, row_cosines, kind in zip(at.tolist(), ids.tolist(), cosines.tolist(), kinds, strict=True):
-            said = tuple(tokenizer.decode([i]) for i in row_ids)
-            readings.append(Reading(span.row, token, span.image, said, tuple(row_cosines), kind))
+            decoded = tuple(tokenizer.decode([i]) for i in row_ids)
+            readings.append(Reading(span.row, token, span.image, decoded, tuple(row_cosines), kind))
     return sorted(readings, key=lambda reading: (reading.row, reading.token))
 
 
@@ -180,7 +180,7 @@ def look(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers: Sequence[
 
         return note
 
-    def behind(module: nn.Module, args: Any, output: Any) -> None:
+    def last(module: nn.Module, args: Any, output: Any) -> None:
         hidden[len(blocks)] = output[0] if isinstance(output, tuple) else output
 
     try:
@@ -189,7 +189,7 @@ def look(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers: Sequence[
             for layer in layers
             if layer < len(blocks)
         ]
-        handles.append(blocks[-1].register_forward_hook(behind))
+        handles.append(blocks[-1].register_forward_hook(last))
         with VisionWatch(model) as watch:
             model(**inputs, use_cache=False)
             visual = watch.visual
