@@ -40,7 +40,7 @@ def machine() -> dict[str, Any]:
 
 
 def cpu_model(info: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name as the system gives it."""
+    """The processor's name as the system reports it."""
     if info.is_file():
         for line in info.read_text().splitlines():
             if line.startswith("model name"):
@@ -49,10 +49,10 @@ def cpu_model(info: Path = Path("/proc/cpuinfo")) -> str:
 
 
 class Memory:
-    """Peak memory of a stretch of work: of the GPU's allocator, or of the whole process on a CPU.
+    """Peak memory over a piece of work: of the GPU's allocator, or of the whole process on a CPU.
 
-    ``kind`` says which: ``cuda_allocated``; ``process_peak`` where Linux lets the high-water mark be reset; else
-    ``process_now``, the resident size at the end.
+    ``kind`` names the measure: ``cuda_allocated``; ``process_peak`` where Linux allows the high-water mark to be reset;
+    otherwise ``process_now``, the resident size at the end.
     """
 
     def __init__(self) -> None:
