@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test slow lint types leaderboard leaderboard-images check clean
+.PHONY: demo test slow lint lint-assets types leaderboard leaderboard-images check clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,6 +28,12 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+lint-assets: tools/node_modules/.package-lock.json  ## JavaScript and CSS of the pages; needs npm, which nothing else does
+	cd tools && npm run -s lint
+
+tools/node_modules/.package-lock.json: tools/package.json tools/package-lock.json
+	cd tools && npm ci --no-audit --no-fund --loglevel=error
 
 types: $(READY)
 	$(BIN)/mypy

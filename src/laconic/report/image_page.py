@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from laconic.report.image_script import SCRIPT
-from laconic.report.image_style import STYLE
-from laconic.report.kept import visible
-from laconic.report.page import page
+from laconic.report.page import asset, facts, page, visible
 
 Numbers = NDArray[np.int64]
+PARTS = ("state", "scores", "patches", "merges", "legend", "draw", "address", "tip", "events")
+"""The files of `assets/image`, which share one scope: `state` declares what the others use, `events` draws for the first
+time."""
 
 
 @dataclass(frozen=True)
@@ -133,18 +133,16 @@ class About:
 
 def image_page(title: str, about: About, gallery: Gallery) -> str:
     """The whole self-contained HTML document. `#keep=0.25&layer=2&show=rank` in its address opens it there."""
-    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(visible(text))}</dd>" for name, text in about.facts)
-    loud = "".join(f'<p class="bad">warning: {escape(w)}</p>' for w in about.warnings)
     narrow = ' class="narrow"' if len(gallery.views) == 1 else ""
     body = (
-        f'<dl class="card facts">{facts}</dl>{loud}\n{_controls(gallery)}\n'
+        f"{facts(about.facts, about.warnings)}\n{_controls(gallery)}\n"
         f'<div id="main"{narrow}><div id="gallery">{_views(gallery)}<svg id="over" aria-hidden="true"></svg></div>\n'
         f"<div><h2>Budgets and answers</h2>\n{_levels(gallery)}</div></div>\n"
         '<h2>Cuts</h2>\n<div id="cuts" class="scroll"></div>\n'
         '<div id="tip" role="tooltip" hidden></div>'
     )
-    script = f"const DATA = {_json(_data(gallery, about.start))};\n{SCRIPT}"
-    return page(title, body, style=STYLE, script=script)
+    script = f"const DATA = {_json(_data(gallery, about.start))};\n{asset(*(f'image/{name}.js' for name in PARTS))}"
+    return page(title, body, style=asset("inspect.css", "image.css"), script=script)
 
 
 def _controls(gallery: Gallery) -> str:
