@@ -40,11 +40,11 @@ types: $(READY)
 
 leaderboard: $(READY)  ## every cache method on every task: under half an hour on one idle core; goes on where it was stopped
 	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset leaderboard --out leaderboard
-	$(BIN)/python docs/make_leaderboard.py leaderboard
+	$(BIN)/python -m tools.pages.leaderboard leaderboard
 
 leaderboard-images: $(READY)  ## every method for visual tokens on scenes: a quarter of an hour on one idle core, resumable
 	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset images_leaderboard --out leaderboard-images
-	$(BIN)/python docs/make_image_leaderboard.py leaderboard-images
+	$(BIN)/python -m tools.pages.leaderboard_images leaderboard-images
 
 check: lint types test slow demo  ## what CI runs
 

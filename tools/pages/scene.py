@@ -1,10 +1,9 @@
 """Draw docs/scene.png, the image of the README's command: a scene of the testbed that no training has seen."""
 
-from pathlib import Path
-
 from laconic.tasks.scenes.questions import EVALUATION_SEED, make
+from tools.pages.parts import DOCS
 
-FILE = Path(__file__).with_name("scene.png")
+FILE = DOCS / "scene.png"
 
 
 def main() -> None:
