@@ -73,6 +73,11 @@ def test_one_legend_entry_a_method_and_chart(html):
     assert figures >= 2 and sorted(names) == sorted(["random", "snapkv:window=16", "uncompressed"] * 2)
 
 
+def test_a_narrow_window_leaves_each_panel_its_width(html):
+    assert html.count('<div class="chart" style="--panels:3">') == html.count('class="chart"') == 2
+    assert "calc(var(--panels) *" in html
+
+
 def test_missed_budgets_are_named():
     assert missed(summarise(ROWS)) == ""
     rows = [row | ({"achieved": 0.35} if row["keep"] == 0.5 and row["method"] == "random" else {}) for row in ROWS]

@@ -1,6 +1,6 @@
 """Draw docs/accuracy.svg from the leaderboard. Run: python -m tools.pages.accuracy (needs matplotlib)
 
-One panel per way of asking: mean recall over the tasks against the share of the KV bytes that was really stored.
+One panel per way of asking: mean recall over the tasks against the share of the KV bytes that was actually stored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tools.pages.parts import DOCS, results
 
 FIGURE = DOCS / "accuracy.svg"
 TITLES = {"aware": "question in view", "agnostic": "question comes later"}
-# Okabe and Ito's palette: told apart by colour-blind readers, too
+# Okabe and Ito's palette: colour-blind readers can tell them apart
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8A8A8A"]
 SHOWN = ["snapkv", "kivi", "expected_attention", "keydiff", "fastkv", "compresskv", "streaming_llm", "random"]
 

@@ -2,8 +2,8 @@
 
     python -m tools.pages.kvpress
 
-Which entries are kept and why they differ, what is answered, and what it costs. Measures nothing; a result file that is
-missing leaves its section out.
+Which entries are kept and why they differ, what is answered, and what it costs. A missing
+result file leaves its section out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tools.pages.parts import Row, results, table, write_page
 
 WHO = ("laconic", "kvpress")
 DECODING = ("tova", "streaming_llm", "h2o")
-"""Methods that evict while decoding, too, in laconic."""
+"""Methods that laconic also lets evict while decoding."""
 CAUSES = {
     "snapkv": "a window of 32 is over half of a budget of about 50: laconic forces the newest 25 and lets scores choose the "
     "rest, kvpress forces all 32",
@@ -35,7 +35,7 @@ def load(name: str) -> Row:
 
 
 def exactly(share: float) -> str:
-    """Three digits, and 1 for nothing less than 1."""
+    """Three digits; 1 only for exactly 1."""
     return "1" if share == 1 else f"{min(share, 0.999):.3f}"
 
 
@@ -121,7 +121,7 @@ def scores(data: Row, agreed: Row) -> list[str]:
 
 
 def followed(answered: Sequence[Row], agreed: Sequence[Row]) -> str:
-    """What answers say of the methods whose kept entries were all the same."""
+    """How the answers compare for the methods whose kept entries all agree."""
     same = [
         m for m in dict.fromkeys(r["method"] for r in agreed) if all(r["share"] == 1 for r in agreed if r["method"] == m)
     ]
@@ -137,7 +137,7 @@ def followed(answered: Sequence[Row], agreed: Sequence[Row]) -> str:
 
 
 def cost(scorers: Row, decoding: Row, memory: Row) -> list[str]:
-    """Own share of prefill, decode time, stored and peak bytes, of methods that both were measured on."""
+    """Own share of prefill, decode time, stored and peak bytes of the methods that both were measured on."""
     share = {(r["method"], r["tokens"]): r["share"] for r in scorers["rows"] if r.get("section") == "scorers"}
     decode = {r["who"]: r for r in decoding["rows"] if r.get("section") == "peer decode" and "who" in r}
     peak = {(r["who"], r["method"]): r for r in memory["rows"] if r.get("section") == "memory"}

@@ -19,7 +19,7 @@ from tools.pages.parts import DOCS, results
 
 FIGURE = DOCS / "kvpress.svg"
 TITLES = {"aware": "recall, question in view", "agnostic": "recall, question comes later"}
-# Okabe and Ito's palette: told apart by colour-blind readers, too
+# Okabe and Ito's palette: colour-blind readers can tell them apart
 COLOURS = {0.25: "#0072B2", 0.1: "#D55E00"}
 WHO = {"laconic": "#009E73", "kvpress": "#8A8A8A"}
 
@@ -45,7 +45,7 @@ def recall(axis: Axes, rows: list[dict[str, Any]], mode: str, names: list[str]) 
 
 
 def decoding(axis: Axes, rows: list[dict[str, Any]]) -> None:
-    """Bars: milliseconds of a decoded token, the stored share written beside."""
+    """Bars: milliseconds of a decoded token, labelled with the stored share."""
     found = {row["who"]: row for row in rows if row.get("section") == "peer decode" and "who" in row}
     names = [name for name in ("none", "snapkv", "adakv") if all(f"{who} {name}" in found for who in WHO)]
     for i, name in enumerate(names):

@@ -53,7 +53,7 @@ little about your model.
 
 
 def column(line: Line) -> float:
-    """The share asked for; for a method with a budget of its own the listed one that is closest to what it kept."""
+    """The share asked for; for a method with its own budget, the listed share closest to what it kept."""
     return line.keep if line.keep in KEEPS else min(KEEPS, key=lambda keep: abs(keep - line.achieved))
 
 
@@ -73,7 +73,7 @@ def cell(line: Line | None) -> str:
 
 
 def grouped(lines: list[Line], mode: str) -> dict[str, dict[float, Line]]:
-    """Method -> share -> line, the best first: by the mean over all shares, `random` standing in where it was refused."""
+    """Method -> share -> line, the best first: by the mean over all shares, with `random` in place of refused ones."""
     found: dict[str, dict[float, Line]] = {}
     for line in lines:
         if line.mode == mode and line.method != NONE:
@@ -105,7 +105,7 @@ def tables(lines: list[Line]) -> list[str]:
 
 
 def by_question(lines: list[Line]) -> list[str]:
-    """Who fails at later questions: recall of the first question and of the ones after it."""
+    """Which methods fail at later questions: recall of the first question and of those after it."""
     out = ["", "## The first question and the later ones", ""]
     out += [
         "Recall in percent at a quarter of the cache when the first question was in view: of that question, and of those"

@@ -32,7 +32,7 @@ NAMED = {
 }
 """Methods, and the baselines that their papers beat."""
 NEAR = 1.05
-"""A baseline whose lowest cost is up to so many times a method's is still compared with it."""
+"""A baseline is still compared with a method if its lowest cost is at most this many times the method's."""
 CLOSE = 0.15
 """Achieved shares of visual tokens within this part of the share asked for are not printed beside the result."""
 INTRODUCTION = """# Leaderboard for images
@@ -121,7 +121,7 @@ def named(lines: list[Line], hard: set[tuple[str, int]]) -> list[str]:
 
 
 def difference(line: Line | None, reference: list[Line], only: set[tuple[str, int]] | None) -> str:
-    """``+3 [1, 5] ▲`` in points; † where the baseline costs a little more; nothing where it cannot come near."""
+    """``+3 [1, 5] ▲`` in points; † where the baseline costs a little more; `-` where it costs much more."""
     gain = gain_at_equal_cost(line, reference, 0, only) if line else None
     if line is None or gain is None or (least := min(x.cost for x in reference)) > NEAR * line.cost:
         return "-"
@@ -131,7 +131,7 @@ def difference(line: Line | None, reference: list[Line], only: set[tuple[str, in
 
 
 def hard_mean(line: Line) -> Interval | None:
-    """Of the hard part, each sample counting the same."""
+    """The mean over the hard part; each sample counts the same."""
     return line.images.hard_mean if line.images else None
 
 

@@ -1,4 +1,4 @@
-"""What the two leaderboard pages share: marks beside a cell and beside a method, and the tables that are checked in."""
+"""What the two leaderboards share: marks of cells and methods, and the tables that are checked in."""
 
 from __future__ import annotations
 

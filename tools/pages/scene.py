@@ -7,7 +7,7 @@ FILE = DOCS / "scene.png"
 
 
 def main() -> None:
-    """Write the image and say what can be asked about it."""
+    """Write the image; print its question and the answer."""
     sample = make("reading", EVALUATION_SEED + 900_007)
     sample.image().save(FILE)
     print(f"{FILE.name}: {sample.question.text} {sample.question.answer}")

@@ -1,4 +1,4 @@
-"""results/*.json -> results/speed.md: one table of targets (wanted, measured, reached), then every measurement.
+"""results/*.json -> results/speed.md: one table of targets (wanted, measured, reached), then all measurements.
 
 python -m tools.pages.speed
 """

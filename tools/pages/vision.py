@@ -11,7 +11,7 @@ from tools.pages.parts import Row, machine, results, spread, table, write_page
 
 
 def bold(value: float, limit: float, text: str) -> str:
-    """A figure over its limit stands out."""
+    """A figure over its limit in bold."""
     return f"**{text}**" if value > limit else text
 
 

@@ -40,7 +40,7 @@ def report(lines: list[Line], rows: list[Row]) -> str:
         own = [line for line in lines if line.section == section]
         body += [
             f"<h2>{escape(title(section))}</h2>",
-            f'<div class="chart">{chart(own, scripts=number == 0)}</div>',
+            f'<div class="chart" style="--panels:{_across(own)}">{chart(own, scripts=number == 0)}</div>',
             html_table(own),
         ]
         for name, columns, texts in official_tables(own):
@@ -61,7 +61,7 @@ def intro(lines: list[Line], rows: list[Row]) -> str:
     cost = "prefill FLOPs that a method really cost" if _images(lines) else "KV bytes that a method really stored"
     return (
         f"{methods} methods on {len(tasks(lines))} tasks, {samples} samples, {len(rows)} rows. Every method saw the same "
-        f"samples; curves stand at the {cost}, not at what it was asked for. "
+        f"samples; curves are drawn at the {cost}, not at what it was asked for. "
         "Up and to the left is better."
     )
 
@@ -71,7 +71,7 @@ def _images(lines: list[Line]) -> bool:
 
 
 def chart(lines: list[Line], scripts: bool) -> str:
-    """Recall against cost, a panel per task and one for the mean; one legend. `scripts` puts plotly's own code in."""
+    """Recall against cost, a panel per task and one for the mean; one legend. `scripts` includes plotly's own code."""
     places = panels(tasks(lines))
     count, columns = max(p.row for p in places), max(p.col for p in places)
     wide = count > 1 and places[0].task is None
@@ -117,6 +117,11 @@ def panels(names: list[str]) -> list[Panel]:
         return [Panel(name, 1, col) for col, name in enumerate([None, *names], 1)]
     below = [Panel(name, 2 + i // COLUMNS, 1 + i % COLUMNS) for i, name in enumerate(names)]
     return [Panel(None, 1, 1), *below]
+
+
+def _across(lines: list[Line]) -> int:
+    """Panels side by side; the style keeps each of them wide enough for its axis."""
+    return max(panel.col for panel in panels(tasks(lines)))
 
 
 def _interval(line: Line, task: str | None) -> Interval | None:

@@ -21,8 +21,8 @@ class Kept:
     Attributes:
         tokens: length of the sequence.
         indices: decoder layer -> KV head -> kept token indices.
-        stream: tokens that travelled on to the later layers; None when all did.
-        stream_from: the first layer that ran on them alone.
+        stream: tokens that went on to the later layers; None when all did.
+        stream_from: the first layer that ran on those alone.
     """
 
     tokens: int
@@ -48,10 +48,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class Subject:
-    """What the page is about, for people.
+    """What the page is about, in words.
 
     Attributes:
-        facts: (label, text) pairs for the top of the page.
+        facts: (label, text) pairs at the top of the page.
         question_at: token index where the question begins.
         warnings: shown in red.
     """
@@ -66,7 +66,7 @@ def kept_page(title: str, subject: Subject, kept: Kept, pieces: Sequence[TextPie
     body = (
         f"{facts(subject.facts, subject.warnings)}\n{_controls(kept)}\n"
         '<h2>Layers and tokens</h2>\n<p class="dim">One row per layer, one column per token from left to right; '
-        "the darker, the more heads kept it. Click to go to a token.</p>\n"
+        "the stronger the colour, the more heads kept it. Click to go to a token.</p>\n"
         '<div id="map"><div id="labels"></div><canvas id="heat" role="img" aria-label="layers by tokens"></canvas></div>\n'
         f'<h2>The text</h2>\n<div id="text" class="card">{_text(subject, kept, pieces)}</div>\n'
         f"<h2>Counts</h2>\n{_counts(kept)}\n"
