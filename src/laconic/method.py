@@ -17,6 +17,8 @@ from laconic.errors import BudgetError, UnknownNameError, closest
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from laconic.seams import Seam
+
 SITES = ("encoder", "tokens", "cache", "memory", "reasoning", "weights", "codecs", "lens")
 Span = tuple[int, int]
 Protect = str | Span | Sequence[str | Span]
@@ -83,7 +85,9 @@ class Method:
 
     name: ClassVar[str] = ""
     claims: ClassVar[frozenset[str]] = frozenset()
-    """Seams that this method needs for itself; two methods with a common claim do not go together."""
+    """What this method needs for itself; two methods with a common claim do not go together."""
+    seams: ClassVar[tuple[type[Seam], ...]] = ()
+    """What a session opens for this method (`laconic.seams.Seam`); the contract of each site names its own."""
     default_keep: ClassVar[float | None] = 0.25
     """The share when no budget is given; None where the method's own parameters say how much stays then."""
 

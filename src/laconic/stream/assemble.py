@@ -9,7 +9,7 @@ from torch import Tensor
 
 from laconic.errors import BudgetError
 from laconic.ops.select import best
-from laconic.stream.contract import Cut, Policy, Stream
+from laconic.stream.stream import Cut, Policy, Stream
 
 
 def check_protected(protected: int, count: int) -> None:

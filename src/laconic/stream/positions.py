@@ -14,7 +14,7 @@ from laconic.cache.cache import CompressedCache
 from laconic.cache.layer import CompressedLayer
 from laconic.errors import UnsupportedModelError
 from laconic.step import Step
-from laconic.stream.contract import Policy
+from laconic.stream.stream import Policy
 
 SHIFT = "shift"
 
