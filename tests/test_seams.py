@@ -9,6 +9,7 @@ from helpers.session_tools import GREEDY, assert_same_state, state
 
 import laconic
 from laconic import ConflictError, Method, SnapKV
+from laconic import method as catalogue
 from laconic.families import family_of
 from laconic.seams import Host, Order, Seam, seams_of
 
@@ -55,7 +56,7 @@ class ScaleSeam(Seam):
 
 @dataclass(kw_only=True)
 class Scale(Method):
-    """A method of a site that laconic does not have."""
+    """Scale embeddings: a method of a site that laconic does not have."""
 
     by: float = 2.0
     seams = (ScaleSeam,)
@@ -88,6 +89,22 @@ def test_a_seam_of_another_package_needs_no_edit_here(make_llama, prompt, log):
         "restored",
     ]
     assert_same_state(model, before)
+
+
+def test_a_site_of_another_package_enters_the_catalogue(llama, prompt, monkeypatch):
+    monkeypatch.setattr(catalogue, "_ADDED_SITES", [])
+    monkeypatch.setattr(catalogue, "CATALOGUE", dict(catalogue.CATALOGUE))
+    about = {"mechanism": "scaling", "source": "this test", "query_aware": False}
+    with pytest.raises(ValueError, match=r"site='loudness' of method 'louder': .* add yours with laconic\.method\.add_site"):
+        laconic.register("louder", site="loudness", **about)
+    for _ in range(2):
+        catalogue.add_site("loudness")
+    laconic.register("louder", site="loudness", **about)(Scale)
+    assert laconic.list_methods()[-1].name == "louder" and catalogue.sites().count("loudness") == 1
+    with laconic.compress(llama, laconic.create_method("louder:by=3")):
+        llama(prompt(1, 4))
+    with pytest.raises(ValueError, match="site 'Two words' must be lower-case"):
+        catalogue.add_site("Two words")
 
 
 def test_it_may_refuse_before_any_method_loads_anything(llama, log):
