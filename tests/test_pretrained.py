@@ -1,4 +1,4 @@
-"""Models that come as packages: found without importing them, converted once, safe with two processes, clear when missing."""
+"""Models that come as packages: found without importing them, converted once, safe with two processes."""
 
 import hashlib
 import json

