@@ -96,7 +96,7 @@ def test_a_call_that_fails_in_a_later_turn_spoils_the_cache(untouched, prompt):
 
 def test_a_failing_open_leaves_nothing(untouched, monkeypatch):
     session = laconic.compress(untouched, FastKV(keep=0.2))
-    monkeypatch.setattr("laconic.stream.seam.Seam.install", lambda *a: (_ for _ in ()).throw(RuntimeError("no")))
+    monkeypatch.setattr("laconic.stream.seam.StreamSeam.install", lambda *a: (_ for _ in ()).throw(RuntimeError("no")))
     with pytest.raises(RuntimeError, match="no"), session:
         pass
 
@@ -213,7 +213,7 @@ def test_a_compressed_cache_outside_of_a_session(untouched, prompt):
 def test_methods_that_do_not_go_together(untouched):
     with pytest.raises(laconic.ConflictError, match=r"snapkv and knorm both claim the seam 'cache\.entries'"):
         laconic.compress(untouched, SnapKV(keep=0.5), KNorm(keep=0.5))
-    with pytest.raises(TypeError, match=r"takes methods such as SnapKV\(keep=0.1\); got 'snapkv'"):
+    with pytest.raises(TypeError, match=r"takes methods such as Random\(keep=0.1\); got 'snapkv'"):
         laconic.compress(untouched, "snapkv")
     with pytest.raises(TypeError, match="got <class"):
         laconic.compress(untouched, SnapKV)

@@ -27,6 +27,17 @@ def test_a_stream_is_shortened_twice():
     assert step.token_index(2).tolist() == [[12, 15], [11, 15]] and step.position_ids.tolist() == [[12, 15], [11, 15]]
 
 
+def test_a_stream_starts_again():
+    step = Step(10, 4, torch.arange(10, 14)[None], [14])
+    positions, shown = step.position_ids, torch.tensor([[True, True, False, False]])
+    step.shown = shown
+    step.reduce(torch.tensor([[2, 3]]), inside=True)
+    assert step.kept.tolist() == [[2, 3]] and not step.shown.any()
+    step.restart(positions, None, shown)
+    assert step.kept is None and step.token_index(1).tolist() == [[10, 11, 12, 13]]
+    assert step.position_ids is positions and step.valid is None and step.shown is shown
+
+
 def test_what_counts_as_a_prompt():
     assert Step(0, 1, torch.zeros(1, 1), [1]).prefill and Step(5, 2, torch.zeros(1, 2), [7]).prefill
     assert not Step(5, 1, torch.zeros(1, 1), [6]).prefill

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from laconic.session import Session as Session
     from laconic.session import compress as compress
     from laconic.stream.contract import TokenMethod as TokenMethod
+    from laconic.weights.contract import WeightMethod as WeightMethod
 
 _HOMES = {
     "CacheMethod": "laconic.cache.contract",
@@ -42,6 +43,7 @@ _HOMES = {
     "Session": "laconic.session",
     "StorageMethod": "laconic.cache.storage",
     "TokenMethod": "laconic.stream.contract",
+    "WeightMethod": "laconic.weights.contract",
     "compress": "laconic.session",
     "create_method": "laconic.method",
     "list_methods": "laconic.method",

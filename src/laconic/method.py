@@ -17,6 +17,8 @@ from laconic.errors import BudgetError, UnknownNameError, closest
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from laconic.seams import Seam
+
 SITES = ("encoder", "tokens", "cache", "memory", "reasoning", "weights", "codecs", "lens")
 Span = tuple[int, int]
 Protect = str | Span | Sequence[str | Span]
@@ -58,6 +60,7 @@ def _default(f: dataclasses.Field[Any]) -> Any:
 
 
 CATALOGUE: dict[str, Entry] = {}
+_ADDED_SITES: list[str] = []
 M = TypeVar("M", bound="type[Method]")
 
 
@@ -83,7 +86,9 @@ class Method:
 
     name: ClassVar[str] = ""
     claims: ClassVar[frozenset[str]] = frozenset()
-    """Seams that this method needs for itself; two methods with a common claim do not go together."""
+    """What this method needs for itself; two methods with a common claim do not go together."""
+    seams: ClassVar[tuple[type[Seam], ...]] = ()
+    """What a session opens for this method (`laconic.seams.Seam`); the contract of each site names its own."""
     default_keep: ClassVar[float | None] = 0.25
     """The share when no budget is given; None where the method's own parameters say how much stays then."""
 
@@ -117,6 +122,24 @@ class Method:
         return f"{self.name}({', '.join(budget + [f'{k}={v}' for k, v in self.parameters().items()])})"
 
 
+def sites() -> tuple[str, ...]:
+    """Where methods act: laconic's own `SITES`, then those that other packages added."""
+    return (*SITES, *_ADDED_SITES)
+
+
+def add_site(name: str) -> None:
+    """Add a site of another package, so that `register` accepts it. Its contract brings a seam of its own, see
+    `laconic.seams.Seam`. Adding a site twice is harmless.
+
+    Raises:
+        ValueError: the name is not lower-case letters, digits and underscores.
+    """
+    if not name.isidentifier() or name != name.lower():
+        raise ValueError(f"site {name!r} must be lower-case letters, digits and underscores.")
+    if name not in sites():
+        _ADDED_SITES.append(name)
+
+
 def register(
     name: str,
     *,
@@ -132,14 +155,17 @@ def register(
 
     Args:
         name: lower-case with underscores, unique.
-        site: where it acts, one of `SITES`.
+        site: where it acts, one of `sites()`.
         mechanism: one word or two: eviction, merging, pruning, quantisation ...
         source: arXiv id or project.
         query_aware: its choice depends on the queries at the end of the prompt, so it may fail on a later question.
         inferred: what was not published and had to be chosen.
     """
-    if site not in SITES:
-        raise ValueError(f"site={site!r} of method {name!r}: choose one of {', '.join(SITES)}.")
+    if site not in sites():
+        raise ValueError(
+            f"site={site!r} of method {name!r}: choose one of {', '.join(sites())}, or add yours with "
+            "laconic.method.add_site()."
+        )
     if not name.isidentifier() or name != name.lower():
         raise ValueError(f"method name {name!r} must be lower-case letters, digits and underscores.")
 
@@ -172,7 +198,8 @@ def list_methods(pattern: str = "*") -> list[Entry]:
     found = [e for e in CATALOGUE.values() if fnmatch.fnmatch(e.name, pattern)]
     if not found:
         raise UnknownNameError(f"no method matches {pattern!r}: {closest(pattern.strip('*'), CATALOGUE)}")
-    return sorted(found, key=lambda e: (SITES.index(e.site), e.name))
+    order = sites()
+    return sorted(found, key=lambda e: (order.index(e.site), e.name))
 
 
 def find(name: str) -> Entry:

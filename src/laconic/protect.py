@@ -18,7 +18,7 @@ class Protection:
     """The protected spans of one cache, resolved as the prompt comes in.
 
     Args:
-        wanted: specs of `laconic.method.Protect`, several methods' worth.
+        wanted: specs of `laconic.method.Protect`, those of all methods.
         tokenizer: needed for substrings and ``"system"``.
     """
 
@@ -45,6 +45,13 @@ class Protection:
     def __bool__(self) -> bool:
         return bool(self.spans or self.texts)
 
+    def enter(self, cache: CompressedCache, ids: torch.Tensor | None, step: Step) -> None:
+        """A pass begins: a prefill pass brings more of the prompt; one that decodes says that the prompt is complete."""
+        if self and step.prefill:
+            self.extend(cache, ids, step)
+        else:
+            self.finish(cache)
+
     def extend(self, cache: CompressedCache, ids: torch.Tensor | None, step: Step) -> None:
         """Mark what is protected in the prompt so far, of which `ids` [B, n] came with this pass."""
         if ids is None:
@@ -57,7 +64,8 @@ class Protection:
         cache.protected = self.mask(cache.ids, cache.ids_valid, ids.shape[1])
 
     def finish(self, cache: CompressedCache | None) -> None:
-        """The prompt is complete (a token is decoded, or the session ends): all that is to be protected was in it."""
+        """The prompt is complete (a token is decoded, or the session closes): check that all that is to be protected was in
+        it."""
         if not self or cache is None or cache.protection_checked or cache.ids is None:
             return
         assert cache.ids_valid is not None
@@ -120,7 +128,7 @@ class Protection:
         return _last(start, stop - 1, lambda i: text in self._decode(row[i:stop])), stop
 
     def _system(self, row: list[int]) -> list[Span]:
-        """The template's text before a system message, and what stands between it and the user's, frame the turn."""
+        """The system turn runs from the template's text before a system message to its text before the user's message."""
         assert self.tokenizer is not None
         if not getattr(self.tokenizer, "chat_template", None):
             raise ProtectError(

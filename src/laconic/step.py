@@ -24,7 +24,7 @@ def gather(x: torch.Tensor, index: torch.Tensor, dim: int) -> torch.Tensor:
 
 @dataclass
 class Step:
-    """The stream of one forward pass. A stream method shortens it on the way through the layers.
+    """The stream of one forward pass. A stream method shortens it on its way through the layers.
 
     Attributes:
         start: tokens that the cache had seen before.
@@ -35,7 +35,7 @@ class Step:
         real: real tokens seen by each sequence including this pass, one int per batch row.
         kept: positions of the pass that are still in the stream, [B, n]; None while all are.
         hold: keep every new entry, whatever the methods say.
-        pseudo: tokens that run behind the `length` real ones in this pass and leave no trace.
+        pseudo: tokens that run after the `length` real ones in this pass and are not stored.
         shown: rows of the stream that show image patches, [B, n]; None in a pass without images.
     """
 
@@ -66,11 +66,11 @@ class Step:
         return self._tokens.expand(batch, -1)
 
     def reduce(self, keep: torch.Tensor, *, inside: bool = False) -> None:
-        """Shorten the stream to its rows `keep` [B, m] for all later layers; -1, on the left, is a row that is none.
+        """Shorten the stream to its rows `keep` [B, m] for all later layers; -1, on the left, is an empty slot.
 
         Args:
-            inside: between layers, so the decoder's constant arguments still have a row for every one of before: `kept`
-                says which of those are left.
+            inside: between layers. The arguments that the decoder passes to every layer still have a row for every token
+                then, and `kept` says which of those are left; before layer 0 the arguments themselves are shortened.
         """
         none, keep = keep < 0, keep.clamp(min=0)
         if inside:
@@ -84,11 +84,17 @@ class Step:
         if self.shown is not None:
             self.shown = self.shown.gather(1, keep) & ~none
 
+    def restart(self, position_ids: torch.Tensor, valid: torch.Tensor | None, shown: torch.Tensor | None) -> None:
+        """All tokens of the pass go on again from here: what `reduce` removed before has been put back, at these
+        positions."""
+        self.index = self.kept = None
+        self.position_ids, self.valid, self.shown = position_ids, valid, shown
+
 
 def step_of(
     kwargs: dict[str, Any], batch: int, length: int, start: int, before: list[int], device: torch.device, hold: bool
 ) -> Step:
-    """The step that a call of the text stack with these arguments stands for.
+    """The step that a call of the decoder with these arguments makes.
 
     Args:
         start: tokens that the cache has seen; `before`: real ones among them, by batch row ([] when it is new).

@@ -1,4 +1,4 @@
-"""Pseudo tokens run behind the prompt and leave no trace."""
+"""Pseudo tokens run after the prompt and leave no trace."""
 
 from dataclasses import dataclass
 
@@ -26,9 +26,6 @@ class Probe(CacheMethod):
         super().__post_init__()
         self.prompts, self.seen = [], []
 
-    def pseudo_tokens(self):
-        return self.number
-
     def pseudo_offset(self):
         return self.offset
 
@@ -47,7 +44,7 @@ def arguments(ids, mask=None, positions=None, start=0, before=()):
     return kwargs, step
 
 
-def test_arguments_are_extended_behind_each_rows_own_end():
+def test_arguments_are_extended_after_each_rows_own_end():
     ids = torch.tensor([[0, 0, 5, 6], [7, 8, 9, 10]])
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
     positions = torch.tensor([[1, 1, 0, 1], [0, 1, 2, 3]])

@@ -1,5 +1,6 @@
-"""The stream seam: layers behind a selection run on fewer tokens, exactly as if the others had never entered them."""
+"""The stream seam: layers after a selection run on fewer tokens, exactly as if the others had never entered them."""
 
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,8 @@ from torch import nn
 
 from laconic import FastKV, SnapKV, UnsupportedModelError, compress
 from laconic.cache.cache import CompressedCache
+from laconic.families.base import GENERIC
+from laconic.seams import Host
 from laconic.step import Step
 from laconic.stream import seam
 
@@ -28,13 +31,15 @@ def stream(llama):
     layers = nn.ModuleList(Layer() for _ in range(4))
     cache = CompressedCache(llama.config)
     cache.step = Step(0, 5, torch.arange(5)[None], [5])
-    stack = SimpleNamespace(layers=layers)
-    shortens = seam.Seam(stack, (), 2, lambda: cache, 1)
-    shortens.enter({}, cache.step, None, None)
-    handles = shortens.install()
-    yield layers, cache
-    for handle in handles:
-        handle.remove()
+    stack = SimpleNamespace(layers=layers, config=llama.config)
+    shortens = seam.StreamSeam(Host(llama, stack, GENERIC, (FastKV(tsp_layer=1),)), ())
+    shortens.check()
+    shortens.prepare()
+    with ExitStack() as restore:
+        shortens.install(restore)
+        shortens.adopt(cache)
+        shortens.enter({}, cache.step, None)
+        yield layers, cache
     assert not any(layer._forward_pre_hooks for layer in layers)
 
 
@@ -72,7 +77,7 @@ def test_a_layer_with_other_arguments_is_refused(stream):
         layers[2](torch.randn(1, 5, 2))
 
 
-def test_other_kinds_of_layers_behind_the_selection_are_refused():
+def test_other_kinds_of_layers_after_the_selection_are_refused():
     kinds = ["sliding_attention", "full_attention", "linear_attention", "full_attention"]
     seam.check_layers(kinds, 3)
     seam.check_layers([], 0)

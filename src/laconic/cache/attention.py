@@ -1,16 +1,17 @@
 """The attention seam: one function registered with transformers' `AttentionInterface`, one mask function under its name.
 
-While nothing is compressed it runs the fastest exact kernel; afterwards it attends over the parts that the layer holds.
+While nothing is compressed it runs the fastest exact kernel; after that it attends over the parts that the layer holds.
 Layers that laconic leaves alone (sliding window, linear attention) get transformers' own mask and SDPA.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 
@@ -24,6 +25,24 @@ def register() -> None:
     """Make the name known to transformers. Registering twice is harmless; no existing entry is touched."""
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, mask)
+
+
+@contextmanager
+def switched(stack: PreTrainedModel) -> Iterator[None]:
+    """While open, the decoder `stack` attends through this seam; then it gets back the implementation that it had.
+
+    Raises:
+        SessionError: the decoder refuses it.
+    """
+    register()
+    before = stack.config._attn_implementation
+    try:
+        stack.set_attn_implementation(NAME)
+        if stack.config._attn_implementation != NAME:
+            raise SessionError(f"{type(stack).__name__} refuses a registered attention function.")
+        yield
+    finally:
+        stack.set_attn_implementation(before)
 
 
 def attention(

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from laconic.cache.contract import CacheMethod
+from laconic.cache import hooks
 from laconic.cache.layer import CompressedLayer, Pass
 from laconic.cache.observe import Observation, Rotary
 from laconic.cache.parts.base import DensePart
-from laconic.cache.storage import StorageMethod
 from laconic.errors import SessionError, UnsupportedModelError
 from laconic.measure.cost import FlopCounter
 from laconic.measure.trace import Trace
 from laconic.step import Step
+
+if TYPE_CHECKING:
+    from laconic.cache.contract import CacheMethod
+    from laconic.cache.storage import StorageMethod
 
 
 class CompressedCache(Cache):
@@ -50,10 +54,10 @@ class CompressedCache(Cache):
         super().__init__(layers=layers)  # type: ignore[arg-type]
         self.method, self.rotary = method, rotary
         self.storage: StorageMethod | None = None
-        self.unpacked = False  # a choosing method has shortened layers that the storage method has not seen yet
+        self.unpacked = False  # a choosing method has shortened layers that the storage method has yet to pack
         self.trace = trace if trace is not None else Trace()
         self.step: Step | None = None
-        self.unfinished = False  # a pass began and did not come to its end: some layers may know its tokens, others not
+        self.unfinished = False  # a pass began and did not finish: some layers may have its tokens, others not
         self.protected: torch.Tensor | None = None
         self.protection_checked = False
         self.ids: torch.Tensor | None = None
@@ -63,11 +67,28 @@ class CompressedCache(Cache):
         self.real: list[int] = []
         self.entry_bytes = 0
         self.compress_seconds = 0.0
-        # asked after every layer's attention in prefill: (decoder layer, how to observe it)
+        # called after every layer's attention in prefill with (decoder layer, a function that observes it)
         self.observer: Callable[[int, Callable[[], Observation]], None] | None = None
         self._looked: tuple[Observation, dict[str, torch.Tensor]] | None = None
-        # the two latest answers of `rotary`: full-attention layers of a model share one RoPE, so one computes it for all
+        # the two latest results of `rotary`: full-attention layers of a model share one RoPE, so it is computed once for all
         self._phases: list[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]] = []
+
+        # decoder layers that keep transformers' own cache, layer number -> kind
+        kinds = getattr(config, "layer_types", None) or [type(layer).__name__ for layer in layers]
+        self.left_alone = {i: kind for i, kind in enumerate(kinds) if i not in self.layer_ids}
+
+    @property
+    def method(self) -> CacheMethod | None:
+        """Who shortens the layers; None stores everything."""
+        return self._method
+
+    @method.setter
+    def method(self, method: CacheMethod | None) -> None:
+        # which optional hooks the method has is found out once: they are asked for in every layer of every pass
+        self._method = method
+        self._narrows: hooks.SparsePrefill | None = method if isinstance(method, hooks.SparsePrefill) else None
+        self._selects: hooks.SelectsStream | None = method if isinstance(method, hooks.SelectsStream) else None
+        self._queries = method.queries_kept() if isinstance(method, hooks.KeepsQueries) else 0
 
     # -- views -----------------------------------------------------------------------------------------------------
     def compressed(self) -> Iterator[CompressedLayer]:
@@ -78,7 +99,7 @@ class CompressedCache(Cache):
             yield layer
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens seen; the same for every layer, also behind a shortened stream."""
+        """Tokens seen; the same for every layer, also where the stream was shortened."""
         return super().get_seq_length(layer_idx)
 
     @property
@@ -95,6 +116,14 @@ class CompressedCache(Cache):
     def allocated(self) -> int:
         """Bytes held in memory by the compressed layers, spare capacity and columns included."""
         return sum(layer.allocated for layer in self.compressed())
+
+    def kept(self, layer: int, head: int = 0, row: int = 0) -> torch.Tensor:
+        """Token indices that decoder layer `layer`, KV head `head` stores now for batch row `row`, ascending [m]."""
+        if layer not in self.layer_ids:
+            raise ValueError(f"layer={layer} is not compressed; compressed layers: {self.layer_ids}.")
+        found = self.layers[layer]
+        assert isinstance(found, CompressedLayer)
+        return found.kept(row, head)
 
     # -- batch changes: what is known per sequence follows the layers ----------------------------------------------
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
@@ -131,7 +160,7 @@ class CompressedCache(Cache):
         return self.entry_bytes
 
     def count(self, layer: CompressedLayer, q: torch.Tensor, keys: torch.Tensor) -> None:
-        """Meter one layer's pass: q [B, H, T, D] against what is stored and the T new keys [B, Hkv, T, D]."""
+        """Count the cost of one layer's pass: q [B, H, T, D] against what is stored and the T new keys [B, Hkv, T, D]."""
         if self.flops is None or self.step is None:
             return
         batch, tokens = q.shape[0], q.shape[2]
@@ -148,7 +177,7 @@ class CompressedCache(Cache):
 
     # -- what happens around a layer's attention -------------------------------------------------------------------
     def _acts(self) -> CacheMethod | None:
-        """The method that chooses entries, if it acts in this pass."""
+        """The method that chooses entries, where it acts in this pass."""
         step, method = self.step, self.method
         assert step is not None
         return None if method is None or step.hold or method.neutral else method
@@ -158,16 +187,21 @@ class CompressedCache(Cache):
         self.bytes_per_entry(new.keys, new.values)
         self._looked = None
         method = self._acts()
-        if method is None or not method.sparse_prefill:
+        if method is None or self._narrows is None:
             return None
         began = time.perf_counter()
-        self._looked = self._look(layer, new, method)
-        rows = method.narrow(self._looked[0])
+        self._looked = self._look(layer, new, method)  # kept for `after_prefill`, which would compute the same again
+        rows = self._narrows.narrow(self._looked[0])
         self.compress_seconds += time.perf_counter() - began
         return rows
 
     def after_prefill(self, layer: CompressedLayer, new: Pass) -> None:
-        """Store the new entries, or let the method choose what stays of old and new ones together."""
+        """Store the new entries, or let the method choose what stays of old and new ones together.
+
+        The observer of the stream seam looks first, while entries are still complete; the method chooses next, and packing
+        comes
+        last: a storage method must never pack what a choosing method still has to read (`settle` packs that later).
+        """
         self.selected = None
         method = self._acts()
         began = time.perf_counter()
@@ -178,12 +212,12 @@ class CompressedCache(Cache):
             self._pack(layer)
         else:
             before = new.keys.shape[2] + layer.stored
-            if method.queries_kept():
-                layer.remember(new.queries, method.queries_kept())
+            if self._queries:
+                layer.remember(new.queries, self._queries)
             obs, columns = self._looked or self._look(layer, new, method)
             self._looked = None
             parts = method.reduce(layer, obs, {**columns, "index": obs.index})
-            self.selected = method.stream(obs)
+            self.selected = None if self._selects is None else self._selects.stream(obs)
             if parts is not None:
                 layer.store(parts)
             else:
@@ -193,13 +227,13 @@ class CompressedCache(Cache):
         self.compress_seconds += time.perf_counter() - began
 
     def after_decode(self, layer: CompressedLayer, new: Pass) -> None:
-        """One token was appended: methods that evict while decoding forget what is over their budget."""
+        """One token was appended: methods that evict while decoding drop what is over their budget."""
         method = self._acts()
         if method is None and self.storage is None:
             return
         began = time.perf_counter()
-        if method is not None and method.queries_kept():
-            layer.remember(new.queries, method.queries_kept())
+        if method is not None and self._queries:
+            layer.remember(new.queries, self._queries)
         if method is not None and method.due(layer):
             keys, values, columns = layer.restored()
             method.decoded(layer, self._observe(layer, new, method, keys, values, columns, columns))
@@ -207,11 +241,17 @@ class CompressedCache(Cache):
         self.compress_seconds += time.perf_counter() - began
 
     def settle(self) -> None:
-        """The prompt is complete: what a choosing method left is handed to the storage method."""
+        """The prompt is complete: what the choosing method left goes to the storage method."""
         if self.unpacked:
             self.unpacked = False
             for layer in self.compressed():
                 self._pack(layer)
+
+    def close(self) -> None:
+        """The session closes: no pass is running, and no more prompt follows, unless a call failed half way."""
+        self.step = None
+        if not self.unfinished:
+            self.settle()
 
     def _pack(self, layer: CompressedLayer) -> None:
         if self.storage is not None and layer.parts and not self.storage.neutral:
@@ -221,11 +261,11 @@ class CompressedCache(Cache):
         """The observation of a prefill pass, and the columns of all entries, stored and new, as the method leaves them."""
         keys, values, columns = layer.everything(new.keys, new.values, new.columns)
         past = {name: column[..., : keys.shape[2] - new.keys.shape[2]] for name, column in columns.items()}
-        seen = self._observe(layer, new, method, keys, values, columns, past)
-        return seen, {**columns, **method.columns(seen)}
+        obs = self._observe(layer, new, method, keys, values, columns, past)
+        return obs, {**columns, **method.columns(obs)}
 
     def _plain_look(self, layer: CompressedLayer, new: Pass) -> Observation:
-        """The observation of a prefill pass for those who choose no entries."""
+        """The observation of a prefill pass for the stream seam, which chooses no entries."""
         keys, values, columns = layer.everything(new.keys, new.values, new.columns)
         return self._observe(layer, new, None, keys, values, columns, {})
 
@@ -273,7 +313,7 @@ class CompressedCache(Cache):
         )
 
     def _protected(self, index: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor | None:
-        """Which of the entries with token numbers `index` [B, Hkv, n] no method may remove."""
+        """Which entries, whose token numbers are `index` [B, Hkv, n], no method may remove."""
         if self.protected is None:
             return None
         (b, h, _), known = index.shape, self.protected.shape[1]

@@ -7,86 +7,53 @@ from typing import ClassVar
 
 import torch
 
+from laconic.cache.hooks import ChoosesAcrossHeads
 from laconic.cache.layer import CompressedLayer, selected
 from laconic.cache.observe import Observation
 from laconic.cache.parts.base import DensePart, Part
+from laconic.cache.seam import EntriesSeam
 from laconic.errors import BudgetError
 from laconic.method import Method
 from laconic.ops.select import Selection, from_mask, top_k
+from laconic.seams import Seam
 from laconic.step import Step
 
 
 @dataclass(kw_only=True)
 class CacheMethod(Method):
-    """Evict entries of every full-attention layer when a prefill pass has run it.
+    """Evict entries of every full-attention layer after each prefill pass through it.
 
     A subclass gives `score`; it may name entries that always stay (`forced`), spread the budget over layers
-    (`layer_entries`), choose across heads (`choose`, with ``ragged = True``), shorten the stream (`stream`), accumulate
-    something per entry (`columns`), and go on evicting while decoding (``evicts_while_decoding = True``).
+    (`layer_entries`), accumulate something per entry (`columns`), and go on evicting while decoding
+    (``evicts_while_decoding = True``). What few methods need is in `laconic.cache.hooks`: a choice across heads, queries of
+    earlier passes, sparse prefill, a shortened stream, pseudo tokens.
 
     A method that does more than choose overrides `reduce` (merge entries, add stand-ins, store in another form) and
     `decoded` (what happens after a decoded token; `due` says whether anything does, so that most tokens cost nothing).
     """
 
     claims: ClassVar[frozenset[str]] = frozenset({"cache.entries"})
+    seams: ClassVar[tuple[type[Seam], ...]] = (EntriesSeam,)
     ragged: ClassVar[bool] = False
+    """Heads keep different numbers of entries."""
     evicts_while_decoding: ClassVar[bool] = False
-    sparse_prefill: ClassVar[bool] = False
-    """True when `narrow` is to be asked."""
 
     def score(self, obs: Observation) -> torch.Tensor:
         """Importance of every entry, higher stays: [B, Hkv, n]."""
         raise NotImplementedError(f"{type(self).__name__} must define score().")
 
     def forced(self) -> tuple[int, int]:
-        """How many first (sinks) and last (recent) tokens always stay. They count against the budget, and may use half of
-        it at most: a budget below a method's window still leaves room for what the scores choose."""
+        """How many first (sinks) and last (recent) tokens always stay. They count against the budget and may take up to half
+        of it each, so that a budget smaller than a method's window still leaves room for what the scores choose."""
         return 0, 0
 
     def layer_entries(self, layer: int, layers: int, mean: int, seen: int) -> int:
         """Entries for compressed layer `layer` of `layers` when the mean is `mean` of `seen` tokens. Default: uniform."""
         return mean
 
-    def choose(self, rank: torch.Tensor, obs: Observation) -> Selection:
-        """From ranks [B, Hkv, n] to the entries that stay. Default: the best of every head."""
-        return top_k(rank, obs.targets)
-
-    def stream(self, obs: Observation) -> torch.Tensor | None:
-        """Positions [B, m] (sorted) of this pass that travel on to the next layers; None leaves the stream alone."""
-        return None
-
-    def shortens_from(self, layers: int) -> int | None:
-        """First decoder layer (of `layers`) that runs on a shortened stream, or None when `stream` is not used."""
-        return None
-
     def columns(self, obs: Observation) -> dict[str, torch.Tensor]:
         """What to remember per entry, [B, Hkv, n] each, by column name."""
         return {}
-
-    def narrow(self, obs: Observation) -> torch.Tensor | None:
-        """Before attention: positions [B, m] (sorted; padding first) of this pass that attend and are attended in this
-        layer. The others get zeros from it and travel on. None means all. Asked where ``sparse_prefill = True``."""
-        return None
-
-    def queries_kept(self) -> int:
-        """How many of the latest queries the core keeps for the method, as ``seen.state["queries"]`` [B, H, <= this, D]."""
-        return 0
-
-    def pseudo_tokens(self) -> int:
-        """How many pseudo tokens run behind the prompt, see `pseudo`."""
-        return 0
-
-    def pseudo(self, prompt: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-        """Tokens to run behind each row of `prompt`: ids [B, T] -> [B, P], or embeddings [B, T, hidden] -> [B, P, hidden].
-
-        Their queries and keys come as `Observation.pseudo`; nothing of them is stored, and no output is seen of them.
-        Asked where `pseudo_tokens` gives P > 0. `valid` [B, T] is False at (left) padding.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define pseudo().")
-
-    def pseudo_offset(self) -> int:
-        """Distance of the first pseudo token from the position behind the prompt."""
-        return 0
 
     def reduce(self, layer: CompressedLayer, obs: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
         """What the layer is to store of ``obs.keys`` and ``obs.values``; None leaves all entries as they are.
@@ -108,7 +75,7 @@ class CacheMethod(Method):
 
     def decoded(self, layer: CompressedLayer, obs: Observation) -> None:
         """One token was decoded and appended (the last entry of `obs`), and `due` said yes. Default: update the columns and
-        forget what is over the budget, one entry per head and token, in place."""
+        evict what is over the budget, one entry per head and token, in place."""
         part = layer.parts[-1]
         assert isinstance(part, DensePart)
         columns = self.columns(obs)
@@ -124,7 +91,7 @@ class CacheMethod(Method):
         rank = self.rank(obs)
         if obs.valid is not None:
             rank = rank.masked_fill(~obs.valid, float("inf"))
-        if not part.has("index"):  # the first eviction of all: from now on the place says nothing about the token
+        if not part.has("index"):  # the first eviction of all: from now on an entry's place no longer tells its token
             part.write({"index": obs.index})
         evict = None
         if min(over) < 1:
@@ -161,7 +128,8 @@ class CacheMethod(Method):
         self._check_protected(obs)
         if all(target >= real for target, real in zip(obs.targets, obs.real, strict=True)):
             return None
-        selection = self.choose(self.rank(obs), obs)
+        rank = self.rank(obs)
+        selection = self.choose(rank, obs) if isinstance(self, ChoosesAcrossHeads) else top_k(rank, obs.targets)
         if obs.valid is None:
             return selection
         n = obs.keys.shape[2]  # a row with fewer real entries than its neighbours must not fill up with padding

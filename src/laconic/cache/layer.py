@@ -18,8 +18,6 @@ from laconic.step import gather
 if TYPE_CHECKING:
     from laconic.cache.cache import CompressedCache
 
-"""Keys [B, Hkv, n, D], values and columns [B, Hkv, n] as rectangles."""
-
 
 @dataclass
 class Pass:
@@ -30,8 +28,8 @@ class Pass:
         keys, values: the T new entries, [B, Hkv, T, D].
         columns: of the new entries, [B, Hkv, T] each; those that a default explains are left out.
         scale, softcap: of the attention.
-        pseudo: queries [B, H, P, D], keys and values of tokens that run behind the real ones and leave no trace; None when
-            there are none.
+        pseudo: queries [B, H, P, D], keys and values of pseudo tokens, which run after the real ones and are not stored;
+            None when there are none.
     """
 
     queries: torch.Tensor
@@ -86,13 +84,13 @@ class CompressedLayer(CacheLayerMixin):
         self.seen = 0
         self.evicted = False
 
-    # -- the face that transformers sees ---------------------------------------------------------------------------
+    # -- what transformers calls --------------------------------------------------------------------------------
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
         self.is_initialized = True
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """Hand the new entries [B, Hkv, T, D] to the attention function, which attends and then stores what stays."""
+        """Pass the new entries [B, Hkv, T, D] on to the attention function, which attends and then stores what stays."""
         if self.cache.step is None:
             raise SessionError("a compressed cache works inside `with laconic.compress(...)` only; open a session again.")
         if not self.is_initialized:
@@ -188,7 +186,9 @@ class CompressedLayer(CacheLayerMixin):
 
     def kept(self, row: int, head: int) -> torch.Tensor:
         """Token indices that KV head `head` of batch row `row` still stores, ascending; stand-ins for several tokens
-        (index -1) are left out."""
+        (index -1) are left out. Empty in a layer that runs without attention."""
+        if not self.parts:
+            return torch.zeros(0, dtype=torch.long)
         found = []
         for part in self.parts:
             keys, _, columns = part.padded()
@@ -201,7 +201,13 @@ class CompressedLayer(CacheLayerMixin):
     def attend(
         self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, softcap: float | None
     ) -> torch.Tensor:
-        """Attention of q [B, H, T, D] over stored and new entries, exact; then the layer is shortened. -> [B, H, T, Dv]"""
+        """Exact attention of q [B, H, T, D] over stored and new entries -> [B, H, T, Dv]; then the layer is shortened.
+
+        The order is what makes compression safe: attend first, store afterwards. In prefill the output of the prompt never
+        depends on what is evicted from this layer. While decoding the new entry is appended first, because it is attended,
+        too, and `seen` is set before the method acts, because methods read it. Pseudo tokens take part in the
+        attention (rows t: of q, keys and values), but what the cache sees as new ends before them.
+        """
         step = self.cache.step
         assert step is not None
         decoding = q.shape[2] == 1 and bool(self.parts)
@@ -264,8 +270,8 @@ class CompressedLayer(CacheLayerMixin):
         valid: torch.Tensor | None,
         rows: torch.Tensor,
     ) -> torch.Tensor:
-        """The same among the positions `rows` [B, m] of this pass alone (sorted; -1 first, a slot that its row does not
-        need); the others get zeros, so that the residual connection carries them on."""
+        """The same among the positions `rows` [B, m] of this pass alone (sorted; -1, at the start of a row, is an unused
+        slot); the others get zeros, so that the residual connection carries them on."""
         own = rows >= 0
         rows = rows.clamp(min=0)
         few_q, few_keys, few_values = (gather(x, rows, 2) for x in (q, keys, values))
@@ -277,7 +283,7 @@ class CompressedLayer(CacheLayerMixin):
         return out.scatter_add_(2, at, few * own[:, None, :, None])  # an unused slot adds zeros to position 0
 
     def _new_columns(self, keys: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Columns of this pass's entries; those that a default explains are left out while that is still true."""
+        """Columns of this pass's entries; a column is left out for as long as its default describes every entry."""
         step = self.cache.step
         assert step is not None
         b, h, t = keys.shape[:3]
@@ -316,8 +322,8 @@ class CompressedLayer(CacheLayerMixin):
         return torch.cat([p[0] for p in pieces], 2), torch.cat([p[1] for p in pieces], 2), merged
 
     def _filler_first(self, piece: Entries) -> Entries:
-        """Filler of short rows goes to the front: scores are pooled over neighbours, and a row's neighbours must not depend
-        on the rows beside it."""
+        """Move filler of short rows to the front: scores are pooled over neighbours, and what a row's neighbours are must
+        not depend on the other rows of the batch."""
         keys, values, columns = piece
         if "valid" not in columns:
             return piece
@@ -333,7 +339,7 @@ class CompressedLayer(CacheLayerMixin):
         keys, _, columns = piece
         if name in columns:
             return columns[name]
-        if name == "index":  # nothing was evicted yet: entries are the tokens 0, 1, 2, ...
+        if name == "index":  # nothing has been evicted yet: entries are the tokens 0, 1, 2, ...
             return torch.arange(keys.shape[2], device=keys.device, dtype=torch.int32).expand(keys.shape[:3])
         dtype, fill = FILL[name]
         return torch.full(keys.shape[:3], fill, dtype=dtype, device=keys.device)
@@ -346,7 +352,7 @@ class CompressedLayer(CacheLayerMixin):
             self.parts = [DensePart(keys, values, columns)]
 
     def store(self, parts: list[Part]) -> None:
-        """Hold these parts and nothing else from now on; some entries were removed or changed."""
+        """Replace all that is stored by these parts; some entries were removed or changed."""
         self.parts, self.evicted = parts, True
 
     def remember(self, queries: torch.Tensor, most: int) -> None:

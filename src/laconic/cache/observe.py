@@ -1,4 +1,5 @@
-"""What a method may look at when a layer has run: queries, keys, values, and attention computed once and handed to all."""
+"""What a method may look at after a layer's attention: queries, keys, values, and attention weights computed once for
+all."""
 
 from __future__ import annotations
 
@@ -29,9 +30,9 @@ class Observation:
         valid: False at padding and filler, [B, Hkv, n]; None when all entries are real.
         columns: accumulated columns of the entries stored before this pass (see `parts.FILL`), [B, Hkv, n - T]; while
             decoding, of all entries.
-        state: what the method remembers about this layer beside its entries, [B, ...] each; methods may write to it.
-        pseudo: queries [B, H, P, D] and keys [B, Hkv, P, D] of pseudo tokens that ran behind this pass (see
-            `CacheMethod.pseudo`); None when there were none.
+        state: what the method remembers about this layer besides its entries, [B, ...] each; methods may write to it.
+        pseudo: queries [B, H, P, D] and keys [B, Hkv, P, D] of pseudo tokens that ran after this pass (see
+            `laconic.cache.hooks.PseudoTokens`); None when there were none.
         protected: entries that no method may remove, [B, Hkv, n]; None when nothing is protected.
         real: real entries of every batch row, one int each.
         targets: entries that may stay in every batch row by the method's budget, one int each.
@@ -79,7 +80,7 @@ class Observation:
         return torch.zeros(self.valid.shape, device=self.valid.device).masked_fill_(~self.valid, float("-inf"))
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """What `compute` returns, computed for the first who asks under `key` and handed to everyone after that."""
+        """What `compute` returns, computed on the first call with `key` and returned again on all later ones."""
         if key not in self._known:
             self._known[key] = compute()
         known: T = self._known[key]
@@ -93,7 +94,7 @@ class Observation:
     def _window(self, w: int) -> torch.Tensor:
         start = self.new - w
         rows = ops.attention_rows(self.queries[:, :, start:], self.keys, self.scale, bias=self.bias, softcap=self.softcap)
-        if self.step.valid is not None:  # a row shorter than the window: its padding has no vote
+        if self.step.valid is not None:  # a row shorter than the window: its padding must not vote
             rows = rows.masked_fill(~self.step.valid[:, None, None, start:, None], 0.0)
         return rows
 
@@ -104,7 +105,7 @@ class Observation:
     def mass(self) -> torch.Tensor:
         """Attention that every entry has received so far, summed over queries, mean over the group, fp32 [B, Hkv, n].
 
-        What earlier passes gave is taken from the column `mass`, so the sum is right over chunks and decoding steps.
+        What it received in earlier passes is taken from the column `mass`, so sums over chunks and decoded tokens are right.
         """
         return self.once("mass", self._mass)
 
@@ -121,7 +122,8 @@ class Observation:
         return self.once("plain", lambda: torch.cat(list(self.plain_blocks(self.new)), 2))
 
     def plain_blocks(self, size: int = 1024) -> Iterator[torch.Tensor]:
-        """The same in blocks of `size` queries, [B, H, size, D]: enough for statistics, and it stays in the CPU's caches."""
+        """The same in blocks of `size` queries, [B, H, size, D]: enough for statistics, and a block fits the CPU's
+        caches."""
         cos, sin = self.rotary(self.step.position_ids)
         # a rotation times s is undone by its inverse over s^2 (cos and sin carry the attention factor s of YaRN)
         factor = cos[..., :1, :1] ** 2 + sin[..., :1, :1] ** 2

@@ -13,6 +13,11 @@ from typing import Any
 from torch import nn
 
 
+def parameters_of(layer: nn.Module) -> int:
+    """Parameters of a layer's matrices, which every token of its input is multiplied with."""
+    return sum(p.numel() for p in layer.parameters() if p.ndim >= 2)
+
+
 @dataclass(frozen=True)
 class Shape:
     """The sizes of a decoder that its cost depends on.
@@ -35,7 +40,7 @@ class Shape:
     def of(cls, model: nn.Module, stack: Any) -> Shape:
         """Read the sizes from a transformers model and its text stack."""
         config = stack.config
-        weights = tuple(sum(p.numel() for p in layer.parameters() if p.ndim >= 2) for layer in stack.layers)
+        weights = tuple(parameters_of(layer) for layer in stack.layers)
         head = getattr(model, "lm_head", None)
         return cls(
             weights,
@@ -79,9 +84,11 @@ class FlopCounter:
         """`tokens` visual tokens per sequence ran through one layer."""
         self.visual[layer] = self.visual.get(layer, 0.0) + tokens
 
-    def layer(self, layer: int, batch: int, tokens: int, pairs: int, prefill: bool) -> None:
-        """One layer ran `tokens` tokens per sequence; `pairs` (query, key) pairs per query head were visible in total."""
-        flops = 2 * self.shape.weights[layer] * batch * tokens + 4 * self.shape.head_dim * self.shape.heads * pairs
+    def layer(self, layer: int, batch: int, tokens: int, pairs: int, prefill: bool, *, weights: int | None = None) -> None:
+        """One layer ran `tokens` tokens per sequence; `pairs` (query, key) pairs per query head were visible in
+        total. `weights`: parameters of the matrices that ran, where another module took the layer's place."""
+        used = self.shape.weights[layer] if weights is None else weights
+        flops = 2 * used * batch * tokens + 4 * self.shape.head_dim * self.shape.heads * pairs
         self._add(flops, prefill)
         if prefill:
             self.stream[layer] = self.stream.get(layer, 0) + tokens

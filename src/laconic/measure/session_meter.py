@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import TYPE_CHECKING
 
-from laconic.cache.cache import CompressedCache
-from laconic.cache.contract import CacheMethod
-from laconic.cache.storage import StorageMethod
 from laconic.measure.cost import FlopCounter, Shape
 from laconic.measure.stats import Stats
+from laconic.method import Method
 from laconic.step import Step
-from laconic.stream.contract import TokenMethod
+
+if TYPE_CHECKING:
+    from laconic.cache.cache import CompressedCache
 
 
 class SessionMeter:
@@ -19,12 +20,15 @@ class SessionMeter:
 
     Args:
         shape: sizes of the decoder.
-        budgeted: the method whose budget the cache is held against; None if no method chooses or packs entries.
-        tokens: methods that shorten the visual tokens.
+        budgeted: the method whose budget the cache is held to; None if no method chooses or packs entries.
+        stores_less: other methods may leave fewer entries than that budget allows, so falling short of it is no fault.
+
+    Attributes:
+        shown: visual tokens per sequence, before any cut, where a seam counts them.
     """
 
-    def __init__(self, shape: Shape, budgeted: CacheMethod | StorageMethod | None, tokens: list[TokenMethod]):
-        self.shape, self.budgeted, self.tokens = shape, budgeted, tokens
+    def __init__(self, shape: Shape, budgeted: Method | None, stores_less: bool = False):
+        self.shape, self.budgeted, self.stores_less = shape, budgeted, stores_less
         self.flops = FlopCounter(shape)
         self.encoder_seconds = self.prefill_seconds = self.decode_seconds = self.compress_seconds = 0.0
         self.decoded = 0
@@ -32,13 +36,13 @@ class SessionMeter:
         self._warned = False
 
     def fresh(self) -> SessionMeter:
-        """Figures of another cache of the same session; what was said aloud is not said again."""
-        meter = SessionMeter(self.shape, self.budgeted, self.tokens)
+        """A meter for another cache of the same session; a missed budget that was warned about is not warned about again."""
+        meter = SessionMeter(self.shape, self.budgeted, self.stores_less)
         meter._warned = self._warned
         return meter
 
     def ran(self, step: Step, seconds: float, positions: int, batch: int) -> None:
-        """One pass of the model ran for `seconds`, its head on `positions` positions of each of `batch` sequences."""
+        """One pass of the model took `seconds`, with its head on `positions` positions of each of `batch` sequences."""
         self.flops.head(batch * positions, step.prefill)
         if step.prefill:
             self.prefill_seconds += seconds
@@ -75,16 +79,8 @@ class SessionMeter:
         method = self.budgeted
         if method is not None:
             stats.asked = sum(method.budget.entries(n, per_entry) for n in real) / sum(real)
-        elif self.tokens and self.shown:
-            others = round(stats.tokens_in - self.shown)
-            allowed = [
-                m.allowance(round(self.shown), others, per_entry) for m in self.tokens if not m.budget_from_parameters
-            ]
-            stats.asked = min(allowed, default=self.shown) / self.shown
         if method is not None and method.in_bytes and not method.neutral:
             stats.achieved = stats.kv_bytes / stats.kv_bytes_full
-        elif method is None and self.tokens and self.shown:
-            stats.achieved = sum(flops.visual.values()) / (self.shape.layers * self.shown)
         else:
             stats.achieved = sum(stats.entries) / len(stats.entries) / seen
         prompt = [round(stats.tokens_in) if i in cache.layer_ids else 0 for i in range(self.shape.layers)]
@@ -92,14 +88,14 @@ class SessionMeter:
         return stats
 
     def check(self, step: Step, cache: CompressedCache) -> None:
-        """A budget that was missed by over 2 % (and more than one entry) is said aloud, once. Bytes may be fewer, and so may
-        entries where the stream was shortened, too."""
+        """Warn, once, about a budget that was missed by over 2 % (and more than one entry). Falling short of a budget in
+        bytes is no miss, nor is storing fewer entries where other methods leave fewer to store (`stores_less`)."""
         method = self.budgeted
         if method is None or step.hold or method.budget.neutral or self._warned or not any(step.real):
             return
         stats = self.stats(cache)
         tokens = sum(step.real) / len(step.real)
-        fewer = method.in_bytes or bool(self.tokens)
+        fewer = method.in_bytes or self.stores_less
         gap = stats.achieved - stats.asked if fewer else abs(stats.achieved - stats.asked)
         if gap > 0.02 * stats.asked and gap * tokens > 1:
             self._warned = True

@@ -14,20 +14,20 @@ class Stats:
         tokens_in: real prompt tokens per sequence (mean over the batch).
         tokens_out: tokens decoded per sequence (passes over one token).
         entries: stored entries per compressed layer, mean over batch rows and heads.
-        layers: decoder layer numbers that `entries` speaks of.
-        asked, achieved: share of the seen tokens that the budget asks for, and that is stored; of their bytes where the
-            budget is that of a quantiser or the like (`Method.in_bytes`). Where no method shortens the cache itself, but one
-            shortens the stream: share of the visual tokens, mean over layers.
+        layers: decoder layer numbers of `entries`, in the same order.
+        asked, achieved: share of the tokens seen that the budget asks for, and share that is stored; of their bytes where
+            the budget is that of a quantiser or the like (`Method.in_bytes`). Where no method shortens the cache itself,
+            but one shortens the stream: share of the visual tokens, mean over layers.
         kv_bytes: keys and values stored; `kv_bytes_full`: what the same tokens cost uncompressed.
-        kv_bytes_allocated: bytes held in memory, spare room and bookkeeping included.
+        kv_bytes_allocated: bytes held in memory, spare capacity and bookkeeping included.
         encoder_seconds: time inside the vision encoder.
-        prefill_seconds, decode_seconds: time inside the model, `generate()`'s own work and what it encodes beforehand not
-            counted; `compress_seconds` is the methods' own share of it.
+        prefill_seconds, decode_seconds: time inside the model, without `generate()`'s own work and what it encodes before
+            the call; `compress_seconds` is the methods' share of it.
         prefill_flops, decode_flops: counted in the compressed layers and in the head; `prefill_flops_full`: what the same
             prompt costs there uncompressed.
         stream: tokens that ran through each decoder layer in prefill.
-        visual_in: visual tokens (patches, line ends not counted) of the prompt, per sequence; `visual`: how many of them ran
-            through each layer. Known where a token method watches.
+        visual_in: visual tokens (patches without line ends) of the prompt, per sequence; `visual`: how many of them ran
+            through each layer. Known where a method acts on visual tokens.
     """
 
     tokens_in: float = 0

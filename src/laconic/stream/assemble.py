@@ -1,4 +1,5 @@
-"""From the visual tokens that stay to the stream that goes on: text between them, batch rows of equal length."""
+"""From the visual tokens that stay to the stream that goes on: with the text between them, and batch rows of equal
+length."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from laconic.errors import BudgetError
 from laconic.ops.select import best
-from laconic.stream.contract import Cut, Policy, Stream
+from laconic.stream.stream import Cut, Policy, Stream
 
 
 def check_protected(protected: int, count: int) -> None:
@@ -46,11 +47,11 @@ def assemble(
     """The cut that keeps the visual tokens `kept`, and all text.
 
     Args:
-        kept: for every batch row the rows of the stream whose visual tokens stay, [k] each, without doubles.
-        values: what these tokens become, [k, D] each; None (also for one batch row): what they are.
+        kept: for every batch row the rows of the stream whose visual tokens stay, [k] each, without duplicates.
+        values: what these tokens become, [k, D] each; None (also for a single batch row): they stay as they are.
         positions: see `Cut`.
         separators: line ends and the like stay.
-        order: "stream": rows stay in their order; "given": the visual tokens of a batch row stand in the order of `kept`, on
+        order: "stream": rows stay in their order; "given": the visual tokens of a batch row are in the order of `kept`, in
             the places that the same tokens would take in the order of the stream.
         merged: see `Cut`.
         scores: for every batch row what `stream.images` were ranked by, [v] each; for the trace only.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from laconic.stream.contract import Stream
+from laconic.stream.stream import Stream
 
 PAPER_DEPTH = 32
 """Layers of the 7B models for which papers give layer numbers."""

@@ -3,96 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from laconic.cache.observe import Observation
 from laconic.errors import BudgetError
-from laconic.families.vision import Visual
 from laconic.method import Method
+from laconic.seams import Seam
+from laconic.stream.seam import StreamSeam
+from laconic.stream.stream import POLICIES, Cut, Policy, Stream
 
-Policy = Literal["gather", "renumber"]
-POLICIES: tuple[str, ...] = get_args(Policy)
-
-
-@dataclass(frozen=True)
-class Cut:
-    """What becomes of a stream [B, n, D].
-
-    Attributes:
-        keep: rows of the stream that go on, in their new order, [B, m]; -1 at the left of a batch row that keeps fewer than
-            its neighbours. Every row keeps its text.
-        values: hidden states of the rows that go on, [B, m, D], where tokens were merged; None: as they are.
-        positions: "gather": tokens keep their positions, and there are gaps; "renumber": positions are counted anew, without
-            gaps (models with several positions per token, M-RoPE, gather all the same); or the positions [B, m].
-        merged: the row of the stream into which each row went, [B, n]; its own number where it stays alone, -1 where it is
-            dropped. For the trace only.
-        scores: what the method ranked rows by, the higher the likelier to stay, [B, n]; nan where a row has no score. For
-            the trace only.
-    """
-
-    keep: Tensor
-    values: Tensor | None = None
-    positions: Policy | Tensor = "gather"
-    merged: Tensor | None = None
-    scores: Tensor | None = None
-
-
-@dataclass
-class Stream:
-    """The stream before a decoder layer, in a prefill pass that brings images.
-
-    Attributes:
-        layer: the layer that runs next, of `depth`; 0 is before the LLM.
-        block: that layer's module.
-        hidden: hidden states, [B, n, D]; before layer 0 the embeddings, visual features put in.
-        place: number of every row among the tokens of this pass, [B, n]: what `Visual` calls a token.
-        positions: rotary positions, [B, n], or [3 or 4, B, n] with M-RoPE.
-        valid: False at padding, [B, n]; None when all rows are real.
-        shown: rows that stand for image patches, [B, n]: visual tokens without line ends and other separators.
-        protected: rows that no method may remove, [B, n]; None when nothing is protected.
-        visual: the images of this pass.
-        ids: token ids of this pass, [B, T].
-        seen: what layer `layer` - 1 attended to, where the method observes it; else None.
-        entry_bytes: bytes that one token of one sequence costs in the cache, over all layers.
-        phases: (cos, sin) of the stream's positions, as layers get them, or None before layer 0.
-        memo: the method's own notes within this pass.
-    """
-
-    layer: int
-    depth: int
-    block: nn.Module
-    hidden: Tensor
-    place: Tensor
-    positions: Tensor
-    valid: Tensor | None
-    shown: Tensor
-    protected: Tensor | None
-    visual: Visual
-    ids: Tensor
-    seen: Observation | None
-    entry_bytes: int
-    phases: tuple[Tensor, Tensor] | None = None
-    memo: dict[Any, Any] = field(default_factory=dict)
-
-    def images(self, row: int) -> Tensor:
-        """Rows of the stream that show patches, ascending, [v]."""
-        return self.shown[row].nonzero()[:, 0]
-
-    def texts(self, row: int) -> Tensor:
-        """Rows of the stream that are neither visual (separators included) nor padding, ascending, [t]."""
-        text = ~self.visual.mask[row, self.place[row]]
-        return (text if self.valid is None else text & self.valid[row]).nonzero()[:, 0]
-
-    def must(self, row: int) -> Tensor:
-        """Which of `images` are protected, bool [v]."""
-        at = self.images(row)
-        return torch.zeros(len(at), dtype=torch.bool) if self.protected is None else self.protected[row, at]
+__all__ = ["POLICIES", "Cut", "Policy", "Stream", "TokenMethod"]
 
 
 @dataclass(kw_only=True)
@@ -102,21 +25,22 @@ class TokenMethod(Method):
     `keep` is the mean share of visual tokens over all decoder layers, so equal budgets mean nearly equal FLOPs, wherever a
     method cuts. `tokens` is that mean as a number per sequence, `bytes` what keys and values of the whole sequence may take.
 
-    A subclass gives `cut`, and says before which layers it is asked (`cuts`), which layers' attention it looks at
-    (`observes`), and which encoder layers (`encoder_layers`). Nothing is asked of passes without images, of decoding, of
-    held passes, or at the neutral budget.
+    A subclass gives `cut`, and says before which layers it is called (`cuts`), which layers' attention it looks at
+    (`observes`), and which encoder layers (`encoder_layers`). It is called in prefill passes that bring images only: not
+    while decoding, not in held passes, and not at the neutral budget.
     """
 
     claims: ClassVar[frozenset[str]] = frozenset({"stream"})
+    seams: ClassVar[tuple[type[Seam], ...]] = (StreamSeam,)
     uneven: ClassVar[bool] = False
-    """Under a budget, samples of one batch keep different numbers, and all cost what the longest costs."""
+    """Under a budget, sequences of one batch keep different numbers of tokens, and all cost what the longest costs."""
 
     def cuts(self, depth: int) -> Sequence[int]:
-        """Decoder layers, of `depth`, before which `cut` is asked."""
+        """Decoder layers, of `depth`, before which `cut` is called."""
         return (0,)
 
     def observes(self, depth: int) -> Collection[int]:
-        """Decoder layers whose attention `cut` looks at, before the layer that follows."""
+        """Decoder layers whose attention `cut` looks at, before the next layer."""
         return ()
 
     def encoder_layers(self, depth: int) -> Collection[int]:
@@ -124,7 +48,8 @@ class TokenMethod(Method):
         return ()
 
     def install(self, model: PreTrainedModel) -> list[RemovableHandle]:
-        """Hooks of the method's own, for those that work inside of the encoder; removed when the session closes."""
+        """Hooks of the method's own, for those that work inside the encoder; removed when the session closes. On a decoder
+        layer they run before the stream seam's, which is registered later."""
         return []
 
     def cut(self, stream: Stream) -> Cut | None:
@@ -155,7 +80,7 @@ class TokenMethod(Method):
         return mean
 
     def mean_after(self, mean: float, total: int, layer: int, depth: int) -> float:
-        """Visual tokens after one cut before `layer`, such that the mean over `depth` layers is `mean` of `total`.
+        """Visual tokens after one cut before `layer`, such that the mean over all `depth` layers is `mean` of `total`.
 
         Raises:
             BudgetError: the layers before the cut alone cost more than the budget.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from laconic.errors import BudgetError, SessionError
 from laconic.families.vision import VisualSpan
-from laconic.stream.contract import Stream
+from laconic.stream.stream import Stream
 
 STRETCH = 1.5
 """How far the cells of a smaller grid may be from square."""

@@ -11,8 +11,8 @@ from laconic.cache.observe import rotate
 from laconic.errors import UnsupportedModelError
 from laconic.families.base import GENERIC
 from laconic.step import gather
-from laconic.stream.contract import Stream
 from laconic.stream.phases import as_used
+from laconic.stream.stream import Stream
 
 LAYOUT = ("q_proj", "k_proj", "head_dim", "scaling")
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from laconic.cache.observe import Observation
 from laconic.errors import SessionError
-from laconic.stream.contract import Stream
+from laconic.stream.stream import Stream
 
 
 def observation(stream: Stream) -> Observation:

@@ -1,7 +1,7 @@
 """Rotary phases of decoders whose tokens have several positions (M-RoPE).
 
-transformers up to 5.18 hands the layers of Qwen2-VL and Qwen2.5-VL one set of phases for each axis (time, height, width),
-which attention then picks channels from; elsewhere it hands over what attention uses.
+transformers up to 5.18 gives the layers of Qwen2-VL and Qwen2.5-VL one set of phases for each axis (time, height, width),
+from which attention then picks channels; elsewhere layers get the phases that attention uses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def rows_of(phase: Tensor, rows: Tensor) -> Tensor:
 
 
 def as_used(phase: Tensor, stack: PreTrainedModel) -> Tensor:
-    """Phases [B or 1, n, d] as attention uses them: channels in sections, each from one axis (arXiv 2409.12191)."""
+    """Phases [B or 1, n, d] as attention uses them: sections of channels, each from one axis (arXiv 2409.12191)."""
     if phase.ndim == 3:
         return phase
     sections = list(stack.config.rope_parameters["mrope_section"]) * 2  # both halves of the channels

@@ -1,7 +1,7 @@
-"""Rotary positions of a shortened stream: gathered, counted anew, or given; and what that means for the tokens that follow.
+"""Rotary positions of a shortened stream: gathered, renumbered or given; and what that means for the tokens that follow.
 
-Where a pass counted positions anew, later tokens go on from there, layer by layer. How far a layer lags behind transformers'
-own count is kept in its state as `shift` [B], so it follows batch changes and is saved with the cache.
+Where a pass renumbered positions, later tokens continue from there, layer by layer. How far a layer is behind transformers'
+own count is kept in its state as `shift` [B], so that it follows batch changes and is saved with the cache.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from laconic.cache.cache import CompressedCache
 from laconic.cache.layer import CompressedLayer
 from laconic.errors import UnsupportedModelError
 from laconic.step import Step
-from laconic.stream.contract import Policy
+from laconic.stream.stream import Policy
 
 SHIFT = "shift"
 
@@ -23,7 +23,7 @@ class Positions:
     """Keeps `step.position_ids` right from layer to layer of one pass.
 
     Attributes:
-        moved: the phases that the decoder computed, gathered, are no longer those of the stream.
+        moved: gathering rows of the phases that the decoder computed no longer gives those of the stream.
     """
 
     def __init__(self, stack: PreTrainedModel):
@@ -36,12 +36,12 @@ class Positions:
         self._phases: tuple[Tensor, tuple[Tensor, ...]] | None = None
 
     def adopt(self, cache: CompressedCache) -> list[int]:
-        """Another cache is used from now on: its layers that lag behind layer 0."""
+        """Another cache is used from now on; returns its layers whose positions differ from those of layer 0."""
         self._counted_apart = any(SHIFT in _state(cache, layer) for layer in cache.layer_ids)
         return [layer for layer in range(1, len(cache.layers)) if _lags(cache, layer)] if self._counted_apart else []
 
     def begin(self, cache: CompressedCache, step: Step) -> bool:
-        """A pass comes to the decoder; true if it has to be told other positions than transformers counted."""
+        """A pass comes to the decoder; true if the decoder has to get other positions than transformers counted."""
         self.moved, self._phases, self._shift, self._earlier = False, None, None, []
         self._last = step.position_ids[..., -1]
         if not self._counted_apart:  # nearly every decoded token
@@ -54,7 +54,8 @@ class Positions:
         return True
 
     def at(self, layer: int, step: Step) -> None:
-        """The stream comes to `layer`, which may lag behind the layer before it since an earlier pass."""
+        """The stream comes to `layer`, whose positions an earlier pass may have shifted against those of the layer
+        before."""
         if not self._earlier:
             return
         shift, before = self._earlier[layer], self._shift
@@ -65,7 +66,7 @@ class Positions:
         self._shift, self.moved = shift, True
 
     def cut(self, layer: int, step: Step, policy: Policy | Tensor) -> None:
-        """`step` was shortened before `layer`; its gathered positions become what `policy` says.
+        """`step` was shortened before `layer`, and its positions gathered; make them what `policy` says.
 
         Raises:
             UnsupportedModelError: positions [B, m] for a model whose tokens have several.
@@ -84,14 +85,14 @@ class Positions:
         self.moved = layer > 0
 
     def _counted(self, step: Step) -> Tensor:
-        """Positions without gaps that end the sequence's real tokens where they began, [B, m]."""
+        """Positions without gaps, from that of each sequence's first real token on, [B, m]."""
         now = step.position_ids
         real = torch.ones_like(now, dtype=torch.bool) if step.valid is None else step.valid
         first = now.masked_fill(~real, torch.iinfo(now.dtype).max).amin(-1, keepdim=True)
         return (first + real.long().cumsum(-1) - 1).clamp(min=0)
 
     def note(self, cache: CompressedCache, layer: int, step: Step) -> None:
-        """Prefill leaves `layer` with these positions: what comes later goes on from them."""
+        """A prefill pass runs `layer` at these positions: later passes continue from the last of them."""
         if step.position_ids.ndim == 3 or not step.prefill:
             return
         shift = (self._last - step.position_ids[..., -1]).expand(len(step.real))
@@ -107,7 +108,7 @@ class Positions:
 
 
 def _lags(cache: CompressedCache, layer: int) -> bool:
-    """The positions of `layer` lag behind those of layer 0."""
+    """Whether the positions of `layer` differ from those of layer 0."""
     shift, first = _shift(cache, layer), _shift(cache, 0)
     return shift is not None and (first is None or not torch.equal(shift, first))
 
@@ -118,6 +119,6 @@ def _state(cache: CompressedCache, layer: int) -> dict[str, Tensor]:
 
 
 def _shift(cache: CompressedCache, layer: int) -> Tensor | None:
-    """How far a layer lags; one that does not say lags as layer 0 does."""
+    """How far a layer is behind transformers' count; one without a shift of its own, as far as layer 0."""
     shift = _state(cache, layer).get(SHIFT)
     return _state(cache, 0).get(SHIFT) if shift is None else shift

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel
 
 from laconic.cache.cache import CompressedCache
+from laconic.cache.hooks import SelectsStream
 from laconic.cache.observe import Observation
 from laconic.errors import UnsupportedModelError
-from laconic.families.vision import Visual, shortened
+from laconic.families.vision import VisionWatch, Visual, deepstack_of, encoder_depth, shortened, vision_family_of
+from laconic.measure.stats import Stats
+from laconic.seams import Host, Order, Seam
 from laconic.step import Step, gather
-from laconic.stream.contract import Cut, Stream, TokenMethod
 from laconic.stream.phases import rows_of
 from laconic.stream.positions import Positions
+from laconic.stream.stream import Cut, Stream
+
+if TYPE_CHECKING:
+    from laconic.measure.session_meter import SessionMeter
+    from laconic.stream.contract import TokenMethod
 
 
 def check_layers(layer_types: list[str], first: int, deepstack: int = 0) -> None:
-    """Refuse models with other than full attention from layer `first` on: windows would count kept tokens only, and
-    recurrent states would miss the others. And those that add features to the whole stream after `deepstack` layers: they
-    can be shortened before the decoder, or behind those layers."""
+    """Refuse models in which the stream cannot be shortened from layer `first` on: where any of these layers has other than
+    full attention (windows would count kept tokens only, and recurrent states would miss the others), or where visual
+    features are added to the whole stream after each of the first `deepstack` layers, unless it is shortened before layer 0
+    or after them.
+    """
     if 0 < first < deepstack:
         raise UnsupportedModelError(
             f"the stream would be shortened before layer {first}, but this model adds visual features to all of it after "
@@ -39,68 +48,115 @@ def check_layers(layer_types: list[str], first: int, deepstack: int = 0) -> None
         )
 
 
-class Seam:
-    """Shortens the stream of one session's passes, by what token methods cut and by what a cache method selects.
+class StreamSeam(Seam):
+    """Shortens the stream of a session's passes, by what token methods cut and by what a cache method selects.
 
-    Args:
-        stack: the text decoder.
-        methods: token methods, in the order in which they cut.
-        first: the first layer whose stream a cache method may shorten; None if none does.
-        cache: the cache of the running pass.
-        entry_bytes: what one token of one sequence costs in the cache, over all layers.
+    A session always opens it: a cache of an earlier session may hold layers whose positions differ (`Positions.adopt`), and
+    then later passes need its hooks, whatever the methods.
 
     Attributes:
         visual: the images of the running prefill pass; None without any, while decoding and in held passes.
         shown: its visual tokens per sequence, before any cut.
+        first: the first layer, above 0, whose stream may be shortened; None if there is none.
     """
 
-    def __init__(
-        self,
-        stack: PreTrainedModel,
-        methods: Sequence[TokenMethod],
-        first: int | None,
-        cache: Callable[[], CompressedCache],
-        entry_bytes: int,
-    ):
-        self.stack, self.cache, self.entry_bytes = stack, cache, entry_bytes
-        layers = stack.layers
-        assert isinstance(layers, nn.ModuleList)
-        self.layers, depth = layers, len(layers)
-        self.cutters = {i: [m for m in methods if i in m.cuts(depth)] for i in range(depth)}
-        self.observed = {layer for method in methods for layer in method.observes(depth)}
-        inner = [layer for layer, cutters in self.cutters.items() if layer and cutters]
-        self.first = min([*inner, *([] if first is None else [first])], default=None)
+    order = Order.STREAM
+    methods: tuple[TokenMethod, ...]
+
+    def __init__(self, host: Host, methods: tuple[TokenMethod, ...]):
+        super().__init__(host, methods)
+        self.layers = host.layers
+        self.first: int | None = None
         self.visual: Visual | None = None
         self.shown = 0.0
-        self._positions = Positions(self.stack)
+        self._cutters: dict[int, list[TokenMethod]] = {}
+        self._observed: set[int] = set()
+        self._watch: VisionWatch | None = None
+        self._cache: CompressedCache | None = None
+        self._restore: ExitStack | None = None
+        self._positions = Positions(host.stack)
         self._seen: tuple[int, Observation] | None = None
         self._memo: dict[int, dict[Any, Any]] = {}
         self._ids: Tensor | None = None
 
-    def install(self) -> list[RemovableHandle]:
-        """Hook every layer that may get a shortened stream. Constant arguments come again at every layer, so each layer
-        gathers them anew."""
-        return [] if self.first is None else self._hooks(range(self.first, len(self.layers)))
+    @property
+    def stores_less(self) -> bool:
+        """Cut tokens are in no layer's entries from the cut on."""
+        return bool(self.methods)
 
-    def adopt(self, cache: CompressedCache) -> list[RemovableHandle]:
-        """Another cache is used from now on: the hooks that it needs beside those of `install`, because an earlier session
-        left layers that count positions apart."""
+    # -- open ------------------------------------------------------------------------------------------------------
+    def check(self) -> None:
+        """Refuse models whose images laconic cannot find."""
+        if self.methods:
+            vision_family_of(self.host.model)
+
+    def prepare(self) -> None:
+        depth = self.host.depth
+        self._cutters = {layer: [m for m in self.methods if layer in m.cuts(depth)] for layer in range(depth)}
+        self._observed = {layer for method in self.methods for layer in method.observes(depth)}
+        cuts = {layer for method in self.methods for layer in method.cuts(depth)}
+        wrong = sorted(layer for layer in cuts if not 0 <= layer < depth)
+        if wrong:
+            raise ValueError(f"a method would cut before layer {wrong[0]}; this model has layers 0..{depth - 1}.")
+        selecting = [m.shortens_from(depth) for m in self.host.methods if isinstance(m, SelectsStream)]
+        shortened_at = sorted({*cuts, *(layer for layer in selecting if layer is not None)})
+        kinds = list(getattr(self.host.stack.config, "layer_types", None) or [])
+        for layer in shortened_at:
+            check_layers(kinds, layer, deepstack_of(self.host.model))
+        self.first = next((layer for layer in shortened_at if layer), None)
+
+    def install(self, restore: ExitStack) -> None:
+        """Watch the images, install the methods' own hooks, and hook every layer that may get a shortened stream.
+
+        The watch comes first, so that it sees what the encoder made before a method's hook changes it. The methods' own
+        hooks come before those on the layers: a method may put tokens back into the stream before this seam reads it.
+        """
+        self._restore = restore
+        if self.methods:
+            depth = encoder_depth(self.host.model)
+            wanted = {layer for method in self.methods for layer in method.encoder_layers(depth)}
+            self._watch = VisionWatch(self.host.model, sorted(wanted))
+            restore.callback(setattr, self, "_watch", None)
+            restore.push(self._watch)  # before it is entered: it removes what it has registered when entering fails, too
+            self._watch.__enter__()
+        for method in self.methods:
+            for handle in method.install(self.host.model):
+                restore.callback(handle.remove)
+        if self.first is not None:
+            self._hook_layers(range(self.first, len(self.layers)))
+
+    def adopt(self, cache: CompressedCache) -> None:
+        """Where another cache is used from now on: add the hooks that it needs beside those of `install`, because an earlier
+        session left layers that count positions differently."""
+        if cache is self._cache:
+            return
+        self._cache = cache
         first = len(self.layers) if self.first is None else self.first
-        if not any(layer < first for layer in self._positions.adopt(cache)):
-            return []
-        self.first = 1
-        return self._hooks(range(1, first))
+        if any(layer < first for layer in self._positions.adopt(cache)):
+            self.first = 1
+            self._hook_layers(range(1, first))
 
-    def _hooks(self, layers: range) -> list[RemovableHandle]:
-        return [self.layers[i].register_forward_pre_hook(self._hook(i), with_kwargs=True) for i in layers]
+    def _hook_layers(self, layers: range) -> None:
+        """Hook these layers. All from the first cut on need it: the decoder passes each layer the arguments of the whole
+        prompt (positions, phases), so each one has to gather them."""
+        assert self._restore is not None
+        for i in layers:
+            handle: RemovableHandle = self.layers[i].register_forward_pre_hook(self._hook(i), with_kwargs=True)
+            self._restore.callback(handle.remove)
 
     # -- before the decoder ----------------------------------------------------------------------------------------
-    def enter(self, kwargs: dict[str, Any], step: Step, visual: Visual | None, ids: Tensor | None) -> dict[str, Any]:
-        """The decoder's arguments in this pass: cut before layer 0, and where an earlier pass moved positions, moved."""
-        cache = self.cache()
+    def enter(self, kwargs: dict[str, Any], step: Step, ids: Tensor | None) -> dict[str, Any]:
+        """The decoder's arguments in this pass: cut before layer 0, and moved where an earlier pass moved positions.
+
+        Positions are put right before anything is cut, because cuts gather them; they are noted for later passes after the
+        last cut, because the next token's position follows from the last row's.
+        """
+        cache = self._cache
+        assert cache is not None
+        visual = None if self._watch is None else self._watch.visual
         self._seen, self._memo, self._ids = None, {}, ids
         self.visual = visual if step.prefill and not step.hold else None
-        cache.observer = self._observe if self.visual is not None and self.observed else None
+        cache.observer = self._observe if self.visual is not None and self._observed else None
         if self.visual is not None:
             step.shown = self.visual.mask & ~self.visual.separators
             self.shown = float(step.shown.sum()) / len(step.shown)
@@ -123,15 +179,19 @@ class Seam:
 
     # -- before a layer --------------------------------------------------------------------------------------------
     def _hook(self, layer: int) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+        """A pre-hook for `layer`. In order: rows that a cache method selected in the layer before; the layer's own
+        positions, which may differ from those of the layer before; cuts of token methods, which see both; then the layer's
+        arguments."""
+
         def shorten(
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            current = self.cache()
-            step = current.step
-            assert step is not None
+            cache = self._cache
+            assert cache is not None and cache.step is not None
+            step = cache.step
             hidden = before = args[0] if args else kwargs["hidden_states"]
-            if current.selected is not None:
-                chosen, current.selected = current.selected, None
+            if cache.selected is not None:
+                chosen, cache.selected = cache.selected, None
                 hidden = gather(hidden, chosen, 1)
                 step.reduce(chosen, inside=True)
             self._positions.at(layer, step)
@@ -142,9 +202,9 @@ class Seam:
                 if cut is not None:
                     hidden = gather(hidden, cut.keep.clamp(min=0), 1) if cut.values is None else cut.values
                     self._apply(cut, step, method, layer)
-                current.compress_seconds += time.perf_counter() - began
-            self._seen = None
-            self._positions.note(current, layer, step)
+                cache.compress_seconds += time.perf_counter() - began
+            self._seen = None  # an observation serves the layer after it alone; it holds the keys of a whole layer
+            self._positions.note(cache, layer, step)
             if step.kept is None and not self._positions.moved:
                 return args, kwargs
             kwargs = dict(kwargs)
@@ -173,18 +233,19 @@ class Seam:
 
     # -- shared ----------------------------------------------------------------------------------------------------
     def _cutting(self, layer: int) -> list[TokenMethod]:
-        return [m for m in self.cutters[layer] if not m.neutral] if self.visual is not None else []
+        return [m for m in self._cutters[layer] if not m.neutral] if self.visual is not None else []
 
     def _observe(self, layer: int, look: Callable[[], Observation]) -> None:
-        if layer in self.observed:
+        if layer in self._observed:
             self._seen = layer, look()
 
     def _stream(
         self, method: TokenMethod, layer: int, block: nn.Module, hidden: Tensor, phases: tuple[Tensor, ...] | None
     ) -> Stream:
-        cache, visual, ids = self.cache(), self.visual, self._ids
+        cache, visual, ids = self._cache, self.visual, self._ids
+        assert cache is not None and visual is not None and ids is not None
         step = cache.step
-        assert step is not None and visual is not None and ids is not None and step.shown is not None
+        assert step is not None and step.shown is not None
         place = step.token_index(len(hidden)).long() - step.start
         protected = cache.protected
         if protected is not None:
@@ -202,16 +263,33 @@ class Seam:
             visual=visual,
             ids=ids,
             seen=self._seen[1] if self._seen is not None and self._seen[0] == layer - 1 else None,
-            entry_bytes=self.entry_bytes,
+            entry_bytes=self.host.shape.kv_bytes([1] * len(self.layers)),
             phases=None if phases is None else (phases[0], phases[1]),
             memo=self._memo.setdefault(id(method), {}),
         )
 
     def _apply(self, cut: Cut, step: Step, method: TokenMethod, layer: int) -> None:
-        """What is known per row follows the cut."""
-        cache, before = self.cache(), step.position_ids.shape[-1]
+        """Let what is known per row follow the cut, and record it."""
+        assert self._cache is not None
+        before = step.position_ids.shape[-1]
         place = step.token_index(len(cut.keep)).long() - step.start
         went = torch.where(cut.keep < 0, -1, place.gather(1, cut.keep.clamp(min=0)))
         step.reduce(cut.keep, inside=layer > 0)
         self._positions.cut(layer, step, cut.positions)
-        cache.trace.add(layer - 1, method.name, before, cut.keep.shape[1], went, cut.merged, cut.scores)
+        self._cache.trace.add(layer - 1, method.name, before, cut.keep.shape[1], went, cut.merged, cut.scores)
+
+    # -- figures ---------------------------------------------------------------------------------------------------
+    def finish(self, step: Step, meter: SessionMeter) -> None:
+        if self.visual is not None:
+            meter.shown += self.shown
+
+    def stats(self, stats: Stats, meter: SessionMeter) -> None:
+        """Where no method has a budget for the cache: what share of the visual tokens was asked for, and what share ran."""
+        shown, cache = meter.shown, self._cache
+        if meter.budgeted is not None or not self.methods or not shown or not stats.entries or cache is None:
+            return
+        others = round(stats.tokens_in - shown)
+        limited = [method for method in self.methods if not method.budget_from_parameters]
+        allowed = [method.allowance(round(shown), others, cache.entry_bytes) for method in limited]
+        stats.asked = min(allowed, default=shown) / shown
+        stats.achieved = sum(stats.visual.values()) / (len(self.layers) * shown)

@@ -1,9 +1,10 @@
-"""How long a vision encoder ran: `generate()` encodes images before it calls the model, whose clock misses that."""
+"""How long a vision encoder ran: `generate()` encodes images before it calls the model, so the model's clock misses it."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -12,6 +13,11 @@ from transformers import PreTrainedModel
 
 from laconic.errors import UnsupportedModelError
 from laconic.families.vision.base import vision_family_of
+from laconic.seams import Host, Order, Seam
+from laconic.step import Step
+
+if TYPE_CHECKING:
+    from laconic.measure.session_meter import SessionMeter
 
 
 class EncoderClock:
@@ -31,7 +37,7 @@ class EncoderClock:
         ]
 
     def take(self) -> float:
-        """The seconds so far; counts from zero again."""
+        """The seconds so far, which starts again from zero."""
         seconds, self.seconds = self.seconds, 0.0
         return seconds
 
@@ -50,3 +56,25 @@ def encoder_clock(model: PreTrainedModel) -> EncoderClock | None:
         return EncoderClock(model)
     except UnsupportedModelError:
         return None
+
+
+class EncoderSeam(Seam):
+    """Times the vision encoder of a session's model, whatever its methods; a model without one costs nothing.
+
+    It opens after the stream seam: what methods do inside the encoder in post-hooks is part of the encoder's time.
+    """
+
+    order = Order.ENCODER
+
+    def __init__(self, host: Host, methods: tuple[Any, ...]):
+        super().__init__(host, methods)
+        self.clock: EncoderClock | None = None
+
+    def install(self, restore: ExitStack) -> None:
+        self.clock = encoder_clock(self.host.model)
+        for handle in [] if self.clock is None else self.clock.handles:
+            restore.callback(handle.remove)
+
+    def finish(self, step: Step, meter: SessionMeter) -> None:
+        if self.clock is not None:  # taken when a pass ends, because `generate()` encodes before the pass begins
+            meter.encoder_seconds += self.clock.take()

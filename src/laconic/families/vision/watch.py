@@ -1,4 +1,4 @@
-"""Watches a model read images, with hooks alone: what the encoder saw and said, and which tokens it became."""
+"""Observes, with hooks alone, how a model reads images: what the encoder got and returned, and which tokens that became."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ class VisionWatch:
     """While open, `visual` describes the visual tokens of the pass that is running, from the moment the decoder starts.
 
     `generate()` encodes images before it calls the model, and then no longer passes sizes or grids on; a plain call
-    encodes inside of the model. Both end at the decoder's pre-hook, where everything is known.
+    encodes inside the model. Both end at the decoder's pre-hook, where everything is known. A session opens it before its
+    own hooks, so that `visual` describes the pass when the session's pre-hook on the decoder runs.
 
     Args:
-        model: the whole model. `layers`: encoder layers whose attention methods want to see.
+        model: the whole model. `layers`: encoder layers whose attention methods look at.
 
     Attributes:
         visual: None while a pass has no images (decoding, text).
@@ -76,7 +77,7 @@ class VisionWatch:
         self._calls[-1].output = output
 
     def _projected(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        if self._calls and self._calls[-1].before is None:  # methods may project later
+        if self._calls and self._calls[-1].before is None:  # methods may call the projector again later
             self._calls[-1].before, self._calls[-1].after = args[0], output
 
     def _model_in(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -103,13 +104,13 @@ class VisionWatch:
         self.visual = self._describe(ids, calls, kwargs)
 
     def _refuse_placeholders(self, ids: Tensor | None) -> None:
-        """A prompt that shows nothing: transformers 5.19 encodes images and then loses them in chunked prefill."""
+        """A prompt with placeholders but no images: transformers 5.19 encodes images and loses them in chunked prefill."""
         if ids is None or ids.shape[1] == 1:
             return
         tokens = [getattr(self.model.config, f"{modality}_token_id", None) for modality in PIXELS]
         if any(bool((ids == token).any()) for token in tokens if token is not None):
             raise SessionError(
-                "these tokens have placeholders of images, but no images came with them; pass the pixels, and no "
+                "these tokens contain image placeholders, but no images came with them; pass the pixels, and no "
                 "prefill_chunk_size: transformers drops images from prompts that it feeds in chunks."
             )
 
@@ -139,7 +140,7 @@ def runs_of(mask: Tensor) -> list[list[int]]:
 
 
 def positions_of(position_ids: Tensor | None, ids: Tensor) -> Tensor:
-    """Rotary positions [1 or 3, B or 1, T] from what the decoder is given; M-RoPE models put text positions in front."""
+    """Rotary positions [1 or 3, B or 1, T] from what the decoder is given; M-RoPE models put text positions first."""
     if position_ids is None:
         return torch.arange(ids.shape[1], device=ids.device)[None, None]
     if position_ids.ndim == 2:

@@ -101,9 +101,6 @@ class DapQ(CacheMethod):
             )
         self._embed = model.get_input_embeddings()
 
-    def pseudo_tokens(self) -> int:
-        return self.n_pseudo
-
     def pseudo_offset(self) -> int:
         return self.position_offset
 

@@ -62,7 +62,6 @@ class ZipVL(CacheMethod):
 
     claims: ClassVar[frozenset[str]] = frozenset({"cache.entries", "cache.storage"})
     default_keep: ClassVar[float | None] = None
-    sparse_prefill: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -190,8 +190,7 @@ class EmbedLens(TokenMethod):
         for row in range(len(hidden)):
             real = slice(None) if step.valid is None else step.valid[row]
             whole[row, place[row, real]] = hidden[row, real]
-        step.index = step.kept = None
-        step.position_ids, step.valid, step.shown = held.positions, held.valid, held.shown
+        step.restart(held.positions, held.valid, held.shown)
         return ((whole, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": whole})
 
     # -- skipped sub-layers ----------------------------------------------------------------------------------------

@@ -1,0 +1,80 @@
+"""What a call of a model inside a session may ask for, and which cache it brings; what does not fit is refused here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+
+from laconic.cache.cache import CompressedCache
+from laconic.errors import SessionError
+
+
+def check_arguments(kwargs: dict[str, Any], model: PreTrainedModel, stack: PreTrainedModel) -> None:
+    """Refuse a call of `model`, by its arguments, that stores nothing or asks for attention weights.
+
+    Raises:
+        SessionError: `use_cache` is off or `output_attentions` is on, by argument or by the model's configuration.
+    """
+    use_cache = kwargs.get("use_cache")
+    if use_cache is False or (use_cache is None and stack.config.use_cache is False):
+        raise SessionError("use_cache=False stores nothing, so there is nothing to compress; drop it or leave the session.")
+    attentions = kwargs.get("output_attentions")
+    if attentions or (attentions is None and model.config.output_attentions):
+        raise SessionError("output_attentions is not available inside a session; run the model outside of it.")
+
+
+def cache_of(given: Any, stack: PreTrainedModel) -> CompressedCache:
+    """The cache for a call with `past_key_values` = `given`: a new one for an empty start, or the compressed one itself.
+
+    Raises:
+        SessionError: it belongs to another model, was left half written, or is any other cache that holds something.
+    """
+    if isinstance(given, CompressedCache):
+        if len(given.layers) != len(stack.layers):  # type: ignore[arg-type]
+            raise SessionError(
+                f"this cache has {len(given.layers)} layers, the model {len(stack.layers)}: "  # type: ignore[arg-type]
+                "it belongs to another model."
+            )
+        if given.unfinished:
+            raise SessionError("this cache was left half written when a call failed; start again without past_key_values.")
+        return given
+    if given is None or (type(given) is DynamicCache and given.get_seq_length() == 0 and not given.offloading):
+        return CompressedCache(stack.config)
+    state = f"holds {given.get_seq_length()} tokens" if isinstance(given, Cache) else "is no transformers cache"
+    if getattr(given, "offloading", False):
+        state = "offloads to the CPU"
+    raise SessionError(
+        f"past_key_values is a {type(given).__name__} that {state}; inside a session pass nothing, an empty "
+        "DynamicCache, or the cache of an earlier turn of a session."
+    )
+
+
+def check_decoder(kwargs: dict[str, Any], decoder: nn.Module, cache: CompressedCache) -> None:
+    """Refuse a call of the decoder that did not come from the session's model, which passes the session's cache on.
+
+    Raises:
+        SessionError: another cache, or none, came with it.
+    """
+    if kwargs.get("past_key_values") is not cache:
+        raise SessionError(
+            f"{type(decoder).__name__} was called on its own; inside a session call the model that was given to compress()."
+        )
+
+
+def input_of(kwargs: dict[str, Any]) -> torch.Tensor:
+    """What the decoder is to read, ids [B, T] or embeddings [B, T, D].
+
+    Raises:
+        SessionError: there is neither, or it is empty.
+    """
+    ids = kwargs.get("input_ids")
+    x: torch.Tensor | None = kwargs.get("inputs_embeds") if ids is None else ids
+    if x is None:
+        raise SessionError("the model was called without input_ids or inputs_embeds.")
+    if 0 in x.shape[:2]:
+        raise SessionError("the prompt is empty; give at least one token.")
+    return x

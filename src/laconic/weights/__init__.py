@@ -1,0 +1,1 @@
+"""Methods that act on a model's weights: their contract and their seam."""

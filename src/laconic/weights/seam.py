@@ -1,0 +1,111 @@
+"""The seam of weights: applies methods before anything is hooked, and says when a prompt begins and ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from laconic.cache.cache import CompressedCache
+from laconic.errors import SessionError
+from laconic.measure.cost import parameters_of
+from laconic.seams import Host, Order, Seam
+from laconic.step import Step
+from laconic.weights.hooks import PerPrompt
+
+if TYPE_CHECKING:
+    from laconic.weights.contract import WeightMethod
+
+
+class WeightSeam(Seam):
+    """Applies weight methods in the order given, and counts what layers without attention cost, which the cache cannot
+    see."""
+
+    order = Order.WEIGHTS
+    methods: tuple[WeightMethod, ...]
+
+    def __init__(self, host: Host, methods: tuple[WeightMethod, ...]):
+        super().__init__(host, methods)
+        self.without_attention: list[int] = []
+        self._applied: list[WeightMethod] = []
+        self._per_prompt: list[PerPrompt] = []
+        self._cache: CompressedCache | None = None
+        self._prompt: CompressedCache | None = None
+        self._decoding = False
+
+    @property
+    def stores_less(self) -> bool:
+        """A layer without attention stores nothing."""
+        return bool(self.without_attention)
+
+    def prepare(self) -> None:
+        depth = self.host.depth
+        self._applied = [method for method in self.methods if not method.neutral]
+        self._per_prompt = [method for method in self._applied if isinstance(method, PerPrompt)]
+        for method in self._applied:
+            layers = sorted(method.without_attention(depth))
+            wrong = [layer for layer in layers if not 0 < layer < depth]
+            if wrong:
+                raise ValueError(
+                    f"{method.name}: layer {wrong[0]} cannot run without attention; choose from layers 1..{depth - 1} "
+                    "(positions are counted in layer 0)."
+                )
+            self.without_attention += layers
+
+    def install(self, restore: ExitStack) -> None:
+        restore.callback(self._forget)
+        for method in self._applied:
+            restore.enter_context(method.apply(self.host.model))
+        for layer in self.without_attention:
+            restore.callback(self.host.layers[layer].register_forward_hook(self._counter(layer)).remove)
+
+    def adopt(self, cache: CompressedCache) -> None:
+        """Refuse a cache whose prompt is not the one that the weights are for; before the pass begins, so it stays
+        usable."""
+        self._cache = cache
+        if cache.seen and cache is not self._prompt and self._per_prompt:
+            names = " and ".join(method.name for method in self._applied)
+            raise SessionError(
+                f"the weights of {names} depend on the prompt, and the prompt of this cache is not the one that ran last in "
+                "this session; start again without past_key_values."
+            )
+
+    def enter(self, kwargs: dict[str, Any], step: Step, ids: Tensor | None) -> dict[str, Any]:
+        """Before the other seams: they and the decoder are to meet the modules of this pass."""
+        cache = self._cache
+        if not self._per_prompt or cache is None:
+            return kwargs
+        began = time.perf_counter()
+        if step.start == 0:
+            self._prompt, self._decoding = cache, False
+            for method in self._per_prompt:
+                method.before_prompt(step)
+        elif not step.prefill and not self._decoding:
+            self._decoding = True
+            for method in self._per_prompt:
+                method.before_decoding(step)
+        cache.compress_seconds += time.perf_counter() - began
+        return kwargs
+
+    def _counter(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        """A post-hook that counts one layer's pass by the output's rows: the stream may be shortened right before the
+        layer."""
+
+        def count(module: nn.Module, args: Any, output: Any) -> None:
+            cache = self._cache
+            if cache is None or cache.step is None or cache.flops is None:
+                return
+            hidden = output[0] if isinstance(output, tuple) else output
+            batch, tokens = hidden.shape[:2]
+            cache.flops.layer(layer, batch, tokens, 0, cache.step.prefill, weights=parameters_of(module))
+            if cache.step.shown is not None:
+                cache.flops.image(layer, float(cache.step.shown.sum()) / batch)
+
+        return count
+
+    def _forget(self) -> None:
+        self._cache = self._prompt = None
+        self._decoding = False

@@ -1,0 +1,176 @@
+"""Methods that act on weights: in place while a session is open, told of prompts, composed with methods for the cache."""
+
+import warnings
+from collections.abc import Collection
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+import torch
+from helpers.session_tools import GREEDY, assert_same_state, state
+
+import laconic
+from laconic import ConflictError, SessionError, SnapKV, WeightMethod
+from laconic.methods.weights.eas.network import Adapters, applied
+
+
+@dataclass(kw_only=True)
+class Halved(WeightMethod):
+    """Halves what the MLPs add, and writes down when it is told about prompts."""
+
+    name = "halved"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.told = []
+
+    @contextmanager
+    def apply(self, model):
+        handles = [layer.mlp.register_forward_hook(lambda m, args, out: out / 2) for layer in model.model.layers]
+        self.told.append("applied")
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self.told.append("restored")
+
+
+class Told(Halved):
+    def before_prompt(self, step):
+        self.told.append(("prompt", step.length))
+
+    def before_decoding(self, step):
+        self.told.append(("decoding", step.start))
+
+
+@dataclass(kw_only=True)
+class Skipping(WeightMethod):
+    """Runs the layers `skip` without attention, with adapters in its place."""
+
+    skip: Collection[int] = (1, 3)
+    name = "skipping"
+
+    def attach(self, model):
+        torch.manual_seed(0)
+        self.adapters = Adapters.of(model, self.skip, width=4, skip_width=6, random=True).eval().requires_grad_(False)
+
+    def apply(self, model):
+        return applied(model, self.adapters)
+
+    def without_attention(self, depth):
+        return self.skip
+
+
+def test_applied_inside_and_restored_after(make_llama, prompt):
+    model, ids = make_llama(), prompt(1, 12)
+    before, stock = state(model), model(ids).logits
+    method = Halved()
+    with method.apply(model):
+        want = model(ids).logits
+    method.told.clear()
+    with laconic.compress(model, method) as session:
+        assert torch.allclose(model(ids).logits, want, atol=1e-5)
+        assert session.stats.achieved == session.stats.asked == 1.0
+    with pytest.raises(ZeroDivisionError), laconic.compress(model, method):
+        raise ZeroDivisionError
+    assert method.told == ["applied", "restored"] * 2
+    assert_same_state(model, before)
+    assert torch.equal(model(ids).logits, stock) and not torch.allclose(want, stock, atol=1e-3)
+
+
+def test_a_neutral_method_is_not_applied(llama, prompt):
+    method = Told(keep=1.0)
+    with laconic.compress(llama, method):
+        llama(prompt(1, 12))
+    assert method.told == []
+
+
+def test_prompts_are_told_once_each_before_they_run(llama, prompt):
+    method = Told()
+    with laconic.compress(llama, method, SnapKV(keep=0.5)) as session:
+        llama.generate(prompt(1, 20), prefill_chunk_size=8, **GREEDY)
+        llama(prompt(1, 5, seed=1), past_key_values=session.cache)  # a later turn runs with the weights of the prompt
+        llama(prompt(1, 1), past_key_values=session.cache)
+        llama(prompt(1, 7))
+        llama(prompt(1, 1), past_key_values=session.cache)
+        assert session.stats.compress_seconds > 0
+    told = ["applied", ("prompt", 8), ("decoding", 20), ("prompt", 7), ("decoding", 7), "restored"]
+    assert method.told == told
+
+
+def test_a_cache_of_another_prompt_is_refused_and_stays_usable(llama, prompt):
+    method = Told()
+    with laconic.compress(llama, method) as session:
+        llama(prompt(1, 9))
+        first = session.cache
+        llama(prompt(1, 9, seed=1))
+        with pytest.raises(SessionError, match=r"the weights of halved depend on the prompt.*start again without past_key"):
+            llama(prompt(1, 1), past_key_values=first)
+        llama(prompt(1, 1), past_key_values=session.cache)
+    with laconic.compress(llama, Halved()):  # does not depend on prompts
+        llama(prompt(1, 1), past_key_values=first)
+    with laconic.compress(llama, method), pytest.raises(SessionError, match="depend on the prompt"):
+        llama(prompt(1, 1), past_key_values=first)
+
+
+def test_two_are_a_conflict(llama):
+    with pytest.raises(ConflictError, match="'weights'"):
+        laconic.compress(llama, Halved(), Skipping())
+
+
+@pytest.mark.parametrize("skip", [(0,), (4,)])
+def test_layers_that_cannot_run_without_attention(llama, skip):
+    class Wrong(Halved):
+        def without_attention(self, depth):
+            return skip
+
+    message = rf"halved: layer {skip[0]} cannot run without attention; choose from layers 1\.\.3"
+    with pytest.raises(ValueError, match=message):
+        laconic.compress(llama, Wrong())
+
+
+@pytest.mark.filterwarnings("ignore:snapkv was asked to keep")  # outside of it, nobody knows
+def test_layers_without_attention_store_nothing_beside_a_cache_method(make_llama, prompt):
+    model, ids, method = make_llama(), prompt(1, 20), Skipping()
+    before = state(model)
+    method.attach(model)
+    with method.apply(model), laconic.compress(model, SnapKV(keep=0.5)) as outside:
+        want = model.generate(ids, **GREEDY)
+        kept = outside.kept(2).tolist()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # storing less than the budget allows is no missed budget
+        with laconic.compress(model, method, SnapKV(keep=0.5)) as session:
+            assert torch.equal(model.generate(ids, **GREEDY), want)
+            assert session.kept(2).tolist() == kept and session.kept(1).tolist() == []
+    stats = session.stats
+    assert stats.entries == [15.0, 0.0, 15.0, 0.0] and stats.stream == dict.fromkeys(range(4), 20)
+    assert_same_state(model, before)
+
+
+def test_layers_without_attention_are_counted_with_their_own_weights(make_llama, prompt):
+    model, n = make_llama(), 16
+    method = Skipping()
+    with laconic.compress(model, method) as session:
+        model(prompt(1, n), logits_to_keep=1)
+        replaced = [sum(p.numel() for p in model.model.layers[i].parameters() if p.ndim >= 2) for i in method.skip]
+    shape = session.shape
+    attention = 4 * shape.head_dim * shape.heads * n * (n + 1) // 2
+    kept = [2 * shape.weights[i] * n + attention for i in (0, 2)]
+    assert session.stats.prefill_flops == sum(kept) + sum(2 * w * n for w in replaced) + 2 * shape.head_weights
+    assert session.stats.prefill_flops < session.stats.prefill_flops_full
+
+
+def test_a_shortened_stream_reaches_layers_without_attention(make_llama, prompt):
+    model = make_llama()
+    with laconic.compress(model, Skipping(skip=(3,)), laconic.FastKV(keep=0.25, tsp_rate=0.25, tsp_layer=1)) as session:
+        model(prompt(1, 40))
+    assert session.stats.stream == {0: 40, 1: 40, 2: 10, 3: 10}
+
+
+def test_a_method_without_apply_says_so(llama):
+    class Empty(WeightMethod):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"Empty must define apply\(\)"), laconic.compress(llama, Empty()):
+        pass
