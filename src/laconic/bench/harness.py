@@ -34,7 +34,7 @@ try:
     from lm_eval.models.huggingface import HFLM
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"{error}: this adapter needs lm-evaluation-harness; install it with: pip install 'laconic[bench]'"
+        f"{error}: this adapter needs lm-evaluation-harness; install it with: pip install 'laconic-transformers[bench]'"
     ) from error
 
 NAME = "laconic"
