@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -47,7 +48,5 @@ def test_every_extra_that_is_named_exists():
 
 
 def test_the_distribution_has_the_name_that_pages_and_the_doctor_give():
-    import importlib
-
     assert PROJECT["name"] == "laconic-transformers" == importlib.import_module("laconic.cli.doctor").DISTRIBUTION
     assert list(PROJECT["scripts"]) == ["laconic"]
