@@ -32,7 +32,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """The theme's own files, every page and the style sheet, and what the pages link to inside the repository."""
     pages = {path for pattern in PAGES for path in ROOT.glob(pattern)}
-    linked = {Path(os.path.normpath(page.parent / target)) for page in pages for target in LINK.findall(page.read_text("utf-8"))}
+    linked = {
+        Path(os.path.normpath(page.parent / target)) for page in pages for target in LINK.findall(page.read_text("utf-8"))
+    }
     kept = [file for file in files if not Path(file.abs_src_path or "").is_relative_to(ROOT / "docs")]
     for path in sorted(pages | {path for path in linked if path.is_file() and path.is_relative_to(ROOT)}):
         kept.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))

@@ -38,7 +38,9 @@ def test_its_commands_answer(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_demo_asks_the_same():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    asked = [re.sub(r" --(compare|model testbed/lm)", "", command) for command in re.findall(r"\blaconic (run .*)", makefile)]
+    asked = [
+        re.sub(r" --(compare|model testbed/lm)", "", command) for command in re.findall(r"\blaconic (run .*)", makefile)
+    ]
     assert asked == [command.replace(" --compare", "") for command in RUNS]
 
 

@@ -62,7 +62,9 @@ def test_pages_and_what_they_link_to_are_on_the_site(build, tmp_path: Path):
     site = tmp_path / "site"
     for path in ("index.html", "docs/guide/index.html", "docs/systems/one/index.html", "docs/figure.svg", "src/code.py"):
         assert (site / path).is_file(), path
-    assert "docs/systems/one/" in (site / "index.html").read_text(encoding="utf-8")  # in the navigation, without a line there
+    assert "docs/systems/one/" in (site / "index.html").read_text(
+        encoding="utf-8"
+    )  # in the navigation, without a line there
 
 
 @pytest.mark.parametrize(
