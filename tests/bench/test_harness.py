@@ -8,7 +8,7 @@ import pytest
 import torch
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-pytest.importorskip("lm_eval", reason="lm-eval is not installed; it comes with laconic[bench]")
+pytest.importorskip("lm_eval", reason="lm-eval is not installed; it comes with laconic-transformers[bench]")
 
 from laconic import BudgetError, ConflictError, SessionError, UnknownNameError, compress, create_method, load
 from laconic.bench import harness
