@@ -10,8 +10,8 @@ FILE = Path(__file__).with_name("scene.png")
 def main() -> None:
     """Write the image and say what can be asked about it."""
     sample = make("reading", EVALUATION_SEED + 900_007)
-    sample.image().save(FILE)
-    print(f"{FILE.name}: {sample.question.text} {sample.question.answer}")
+    sample.shown()[0].save(FILE)
+    print(f"{FILE.name}: {sample.question} {sample.answers[0]}")
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def test_what_cannot_be_built(template, arguments, words):
 def test_it_is_the_prompt_that_the_testbed_was_trained_on():
     from transformers import AutoTokenizer
 
-    from laconic.testbed import model_path
+    from laconic.shipped import model_path
 
     assert JOINT == tasks.QUESTION_JOINT
     t = AutoTokenizer.from_pretrained(model_path("testbed/lm"))

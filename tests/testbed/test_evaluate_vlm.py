@@ -6,7 +6,7 @@ import torch
 from transformers import LlavaConfig
 
 from laconic.prompts.batch import encode, turn
-from laconic.tasks.scenes.questions import QUESTIONS, make
+from laconic.tasks.scenes.questions import QUESTIONS, make, pose
 from laconic.testbed.evaluate_vlm import answers, marks, table
 from laconic.testbed.vlm_model import VISUAL_TOKENS, build_model, build_processor, build_tokenizer
 
@@ -23,7 +23,7 @@ class Oracle:
 
     def __init__(self, processor, samples):
         self.tokenizer = processor.tokenizer
-        self.right = [sample.question.answer for sample in samples]
+        self.right = [sample.answers[0] for sample in samples]
 
     def generate(self, input_ids, pixel_values, attention_mask, max_new_tokens, do_sample):
         assert not do_sample
@@ -37,16 +37,16 @@ class Oracle:
 
 def test_a_chat_shows_the_image_before_the_question(processor):
     sample = make("colour", 5)
-    text = turn(processor, sample.question.text)
-    assert text == f"<s><|user|><image>{sample.question.text}</s><|assistant|>"
+    text = turn(processor, sample.question)
+    assert text == f"<s><|user|><image>{sample.question}</s><|assistant|>"
 
 
 def test_an_answer_does_not_depend_on_its_batch(processor):
     torch.manual_seed(0)
     model = build_model().eval()
     samples = [make(kind, 2) for kind in ("colour", "relation", "reading")]
-    images = [sample.image() for sample in samples]
-    inputs = encode(processor, [s.question.text for s in samples], images)
+    images = [sample.shown()[0] for sample in samples]
+    inputs = encode(processor, [s.question for s in samples], images)
     assert inputs["attention_mask"].sum(1).unique().numel() > 1
     assert (inputs["input_ids"] == model.config.image_token_id).sum(1).tolist() == [VISUAL_TOKENS] * 3
     together = answers(model, processor, samples, images)
@@ -54,9 +54,8 @@ def test_an_answer_does_not_depend_on_its_batch(processor):
 
 
 def test_marks_tell_what_survives_fewer_pixels(processor):
-    samples = [s for s in (make("reading", seed) for seed in range(40)) if all(sign.scale == 1 for sign in s.scene.signs)][
-        :5
-    ]
+    small = [seed for seed in range(40) if all(sign.scale == 1 for sign in pose("reading", seed)[0].signs)]
+    samples = [make("reading", seed) for seed in small[:5]]
     right, survived = marks(Oracle(processor, samples), processor, samples)
     assert right.all() and not survived.any()
 
@@ -73,6 +72,6 @@ def test_the_table_has_a_row_for_each_kind_and_holds_the_gate(processor, capsys)
     assert table(Dumb(processor), processor, samples=6) is False
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[2:]] == list(QUESTIONS)
-    truly = np.mean([make("existence", 1_000_000 + i).question.answer == "no" for i in range(6)])
+    truly = np.mean([make("existence", 1_000_000 + i).answers[0] == "no" for i in range(6)])
     assert lines[2].split("|")[2].strip() == f"{100 * truly:.1f}"
     assert lines[2].split("|")[5].strip() in ("0.0", "-")

@@ -5,8 +5,8 @@ import torch
 from safetensors import safe_open
 from transformers import LlamaForCausalLM
 
+from laconic.shipped import model_path
 from laconic.tasks.text.retrieval import BELOW_GATE, EVALUATION_SEED, TASKS
-from laconic.testbed import model_path
 from laconic.testbed.evaluate import GATE, cell, generate
 
 # Not the seeds of the model card's table.

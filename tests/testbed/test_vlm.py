@@ -7,9 +7,9 @@ from safetensors import safe_open
 from transformers import LlavaForConditionalGeneration
 
 from laconic import load
+from laconic.shipped import model_path
 from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS, make
-from laconic.testbed import model_path
-from laconic.testbed.any_resolution import LARGE
+from laconic.tasks.scenes.scenes import LARGE
 from laconic.testbed.evaluate import GATE
 from laconic.testbed.evaluate_vlm import answers, correct, marks
 from laconic.testbed.vlm_model import VISUAL_TOKENS
@@ -52,7 +52,7 @@ def test_the_gate_and_the_hard_part(vlm, kind):
 def test_padding_and_company_change_no_answer(vlm):
     model, processor = vlm
     samples = [make(kind, SEED) for kind in QUESTIONS]
-    images = [sample.image() for sample in samples]
+    images = [sample.shown()[0] for sample in samples]
     alone = [answers(model, processor, [s], [p])[0] for s, p in zip(samples, images, strict=True)]
     assert answers(model, processor, samples, images) == alone
 

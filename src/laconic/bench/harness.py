@@ -26,7 +26,7 @@ from laconic.errors import SessionError
 from laconic.measure.stats import Stats
 from laconic.method import Method, create_method, find
 from laconic.session import Session, compress
-from laconic.testbed import MODELS, model_path
+from laconic.shipped import MODELS, model_path
 
 try:
     import lm_eval.models  # noqa: F401  fills the registry with the harness's own models

@@ -21,28 +21,28 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from laconic.media.coarse import FACTOR, coarse
 from laconic.prompts.batch import encode
-from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS, Sample, make
-from laconic.tasks.scenes.scenes import SIZE
-from laconic.testbed.any_resolution import LARGE
+from laconic.tasks import Sample
+from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS, make
+from laconic.tasks.scenes.scenes import LARGE, SIZE
+from laconic.tasks.scenes.tasks import NEW_TOKENS
 from laconic.testbed.evaluate import GATE
 
-NEW_TOKENS = 6
 BATCH = 50
 
 
 @torch.no_grad()
 def answers(model: Any, processor: Any, samples: list[Sample], images: list[Image.Image]) -> list[str]:
-    """Greedy answers to ``samples`` shown as ``images``, generated as one batch."""
-    inputs = encode(processor, [sample.question.text for sample in samples], images).to(model.device, model.dtype)
+    """Greedy answers to `samples` shown as `images`, generated as one batch."""
+    inputs = encode(processor, [sample.question for sample in samples], images).to(model.device, model.dtype)
     out = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
     told = processor.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in told]
 
 
 def correct(model: Any, processor: Any, samples: list[Sample], images: list[Image.Image] | None = None) -> list[bool]:
-    """Whether each of ``samples`` is answered rightly; ``images`` are shown in place of its own."""
-    told = answers(model, processor, samples, images or [sample.image() for sample in samples])
-    return [answer == sample.question.answer for answer, sample in zip(told, samples, strict=True)]
+    """Whether each of `samples` is answered correctly; `images` are shown in place of its own."""
+    told = answers(model, processor, samples, images or [image for sample in samples for image in sample.shown()])
+    return [answer == sample.answers[0] for answer, sample in zip(told, samples, strict=True)]
 
 
 def marks(model: Any, processor: Any, samples: list[Sample], factor: int = FACTOR) -> NDArray[np.bool_]:
@@ -50,7 +50,7 @@ def marks(model: Any, processor: Any, samples: list[Sample], factor: int = FACTO
     right = np.zeros((2, len(samples)), dtype=bool)
     for start in range(0, len(samples), BATCH):
         some = samples[start : start + BATCH]
-        images = [sample.image() for sample in some]
+        images = [image for sample in some for image in sample.shown()]
         for row, shown in enumerate((images, [coarse(image, factor) for image in images])):
             right[row, start : start + len(some)] = correct(model, processor, some, shown)
     return right

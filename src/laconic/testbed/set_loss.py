@@ -7,7 +7,7 @@ on the values not yet said. Only supervised positions meet the LM head.
 import torch
 from torch import Tensor
 
-from laconic.testbed.mixture import Example
+from laconic.tasks.text.mixture import Example
 
 
 def collate(examples: list[Example], tokens: int, device: str) -> tuple[Tensor, ...]:

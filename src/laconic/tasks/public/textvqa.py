@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from laconic.tasks.public.base import WORD, Benchmark, FormatError, existing, only, opener, percent, read_json
-from laconic.tasks.sample import ImageSample, Judged
+from laconic.tasks.task import Judged, Sample, about_image
 
 PEOPLE = 10
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -41,16 +41,16 @@ def _without_one(word: str) -> list[str]:
 _CONTRACTIONS = {bare: word for word in _SHORT.split() for bare in _without_one(word)} | {"somebody'd": "somebodyd"}  # sic
 
 
-def read(folder: Path) -> list[ImageSample]:
+def read(folder: Path) -> list[Sample]:
     """All questions in the order of the file."""
     path = only(folder, "TextVQA_0.5.1_val.json", "TextVQA*val.json")
-    samples: list[ImageSample] = []
+    samples: list[Sample] = []
     for entry in read_json(path)["data"]:
         answers = tuple(entry["answers"])
         if len(answers) != PEOPLE:
             raise FormatError(f"{path}: question {entry.get('question_id')} has {len(answers)} answers, not {PEOPLE}.")
         image = opener(existing(folder / "train_images" / f"{entry['image_id']}.jpg"))
-        samples.append(ImageSample("textvqa", len(samples), entry["question"] + WORD, answers, image))
+        samples.append(about_image("textvqa", len(samples), entry["question"] + WORD, answers, image))
     return samples
 
 
@@ -86,7 +86,7 @@ def accuracies(answers: tuple[str, ...]) -> dict[str, float]:
     return found
 
 
-def score(output: str, sample: ImageSample) -> float:
+def score(output: str, sample: Sample) -> float:
     return accuracies(sample.answers).get(processed(output), 0.0)
 
 

@@ -30,6 +30,7 @@ COLOURS = {
 SIGN_COLOURS = {"white": (244, 244, 240), "black": (18, 18, 22)}
 BACKGROUNDS = ("plain", "gradient", "stripes", "checks", "noise", "photo")
 SIZE = 96
+LARGE = 2 * SIZE
 MIN_RADIUS, MAX_RADIUS = 5.0, 13.0
 # Consonant, vowel, consonant(, vowel): about 9,000 words that no list holds, so a word must be read letter by letter.
 _CONSONANTS, _VOWELS = "BCDFGHJKLMNPQRSTVWXYZ", "AEIOU"

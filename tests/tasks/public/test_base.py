@@ -1,22 +1,29 @@
-"""All benchmarks together: suites, and figures from rows."""
+"""All benchmarks together: tasks from folders, and figures from rows."""
 
 import pytest
 from helpers import image_formats as formats
 
-from laconic.tasks.public import PUBLIC, FormatError, official, suite
+from laconic.tasks import Judged, find_task, list_tasks
+from laconic.tasks.public import FormatError
+
+PUBLIC = [task.name for task in list_tasks("image") if task.from_files]
+
+
+def opened(name, folder):
+    return find_task(name).opened(folder=folder)
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_every_format_becomes_a_suite(name, tmp_path):
-    found = suite(name, getattr(formats, name)(tmp_path))
-    assert found.count and list(found.numbers(10**9, 0)) == list(range(found.count))
+def test_every_format_becomes_a_opened(name, tmp_path):
+    found = opened(name, getattr(formats, name)(tmp_path))
+    assert found.count and list(found.numbers(0, 10**9)) == list(range(found.count))
     assert found.sample(1).task == name and found.sample(1).number == 1
-    assert found.data == suite(name, tmp_path).data
+    assert found.data == opened(name, tmp_path).data
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_the_right_answers_score_one(name, tmp_path):
-    found = suite(name, getattr(formats, name)(tmp_path))
+    found = opened(name, getattr(formats, name)(tmp_path))
     for number in range(found.count):
         sample = found.sample(number)
         best = max(found.score(answer, sample) for answer in sample.answers)
@@ -26,9 +33,13 @@ def test_the_right_answers_score_one(name, tmp_path):
 @pytest.mark.parametrize("name", PUBLIC)
 def test_an_empty_folder_and_none_are_said(name, tmp_path):
     with pytest.raises(FormatError, match="holds no"):
-        suite(name, tmp_path)
+        opened(name, tmp_path)
     with pytest.raises(FormatError, match="is no folder"):
-        suite(name, tmp_path / "none")
+        opened(name, tmp_path / "none")
+    with pytest.raises(FormatError, match="give the folder"):
+        find_task(name).opened()
+    with pytest.raises(FormatError, match="call opened"):
+        find_task(name).samples(0, 1)
 
 
 @pytest.mark.parametrize(
@@ -45,17 +56,18 @@ def test_a_file_of_another_form_is_said(name, file, old, new, tmp_path):
     path = getattr(formats, name)(tmp_path) / file
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(FormatError):
-        suite(name, tmp_path)
+        opened(name, tmp_path)
 
 
 def test_other_questions_are_other_data(tmp_path):
     path = formats.gqa(tmp_path) / "testdev_balanced_questions.json"
-    before = suite("gqa", tmp_path).data
+    before = opened("gqa", tmp_path).data
     path.write_text(path.read_text().replace("Which?", "Where?"))
-    assert suite("gqa", tmp_path).data != before
+    assert opened("gqa", tmp_path).data != before
 
 
 def test_figures_come_from_rows():
     rows = [{"output": ["Yes"], "answers": [["yes"]], "score": 1.0, "facts": {"category": "random"}}]
-    assert official("pope", rows)["accuracy"] == 100
-    assert official("colour", rows) == {}
+    judged = [Judged.of(row) for row in rows]
+    assert find_task("pope").figures(judged)["accuracy"] == 100
+    assert find_task("colour").figures(judged) == {}

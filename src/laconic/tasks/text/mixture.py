@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from laconic.tasks.task import EVALUATION_SEED, Turn
 from laconic.tasks.text import corpus
-from laconic.tasks.text import retrieval as tasks
+from laconic.tasks.text.chat import QUESTION_JOINT
+from laconic.tasks.text.haystack import haystack, plant
 from laconic.tasks.text.needles import (
     CHAIN_LENGTH,
     VALUES_PER_KEY,
     Block,
-    Turn,
     chains,
     merge_lines,
     multivalue,
@@ -25,6 +26,7 @@ from laconic.tasks.text.needles import (
     shuffled,
     singles,
 )
+from laconic.tasks.text.retrieval import TRAINED, block, needles_at
 from laconic.tasks.text.variety import decorate, made_up
 from laconic.tasks.text.words import NOUNS
 
@@ -84,14 +86,14 @@ class Mixture:
 
     def task_chat(self, seed: int, tokens: int) -> Example:
         """A chat of at most ``tokens`` tokens; raises ``ValueError`` for a seed reserved for evaluation."""
-        if not 0 <= seed < tasks.EVALUATION_SEED:
-            raise ValueError(f"seed={seed} is reserved for evaluation; train with 0 to {tasks.EVALUATION_SEED - 1}")
+        if not 0 <= seed < EVALUATION_SEED:
+            raise ValueError(f"seed={seed} is reserved for evaluation; train with 0 to {EVALUATION_SEED - 1}")
         rng = random.Random(f"train-{seed}")
         kind = rng.random()
         if kind < self.drill:
             return self._assemble(rng, self._drill(rng, tokens), tokens, plain=True, dense=True)
         if kind < self.drill + 0.2:
-            facts = tasks.block(rng.choice(["multikey", "multiquery", *tasks.TRAINED]), rng, tokens)
+            facts = block(rng.choice(["multikey", "multiquery", *TRAINED]), rng, tokens)
             return self._assemble(rng, facts, tokens, plain=True)
         dense = rng.random() < self.dense
         return self._assemble(rng, self._mixed(rng, tokens, dense), tokens, rng.random() < 0.5, dense)
@@ -124,7 +126,7 @@ class Mixture:
 
         ``dense`` fills about half of the chat with needles and the rest with questions.
         """
-        cap = min(60, tokens // 22) if dense else tasks.needles_at(tokens)
+        cap = min(60, tokens // 22) if dense else needles_at(tokens)
         budget = rng.randint(max(1, cap // 2), cap + cap // 4)
         kinds = rng.sample(["single", "multivalue", "vartrack"], rng.choice([1, 2, 2, 3]))
         size = rng.choice(self.list_sizes)
@@ -164,7 +166,7 @@ class Mixture:
         """Lay out haystack, needles and turns; ``plain`` is the evaluation's layout, else a varied one."""
         needles = merge_lines(rng, facts.groups)
         system = rng.choice(SYSTEMS) if rng.random() < 0.3 else ""
-        joint = tasks.QUESTION_JOINT if plain or rng.random() < 0.5 else rng.choice(JOINTS)
+        joint = QUESTION_JOINT if plain or rng.random() < 0.5 else rng.choice(JOINTS)
         room = tokens - 3 - len(self.ids(joint)) - (2 + len(self.ids(system)) if system else 0)
         room -= sum(len(self.ids("\n" + needle)) + (0 if plain else 2) for needle in needles)
         turns: list[Turn] = []
@@ -177,7 +179,7 @@ class Mixture:
         if not plain and rng.random() < 0.1:
             room = rng.randint(0, max(0, room))
         kind = "prose" if plain or rng.random() < 0.6 else "code"
-        hay = tasks.haystack(rng, corpus.lines(kind), room, lambda text: len(self.ids(text)))
+        hay = haystack(rng, corpus.lines(kind), room, lambda text: len(self.ids(text)))
         if not plain:
             needles, hay = decorate(rng, needles, hay)
             while hay and sum(len(self.ids("\n" + line)) for line in hay) > room:
@@ -186,7 +188,7 @@ class Mixture:
         if system:
             example.ids += [self.system, *self.ids(system), self.eos]
         example.ids.append(self.user)
-        for i, line in enumerate(tasks.plant(rng, hay, needles)):
+        for i, line in enumerate(plant(rng, hay, needles)):
             example.ids += self.ids("\n" + line) if i else self.ids(line)
         for i, turn in enumerate(turns):
             question = joint + turn.question if i == 0 else turn.question
