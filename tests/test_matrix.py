@@ -261,6 +261,7 @@ def test_leaving_a_session_leaves_no_trace(llama, prompt, name, leave):
     weights = {k: v.clone() for k, v in llama.state_dict().items()}
     before, implementation = llama(ids).logits, llama.config._attn_implementation
     members = {n: set(vars(m)) for n, m in llama.named_modules()}
+    hooks = {n: (list(m._forward_hooks), list(m._forward_pre_hooks)) for n, m in llama.named_modules()}
     try:
         with laconic.compress(llama, method(name, keep=0.25)):
             llama.generate(ids, **GREEDY)
@@ -270,8 +271,8 @@ def test_leaving_a_session_leaves_no_trace(llama, prompt, name, leave):
         pass
     assert torch.equal(llama(ids).logits, before)
     assert llama.config._attn_implementation == llama.model.config._attn_implementation == implementation
-    for module in llama.modules():
-        assert not module._forward_hooks and not module._forward_pre_hooks
+    # transformers leaves a hook of its own on a model that was once asked for hidden states
+    assert hooks == {n: (list(m._forward_hooks), list(m._forward_pre_hooks)) for n, m in llama.named_modules()}
     assert {n: set(vars(m)) for n, m in llama.named_modules()} == members
     state = llama.state_dict()
     assert state.keys() == weights.keys() and all(torch.equal(state[k], weights[k]) for k in weights)

@@ -144,7 +144,7 @@ def test_registering(own_catalogue):
 
 
 def test_a_taken_name_is_refused(own_catalogue):
-    with pytest.raises(ValueError, match=r"'snapkv' is taken by laconic\.cache\.snapkv\.SnapKV"):
+    with pytest.raises(ValueError, match=r"'snapkv' is taken by laconic\.methods\.cache\.snapkv\.SnapKV"):
         enter("snapkv")
 
 
@@ -187,10 +187,10 @@ def test_methods_of_other_packages_are_found(own_catalogue, monkeypatch):
         return [Point()]
 
     monkeypatch.setattr(catalogue, "entry_points", entry_points)
-    catalogue._load_outsiders.cache_clear()
+    catalogue._fill.cache_clear()
     try:
         assert "outsider" in [entry.name for entry in list_methods()]
         assert isinstance(create_method("outsider:keep=0.5"), loaded[0])
         assert len(loaded) == 1  # loaded once
     finally:
-        catalogue._load_outsiders.cache_clear()
+        catalogue._fill.cache_clear()
