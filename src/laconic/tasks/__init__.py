@@ -1,6 +1,6 @@
 """Questions with answers that can be scored.
 
-``text/``: retrieval from documents; ``scenes/``: questions about drawn images; ``public/``: public benchmarks from their files.
+``text/``: retrieval from documents; ``scenes/``: questions about drawn images; ``public/``: benchmarks from their files.
 """
 
 from laconic.tasks.registry import find_task, list_tasks

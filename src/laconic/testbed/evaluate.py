@@ -19,6 +19,11 @@ from laconic.tasks.text.retrieval import EVALUATION_SEED, TASKS, Retrieval
 
 LENGTHS = (512, 1024, 2048)
 GATE = 0.95
+SOLVED = ("single", "multikey", "multiquery", "multivalue", "kvturns", "laterneedle")
+"""Tasks that the uncompressed ``testbed/lm`` solves to 95 % at 512, 1,024 and 2,048 tokens: the ones to compare methods on.
+``vartrack`` misses the gate by a point at 1,024 and 2,048 (see the model card)."""
+BELOW_GATE: frozenset[tuple[str, int]] = frozenset({("vartrack", 1024), ("vartrack", 2048)})
+"""Where ``testbed/lm`` itself stays below the gate (94.3 % each)."""
 
 
 @torch.no_grad()

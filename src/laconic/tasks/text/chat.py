@@ -2,10 +2,8 @@
 
 from typing import Any
 
+from laconic.prompts.text import JOINT
 from laconic.tasks.task import Sample
-
-QUESTION_JOINT = "\n\nQuestion: "
-"""Between the context and the first question."""
 
 
 def messages(sample: Sample, turn: int = 0, prefix: bool = False, system: str | None = None) -> list[dict[str, str]]:
@@ -16,7 +14,7 @@ def messages(sample: Sample, turn: int = 0, prefix: bool = False, system: str | 
     """
     chat = [{"role": "system", "content": system}] if system else []
     for i, asked in enumerate(sample.turns[: turn + 1]):
-        question = sample.context + QUESTION_JOINT + asked.question if i == 0 else asked.question
+        question = sample.context + JOINT + asked.question if i == 0 else asked.question
         chat.append({"role": "user", "content": question})
         if i < turn:
             chat.append({"role": "assistant", "content": asked.gold})

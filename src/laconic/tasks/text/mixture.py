@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from laconic.prompts.text import JOINT
 from laconic.tasks.task import EVALUATION_SEED, Turn
 from laconic.tasks.text import corpus
-from laconic.tasks.text.chat import QUESTION_JOINT
 from laconic.tasks.text.haystack import haystack, plant
 from laconic.tasks.text.needles import (
     CHAIN_LENGTH,
@@ -166,7 +166,7 @@ class Mixture:
         """Lay out haystack, needles and turns; ``plain`` is the evaluation's layout, else a varied one."""
         needles = merge_lines(rng, facts.groups)
         system = rng.choice(SYSTEMS) if rng.random() < 0.3 else ""
-        joint = QUESTION_JOINT if plain or rng.random() < 0.5 else rng.choice(JOINTS)
+        joint = JOINT if plain or rng.random() < 0.5 else rng.choice(JOINTS)
         room = tokens - 3 - len(self.ids(joint)) - (2 + len(self.ids(system)) if system else 0)
         room -= sum(len(self.ids("\n" + needle)) + (0 if plain else 2) for needle in needles)
         turns: list[Turn] = []

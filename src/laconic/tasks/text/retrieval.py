@@ -9,10 +9,10 @@ import random
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from laconic.prompts.text import JOINT
 from laconic.tasks.metrics import string_match_all
 from laconic.tasks.task import EVALUATION_SEED, Sample, Task, Turn
 from laconic.tasks.text import corpus
-from laconic.tasks.text.chat import QUESTION_JOINT
 from laconic.tasks.text.haystack import haystack, plant
 from laconic.tasks.text.needles import (
     CHAIN_LENGTH,
@@ -27,7 +27,7 @@ from laconic.tasks.text.needles import (
 )
 from laconic.tasks.text.words import NOUNS
 
-__all__ = ["BELOW_GATE", "EVALUATION_SEED", "RETRIEVAL_TASKS", "SUITE", "TASKS", "TRAINED", "Retrieval", "make", "whole"]
+__all__ = ["EVALUATION_SEED", "RETRIEVAL_TASKS", "TASKS", "TRAINED", "Retrieval", "make", "whole"]
 
 TASKS: dict[str, str] = {
     "single": "one needle in prose: read the value after its key",
@@ -40,11 +40,6 @@ TASKS: dict[str, str] = {
 }
 TRAINED = ("single", "multikey", "multiquery", "multivalue", "vartrack", "kvturns")
 """Tasks of the training data."""
-SUITE = ("single", "multikey", "multiquery", "multivalue", "kvturns", "laterneedle")
-"""Tasks that the uncompressed ``testbed/lm`` solves to 95 % at 512, 1,024 and 2,048 tokens: the ones to compare methods on.
-``vartrack`` misses the gate by a point at 1,024 and 2,048 (see the model card)."""
-# Where testbed/lm itself stays below the gate of 95 % (94.3 % each): a suite on it leaves these cells out.
-BELOW_GATE: frozenset[tuple[str, int]] = frozenset({("vartrack", 1024), ("vartrack", 2048)})
 MIN_TOKENS = 128
 KVTURNS = 5
 
@@ -104,7 +99,7 @@ def make(task: str, seed: int, tokens: int, tokenizer: Any) -> Sample:
 
     needles = merge_lines(rng, facts.groups)
     # <s>, then for each turn <|user|> question </s> <|assistant|> answer </s>
-    asked = [QUESTION_JOINT + t.question if i == 0 else t.question for i, t in enumerate(facts.turns)]
+    asked = [JOINT + t.question if i == 0 else t.question for i, t in enumerate(facts.turns)]
     fixed = 1 + sum(4 + count(q) + count(t.gold) for q, t in zip(asked, facts.turns, strict=True))
     room = tokens - fixed - sum(count("\n" + line) for line in needles)
     hay = haystack(rng, corpus.lines("prose", held_out=seed >= EVALUATION_SEED), room, count)

@@ -1,4 +1,4 @@
-"""The bench over images: rows, batches, hard samples, refusals, and going on after a kill."""
+"""The runner over images: rows, batches, hard samples, refusals, and going on after a kill."""
 
 import json
 
@@ -6,16 +6,17 @@ import pytest
 from helpers import image_formats as formats
 from helpers.bench_tools import tiny
 
-from laconic.bench.images import runner
-from laconic.bench.images.grid import ImageGrid
-from laconic.bench.images.runner import ImageBench
+from laconic.bench.grid import Grid
 from laconic.bench.outputs import write_outputs
+from laconic.bench.runner import Bench
 from laconic.bench.store import Store, StoreError
+from laconic.engine import Engine
 from laconic.errors import UnsupportedModelError
 from laconic.tasks.scenes.questions import make
 from laconic.testbed.evaluate_vlm import marks
 
-GRID = ImageGrid(("colour", "count"), ("test_first", "test_late"), keeps=(0.75, 0.25), samples=5)
+pytestmark = pytest.mark.usefixtures("token_methods")
+GRID = Grid(("colour", "count"), ("test_first", "test_late"), keeps=(0.75, 0.25), samples=5)
 MEASURED = ("seconds_first_token", "seconds_per_token", "seconds_compress", "seconds_encoder", "peak_memory")
 
 
@@ -25,7 +26,7 @@ def steady(row):
 
 
 def run(vlm, path, grid=GRID, batch=4, each=lambda cell: None):
-    bench = ImageBench(*vlm, "small", grid, batch=batch)
+    bench = Bench(*vlm, "small", grid, batch=batch)
     with Store(path) as store:
         bench.run(store, each)
         return bench, dict(store.rows)
@@ -86,13 +87,13 @@ def test_hard_samples_are_those_of_the_model_card(vlm, whole):
 
 def test_a_batch_holds_equally_long_prompts(vlm, monkeypatch, tmp_path):
     seen = []
-    real = runner.answer
+    real = Engine.answer_batch
 
-    def watching(model, processor, inputs, method, new_tokens):
+    def watching(engine, inputs, request):
         seen.append(inputs)
-        return real(model, processor, inputs, method, new_tokens)
+        return real(engine, inputs, request)
 
-    monkeypatch.setattr(runner, "answer", watching)
+    monkeypatch.setattr(Engine, "answer_batch", watching)
     run(vlm, tmp_path / "results.jsonl", GRID.changed(methods=("none",)))
     assert all(bool(inputs["attention_mask"].all()) for inputs in seen)
     assert max(len(inputs["input_ids"]) for inputs in seen) > 1
@@ -114,7 +115,7 @@ def test_a_finished_run_asks_nothing(vlm, whole, tmp_path, monkeypatch):
     path = tmp_path / "results.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in whole[1].values()))
     seen = []
-    monkeypatch.setattr(runner.ImageBench, "rows", lambda *a: seen.append(a))
+    monkeypatch.setattr(Bench, "rows", lambda *a: seen.append(a))
     run(vlm, path)
     assert not seen
 
@@ -133,31 +134,29 @@ def test_other_settings_or_data_are_refused(vlm, whole, tmp_path):
 
 
 def test_a_failing_method_leaves_no_row_and_is_tried_again(vlm, tmp_path, monkeypatch):
-    real = runner.answer
+    real = Engine.answer_batch
 
-    def failing(model, processor, inputs, method, new_tokens):
-        if method is not None and method.keep == 0.25:
+    def failing(engine, inputs, request):
+        if request.methods and request.methods[0].keep == 0.25:
             raise ValueError("not today")
-        return real(model, processor, inputs, method, new_tokens)
+        return real(engine, inputs, request)
 
     grid = GRID.changed(methods=("test_first",), samples=1)
-    monkeypatch.setattr(runner, "answer", failing)
+    monkeypatch.setattr(Engine, "answer_batch", failing)
     bench, rows = run(vlm, tmp_path / "results.jsonl", grid)
     assert len(bench.failures) == 2 and bench.failures[0][1] == "not today" and len(rows) == 4
-    monkeypatch.setattr(runner, "answer", real)
+    monkeypatch.setattr(Engine, "answer_batch", real)
     bench, rows = run(vlm, tmp_path / "results.jsonl", grid)
     assert not bench.failures and len(rows) == 6
 
 
 def test_a_public_benchmark_runs_from_its_files(vlm, tmp_path):
     """From files to the benchmark's own figures; images of other sizes than the model's."""
-    grid = ImageGrid(
-        ("mme",), ("test_first",), keeps=(0.25,), samples=100, folders=(("mme", formats.mme(tmp_path / "mme")),)
-    )
+    grid = Grid(("mme",), ("test_first",), keeps=(0.25,), samples=100, folders=(("mme", formats.mme(tmp_path / "mme")),))
     bench, rows = run(vlm, tmp_path / "out" / "results.jsonl", grid)
     assert len(rows) == 8 * 2 and not bench.failures
     lines = write_outputs(list(rows.values()), tmp_path / "out")
-    figures = lines[0].images.official["mme"]
+    figures = lines[0].figures["mme"]
     assert {"perception", "cognition", "count", "artwork", "code_reasoning", "count acc+"} <= set(figures)
     assert "mme: its own figures" in (tmp_path / "out" / "table.md").read_text()
     assert "mme: its own figures" in (tmp_path / "out" / "report.html").read_text()
@@ -166,4 +165,4 @@ def test_a_public_benchmark_runs_from_its_files(vlm, tmp_path):
 
 def test_a_model_without_images_is_refused():
     with pytest.raises(UnsupportedModelError, match="reads no images"):
-        ImageBench(*tiny(), "text", GRID)
+        Bench(*tiny(), "text", GRID)

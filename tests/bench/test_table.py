@@ -9,7 +9,7 @@ from rich.console import Console
 
 from laconic.bench.grid import Grid
 from laconic.bench.summary import summarise
-from laconic.bench.table import FOOT, markdown, milliseconds, rich_table, sections, size
+from laconic.bench.table import foot, markdown, milliseconds, rich_table, sections, size
 
 GRID = Grid(("single", "multikey"), ("random", "snapkv:window=16"), (0.5, 0.1), (512,), ("agnostic",), 4)
 GOLDEN = Path(__file__).with_name("golden_table.md")
@@ -100,4 +100,7 @@ def test_the_terminal_table_fits_and_says_what_it_left_out(lines, width):
 def test_small_helpers():
     assert [size(n) for n in (0, 512, 2048, 300 * 1024, 5 * 2**20)] == ["0 B", "512 B", "2.0 KiB", "300 KiB", "5.0 MiB"]
     assert [milliseconds(s) for s in (None, 0.0012, 0.25)] == ["-", "1.2 ms", "250 ms"]
-    assert "chat template is always applied" in FOOT
+
+
+def test_the_foot_says_that_the_chat_template_is_applied(lines):
+    assert "chat template is always applied" in foot(lines)

@@ -2,14 +2,12 @@ import dataclasses
 import json
 
 import pytest
-import torch
 from helpers.bench_tools import GRID
 
-from laconic.bench import runner
-from laconic.bench.runner import Bench, fingerprint
+from laconic.bench import chat
+from laconic.bench.runner import Bench
 from laconic.bench.store import Store, StoreError
 from laconic.errors import UnsupportedModelError
-from laconic.measure.machine import Memory, cpu_model, machine
 
 NEEDED = {
     "key",
@@ -135,21 +133,21 @@ def test_other_settings_for_the_same_rows_are_refused(tiny_model, whole, tmp_pat
 
 
 def test_a_failing_method_leaves_no_row_and_is_tried_again(tiny_model, tmp_path, monkeypatch):
-    real = runner.answer
+    real = chat.answer
 
-    def failing(model, tokenizer, sample, mode, method):
+    def failing(engine, sample, mode, method):
         if method is not None and method.name == "random" and mode == "agnostic":
             raise ValueError("not today")
-        return real(model, tokenizer, sample, mode, method)
+        return real(engine, sample, mode, method)
 
     grid = dataclasses.replace(GRID, tasks=("single",), modes=("agnostic",), samples=1)
     with Store(tmp_path / "results.jsonl") as store:
-        monkeypatch.setattr(runner, "answer", failing)
+        monkeypatch.setattr(chat, "answer", failing)
         bench = Bench(*tiny_model, "tiny", grid)
         bench.run(store)
         assert len(bench.failures) == 2 and len(store) == 3
         assert bench.failures[0][1] == "not today"
-        monkeypatch.setattr(runner, "answer", real)
+        monkeypatch.setattr(chat, "answer", real)
         again = Bench(*tiny_model, "tiny", grid)
         again.run(store)
         assert not again.failures and len(store) == 5
@@ -172,33 +170,3 @@ def test_a_tokenizer_without_chat_template_is_refused(tiny_model):
 
     with pytest.raises(UnsupportedModelError, match="chat template"):
         Bench(tiny_model[0], Bare(), "bare", GRID)
-
-
-def test_the_fingerprint_follows_the_weights(tiny_model):
-    model, _ = tiny_model
-    before = fingerprint(model)
-    assert before == fingerprint(model)
-    with torch.no_grad():
-        model.lm_head.weight[0, 0] += 1
-        assert fingerprint(model) != before
-        model.lm_head.weight[0, 0] -= 1
-
-
-def test_the_machine_has_no_names_or_paths():
-    import getpass
-    import socket
-
-    said = json.dumps(machine())
-    assert socket.gethostname() not in said and "/" not in machine()["cpu"]
-    assert getpass.getuser() not in said
-    assert cpu_model()
-
-
-def test_peak_memory_sees_what_was_freed():
-    memory = Memory()
-    before = memory.peak()
-    block = torch.ones(60 * 2**20 // 4)
-    del block
-    if memory.kind != "process_now":
-        assert memory.peak() >= before + 50 * 2**20
-        assert Memory().peak() <= before + 30 * 2**20

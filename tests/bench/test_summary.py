@@ -6,9 +6,10 @@ import pytest
 from helpers.image_tools import made_up
 from rich.console import Console
 
+from laconic.bench.comparison import comparisons
 from laconic.bench.report import report
 from laconic.bench.summary import equal_cost, summarise
-from laconic.bench.table import FOOT, IMAGE_FOOT, markdown, rich_table, sections
+from laconic.bench.table import markdown, rich_table, sections
 
 # (method, keep, FLOPs of 1,000, right answers of 10)
 RUNS = [
@@ -79,14 +80,28 @@ def test_no_gain_over_itself_or_over_what_did_not_run(lines):
 
 
 def test_the_hard_part_has_its_own_score(lines):
-    figures = lines["random_visual", 0.25].images
-    assert figures.hard["colour"].mean == 1 and figures.hard_samples == 4 and figures.hard_mean.mean == 1
-    easy = summarise(rows(hard=lambda number: False))[0].images
-    assert easy.hard == {} and easy.hard_mean is None and easy.hard_samples == 0
+    hard = lines["random_visual", 0.25].hard
+    assert hard.tasks["colour"].mean == 1 and hard.samples == 4 and hard.mean.mean == 1
+    easy = summarise(rows(hard=lambda number: False))[0].hard
+    assert easy.tasks == {} and easy.mean is None and easy.samples == 0
 
 
-def test_figures_of_images_are_in_the_json_of_images_only(lines):
-    assert lines["good", 0.5].as_dict()["images"]["hard_samples"] == 4
+def test_the_hard_part_is_in_the_json(lines):
+    assert lines["good", 0.5].as_dict()["hard"]["samples"] == 4
+
+
+def test_tasks_have_their_own_figures():
+    """Of four made-up answers "yes", two are right."""
+    given = [made_up("none", 1.0, i, float(i < 2), task="pope", category="random") for i in range(4)]
+    for row in given:
+        row |= {"output": ["yes"], "answers": [["yes" if row["score"] else "no"]]}
+    (line,) = summarise(given)
+    assert line.figures["pope"]["accuracy"] == 50 and line.as_dict()["figures"]["pope"]["yes ratio"] == 100
+
+
+def test_rows_of_a_task_that_is_not_known_here_are_summarised():
+    (line,) = summarise([made_up("none", 1.0, 0, 1.0, task="theirs")])
+    assert line.tasks["theirs"].mean == 1 and line.figures == {}
 
 
 def test_the_table_shows_scores_hard_part_and_gains():
@@ -98,7 +113,7 @@ def test_the_table_shows_scores_hard_part_and_gains():
     row = next(line for line in text.splitlines() if line.startswith("| good |  | 0.3"))
     assert "| 45.0 % |" in row and "| 90 / 100 |" in row and "+40 [" in row
     assert "†" in next(line for line in text.splitlines() if line.startswith("| good |  | 0.1"))
-    assert IMAGE_FOOT in text and FOOT not in text
+    assert comparisons()["image"].table.foot in text and comparisons()["text"].table.foot not in text
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])

@@ -2,38 +2,39 @@
 
 import pytest
 
-from laconic.bench.images.ask import answer
+from laconic.bench.asking import Asked
+from laconic.bench.grid import Grid, Place
+from laconic.bench.media import MediaAsking
 from laconic.method import create_method
-from laconic.prompts.batch import encode
-from laconic.tasks.scenes.suite import scenes
+from laconic.tasks import find_task
 
 METHODS = (None, "test_first:keep=0.25", "snapkv:keep=0.5,window=8")
+
+pytestmark = pytest.mark.usefixtures("token_methods")
 
 
 @pytest.fixture(scope="module")
 def batch():
     """Three samples whose prompts are equally long."""
-    suite = scenes("count")
-    found = [suite.sample(1_000_000 + i) for i in range(12)]
     by_length: dict[int, list] = {}
-    for sample in found:
+    for sample in find_task("count").samples(0, 12):
         by_length.setdefault(len(sample.question.split()), []).append(sample)
     return max(by_length.values(), key=len)[:3]
 
 
 def asked(vlm, samples, spec, new_tokens=4):
-    model, processor = vlm
-    inputs = encode(processor, [s.question for s in samples], [s.image() for s in samples])
-    assert bool(inputs["attention_mask"].all())
-    return answer(model, processor, inputs, spec and create_method(spec), new_tokens)
+    asking = MediaAsking(*vlm, "small", Grid(("count",), ("random",)), 16)
+    given = [Asked(Place("count", 0, "images", s.number), find_task("count"), s, s.shown()) for s in samples]
+    assert bool(asking._inputs(given)["attention_mask"].all())
+    return asking._answer(given, spec and create_method(spec), new_tokens)
 
 
 @pytest.mark.parametrize("spec", METHODS)
 def test_answers_and_figures_are_those_of_a_sample_alone(vlm, batch, spec):
     together = asked(vlm, batch, spec)
-    for sample, outcome in zip(batch, together, strict=True):
+    for sample, answer in zip(batch, together, strict=True):
         (alone,) = asked(vlm, [sample], spec)
-        assert outcome.answers[0].ids == alone.answers[0].ids and outcome.answers[0].text == alone.answers[0].text
+        assert answer.ids == alone.ids and answer.text == alone.text
         for figure in (
             "tokens_in",
             "kv_bytes",
@@ -43,7 +44,7 @@ def test_answers_and_figures_are_those_of_a_sample_alone(vlm, batch, spec):
             "achieved",
             "visual_in",
         ):
-            assert getattr(outcome.prompt, figure) == pytest.approx(getattr(alone.prompt, figure), rel=1e-6), figure
+            assert getattr(answer.prompt, figure) == pytest.approx(getattr(alone.prompt, figure), rel=1e-6), figure
 
 
 def test_figures_are_of_the_prompt_when_its_answer_begins(vlm, batch):
@@ -58,7 +59,7 @@ def test_figures_are_of_the_prompt_when_its_answer_begins(vlm, batch):
 
 def test_an_answer_ends_with_its_turn(vlm, batch, monkeypatch):
     model, _ = vlm
-    ids = [outcome.answers[0].ids for outcome in asked(vlm, batch, None, 6)]
+    ids = [answer.ids for answer in asked(vlm, batch, None, 6)]
     monkeypatch.setattr(model.generation_config, "eos_token_id", ids[0][1])
-    first = asked(vlm, batch, None, 6)[0].answers[0]
+    first = asked(vlm, batch, None, 6)[0]
     assert first.ids == ids[0][: ids[0].index(ids[0][1]) + 1]
