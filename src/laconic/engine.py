@@ -20,7 +20,7 @@ import torch
 from transformers import PreTrainedModel
 
 from laconic.loading import tokenizer_of
-from laconic.measure.machine import Memory
+from laconic.measure.memory import Memory
 from laconic.measure.stats import Stats
 from laconic.measure.token_clock import TokenClock, Words
 from laconic.prompts import media, text
@@ -138,8 +138,7 @@ class Engine:
         else:
             session = Session(self.model, request.methods, request.protect, self.tokenizer)
         notes: list[str] = []
-        memory = Memory()
-        with _collected(notes), torch.inference_mode(), session:
+        with Memory() as memory, _collected(notes), torch.inference_mode(), session:
             yield session, memory, notes
 
     def _generate(
@@ -229,7 +228,7 @@ class Conversation:
         if request.saved is not None:
             session.cache = request.saved.cache()  # type: ignore[assignment]
         elif goes_first:
-            read(self.engine.model, session, self.prompt.context, request.chunk, self.prompt.inputs)
+            read_context(session, self.prompt.context, request.chunk, self.prompt.inputs)
         if goes_first:
             self._figures.append(session.stats)
         # what came first is spent by now: the question is stored whole
@@ -265,19 +264,16 @@ class Conversation:
         return answer
 
 
-def read(
-    model: PreTrainedModel,
-    session: Session | StockSession,
-    ids: list[int],
-    chunk: int | None = None,
-    inputs: Mapping[str, Any] | None = None,
+def read_context(
+    session: Session | StockSession, ids: list[int], chunk: int | None = None, inputs: Mapping[str, Any] | None = None
 ) -> None:
-    """Read a context into the session's cache.
+    """Read a context into the cache of an open session.
 
     Args:
         chunk: in pieces of so many tokens; not with images.
         inputs: what the model gets beside the ids: the pixels of images and the like.
     """
+    model = session.model
     given = on_device(model, inputs or {}, len(ids))
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         given["logits_to_keep"] = 1
@@ -285,6 +281,7 @@ def read(
     with torch.no_grad():
         for start in range(0, len(ids), size):
             piece = torch.tensor([ids[start : start + size]], device=model.device)
+            # a session starts with a cache of its own, the stock model with the one that it was given
             past = session.cache if start or isinstance(session, StockSession) else None
             model(input_ids=piece, past_key_values=past, use_cache=True, **given)
 

@@ -23,15 +23,16 @@ class TokenClock(BaseStreamer):
     """
 
     def __init__(self, at_first: Callable[[], None], words: BaseStreamer | None = None):
-        self._at_first, self._words, self._prompt_came = at_first, words, False
+        self._at_first, self._words = at_first, words
+        self._calls = 0
         self.first = self.last = 0.0
 
     def put(self, value: torch.Tensor) -> None:
-        if not self._prompt_came:  # generate() hands over the prompt before anything else
-            self._prompt_came = True
+        self._calls += 1
+        if self._calls == 1:  # generate() hands over the prompt before anything else
             return
         self.last = time.perf_counter()
-        if not self.first:
+        if self._calls == 2:
             self.first = self.last
             self._at_first()
         if self._words is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,10 +12,10 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from laconic import recipe as recipes
-from laconic.errors import BudgetError, UnsupportedModelError
+from laconic.errors import BudgetError, RecipeError, UnsupportedModelError
 from laconic.families import family_of
 from laconic.method import register
-from laconic.methods.lens.embedlens.readings import CLASSES, Anchors, nearest, words_of
+from laconic.methods.lens.embedlens.readings import CLASSES, Anchors, Reading, nearest, read, words_of
 from laconic.step import Step
 from laconic.stream.assemble import assemble
 from laconic.stream.contract import Cut, Stream, TokenMethod
@@ -109,6 +109,24 @@ class EmbedLens(TokenMethod):
         asked = (*self._pruned, *(self._skipped if self.skip != "" else ()))
         if any(name != EVERY for name in asked) and not self.neutral:
             self._anchors = self.anchors or Anchors.of(recipes.find(self.name, model, self.recipe).data)
+
+    @classmethod
+    def read_tokens(
+        cls, model: PreTrainedModel, tokenizer: Any, inputs: Mapping[str, Tensor], file: str | None
+    ) -> tuple[list[Reading], list[str]]:
+        """The nearest words of every visual token, and its class where anchors of this model are known; see
+        `laconic.lens.TokenReader`. `file`: a recipe with anchors, or the name of a shipped one."""
+        anchors, notes = None, []
+        try:
+            anchors = Anchors.of(recipes.find(cls.name, model, file).data)
+        except RecipeError:
+            if file is not None:
+                raise
+            notes.append(
+                "the lens gives words and no classes: no anchors are shipped for this model. "
+                f"laconic.methods.lens.embedlens.discover finds them; give its file as --lens {cls.name}:FILE."
+            )
+        return read(model, tokenizer, inputs, anchors=anchors), notes
 
     def cuts(self, depth: int) -> Sequence[int]:
         return sorted({0} | {layer for layer in (self.entry, self.exit) if layer is not None})

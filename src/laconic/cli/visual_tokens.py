@@ -14,20 +14,20 @@ from laconic.families.vision import VisionWatch
 from laconic.session import Session
 
 
-class Seen:
+class VisualTokens:
     """Watches one prompt being read.
 
     Attributes:
-        tokens: numbers of the tokens that show patches; line ends and other separators do not count.
+        numbers: places in the prompt of the tokens that show patches; line ends and other separators do not count.
     """
 
     def __init__(self, model: PreTrainedModel):
-        self.tokens: set[int] = set()
+        self.numbers: set[int] = set()
         self._stack = family_of(model).stack(model)
         self._watch = VisionWatch(model)
         self._handle: RemovableHandle | None = None
 
-    def __enter__(self) -> Seen:
+    def __enter__(self) -> VisualTokens:
         self._watch.__enter__()
         self._handle = self._stack.register_forward_pre_hook(self._look)
         return self
@@ -40,20 +40,20 @@ class Seen:
     def _look(self, module: nn.Module, args: Any) -> None:
         visual = self._watch.visual
         if visual is not None:
-            self.tokens = set((visual.mask & ~visual.separators)[0].nonzero()[:, 0].tolist())
+            self.numbers = set((visual.mask & ~visual.separators)[0].nonzero()[:, 0].tolist())
 
     def by_layer(self, session: Session) -> dict[int, float]:
-        """Visual tokens that ran through each compressed layer: as the session counted them, where a token method watched,
+        """Visual tokens that ran through each compressed layer: as the session counted them, where it has a token method,
         else those that a cache method left in the stream."""
         stats = session.stats
         if stats.visual:
             return stats.visual
         counts: dict[int, float] = {}
         shortened = {e.layer: e.stream[0].tolist() for e in session.trace.events if e.stream is not None}
-        left = self.tokens
+        left = self.numbers
         for layer in range(session.shape.layers):
             if layer - 1 in shortened:
-                left = self.tokens & set(shortened[layer - 1])
+                left = self.numbers & set(shortened[layer - 1])
             if layer in stats.stream:
                 counts[layer] = len(left)
         return counts
