@@ -19,9 +19,17 @@ METHODS = {
 }
 
 
-def close(a, b):
-    """1e-5, relative to the largest logit where that is above 1."""
-    assert (a - b).abs().max() <= 1e-5 * max(1.0, float(b.abs().max()))
+def close(a, b, rounding=0.0):
+    """1e-5, relative to the largest logit where that is above 1, and what the stock model's own two ways differ by."""
+    assert (a - b).abs().max() <= 1e-5 * max(1.0, float(b.abs().max())) + rounding
+
+
+def rounding(model, ids):
+    """Largest difference between the stock model's cached decoding and one pass over the same tokens: recurrent layers
+    compute a prompt in blocks and a decoded token by their recurrence, which rounds differently."""
+    stock = model.generate(ids, **GENERATE)
+    once = reference_logits(model, stock.sequences, {})[0, ids.shape[1] - 1 : -1]
+    return float((torch.cat(stock.logits) - once).abs().max())
 
 
 def refuses(name, method):
@@ -79,7 +87,7 @@ def test_eviction_equals_masked_reference(build, name, method):
         ours = model.generate(ids, **GENERATE)
         hidden = hidden_from(session, 40, 45, model.config.num_key_value_heads)
     expected = reference_logits(model, ours.sequences, hidden)[0, 39:44]
-    close(torch.cat(ours.logits), expected)
+    close(torch.cat(ours.logits), expected, rounding(model, ids))
     assert (expected - reference_logits(model, ours.sequences, {})[0, 39:44]).abs().max() > 1e-3, "nothing was at stake"
 
 
