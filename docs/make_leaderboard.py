@@ -13,11 +13,13 @@ from pathlib import Path
 from heat_map import Block, heat_map
 from leaderboard_parts import ROOT, arrow, traits, write_results
 
-from laconic.bench.grid import MODES, NONE, REFERENCES
+from laconic.bench.comparison import comparisons
+from laconic.bench.specs import NONE
 from laconic.bench.store import read
 from laconic.bench.summary import Line, summarise
 from laconic.bench.table import percent, spread
 
+TEXT = comparisons()["text"]
 KEEPS = (0.5, 0.25, 0.1, 0.05)
 TITLES = {
     "aware": "Question in view",
@@ -77,7 +79,7 @@ def grouped(lines: list[Line], mode: str) -> dict[str, dict[float, Line]]:
     for line in lines:
         if line.mode == mode and line.method != NONE:
             found.setdefault(line.method, {})[column(line)] = line
-    return dict(sorted(found.items(), key=lambda pair: -_mean(pair[1], found[REFERENCES[0]])))
+    return dict(sorted(found.items(), key=lambda pair: -_mean(pair[1], found[TEXT.references[0]])))
 
 
 def _mean(of: dict[float, Line], filler: dict[float, Line]) -> float:
@@ -94,7 +96,7 @@ def tables(lines: list[Line]) -> list[str]:
             "",
             f"## {TITLES[mode]}",
             "",
-            f"Mode `{mode}`: {MODES[mode]}. Tasks: {names}. Uncompressed: {spread(whole.mean)}.",
+            f"Mode `{mode}`: {TEXT.meanings[mode]}. Tasks: {names}. Uncompressed: {spread(whole.mean)}.",
             "",
         ]
         out += ["| method | | 50 % | 25 % | 10 % | 5 % |", "|---|---|---:|---:|---:|---:|"]
@@ -136,7 +138,7 @@ def figure(lines: list[Line]) -> str:
 
 
 def _over_modes(lines: list[Line], method: str) -> float:
-    return sum(_mean(rows.get(method, {}), rows[REFERENCES[0]]) for rows in (grouped(lines, mode) for mode in TITLES))
+    return sum(_mean(rows.get(method, {}), rows[TEXT.references[0]]) for rows in (grouped(lines, mode) for mode in TITLES))
 
 
 def main() -> None:
