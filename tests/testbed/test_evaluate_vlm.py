@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from transformers import LlavaConfig
+from transformers import LlavaForConditionalGeneration
 
 from laconic.prompts.batch import encode, turn
 from laconic.tasks.scenes.questions import QUESTIONS, make, pose
-from laconic.testbed.evaluate_vlm import answers, marks, table
+from laconic.testbed.evaluate_vlm import ask, marks, table
 from laconic.testbed.vlm_model import VISUAL_TOKENS, build_model, build_processor, build_tokenizer
 
 
@@ -16,17 +16,18 @@ def processor():
     return build_processor(build_tokenizer())
 
 
-class Oracle:
+class Oracle(LlavaForConditionalGeneration):
     """Answers rightly while the image shows detail (neighbouring pixels that differ much), else with "no"."""
 
-    device, dtype, config = torch.device("cpu"), torch.float32, LlavaConfig()
-
     def __init__(self, processor, samples):
+        super().__init__(build_model().config)
         self.tokenizer = processor.tokenizer
         self.right = [sample.answers[0] for sample in samples]
 
-    def generate(self, input_ids, pixel_values, attention_mask, max_new_tokens, do_sample):
+    def generate(self, input_ids, pixel_values, attention_mask, max_new_tokens, do_sample, streamer, **options):
         assert not do_sample
+        streamer.put(input_ids)
+        streamer.put(input_ids[:, -1])
         sharp = (pixel_values[..., 1:] - pixel_values[..., :-1]).abs().amax((1, 2, 3)) > 1.2
         told = [self.tokenizer.encode(self.right[i] if on else "no") for i, on in enumerate(sharp)]
         padded = torch.zeros(len(told), max_new_tokens, dtype=torch.long)
@@ -49,8 +50,8 @@ def test_an_answer_does_not_depend_on_its_batch(processor):
     inputs = encode(processor, [s.question for s in samples], images)
     assert inputs["attention_mask"].sum(1).unique().numel() > 1
     assert (inputs["input_ids"] == model.config.image_token_id).sum(1).tolist() == [VISUAL_TOKENS] * 3
-    together = answers(model, processor, samples, images)
-    assert together == [answers(model, processor, [s], [p])[0] for s, p in zip(samples, images, strict=True)]
+    together = [answer.text for answer in ask(model, processor, samples)]
+    assert together == [ask(model, processor, [sample])[0].text for sample in samples]
 
 
 def test_marks_tell_what_survives_fewer_pixels(processor):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from laconic.engine import Engine, Request
 from laconic.shipped import MODELS, model_path
 from laconic.tasks import Sample
 from laconic.tasks.text.chat import prompt_ids
@@ -26,14 +27,14 @@ BELOW_GATE: frozenset[tuple[str, int]] = frozenset({("vartrack", 1024), ("vartra
 """Where ``testbed/lm`` itself stays below the gate (94.3 % each)."""
 
 
-@torch.no_grad()
 def generate(model: Any, tokenizer: Any, prompts: list[list[int]], new_tokens: int) -> list[str]:
     """Greedy continuations of `prompts` (token ids), generated as one left-padded batch, without special tokens."""
     longest = max(map(len, prompts))
     ids = torch.tensor([[tokenizer.pad_token_id] * (longest - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    out = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False, use_cache=True)
-    return tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+    request = Request(methods=None, max_new_tokens=new_tokens)
+    answers = Engine(model, tokenizer).answer_batch({"input_ids": ids, "attention_mask": mask}, request)
+    return [answer.text for answer in answers]
 
 
 def ask(model: Any, tokenizer: Any, samples: list[Sample], turn: int, prefix: bool) -> list[str]:
@@ -54,16 +55,16 @@ def cell(
     seed: int = EVALUATION_SEED,
 ) -> tuple[float, float]:
     """Mean recall and mean whole-answer accuracy of `task` at `tokens` over `samples` seeds from `seed` on."""
-    asker = Retrieval(task, tokens, tokenizer)
+    source = Retrieval(task, tokens, tokenizer)
     recall, right, asked = 0.0, 0.0, 0
     batch = max(1, 16384 // tokens)
     for start in range(0, samples, batch):
-        chunk = [asker.sample(seed + i) for i in range(start, min(start + batch, samples))]
+        chunk = [source.sample(seed + i) for i in range(start, min(start + batch, samples))]
         for turn in range(len(chunk[0].turns)):
             for sample, output in zip(chunk, ask(model, tokenizer, chunk, turn, prefix), strict=True):
                 shown = output if prefix else output.removeprefix(sample.turns[turn].prefix)
-                recall += asker.score(shown, sample, turn)
-                right += asker.exact(shown, sample, turn)
+                recall += source.score(shown, sample, turn)
+                right += source.exact(shown, sample, turn)
                 asked += 1
     return recall / asked, right / asked
 
