@@ -52,6 +52,7 @@ class Asking(ABC):
     Args:
         model, reader: as `laconic.load` gives them.
         name: of the model, for messages.
+        batch: most samples that are asked at once, where they are asked in batches.
 
     Attributes:
         settings: what all rows' figures depend on besides the model, for the rows.
@@ -59,8 +60,8 @@ class Asking(ABC):
 
     settings: dict[str, Any]
 
-    def __init__(self, model: PreTrainedModel, reader: Any, name: str, grid: Grid):
-        self.grid, self.engine = grid, Engine(model, reader)
+    def __init__(self, model: PreTrainedModel, reader: Any, name: str, grid: Grid, batch: int):
+        self.grid, self.engine, self.batch = grid, Engine(model, reader), batch
 
     def task(self, place: Place) -> Task:
         """The task of a place, ready to draw samples."""

@@ -26,8 +26,8 @@ SPARE_TOKENS = 4
 class ChatAsking(Asking):
     """Asks in the modes of text, the answer opened by the sample's prefix."""
 
-    def __init__(self, model: PreTrainedModel, reader: Any, name: str, grid: Grid):
-        super().__init__(model, tokenizer_of(reader), name, grid)
+    def __init__(self, model: PreTrainedModel, reader: Any, name: str, grid: Grid, batch: int = 1):
+        super().__init__(model, tokenizer_of(reader), name, grid, batch)
         self.settings = {
             "answer_prefix": True,
             "decoding": f"greedy, at most {SPARE_TOKENS} tokens more than the reference answer",

@@ -22,7 +22,7 @@ class Words:
     Attributes:
         title: of a section; ``mode``, ``length`` and ``meaning`` are put in.
         score: the name of a score. `cost`, `short_cost`: of the cost.
-        spent: what the curves of a chart stand at.
+        spent: what the points of a chart are plotted at.
     """
 
     title: str
@@ -57,7 +57,7 @@ class Comparison:
     Attributes:
         kind: what its methods are called in messages.
         sites: "all" and patterns stand for the catalogue's methods of these sites.
-        keeps, lengths, modes: of a grid that does not say; ``lengths = (0,)``: samples have the length that they have.
+        keeps, lengths, modes: of a grid that names none; ``lengths = (0,)``: no length is asked for.
         preset: what runs when nothing else is named.
         references: methods that the others are compared with, sample by sample. `first`: those that stand first in a table.
         cost: figure of a line that methods are compared at: "kv_share" or "flops_share".

@@ -33,9 +33,6 @@ class MediaAsking(Asking):
     Which samples share a batch follows from the grid and `batch` alone, so a run that goes on makes the same rows. Prompts
     of a batch are equally long: nothing is padded, and FLOPs and bytes are those of every sample alone. Methods that keep
     another number of every sample answer one by one.
-
-    Args:
-        batch: most samples that are answered at once.
     """
 
     def __init__(self, model: PreTrainedModel, reader: Any, name: str, grid: Grid, batch: int):
@@ -43,8 +40,7 @@ class MediaAsking(Asking):
             raise UnsupportedModelError(
                 f"{name} reads no images; give a vision language model of a family that laconic knows, or text tasks."
             )
-        super().__init__(model, reader, name, grid)
-        self.batch = batch
+        super().__init__(model, reader, name, grid, batch)
         self._latest: tuple[list[Place], Any] = ([], None)
         self.settings = {
             "answer_prefix": False,

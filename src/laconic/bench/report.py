@@ -72,7 +72,7 @@ def intro(lines: list[Line], rows: list[Row]) -> str:
     spent = lines[0].comparison.words.spent
     return (
         f"{methods} methods on {len(tasks(lines))} tasks, {samples} samples, {len(rows)} rows. Every method saw the same "
-        f"samples; curves stand at the {spent}, not at what it was asked for. "
+        f"samples; points are plotted at the {spent}, not at what it was asked for. "
         "Up and to the left is better."
     )
 

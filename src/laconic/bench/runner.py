@@ -20,12 +20,13 @@ from laconic.bench.rows import costs, scores
 from laconic.bench.specs import build
 from laconic.bench.store import Row, Store, StoreError
 from laconic.errors import LaconicError, UnsupportedModelError
-from laconic.loading import tokenizer_of
 from laconic.measure.machine import machine, versions
 from laconic.method import CATALOGUE, Method
 from laconic.session import compress
 
 SCHEMA = 1
+ASKING: dict[str, type[Asking]] = {"text": ChatAsking, "image": MediaAsking}
+"""Modality -> how its samples are put to a model."""
 Each = Callable[[Cell], None]
 
 
@@ -55,7 +56,7 @@ class Bench:
     failures: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.asking = self._asking()
+        self.asking: Asking = ASKING[self.grid.modality](self.model, self.reader, self.name, self.grid, self.batch)
         if not getattr(self.asking.engine.reader, "chat_template", None):
             raise UnsupportedModelError(
                 f"the tokenizer of {self.name} has no chat template, and the benchmark never asks without one; set "
@@ -78,12 +79,6 @@ class Bench:
             "versions": versions(),
         }
         self._machine = machine()
-
-    def _asking(self) -> Asking:
-        """How samples of the grid's modality are put to the model."""
-        if self.grid.modality == "text":
-            return ChatAsking(self.model, tokenizer_of(self.reader), self.name, self.grid)
-        return MediaAsking(self.model, self.reader, self.name, self.grid, self.batch)
 
     def cells(self) -> list[Cell]:
         """The grid's cells, without what was refused."""

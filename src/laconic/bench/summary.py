@@ -227,13 +227,13 @@ def equal_cost(cost: float, lines: list[Line]) -> tuple[Scores, str, bool]:
     """What a reference scores at `cost`: on the straight line between its two nearest costs, sample by sample.
 
     Accuracy bends downwards as tokens go, so between two budgets the straight line is a little below the reference itself.
-    Nothing is extrapolated: outside of all its costs the nearest one stands in.
+    Nothing is extrapolated: outside of the range of its costs the nearest one is taken.
 
     Args:
         lines: of the reference at all its budgets.
 
     Returns:
-        its scores, where they come from, and whether they stand at `cost`.
+        its scores, where they come from, and whether they are at `cost`.
     """
     below = max((x for x in lines if x.cost <= cost), key=lambda x: x.cost, default=None)
     above = min((x for x in lines if x.cost >= cost), key=lambda x: x.cost, default=None)

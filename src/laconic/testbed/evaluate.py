@@ -88,7 +88,7 @@ def report(
     dtype: str = "auto",
     device: str = "cpu",
 ) -> bool:
-    """Load the model in ``folder``, print its table, and say whether it passes the gate."""
+    """Load the model in `folder` and print its table; true if it passes the gate."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(device)
     began = time.time()

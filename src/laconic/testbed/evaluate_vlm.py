@@ -2,9 +2,9 @@
 
     python -m laconic.testbed.evaluate_vlm src/laconic/testbed/vlm --samples 400
 
-A sample is hard if the model answers it wrongly once the sides of its image are four times shorter (then enlarged again):
-what survives that says little about a method that removes visual tokens. The mark is the model's, so each model has its own
-hard part; see `laconic.media.coarse`.
+A sample is hard if the model gets it wrong once the sides of its image are made four times shorter (and enlarged again):
+the other samples say little about a method that removes visual tokens. Each model has its own hard part; see
+`laconic.media.coarse`.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def table(model: Any, processor: Any, samples: int, seed: int = EVALUATION_SEED,
 
 
 def report(folder: Path, samples: int = 400, seed: int = EVALUATION_SEED, dtype: str = "auto", factor: int = FACTOR) -> bool:
-    """Load the model in ``folder``, print its table, and say whether it passes the gate."""
+    """Load the model in `folder` and print its table; true if it passes the gate."""
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval()
     began = time.time()

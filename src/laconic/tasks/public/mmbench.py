@@ -27,8 +27,8 @@ _PUNCTUATION = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 
 
 def read(folder: Path) -> list[Sample]:
-    """All rows, the passes of a question one behind the other."""
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # images stand in the cells
+    """All rows, the passes of a question one after the other."""
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # cells hold whole images
     path = only(folder, "*.tsv")
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))

@@ -3,7 +3,7 @@
 Layout: ``TextVQA_0.5.1_val.json`` with ``data``: a list of ``question``, ``image_id``, ``answers`` (ten) ...; images
 ``train_images/IMAGE_ID.jpg``. No OCR tokens are put into the prompt.
 
-Both sides go through the answer processor of the VQA evaluation, oddities included (each said where it is).
+Both sides go through the answer processor of the VQA evaluation, oddities included (each noted where it occurs).
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def processed(answer: str) -> str:
 
 
 def _without_marks(text: str) -> str:
-    """Punctuation becomes nothing beside a blank and a blank elsewhere; full stops go unless a digit follows.
+    """Punctuation is dropped next to a space and becomes a space elsewhere; full stops go unless a digit follows.
 
-    The script means to keep full stops behind digits too, but its pattern does not; and it hands a flag to the place of a
-    count, so that only the first 32 go.
+    The script means to keep full stops after digits, too, but its pattern does not; and it passes a flag where a count
+    belongs, so that only the first 32 go.
     """
     out = text
     for mark in _MARKS:
@@ -77,7 +77,7 @@ def _without_marks(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def accuracies(answers: tuple[str, ...]) -> dict[str, float]:
-    """Processed answer -> accuracy: the mean over the ten ways to leave one person out of min(1, others who said it / 3)."""
+    """Processed answer -> accuracy: the mean over the ten ways to leave one person out of min(1, others who gave it / 3)."""
     said = [processed(answer) for answer in answers]
     found = {}
     for one in set(said):

@@ -54,7 +54,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Sign:
-    """A white or black plate with ``text``: left top corner of its box, glyphs enlarged ``scale`` times."""
+    """A white or black plate with ``text``: top left corner of its box, glyphs enlarged ``scale`` times."""
 
     colour: str
     text: str
@@ -76,7 +76,7 @@ class Sign:
         return (HEIGHT + 4) * self.scale
 
     def corner(self, i: int) -> tuple[int, int]:
-        """Left top pixel (x, y) of glyph ``i``."""
+        """Top left pixel (x, y) of glyph ``i``."""
         return self.x + 2 * self.scale + i * self.pitch + (self.pitch - WIDTH * self.scale) // 2, self.y + 2 * self.scale
 
 

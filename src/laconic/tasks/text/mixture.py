@@ -1,8 +1,7 @@
-"""Training data of ``testbed/lm``: token ids, weights and acceptable targets for induction, prose and
-many-turn task chats.
+"""Training data of ``testbed/lm``: token ids, weights and acceptable targets for induction, prose and many-turn chats.
 
-A training chat mixes several kinds of needle in one context and asks many questions, which makes supervision
-dense; a part of the chats are the tasks exactly as they are evaluated.
+A training chat mixes several kinds of needle in one context and asks many questions, which makes supervision dense; some of
+the chats are the tasks exactly as they are evaluated.
 """
 
 import random
@@ -44,16 +43,20 @@ JOINTS = ("\n\n", "\n", "\n\n---\n\n", " ")
 
 @dataclass
 class Example:
-    """One training sequence: ``ids`` [T]; ``targets`` maps a position to (acceptable ids there, weight,
-    kind).
-    """
+    """One training sequence: `ids` [T]; `targets` maps a position to (acceptable ids there, weight, kind)."""
 
     ids: list[int] = field(default_factory=list)
     targets: dict[int, tuple[tuple[int, ...], float, int]] = field(default_factory=dict)
 
 
 class Mixture:
-    """Draws training examples with a tokenizer; refuses seeds that are reserved for evaluation."""
+    """Draws training examples with a tokenizer; refuses seeds that are reserved for evaluation.
+
+    Args:
+        dense: share of chats that are mostly needles.
+        drill: share of chats of lists or chains alone.
+        list_sizes: values per key, one size per chat.
+    """
 
     def __init__(
         self,
@@ -62,9 +65,6 @@ class Mixture:
         drill: float = 0.1,
         list_sizes: Sequence[int] = (VALUES_PER_KEY,),
     ) -> None:
-        """``dense``: share of chats that are mostly needles; ``drill``: of chats of lists or chains alone;
-        ``list_sizes``: values per key, one size a chat.
-        """
         self.tokenizer, self.dense, self.drill, self.list_sizes = tokenizer, dense, drill, list_sizes
         self.encode_text = tokenizer.backend_tokenizer.encode
         self.cache: dict[str, list[int]] = {}
@@ -101,7 +101,7 @@ class Mixture:
     def _drill(self, rng: random.Random, tokens: int) -> Block:
         """Lists or chains alone, and a question about each: the densest supervision of an item.
 
-        In short chats lists are asked again and again: the hard part, not to say a value twice, stays.
+        In short chats lists are asked for again and again: not giving a value twice is the hard part, and it stays.
         """
         n = rng.randint(1, max(1, min(8, tokens // 64)))
         if rng.random() < 0.5:
@@ -149,7 +149,7 @@ class Mixture:
         pool = [turn for part in parts[1:] for turn in part.turns]
         wanted = tokens // 40 if dense else max(2, min(24, tokens // 64))
         turns: list[Turn] = []
-        # An answer given before could be copied from there: hardly ever ask the same twice.
+        # An earlier answer could be copied: hardly ever ask the same question twice.
         for _ in range(3 * wanted):
             if alone and (not pool or rng.random() < 0.4):
                 many = alone >= 2 and rng.random() < 0.4
@@ -163,7 +163,7 @@ class Mixture:
         return Block([group for part in parts for group in part.groups], turns)
 
     def _assemble(self, rng: random.Random, facts: Block, tokens: int, plain: bool, dense: bool = False) -> Example:
-        """Lay out haystack, needles and turns; ``plain`` is the evaluation's layout, else a varied one."""
+        """Lay out haystack, needles and turns; `plain`: in the evaluation's layout, else in a varied one."""
         needles = merge_lines(rng, facts.groups)
         system = rng.choice(SYSTEMS) if rng.random() < 0.3 else ""
         joint = JOINT if plain or rng.random() < 0.5 else rng.choice(JOINTS)
@@ -202,9 +202,7 @@ class Mixture:
         return example
 
     def _answer(self, rng: random.Random, example: Example, turn: Turn) -> None:
-        """Append the gold answer; the first token of an item weighs more, and in a list any unsaid item is
-        right.
-        """
+        """Append the gold answer; the first token of an item weighs more, and in a list any item not yet given is right."""
         kind = "vartrack" if turn.prefix.startswith("The names") else "single" if len(turn.answers) == 1 else "multiquery"
         kind = kind if turn.ordered else "multivalue"
 
@@ -220,7 +218,7 @@ class Mixture:
         for i, (answer, ids) in enumerate(zip(turn.answers, encoded, strict=True)):
             start = turn.gold.index(" " + answer, at)
             add(self.ids(turn.gold[at:start]), kind)
-            # A number is a blank and then its groups of digits; a name carries its blank.
+            # A number is a space and then its groups of digits; a name includes its space.
             first = int(ids[0] == self.blank)
             left = encoded[i : i + 1] if turn.ordered else encoded[i:]
             add(ids, kind, first, tuple(dict.fromkeys(item[first] for item in left)))
@@ -228,9 +226,7 @@ class Mixture:
         add([*self.ids(turn.gold[at:]), self.eos], kind)
 
     def induction(self, rng: random.Random, tokens: int, alphabet: int) -> Example:
-        """Short random segments repeated at random: every token of a repeat but its first can be known from
-        the text.
-        """
+        """Short random segments repeated at random: every token of a repeat but its first follows from the text."""
         size, low = rng.randint(3, 9), len(self.tokenizer.all_special_ids)
         pool = [[rng.randrange(low, low + alphabet) for _ in range(size)] for _ in range(6)]
         example, seen = Example(), set()
@@ -246,9 +242,9 @@ class Mixture:
     def relation(self, rng: random.Random, tokens: int) -> Example:
         """Needle sentences alone, repeated at random; only the values of repeats are supervised.
 
-        Plain induction is solved by the token just before. Here that token is the same in every sentence, and
-        only the key, two tokens before, tells the value. Values of one token are learned first, values of
-        three long after; so both are in the mixture, with two in between.
+        Plain induction is solved by the token just before. Here that token is the same in every sentence, and only the key,
+        two tokens before, determines the value. Values of one token are learned first, values of three much later; so both
+        are in the mixture, with two in between.
         """
         n = rng.randint(2, max(3, tokens // 32))
         digits = rng.choice([3, 6, 7, 7])
