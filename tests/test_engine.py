@@ -97,9 +97,11 @@ def test_a_saved_context_is_asked_without_reading_it_again(engine, prompt, tmp_p
         session.save_cache(tmp_path / "c", input_ids=torch.tensor([prompt.context]), text=CONTEXT)
     saved = load(tmp_path / "c", engine.model)
     fresh = engine.answer(asked(methods=[method], mode="later"))
-    answer = engine.answer(Request(question=QUESTION, saved=saved, methods=saved.methods, max_new_tokens=6))
+    request = Request(question=QUESTION, saved=saved, max_new_tokens=6)  # with the methods that compressed it
+    answer = engine.answer(request)
     assert answer.ids == fresh.ids and answer.prompt.kv_bytes == fresh.prompt.kv_bytes
     assert answer.prompt.prefill_flops < 0.5 * fresh.prompt.prefill_flops
+    assert engine.answer(request.stock()).ids == generated(engine, prompt.ids, 6)
     saved.input_ids = saved.input_ids[:, 1:]
     with pytest.raises(PromptError, match="puts other tokens before the context"):
         engine.prompt(Request(question=QUESTION, saved=saved))
@@ -199,6 +201,19 @@ def test_a_request_of_the_stock_model_is_the_same_prompt_in_view(engine, prompt)
 def test_later_needs_both_parts(engine):
     with pytest.raises(PromptError, match="a context before the question"):
         engine.answer(asked(context="", mode="later"))
+
+
+def test_earlier_turns_are_compressed_with_the_context(engine):
+    history = ({"role": "user", "content": "The code for owl is 77."}, {"role": "assistant", "content": "Noted."})
+    request = asked(
+        context="", question="What is the code for owl?", history=history, mode="later", methods=[Random(keep=0.5)]
+    )
+    prompt = engine.prompt(request)
+    assert engine.tokenizer.decode(prompt.question).startswith("What is the code") and "Noted." in prompt.text
+    answer = engine.answer(request)
+    assert answer.compressed.entries == [len(prompt.context) // 2] * 2
+    with pytest.raises(PromptError, match="does not go with images"):
+        engine.prompt(asked(history=history, images=[object()]))
 
 
 # -- batches ---------------------------------------------------------------------------------------------------------

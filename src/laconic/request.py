@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -25,10 +25,13 @@ class Request:
 
     Attributes:
         context, question: text; one of them may be empty. `images`: upright, RGB, in the order in which the prompt shows
-            them. `answer_prefix`: opens the answer, the model goes on from there. `system`: the system message.
+            them. `answer_prefix`: opens the answer, and the model goes on from there. `system`: the system message.
+        history: earlier turns, ``{"role": "user" or "assistant", "content": text}``, the oldest first; they belong to the
+            context. Not with images.
         prompt: the prompt itself, where the caller has built it; the fields above are then not used.
-        saved: a context that was compressed earlier, in place of `context`, `system` and `images`.
-        methods: what compresses, None for the stock model. Without any method a session stores everything.
+        saved: a context that was compressed earlier, in place of `context`, `history`, `system` and `images`. The stock
+            model reads its text.
+        methods: what compresses; empty: those of `saved`, or none, and the session stores everything; None: the stock model.
         protect: what no method may remove; see `laconic.compress`.
         mode: "in view": context and question are read, and compressed, together. "later": the context alone is compressed
             first, and the question is stored whole.
@@ -43,6 +46,7 @@ class Request:
     images: Sequence[Image.Image] = ()
     answer_prefix: str = ""
     system: str | None = None
+    history: Sequence[Mapping[str, str]] = ()
     prompt: Prompt | None = None
     saved: SavedContext | None = None
     methods: Sequence[Method] | None = ()
@@ -56,7 +60,7 @@ class Request:
 
     def stock(self) -> Request:
         """The same question put to the stock model, context and question together."""
-        return replace(self, methods=None, saved=None, mode="in view", protect=())
+        return replace(self, methods=None, mode="in view", protect=())
 
 
 @dataclass

@@ -109,12 +109,12 @@ def test_interrupt_exits_with_130(laconic, model, context, monkeypatch):
 def test_a_real_sigint_exits_with_130(model, tmp_path):
     """Ctrl-C while the model decodes."""
     script = (
-        "import os, signal, sys; from laconic.cli import main; from laconic.engine import Engine\n"
+        "import os, signal, sys; from laconic.cli import main; import laconic.conversation as talk\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background starts with it ignored
-        "real = Engine._generate\n"
+        "real = talk.generate\n"
         "def slow(*a, **k):\n"
         "    os.kill(os.getpid(), signal.SIGINT); return real(*a, **k)\n"
-        "Engine._generate = slow\n"
+        "talk.generate = slow\n"
         f"sys.argv = ['laconic', 'run', '--model', {model!r}, '-q', 'Wo?']\n"
         "main()"
     )

@@ -139,7 +139,7 @@ def read(question: Question, gallery: Gallery, reader: type[TokenReader], lens: 
     """What a lens reads in every visual token: the nearest words, and classes where it knows them for this model.
 
     Args:
-        lens: its name, and behind a colon the file that tells its classes.
+        lens: its name, and after a colon the file that tells its classes.
     """
     name, _, file = lens.partition(":")
     model, prompt = question.engine.model, question.prompt
