@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test slow lint types leaderboard leaderboard-images check clean
+.PHONY: demo test slow lint lint-assets types leaderboard leaderboard-images check clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,16 +29,22 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
+lint-assets: tools/node_modules/.package-lock.json  ## JavaScript and CSS of the pages; needs npm, which nothing else does
+	cd tools && npm run -s lint
+
+tools/node_modules/.package-lock.json: tools/package.json tools/package-lock.json
+	cd tools && npm ci --no-audit --no-fund --loglevel=error
+
 types: $(READY)
 	$(BIN)/mypy
 
 leaderboard: $(READY)  ## every cache method on every task: under half an hour on one idle core; goes on where it was stopped
 	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset leaderboard --out leaderboard
-	$(BIN)/python docs/make_leaderboard.py leaderboard
+	$(BIN)/python -m tools.pages.leaderboard leaderboard
 
 leaderboard-images: $(READY)  ## every method for visual tokens on scenes: a quarter of an hour on one idle core, resumable
 	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset images_leaderboard --out leaderboard-images
-	$(BIN)/python docs/make_image_leaderboard.py leaderboard-images
+	$(BIN)/python -m tools.pages.leaderboard_images leaderboard-images
 
 check: lint types test slow demo  ## what CI runs
 

@@ -3,7 +3,7 @@
     PYTHONPATH=$PWD/src python benchmarks/fused.py            # about three minutes on two idle cores
     PYTHONPATH=$PWD/src python benchmarks/fused.py --quick
 
-One call is one decoded token in 8 layers with 2 KV heads. Writes results/fused.json and results/fused.md: the least
+One call is one decoded token in 8 layers with 2 KV heads. Writes results/fused.json: the least
 milliseconds and the median of the paired ratios.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import KV_HEADS, LAYERS, RESULTS, Timed, alternate, ratio, save, say, target, timed
+from common import KV_HEADS, LAYERS, Timed, alternate, ratio, save, say, target, timed
 
 from laconic.cache.parts.base import DensePart
 from laconic.cache.parts.ragged import RaggedPart
@@ -85,28 +85,6 @@ def ragged_at(head: int, group: int, rounds: int) -> list[Row]:
     return [row, target("ragged", ratio(times, "ragged", "dense")["ratio"], 1.1, True, text)]
 
 
-def table(rows: list[Row]) -> str:
-    lines = [
-        "# Attention of one decoded token over quantised and ragged entries (8 layers, 2 KV heads, two threads)",
-        "",
-        "| stored as | head | queries per KV head | entries per head | ms | dense fp32, ms | dense / this (median) |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        if "section" in row:
-            mine, whole = row["least_ms"].values()
-            cells = [row["what"], row["head"], row["group"], row["tokens"], mine, whole, row["speedup"]["ratio"]]
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
-    lines += ["", "| target | measured | wanted | |", "|---|---|---|---|"]
-    for row in rows:
-        if row.get("kind") == "target":
-            sign = "<=" if row["at_most"] else ">="
-            lines.append(
-                f"| {row['text']} | {row['value']} | {sign} {row['limit']} | {'' if row['reached'] else 'missed'} |"
-            )
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds")
@@ -117,7 +95,6 @@ def main() -> None:
             rows += quantised_at(head, group, rounds)
             rows += ragged_at(head, group, 2 * rounds)
     save("fused", rows)
-    (RESULTS / "fused.md").write_text(table(rows))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@
 One layer, one decoded token, 32 query heads on 8 KV heads of 128, bf16: dense beside SDPA (`enable_gqa=True`), 4 and 2 bits
 beside dense bf16, ragged heads (an uneven tenth of the context, as AdaKV leaves it) beside a dense part of the same mean
 length. Medians of interleaved rounds with CUDA events; a buffer larger than the level-2 cache is written before each call,
-which also gives Python the time to launch it, so the figures are the device's time alone. Writes
-results/gpu_decode.json and gpu_decode.md. `--dry-run` goes through the same code once with tiny shapes, without a GPU in
-Triton's interpreter (set TRITON_INTERPRET=1); its times mean nothing, and it writes nothing.
+which also gives Python the time to launch it, so the figures are the device's time alone. Writes results/gpu_decode.json;
+`python -m tools.pages.gpu_decode` makes a page of it. `--dry-run` goes through the same code once with tiny shapes, without
+a GPU in Triton's interpreter (set TRITON_INTERPRET=1); its times mean nothing, and it writes nothing.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import RESULTS, save, say
-from tables import table
+from common import save, say
 
 from laconic.ops.quantise import Quantised, quantise_keys, quantise_values
 from laconic.ops.triton_decode import attend_dense, attend_quantised, attend_ragged, available
@@ -151,11 +150,6 @@ def main() -> int:
         return 0
     where = {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda, "gb_per_s": round(speed / 1e9)}
     save("gpu_decode", found, **where)
-    head = ["batch", "tokens", "what", "ms", "bytes / bandwidth, ms", "measured / that", "SDPA / this"]
-    intro = (
-        f"One layer, one decoded token, 32 query and 8 KV heads of 128 on {where['gpu']} (copies {where['gb_per_s']} GB/s)."
-    )
-    (RESULTS / "gpu_decode.md").write_text(f"{intro}\n\n{table(head, [list(row.values()) for row in found])}\n")
     return 0
 
 

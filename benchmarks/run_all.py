@@ -16,7 +16,10 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent
 MEASURED = ["speed", "fused", "peer", "floors", "memory", "long_memory", "vision", "agree"]
+PAGES = ["speed", "kvpress", "vision", "fused"]
+"""Of tools/pages; they read what was measured."""
 
 
 def main() -> int:
@@ -36,20 +39,18 @@ def main() -> int:
         "long_memory": ["long_memory.py", *quick],
         "vision": ["vision.py", *quick],
         "agree": ["agree_kvpress.py", *quick, *peer],
-        "tables": ["tables.py"],
-        "kvpress page": ["kvpress_page.py"],
-        "vision page": ["vision_page.py"],
     }
     files = {"speed": "speed_*.json", "peer": "peer_*.json", "agree": "agree_*.json"}
-    paths = [str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")]
+    paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    pages = {f"page {name}": ["-m", f"tools.pages.{name}"] for name in PAGES}
+    commands = {name: [str(HERE / parts[name][0]), *parts[name][1:]] for name in arguments.only} | pages
     failed = []
-    for name in [*arguments.only, "tables", "kvpress page", "vision page"]:
-        command = parts[name]
-        for old in (HERE / "results").glob(files.get(name, f"{name}.json")):
+    for name, command in commands.items():
+        for old in () if name in pages else (HERE / "results").glob(files.get(name, f"{name}.json")):
             old.unlink()  # what fails now must be missing from the tables, not left over from another day
         began = time.time()
-        code = subprocess.run([sys.executable, str(HERE / command[0]), *command[1:]], env=env).returncode
+        code = subprocess.run([sys.executable, *command], env=env).returncode
         print(f"== {name}: exit code {code}, {time.time() - began:.0f} s", file=sys.stderr, flush=True)
         if code:
             failed.append(name)

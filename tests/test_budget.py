@@ -26,7 +26,7 @@ def test_counts_out_of_range(name, value):
 
 @pytest.mark.parametrize("name", ["keep", "tokens", "bytes"])
 @pytest.mark.parametrize("value", [True, False, "0.5", [1]])
-def test_what_is_no_number(name, value):
+def test_values_that_are_not_numbers(name, value):
     with pytest.raises(BudgetError, match=f"{name}=.*must be a number"):
         Budget(**{name: value})
 
@@ -67,12 +67,12 @@ def test_counts():
     assert Budget(bytes=10**9).entries(100, 64) == 100
 
 
-def test_bytes_that_hold_no_token():
-    with pytest.raises(BudgetError, match="bytes=63 holds not one token: a token costs 64 bytes"):
+def test_bytes_too_few_for_a_token():
+    with pytest.raises(BudgetError, match="bytes=63 is too little for a single token: a token costs 64 bytes"):
         Budget(bytes=63).entries(100, 64)
 
 
-def test_neutral_means_that_nothing_may_go():
+def test_neutral_means_that_nothing_may_be_removed():
     assert Budget(keep=1).neutral and Budget(keep=1.0).neutral
     assert not Budget(keep=0.999).neutral and not Budget(tokens=10**9).neutral
 

@@ -18,7 +18,7 @@ class Budget:
         bytes: bytes of keys and values of one sequence over all compressed layers, ``>= 1``.
 
     Raises:
-        BudgetError: none or several are given, or the value is out of range.
+        BudgetError: none or more than one is given, or the value is out of range.
     """
 
     keep: float | None = None
@@ -58,7 +58,7 @@ class Budget:
             count = int(self.bytes) // bytes_per_entry
             if count < 1:
                 raise BudgetError(
-                    f"bytes={self.bytes} holds not one token: a token costs {bytes_per_entry} bytes over the "
+                    f"bytes={self.bytes} is too little for a single token: a token costs {bytes_per_entry} bytes over the "
                     "compressed layers."
                 )
         return max(1, min(count, seen))
@@ -68,7 +68,7 @@ class Budget:
 
 
 def pyramid(mean: float, beta: float, layers: int, ceiling: float) -> list[float]:
-    """Linearly falling layer budgets with the given mean (PyramidKV, arXiv 2406.02069, section 4.2).
+    """Linearly falling layer budgets with the given mean (arXiv 2406.02069, section 4.2).
 
     Args:
         mean: entries per layer on average.
@@ -77,7 +77,7 @@ def pyramid(mean: float, beta: float, layers: int, ceiling: float) -> list[float
         ceiling: most entries that one layer can use; the slope is flattened to respect it.
 
     Returns:
-        one real-valued budget per layer, first layer first; round at the end to keep the mean exact.
+        one real-valued budget per layer, first layer first; round them together to keep the mean exact.
     """
     if layers == 1:
         return [mean]

@@ -1,4 +1,4 @@
-"""Every error that laconic raises on purpose derives from `LaconicError`; it says value, what is allowed, what to do."""
+"""All errors that laconic raises on purpose derive from `LaconicError`; they state value, what is allowed, what to do."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class MediaError(LaconicError, ValueError):
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """A sentence that offers the closest known names, or all of them when none is close."""
+    """A phrase that offers the closest known names, or all of them when none is close."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {', '.join(near)}?" if near else f"known names: {', '.join(known)}."

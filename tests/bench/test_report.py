@@ -7,9 +7,7 @@ import pytest
 from helpers.bench_tools import made_up
 
 from laconic.bench.grid import Grid
-from laconic.bench.outputs import REPORT, RESULTS, TABLE, write_outputs
 from laconic.bench.report import COLOURS, missed, report
-from laconic.bench.store import StoreError
 from laconic.bench.summary import summarise
 
 GRID = Grid(("single", "multikey"), ("random", "snapkv:window=16"), (0.5, 0.1), (512,), ("aware", "agnostic"), 4)
@@ -75,6 +73,11 @@ def test_one_legend_entry_a_method_and_chart(html):
     assert figures >= 2 and sorted(names) == sorted(["random", "snapkv:window=16", "uncompressed"] * 2)
 
 
+def test_a_narrow_window_leaves_each_panel_its_width(html):
+    assert html.count('<div class="chart" style="--panels:3">') == html.count('class="chart"') == 2
+    assert "calc(var(--panels) *" in html
+
+
 def test_missed_budgets_are_named():
     assert missed(summarise(ROWS)) == ""
     rows = [row | ({"achieved": 0.35} if row["keep"] == 0.5 and row["method"] == "random" else {}) for row in ROWS]
@@ -89,15 +92,3 @@ def test_markup_in_names_is_escaped():
 
 def test_colours_are_few_and_distinct():
     assert len(set(COLOURS)) == len(COLOURS) <= 8
-
-
-def test_outputs_are_written_whole_or_not_at_all(tmp_path):
-    write_outputs(ROWS, tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([TABLE, REPORT])
-    with pytest.raises(StoreError, match="no finished row"):
-        write_outputs([], tmp_path)
-    (tmp_path / "gone").mkdir()
-    (tmp_path / "gone" / TABLE).mkdir()
-    with pytest.raises(StoreError, match=f"could not be written.*{RESULTS} is untouched"):
-        write_outputs(ROWS, tmp_path / "gone")
-    assert [p.name for p in (tmp_path / "gone").iterdir()] == [TABLE]

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from laconic.cache.merging import assign, gathered, merge_keys, merge_values, unit
+from laconic.cache.merging import assign, gathered, merge_keys, merge_values
+from laconic.ops.similarity import unit
 
 
 def made(heads=3, t=11, m=4, d=6, seed=0):
@@ -29,7 +30,7 @@ def test_assignment_and_merge_equal_a_loop_per_head(tau, closing):
     closed = torch.zeros(heads, m, dtype=torch.bool)
     if closing:
         closed[0, 1] = closed[2, 0] = closed[2, 3] = True
-        closed[1] = True  # a head that takes nobody in
+        closed[1] = True  # a head whose centers accept no entries
     to = assign(moving, centers, tau, closed)
     keys = merge_keys(centers, moving, to, weight, moving_weight)
     values = merge_values(centers, moving, to, weight, moving_weight)
@@ -65,8 +66,8 @@ def test_every_member_is_counted_once():
     to = assign(moving, centers, -2.0)
     counts = 1 + gathered(torch.ones(*to.shape, 1), to, 4)[..., 0]
     assert counts.sum(-1).tolist() == [4 + 11] * 3
-    everybody = torch.full_like(to, 4)
-    assert gathered(torch.ones(*to.shape, 1), everybody, 4).sum() == 0
+    forgotten = torch.full_like(to, 4)
+    assert gathered(torch.ones(*to.shape, 1), forgotten, 4).sum() == 0
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 50.0])
@@ -80,7 +81,7 @@ def test_copies_of_a_center_change_nothing(scale):
     torch.testing.assert_close(merge_values(centers, copies, to, weight, moving_weight), centers, atol=1e-5, rtol=1e-5)
 
 
-def test_equal_centers_leave_the_choice_to_the_earlier_one():
+def test_ties_between_centers_go_to_the_earlier_one():
     centers = torch.tensor([[[0.0, 1.0], [3.0, 3.0], [1.0, 1.0]]])
     moving = torch.tensor([[[1.0, 1.0 + 1e-7], [0.3, 0.3]]])
     assert assign(moving, centers, 0.5).tolist() == [[1, 1]]

@@ -1,4 +1,4 @@
-"""The width of codes from bits, a budget or the model, shown with KIVI; and sequences that are packed apart."""
+"""The width of codes from bits, a budget or the model, shown with KIVI; and sequences that are packed separately."""
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ def test_heads_are_read_from_the_model(make_llama):
 
 
 class Calls(Quantiser):
-    """Notes what it is asked to pack."""
+    """Records what it is asked to pack."""
 
     name = "calls"
 
@@ -104,7 +104,7 @@ def test_what_a_method_is_asked_to_pack(make_llama, prompt):
     assert method.calls == [([("dense", n)], 4, True) for n in (N - 23, N)]
     with laconic.compress(model, laconic.SnapKV(tokens=30, window=4), method) as session:
         model(ids, attention_mask=mask)
-        assert method.calls == []  # the choosing method may want the entries again
+        assert method.calls == []  # the choosing method may need the entries again
         model(ids[:, :1], attention_mask=torch.cat([mask, mask[:, -1:]], 1), past_key_values=session.cache)
     assert method.calls == [([("dense", 30)], 4, True)] * 2 + [([("dense", 31)], 4, False)] * 2
     assert kinds(session) == [("rows", 31)]

@@ -1,4 +1,4 @@
-"""Contexts on disk: written once, asked many questions, refused when anything about them is not what it was."""
+"""Contexts on disk: written once, asked many questions, refused when anything about them has changed."""
 
 import json
 import subprocess
@@ -37,13 +37,13 @@ def context(llama, prompt, tmp_path):
     return path, torch.cat([ids, question], 1), want
 
 
-def test_a_loaded_context_answers_as_if_it_had_never_left(llama, context):
+def test_a_loaded_context_answers_as_if_it_had_never_been_saved(llama, context):
     path, ids, want = context
     loaded = laconic.load_cache(path, llama)
     assert [str(m) for m in loaded.methods] == ["snapkv(keep=0.25, window=4, kernel=5, pooling=avg)"]
     assert torch.equal(loaded.input_ids, ids[:, :60])
     assert (loaded.text, loaded.system) == ("déjà vu", "be brief")
-    for _ in range(2):  # every question gets a cache of its own
+    for _ in range(2):  # every question gets its own cache
         cache = loaded.cache()
         assert cache.seen == 60 and cache.nbytes == loaded.info["kv_bytes"] == 4 * 2 * 15 * 2 * 8 * 4
         torch.testing.assert_close(ask(llama, loaded.methods, cache, ids), want, atol=1e-6, rtol=1e-6)
@@ -69,7 +69,7 @@ with laconic.compress(model, *saved.methods) as session:
 @pytest.mark.parametrize(
     "spec", ["adakv:scorer=knorm,keep=0.4", "h2o:keep=0.3", "expected_attention:tokens=9", "fastkv:keep=0.2,tsp_rate=0.6"]
 )
-def test_every_kind_of_part_goes_on(llama, prompt, tmp_path, spec):
+def test_every_kind_of_part_continues(llama, prompt, tmp_path, spec):
     ids, more = prompt(2, 50), prompt(2, 5, seed=2)
     with laconic.compress(llama, laconic.create_method(spec)) as session:
         llama(ids)
@@ -147,7 +147,7 @@ def test_missing_and_foreign_files_are_refused(llama, tmp_path):
     with pytest.raises(SavedContextError, match="does not exist"):
         laconic.load_cache(tmp_path / "none", llama)
     save_file({"x": torch.zeros(2)}, tmp_path / "other")
-    with pytest.raises(SavedContextError, match="no context that laconic saved"):
+    with pytest.raises(SavedContextError, match="not a context that laconic saved"):
         laconic.load_cache(tmp_path / "other", llama)
 
 

@@ -19,7 +19,7 @@ import laconic as api
         (("--method", "snapkv", "--keep", 1.5), ("keep=1.5", "0 < keep <= 1")),
         (("--method", "snapkv", "--keep", "nan"), ("keep=nan",)),
         (("--method", "snapkv", "--tokens", 0), ("tokens=0", "at least 1")),
-        (("--method", "snapkv", "--bytes", 1), ("bytes=1 holds not one token",)),
+        (("--method", "snapkv", "--bytes", 1), ("bytes=1 is too little for a single token",)),
         (("--method", "snapkv", "--keep", 0.5, "--tokens", 5), ("--keep and --tokens exclude each other",)),
         (("--keep", 0.5), ("--keep needs a --method",)),
         (("--method", "snapkv", "--method", "knorm"), ("snapkv and knorm both claim", "cache.entries")),

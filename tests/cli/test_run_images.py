@@ -188,7 +188,7 @@ def test_a_folder_of_frames_and_an_animation(laconic, vlm, tmp_path):
     found = laconic.json("run", "--model", vlm, "--video", gif, "--frames", 5, *SHORT)
     assert found["visual_in"] == 3 * VISUAL_TOKENS and "fewer than the 5 asked for" in found["warnings"][0]
     found = laconic.json("run", "--model", vlm, "--image", gif, *SHORT)
-    assert found["visual_in"] == VISUAL_TOKENS and "moves, and its first frame is shown" in found["warnings"][0]
+    assert found["visual_in"] == VISUAL_TOKENS and "is animated, and only its first frame is shown" in found["warnings"][0]
 
 
 def test_images_in_crops(laconic, photo, tmp_path):

@@ -24,7 +24,8 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def test_the_catalogue_page_is_current():
-    done = subprocess.run([sys.executable, "docs/make_catalogue.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "tools.pages.catalogue", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -92,13 +92,13 @@ def test_eviction_equals_masked_reference(build, name, method):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_snapkv_keeps_what_its_equation_says(build, name):
+def test_snapkv_keeps_what_its_equation_gives(build, name):
     """Scores from a plain forward of the stock model: scale, softcap, q-norm and RoPE of the family are all in them."""
     model, ids, w = build(name, "eager"), prompt(1, 40), 4
     reference_logits(model, ids, {})
     with laconic.compress(model, SnapKV(keep=0.3, window=w, kernel=3)) as session:
         model(ids)
-    for layer in ALL[name].full:  # nothing is evicted before the prompt is through, so every layer can be checked
+    for layer in ALL[name].full:  # nothing is evicted before the prompt has been processed, so every layer can be checked
         q, k, scale, softcap = SEEN[layer]
         group = q.shape[1] // k.shape[1]
         for head in range(k.shape[1]):
@@ -137,7 +137,7 @@ def test_left_padded_batch_equals_single(build, name, method):
 @pytest.mark.filterwarnings("ignore:fastkv was asked")
 @pytest.mark.parametrize("method", ["snapkv", "pyramidkv", "adakv", "fastkv", "h2o", "tova", "expected_attention"])
 def test_a_row_shorter_than_the_window_keeps_what_it_keeps_alone(build, method):
-    """Padding queries in the window have no vote (they once made every score of the row nan, and all was evicted)."""
+    """Padding queries in the window have no vote (they once made every score of the row nan, and everything was evicted)."""
     model = build("llama")
     batch, mask = prompt(2, 24), torch.ones(2, 24, dtype=torch.long)
     mask[1, :11] = 0

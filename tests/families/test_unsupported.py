@@ -1,4 +1,4 @@
-"""Models that do not fit are refused with a sentence that says why, and stay as they were."""
+"""Models that do not fit are refused with an error that says why, and stay as they were."""
 
 import pytest
 import torch
@@ -77,12 +77,12 @@ def test_other_architectures(name, message):
         laconic.compress(small(name), SnapKV(keep=0.5))
 
 
-def test_no_transformers_model():
+def test_a_model_that_is_not_from_transformers():
     with pytest.raises(UnsupportedModelError, match="needs a transformers model, got Linear"):
         laconic.compress(torch.nn.Linear(2, 2), SnapKV(keep=0.5))
 
 
-def test_unknown_rope_layout_says_which_methods_work():
+def test_unknown_rope_layouts_are_refused():
     model = Tiny("Olmo2").build()
     with (
         pytest.raises(UnsupportedModelError, match="choose a method that uses queries as they are"),

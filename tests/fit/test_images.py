@@ -31,7 +31,7 @@ def test_an_image_is_read_upright_when_it_is_needed(tmp_path):
     lines = [{"image": "a.jpg", "question": "What?"}, {"image": "broken.png", "question": "What?"}]
     asked = from_file(write(tmp_path, lines))
     assert asked[0].image.size == (6, 8) and asked[0].answer == ""
-    with pytest.raises(MediaError, match=r"broken\.png is no image"):
+    with pytest.raises(MediaError, match=r"broken\.png is not an image"):
         asked[1].image  # noqa: B018
 
 

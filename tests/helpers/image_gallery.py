@@ -6,7 +6,7 @@ from laconic.report.image_page import Gallery, ImageCut, Lens, Level, View
 
 
 def gallery(scores: bool = True, lens: bool = False) -> Gallery:
-    """Two views, 2 x 3 and 2 x 2 cells (one cut away): nine visual tokens, three layers, three budgets."""
+    """Two views, 2 x 3 and 2 x 2 cells (one cropped): nine visual tokens, three layers, three budgets."""
     rng = np.random.default_rng(0)
     first = View(0, "whole <i>image</i>", rng.integers(0, 256, (20, 30, 3), dtype=np.uint8), np.arange(6).reshape(2, 3))
     second = View(0, "crop 1", rng.integers(0, 256, (20, 20, 3), dtype=np.uint8), np.array([[6, 7], [-1, 8]]), (0, 0))

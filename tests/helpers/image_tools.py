@@ -1,4 +1,4 @@
-"""What the tests of the bench over images share: a small random LLaVA, token methods of their own, and made-up rows."""
+"""What the tests of the bench over images share: a small random LLaVA, token methods for tests, and made-up rows."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -57,8 +57,8 @@ def reference_logits(
 
 
 def hidden_from(session, prompt: int, total: int, heads: int) -> dict[int, torch.Tensor]:
-    """What the session dropped from a prompt, as masks: evicted keys for queries behind the prompt, and keys that did not
-    travel for all queries of the layers that ran without them."""
+    """What the session dropped from a prompt, as masks: evicted keys are hidden from queries after the prompt, and tokens
+    that were cut from all queries of the layers that ran without them."""
     hidden = {}
     travels = torch.ones(total, dtype=torch.bool)
     streams = {event.layer: event.stream for event in session.trace.events if event.stream is not None}
@@ -71,7 +71,7 @@ def hidden_from(session, prompt: int, total: int, heads: int) -> dict[int, torch
                 gone[session.kept(layer, head)] = False
                 gone[prompt:] = False
                 mask[head, prompt:, gone] = True
-            mask &= ~torch.eye(total, dtype=torch.bool)  # what did not travel still sees itself, so that it has an output
+            mask &= ~torch.eye(total, dtype=torch.bool)  # a token that was cut still sees itself, so that it has an output
             hidden[layer] = mask
         if layer in streams:
             travels[:prompt] = False

@@ -44,7 +44,7 @@ def rope(positions, d, base=10_000.0):
 
 
 def slow_rotate(x, position, base=10_000.0):
-    """One vector [D] turned to a position: channel i goes with channel i + D/2."""
+    """One vector [D] rotated to a position: channel i goes with channel i + D/2."""
     d = x.shape[-1]
     out = x.clone()
     for i in range(d // 2):
@@ -103,7 +103,7 @@ def observe(
 
 
 def left_padding(n, *pads):
-    """valid [B, n] with `pads[b]` False entries in front of row b."""
+    """valid [B, n] with `pads[b]` False entries at the start of row b."""
     return torch.tensor([[j >= pad for j in range(n)] for pad in pads])
 
 
@@ -114,5 +114,5 @@ def chosen(selection, b, h):
 
 
 def slow_top(scores, count):
-    """Places of the `count` highest numbers of a list, equals to the earlier one, ascending."""
+    """Places of the `count` highest numbers of a list, ties to the earlier one, ascending."""
     return sorted(sorted(range(len(scores)), key=lambda j: (-scores[j], j))[:count])

@@ -5,7 +5,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 
 def attention(model, layer, hidden, positions):
-    """hidden [n, D] in front of `layer` -> its causal attention, [H, n, n]."""
+    """hidden [n, D] before `layer` -> its causal attention, [H, n, n]."""
     stack = model.model.language_model
     block = stack.layers[layer]
     x = block.input_layernorm(hidden[None])
@@ -19,7 +19,7 @@ def attention(model, layer, hidden, positions):
 
 
 def top(scores, count):
-    """Places of the `count` highest of a list, equal ones to the earlier, ascending."""
+    """Places of the `count` highest of a list, ties to the earlier, ascending."""
     return sorted(sorted(range(len(scores)), key=lambda j: (-float(scores[j]), j))[:count])
 
 

@@ -92,7 +92,8 @@ def test_a_bias_may_be_shared_by_heads():
 
 
 def test_strides_are_respected():
-    """Entries behind the stored ones are poison, heads lie behind tokens, queries are [B, T, H, D]; values are wider."""
+    """Entries after the stored ones are poison, heads follow tokens in memory, queries are [B, T, H, D]; values are
+    wider."""
     q, k, v = random(2, 3, 4, 16), random(2, 40, 2, 16, seed=1), random(2, 2, 40, 32, seed=2)
     k[:, 33:], v[:, :, 33:] = math.nan, math.nan
     q, k, v = q.transpose(1, 2), k.transpose(1, 2)[:, :, :33], v[:, :, :33]
@@ -158,7 +159,8 @@ def test_quantised(bits, group, d, key_group, value_group, tile):
 
 
 def test_quantised_after_appending():
-    """Blocks keep their own groups, so that a tile's group is no longer its number over a constant; two rows, spare room."""
+    """Blocks keep their own groups, so a tile's group is no longer its number divided by a constant; two rows, spare
+    room."""
     sizes = 32, 64, 50
     blocks = [[random(2, 2, n, 64, seed=n + i).to(DEVICE) for n in sizes] for i in (1, 2)]
     keys, values = quantise_keys(blocks[0][0], 4), quantise_values(blocks[1][0], 2)

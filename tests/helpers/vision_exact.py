@@ -18,7 +18,7 @@ def embedded(model, given):
 def run(model, given, change, new=4):
     """Logits of `new` tokens [new, V], of the prompt's last pass, and the cache lengths of the layers.
 
-    `change(layer, hidden [n, D], visual [n], positions [n])` gives the three anew before every layer.
+    `change(layer, hidden [n, D], visual [n], positions [n])` returns new ones of the three before every layer.
     """
     stack = model.model.language_model
     hidden, visual = embedded(model, given)

@@ -28,7 +28,7 @@ def random_vlm() -> LlavaForConditionalGeneration:
 
 
 def inputs(texts: list[tuple[int, int]], seed: int = 0, images: int = 1) -> dict[str, Tensor]:
-    """A batch of random prompts, padded on the left: `texts[b]` = (text tokens before, behind the `images` images)."""
+    """A batch of random prompts, padded on the left: `texts[b]` = (text tokens before, after the `images` images)."""
     torch.manual_seed(seed)
     rows = []
     for before, behind in texts:
@@ -65,7 +65,7 @@ METHODS = [
 
 
 def made_for(model: LlavaForConditionalGeneration, folder: Path) -> dict[str, str]:
-    """Specs of the methods that need something learned, with files that say something for `model`."""
+    """Specs of the methods that need something learned, with files made for `model`."""
     torch.manual_seed(0)
     net = RelevanceNet()
     with torch.no_grad():

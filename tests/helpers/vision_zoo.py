@@ -71,7 +71,7 @@ class Case:
     opening: ClassVar[list[int]] = []
 
     def build(self, implementation: str = "sdpa", blind: bool = False) -> PreTrainedModel:
-        """`blind`: patches do not see each other nor where they are, so a feature tells its own pixels alone."""
+        """`blind`: patches do not see each other nor where they are, so a feature depends only on its own pixels."""
         torch.manual_seed(0)
         config = getattr(transformers, f"{self.prefix}Config")(**self.config | self.options)
         config._attn_implementation = implementation
@@ -102,7 +102,7 @@ class Case:
         raise NotImplementedError
 
     def single(self, colours: np.ndarray) -> ZooImage:
-        """An image of one view that repeats one block of colours."""
+        """An image with one view that repeats one block of colours."""
         return ZooImage([np.tile(colours, (SIDE // self.block, SIDE // self.block))], (32, 32))
 
     def inputs(self, rows: list[list[ZooImage]]) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Case:
         return list(model.base_model.get_image_features(**media, return_dict=True).pooler_output)
 
     def encoded(self, model: PreTrainedModel, colours: Tensor) -> Tensor:
-        """What the model's encoder says of patches of one colour, in images of one colour, [colours, C]."""
+        """The encoder's output for patches of one colour, in images of one colour, [colours, C]."""
         views = torch.stack([pixels(np.full((SIDE, SIDE), int(colour))) for colour in colours])
         hidden = model.base_model.vision_tower(views, output_hidden_states=True).hidden_states
         return hidden[model.config.vision_feature_layer][:, -1]
@@ -199,7 +199,7 @@ class AnyResCase(Case):
         return media
 
     def features(self, model: PreTrainedModel, images: list[ZooImage]) -> list[Tensor]:
-        """Of one view each, which these classes give only for rows of several images (OneVision), so by hand."""
+        """Features of one view each, which these classes give only for rows of several images (OneVision), hence by hand."""
         core = model.base_model
         layer, strategy = model.config.vision_feature_layer, model.config.vision_feature_select_strategy
         hidden = core.vision_tower(torch.stack([pixels(p.views[0]) for p in images]), output_hidden_states=True)
@@ -224,7 +224,7 @@ class InternVLCase(Case):
 
 
 class QwenCase(Case):
-    """Pixels come from the HF image processor; the frames of a video are its outputs one behind the other."""
+    """Pixels come from the HF image processor; the frames of a video are its outputs one after the other."""
 
     opening: ClassVar[list[int]] = [IDS["vision_start_token_id"]]
 

@@ -1,4 +1,4 @@
-"""Formulas against the meter of a run, and against torch's own count of multiply-adds."""
+"""Formulas against the counter of a run, and against torch's own count of multiply-adds."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def run(model, ids, steps, *methods, chunk=None):
     return session, seen
 
 
-def test_sizes_are_read_off_the_model(shape):
+def test_sizes_are_read_from_the_model(shape):
     attention = 32 * 32 + 2 * 32 * 16 + 32 * 32  # q, k and v on two KV heads, o
     mlp = 3 * 32 * 64
     assert shape == Shape((attention + mlp,) * 4, 4, 2, 8, 97 * 32, 4)
@@ -58,7 +58,7 @@ def test_experts_count_as_weights():
         ("adakv:keep=0.25", None, [N] * 4),
     ],
 )
-def test_formula_equals_meter(llama, prompt, shape, batch, spec, stored, stream):
+def test_formula_equals_counter(llama, prompt, shape, batch, spec, stored, stream):
     methods = [] if spec is None else [laconic.create_method(spec)]
     session, seen = run(llama, prompt(batch, N), prompt(batch, STEPS, seed=1), *methods)
     if stored is not None:
@@ -82,7 +82,7 @@ def test_all_logits_are_counted(llama, prompt, shape):
     assert session.stats.prefill_flops == shape.prefill_flops([N] * 4, logits=N)
 
 
-def test_linear_parts_equal_torch_s_count(make_llama, prompt, shape):
+def test_linear_parts_equal_the_count_of_torch(make_llama, prompt, shape):
     model = make_llama(implementation="eager")
     with FlopCounterMode(display=False) as counter:
         model(prompt(1, N), use_cache=False)
@@ -91,7 +91,7 @@ def test_linear_parts_equal_torch_s_count(make_llama, prompt, shape):
     assert counts[torch.ops.aten.mm] == linear
     # eager attention computes the whole square, masked half included
     square = 4 * (4 * shape.head_dim * shape.heads * N * N)
-    # transformers 5.16 makes the angles of RoPE by a matrix product, too
+    # transformers 5.16 also computes the angles of RoPE by a matrix product
     assert counts[torch.ops.aten.bmm] - square in (0, N * shape.head_dim)
     ours = shape.prefill_flops([N] * 4, logits=N)
     assert ours == linear + square * (N + 1) // (2 * N)
@@ -125,7 +125,7 @@ def test_kv_bytes_formula_equals_measured_bytes(llama, prompt, shape, spec):
     assert session.stats.kv_bytes_full == 2 * shape.kv_bytes([N + STEPS] * 4)
 
 
-def test_the_meter_keeps_prompt_and_decoding_apart():
+def test_the_counter_keeps_prompt_and_decoding_apart():
     meter = FlopCounter(Shape((10, 20), heads=2, kv_heads=1, head_dim=4, head_weights=7, itemsize=4))
     meter.layer(0, batch=2, tokens=3, pairs=12, prefill=True)
     meter.layer(1, batch=2, tokens=1, pairs=5, prefill=False)

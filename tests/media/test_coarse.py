@@ -1,4 +1,4 @@
-"""Fewer pixels: means of squares, at the old size."""
+"""Fewer pixels: means of squares, at the original size."""
 
 import numpy as np
 from PIL import Image

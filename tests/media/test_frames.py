@@ -20,8 +20,8 @@ def shades(frames) -> list[int]:
 
 
 @given(st.integers(1, 500), st.integers(1, 60))
-def test_middles_of_equal_stretches(total, count):
-    """Frame k lasts from k to k + 1; the one shown holds the middle of its stretch, by fractions."""
+def test_middles_of_equal_segments(total, count):
+    """Frame k lasts from k to k + 1; the one shown contains the middle of its segment, by fractions."""
     from fractions import Fraction
 
     chosen = middles(total, count)
@@ -42,7 +42,7 @@ def test_natural_order():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Twelve frames, 0.png .. 11.png, and what is none."""
+    """Twelve frames, 0.png .. 11.png, and files that are not frames."""
     for i, image in enumerate(colours(*REDS)):
         (tmp_path / f"{i}.png").write_bytes(saved(image, "PNG"))
     (tmp_path / "notes.txt").write_text("no frame")
@@ -62,7 +62,7 @@ def test_a_folder_of_frames(folder):
 def test_a_broken_frame_is_an_error_when_it_is_shown(folder):
     (folder / "6.png").write_bytes(b"nothing")
     assert shades(load_frames(folder, 2)) == [3, 9]
-    with pytest.raises(MediaError, match=r"6\.png is no image"):
+    with pytest.raises(MediaError, match=r"6\.png is not an image"):
         list(load_frames(folder, 3))
 
 

@@ -1,4 +1,4 @@
-"""`gather`: images first, then frames; what is shown in part, and too much at once."""
+"""`gather`: images first, then frames; files shown in part, and too many pixels at once."""
 
 import sys
 
@@ -11,7 +11,7 @@ from laconic.media import gather
 
 @pytest.fixture
 def files(tmp_path):
-    """Two images, a moving one, and a folder of ten frames."""
+    """Two images, an animated one, and a folder of ten frames."""
     (tmp_path / "a.png").write_bytes(saved(noise(30, 20), "PNG"))
     (tmp_path / "b.jpg").write_bytes(saved(noise(16, 16), "JPEG"))
     (tmp_path / "c.gif").write_bytes(moving("GIF", colours((1, 0, 0), (200, 0, 0), (0, 200, 0))))
@@ -27,14 +27,14 @@ def test_images_come_first_in_their_order(files):
     assert [(p.number, p.of) for p in shown] == [(0, 1), (0, 1), (2, 10), (7, 10)]
 
 
-def test_eight_frames_unless_told(files):
+def test_eight_frames_by_default(files):
     assert len(gather([], str(files / "frames"))[0]) == 8
     assert gather([]) == ([], [])
 
 
-def test_what_is_shown_in_part_is_said(files):
+def test_partly_shown_files_are_noted(files):
     shown, notes = gather([str(files / "c.gif")])
-    assert len(shown) == 1 and "c.gif moves, and its first frame is shown; give it as --video" in notes[0]
+    assert len(shown) == 1 and "c.gif is animated, and only its first frame is shown; give it as --video" in notes[0]
     shown, notes = gather([], str(files / "c.gif"), 5)
     assert len(shown) == 3 and "has 3 frames, fewer than the 5 asked for" in notes[0]
 
@@ -44,5 +44,5 @@ def test_too_many_pixels_together(files, monkeypatch):
     monkeypatch.setattr(sys.modules["laconic.media.gather"], "MAX_TOTAL", 1800)
     assert len(gather(paths)[0]) == 3
     monkeypatch.setattr(sys.modules["laconic.media.gather"], "MAX_TOTAL", 1799)
-    with pytest.raises(MediaError, match="over 1,799 pixels together"):
+    with pytest.raises(MediaError, match="over 1,799 pixels in total"):
         gather(paths)

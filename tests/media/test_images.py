@@ -1,4 +1,4 @@
-"""`load_image`: every format and mode, orientation, limits, and files that are no whole images."""
+"""`load_image`: every format and mode, orientation, limits, and files that are not complete images."""
 
 import struct
 import zlib
@@ -11,7 +11,7 @@ from PIL import Image
 from laconic.errors import LaconicError, MediaError
 from laconic.media import images as images
 from laconic.media import load_image
-from laconic.media.images import animation, frame_count, moves
+from laconic.media.images import animation, frame_count, is_animated
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_exif_orientation(file, orientation, kind):
 
 
 def test_jpeg_orientation(file):
-    """The left half is red as stored; a phone held upright means: turn clockwise, and the top is red."""
+    """The left half is red as stored; a phone held upright asks for a clockwise turn, and then the top is red."""
     image = Image.new("RGB", (32, 16), "blue")
     image.paste("red", (0, 0, 16, 16))
     found = load_image(file(saved(image, "JPEG", exif=turned(6), quality=95, subsampling=0)))
@@ -75,11 +75,11 @@ def test_jpeg_orientation(file):
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 77])
-def test_orientations_that_mean_nothing_turn_nothing(file, orientation):
+def test_orientations_without_a_meaning_turn_nothing(file, orientation):
     assert np.array_equal(load_image(file(saved(noise(), "PNG", exif=turned(orientation)))), noise())
 
 
-def test_transparency_lies_over_white(file):
+def test_transparency_is_composited_over_white(file):
     image = Image.new("RGBA", (3, 1))
     for x, alpha in enumerate((255, 51, 0)):
         image.putpixel((x, 0), (100, 0, 200, alpha))
@@ -129,16 +129,16 @@ def test_of_several_images_the_first_is_shown(file):
     for kind in ("GIF", "PNG", "WEBP"):
         options = {"lossless": True} if kind == "WEBP" else {}
         path = file(moving(kind, [red, green, blue], **options))
-        assert frame_count(path) == 3 and moves(path)
+        assert frame_count(path) == 3 and is_animated(path)
         assert [frame.getpixel((8, 8)) for frame in animation(path, [0, 1, 2])] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
         assert [frame.getpixel((8, 8)) for frame in animation(path, [2])] == [(0, 0, 255)]
         assert load_image(path).getpixel((8, 8)) == (255, 0, 0)
-    assert frame_count(file(saved(red, "PNG"))) == 1 and not moves(file(saved(red, "GIF")))
+    assert frame_count(file(saved(red, "PNG"))) == 1 and not is_animated(file(saved(red, "GIF")))
 
 
 @pytest.mark.parametrize("name", corpus())
 def test_a_file_cut_off_anywhere_is_an_error_or_the_same_image(file, name):
-    """The end of some files is not needed. What is read without it is the whole image, and all frames."""
+    """Some files do not need their end. What is read without it is the complete image, and all frames."""
     whole = corpus()[name]
     path = file(whole)
     expected, count = np.asarray(load_image(path)), frame_count(path)
@@ -164,8 +164,8 @@ def test_empty_file(file):
     ("data", "name"),
     [(b"just words\n" * 20, "words.jpg"), (b"%PDF-1.7\n" + bytes(200), "page.png"), (b"PK\3\4" + bytes(99), "zip.webp")],
 )
-def test_no_image_whatever_its_name(file, data, name):
-    with pytest.raises(MediaError, match=rf"{name} is no image, or .*; laconic reads JPEG, PNG, WEBP, GIF\."):
+def test_files_that_are_not_images_whatever_their_name(file, data, name):
+    with pytest.raises(MediaError, match=rf"{name} is not an image, or .*; laconic reads JPEG, PNG, WEBP, GIF\."):
         load_image(file(data, name))
 
 
@@ -180,7 +180,7 @@ def test_missing_files_and_folders(tmp_path):
         load_image(tmp_path / "none.jpg")
     with pytest.raises(MediaError, match="is a folder, not an image; give a folder of frames as --video"):
         load_image(tmp_path)
-    with pytest.raises(MediaError, match="no regular file"):
+    with pytest.raises(MediaError, match="is not a regular file"):
         load_image("/dev/zero")
 
 
@@ -199,14 +199,14 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(file):
     """22 KB that would be 2.7 GB: the header alone is read."""
     bomb = png(30_000, 30_000, 8, 2, bytes(10**6))
     assert len(bomb) < 22_000
-    with pytest.raises(MediaError, match=r"too large|at most 64,000,000 are read"):
+    with pytest.raises(MediaError, match=r"too large|at most 64,000,000 can be read"):
         load_image(file(bomb))
 
 
 def test_pixel_limit_is_exact(file):
     path = file(saved(noise(30, 20), "PNG"))
     assert load_image(path, max_pixels=600).size == (30, 20)
-    with pytest.raises(MediaError, match=r"30 x 20 = 600 pixels; at most 599 are read\. Make it smaller"):
+    with pytest.raises(MediaError, match=r"30 x 20 = 600 pixels; at most 599 can be read\. Make it smaller"):
         load_image(path, max_pixels=599)
 
 
@@ -237,5 +237,5 @@ def test_too_many_frames(file, monkeypatch):
         frame_count(path)
 
 
-def test_the_error_is_one_of_ours():
+def test_the_error_is_a_laconic_error():
     assert issubclass(MediaError, LaconicError) and issubclass(MediaError, ValueError)

@@ -1,4 +1,4 @@
-"""Mutated image files: an image within bounds or a clear error, never anything else."""
+"""Mutated image files: an image within the limits or a clear error, never anything else."""
 
 import random
 import warnings
@@ -14,7 +14,7 @@ WORDS = (b"\0", b"\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\0\0\0\0", 
 
 
 def mutated(data: bytes, other: bytes, rng: random.Random) -> bytes:
-    """Bits flipped, bytes overwritten, stretches cut out, doubled, or taken from another file, the end cut off."""
+    """Bits flipped, bytes overwritten, ranges cut out, doubled, or taken from another file, the end cut off."""
     found = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         reach = rng.choice((64, len(found)))  # headers are hit as often as pixels

@@ -1,4 +1,4 @@
-"""Video files, written and read by PyAV: sampling, rotation, and every way in which a file can be none."""
+"""Video files, written and read by PyAV: sampling, rotation, and every way in which a file can fail to be a video."""
 
 import random
 import sys
@@ -47,7 +47,7 @@ def test_frames_of_a_video(tmp_path, name):
 
 
 def test_videos_are_turned_upright(tmp_path):
-    """A phone held upright stores rows sideways and says by how much a player turns them."""
+    """A phone held upright stores rows sideways, with the angle by which a player has to turn them."""
     image = np.zeros((48, 96, 3), np.uint8)
     image[:, :48, 0] = 250  # left half red
     for rotation, size, red in ((-90, (48, 96), (24, 10)), (90, (48, 96), (24, 86)), (180, (96, 48), (86, 24))):
@@ -57,14 +57,14 @@ def test_videos_are_turned_upright(tmp_path):
         assert found.getpixel((size[0] - 1 - red[0], size[1] - 1 - red[1]))[0] < 60
 
 
-def test_a_file_with_sound_alone_has_no_frames(tmp_path):
+def test_a_file_with_only_sound_has_no_frames(tmp_path):
     with av.open(str(tmp_path / "sound.wav"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    with pytest.raises(MediaError, match=r"sound\.wav has no image stream, so no frames"):
+    with pytest.raises(MediaError, match=r"sound\.wav has no video stream, so no frames"):
         list(load_frames(tmp_path / "sound.wav", 3))
 
 
@@ -83,16 +83,16 @@ def test_images_that_are_far_too_thin_are_refused_before_decoding(tmp_path):
         list(load_frames(path, 1))
 
 
-def test_what_is_no_video(tmp_path):
+def test_files_that_are_not_videos(tmp_path):
     text = tmp_path / "film.mp4"
     text.write_text("no film" * 100)
-    with pytest.raises(MediaError, match=r"film\.mp4 is no video that can be read"):
+    with pytest.raises(MediaError, match=r"film\.mp4 is not a video that can be read"):
         list(load_frames(text, 3))
     with pytest.raises(MediaError, match="no such file or folder"):
         list(load_frames(tmp_path / "none.mp4", 3))
     whole = film(tmp_path / "whole.mp4", greys(*SHADES)).read_bytes()
-    text.write_bytes(whole[: len(whole) // 2])  # an MP4's index stands at its end
-    with pytest.raises(MediaError, match=r"film\.mp4 (is no video that can be read|has no image stream)"):
+    text.write_bytes(whole[: len(whole) // 2])  # an MP4's index is at its end
+    with pytest.raises(MediaError, match=r"film\.mp4 (is not a video that can be read|has no video stream)"):
         list(load_frames(text, 3))
 
 

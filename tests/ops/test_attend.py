@@ -60,7 +60,7 @@ def test_attend_bf16(causal, bias):
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_single_bf16_row_per_head(bias):
-    """It runs as two, which torch's kernel does faster."""
+    """It runs as two rows, for which torch's kernel is faster."""
     q, k, v = tensors(h=2, hkv=2, t=1, dtype=torch.bfloat16)
     added = hide(2, 2, 9) if bias else None
     want = slow_attend(q, k, v, 0.3, added)
@@ -118,7 +118,7 @@ def test_left_padded_rows_attend_without_their_padding(starts, softcap):
 
 
 @given(cuts=st.lists(st.integers(1, 12), max_size=4), seed=st.integers(0, 99), bias=st.booleans())
-def test_merge_of_any_split_is_the_whole(cuts, seed, bias):
+def test_merging_any_split_gives_the_whole(cuts, seed, bias):
     q, k, v = tensors(t=3, n=13, seed=seed)
     added = hide(2, 2, 13, seed) if bias else torch.zeros(2, 2, 13)
     edges = sorted({0, 13, *cuts})
@@ -126,13 +126,13 @@ def test_merge_of_any_split_is_the_whole(cuts, seed, bias):
     close(merge(parts), slow_attend(q, k, v, 0.3, added))
 
 
-def test_merge_of_blind_parts_is_blind():
+def test_merging_blind_parts_is_blind():
     nothing = torch.zeros(1, 2, 3, 4), torch.full((1, 2, 3), -math.inf)
     out, lse = merge([nothing, nothing])
     assert torch.equal(out, nothing[0]) and bool(lse.isneginf().all())
 
 
-def test_merge_with_a_blind_part_is_the_other():
+def test_merging_with_a_blind_part_gives_the_other():
     q, k, v = tensors()
     whole = attend(q, k, v, 0.3)
     out, lse = merge([(torch.zeros_like(whole[0]), torch.full_like(whole[1], -math.inf)), whole])
@@ -162,7 +162,7 @@ def test_attention_mass_is_the_column_sum_of_the_full_causal_matrix(monkeypatch,
     t, n = 7, 7 + past
     q, k, _ = tensors(t=t, n=n)
     bias, real = None, None
-    if padded:  # the first two new positions of row 0 are padding: unseen, and asking nothing
+    if padded:  # the first two new positions of row 0 are padding: neither seen nor seeing
         real = torch.ones(2, t, dtype=torch.bool)
         real[0, :2] = False
         bias = torch.zeros(2, 2, n)
@@ -190,7 +190,7 @@ def test_no_keys_at_all_is_blind(softcap):
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("t", [1, 7])
 @pytest.mark.parametrize("alone", [attend_alone, module._sdpa], ids=["here", "sdpa"])
-def test_attention_that_is_merged_with_nothing(alone, t, causal):
+def test_attention_that_needs_no_merging(alone, t, causal):
     q, k, v = tensors(h=6, hkv=2, t=t, n=t if causal else 9)
     want = attend(q, k, v, 0.3, causal=causal)[0]
     torch.testing.assert_close(alone(q, k, v, 0.3, causal=causal), want, atol=1e-5, rtol=1e-5)

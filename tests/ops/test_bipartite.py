@@ -10,7 +10,7 @@ from laconic.ops.bipartite import Merging, bipartite
 @pytest.mark.parametrize("cls", [False, True])
 @pytest.mark.parametrize("t", [1, 2, 3, 8, 13])
 @pytest.mark.parametrize("r", [0, 1, 3, 99])
-def test_it_equals_the_loop_and_sizes_sum_to_t(cls, t, r):
+def test_merging_equals_the_loop_and_sizes_sum_to_t(cls, t, r):
     """Must show 6, first part, and 2."""
     torch.manual_seed(t)
     metric, x = torch.randn(2, t, 4), torch.randn(2, t, 3)
@@ -29,7 +29,7 @@ def test_it_equals_the_loop_and_sizes_sum_to_t(cls, t, r):
 
 
 def test_nothing_merged_is_the_identity():
-    """Must show 6, r=0: merging and back gives what was there."""
+    """Must show 6, r=0: merging and unmerging restores the tokens."""
     x, size = torch.randn(2, 7, 3), torch.ones(2, 7)
     merging = bipartite(torch.randn(2, 7, 4), 0, True)
     assert merging.count == 7 and torch.equal(merging.unmerge(merging.merge(x, size)), x)
@@ -43,7 +43,7 @@ def test_members_get_what_their_token_has_and_cls_can_be_left_out():
     merging = bipartite(x, 1, True)
     back = merging.unmerge(merging.merge(x, size))
     torch.testing.assert_close(back, x)
-    patches = merging.behind(1)
+    patches = merging.without_first(1)
     assert patches.count == merging.count - 1 and torch.equal(patches.to, merging.to[:, 1:] - 1)
     torch.testing.assert_close(patches.unmerge(patches.merge(x[:, 1:], size[:, 1:])), x[:, 1:])
 

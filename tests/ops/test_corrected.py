@@ -41,7 +41,7 @@ def slow_outliers(x, per, share):
 
 
 def slow_approximation(x, per, settings):
-    """D + S, and the low-rank rest of every head, vector by vector, in float64."""
+    """D + S, and the low-rank part of every head, vector by vector, in float64."""
     marked = slow_outliers(x, per, settings.outliers)
     filled = x.double().clone()
     for i, j, t, c in marked:
@@ -118,7 +118,7 @@ def test_the_low_rank_term_spares_outliers_only_where_it_is_told_to(per):
 def test_all_directions_restore_the_block(per, bits, share):
     x = block()
     approximation = approximate(x, per, Settings(bits, outliers=share, rank=16, **SMALL))
-    # factors are float16; that is 2^-11 of an error which is below the outliers already
+    # factors are float16: 2^-11 of an error that is already smaller than the outliers
     assert (approximation.dequantise() - x).abs().max() < 2e-3
     plain = approximate(x, per, Settings(bits, outliers=share, **SMALL))
     p, q = power_iteration(x - plain.dequantise(), 16)
@@ -143,7 +143,8 @@ def test_the_error_does_not_rise_with_rank_outliers_or_bits(per):
 
 
 def test_key_groups_run_along_tokens_and_value_groups_along_channels():
-    """A token changed: keys change in one group of tokens, values in that token alone; and there only its own group."""
+    """When a token changes, keys change in one group of tokens and values only in that token, and there only in its own
+    group."""
     x = block(n=32, d=16, planted=0)
     changed = x.clone()
     changed[0, 1, 10, 3] += 5
@@ -228,7 +229,7 @@ def test_blocks_of_another_kind_are_refused():
         stored.append(approximate(block(), "channel", Settings(2, rank=1, **SMALL)))
 
 
-def test_equal_numbers_are_no_reason_to_mark_one_twice():
+def test_equal_numbers_are_not_marked_twice():
     x = torch.ones(1, 2, 16, 8)
     for per in ("channel", "token"):
         stored = approximate(x, per, Settings(2, outliers=1.0, rank=1, **SMALL))

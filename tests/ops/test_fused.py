@@ -40,7 +40,7 @@ def packed(bits=4, d=8, n=300, group=8, tile=8, value_bits=None, b=2, hkv=2):
 
 
 def hiding(n, b=2, hkv=2):
-    """Adds something to every key, hides a third of them, and everything from row 1's first head."""
+    """Adds something to every key, hides a third of them, and hides everything from row 1's first head."""
     bias = normal(b, hkv, n, seed=3).masked_fill(normal(b, hkv, n, seed=4) > 0.5, -math.inf)
     bias[1, 0] = -math.inf
     return bias
@@ -133,7 +133,7 @@ STARTS, COUNTS = torch.tensor([0, 50, 400, 410]), torch.tensor([37, 333, 0, 129]
 @pytest.mark.parametrize("biased", [False, True])
 def test_ragged_equals_softmax_over_each_heads_own_entries(path, dtype, heads, biased):
     g, t = heads
-    value_dim = 16 if path == "loops" else 8  # torch's flash kernel wants equal sizes
+    value_dim = 16 if path == "loops" else 8  # torch's flash kernel needs equal sizes
     keys, values = normal(600, 8, seed=1, dtype=dtype), normal(600, value_dim, seed=2, dtype=dtype)
     q = normal(2, 2 * g, t, 8, dtype=dtype)
     bias = normal(600, seed=3).masked_fill(normal(600, seed=4) > 0.5, -math.inf) if biased else None

@@ -5,7 +5,7 @@ import torch
 from laconic.ops.growing import Growing
 
 
-def test_appended_blocks_are_read_behind_each_other():
+def test_appended_blocks_are_read_in_order():
     x, y = torch.randn(2, 3, 5, 4), torch.arange(12).view(2, 3, 2)
     grown = Growing({"x": x.clone(), "y": y.clone()})
     blocks = [torch.randn(2, 3, n, 4) for n in (1, 7, 40)]

@@ -11,7 +11,7 @@ def matrices(*shape, seed=0):
 
 
 def slow_power_iteration(x, rank, loops, seed):
-    """One matrix [n, d]: the loop as it is published; Gram-Schmidt makes directions orthonormal."""
+    """One matrix [n, d]: the loop as published; Gram-Schmidt makes directions orthonormal."""
 
     def orthonormal(y):
         done = []
@@ -40,7 +40,7 @@ def test_every_matrix_of_a_batch_follows_the_published_loop(rank, loops):
     for b in range(2):
         for h in range(3):
             slow_p, slow_q = slow_power_iteration(x[b, h].double(), rank, loops, 5)
-            want = slow_q @ slow_p.T  # the factors themselves are free up to signs
+            want = slow_q @ slow_p.T  # the factors themselves may differ in sign
             torch.testing.assert_close((q[b, h] @ p[b, h].T).double(), want, atol=1e-4, rtol=1e-4)
 
 

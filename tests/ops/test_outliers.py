@@ -1,4 +1,4 @@
-"""Outliers against plain loops, and against what scikit-learn 1.9.1 says of the same numbers."""
+"""Outliers against plain loops, and against what scikit-learn 1.9.1 gives for the same numbers."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_factors_equal_the_loops(name, m):
     torch.testing.assert_close(lof(torch.from_numpy(x), m), expected)
 
 
-def test_a_far_value_is_an_outlier_wherever_it_stands():
+def test_a_distant_value_is_an_outlier_wherever_it_is():
     x = torch.linspace(0, 1, 41)
     x[17] = 9.0
     assert (lof(x, 10) > 1.5).nonzero()[:, 0].tolist() == [17]

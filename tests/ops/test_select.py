@@ -1,4 +1,4 @@
-"""Selections against sorted lists, with scores that have many equals."""
+"""Selections against sorted lists, with scores that have many ties."""
 
 import torch
 from hypothesis import given
@@ -10,7 +10,7 @@ values = st.sampled_from([-1.0, 0.0, 0.5, 1.0, float("inf"), float("-inf")])
 
 
 def slow_best(row: list[float], count: int) -> list[int]:
-    """The `count` best places; equals go to the earlier one. Ascending."""
+    """The `count` best places, ascending; ties go to the earlier one."""
     return sorted(sorted(range(len(row)), key=lambda j: (-row[j], j))[:count])
 
 
@@ -70,7 +70,7 @@ def test_top_k_keeps_the_best_of_every_head(case):
 
 
 def slow_across_heads(rows: list[list[float]], count: int, floor: int) -> list[list[int]]:
-    """AdaKV, algorithm 1: every head's best `floor`, then the best of what is left in the layer, `count` a head in all."""
+    """AdaKV, algorithm 1: every head's best `floor`, then the best of the rest of the layer, `count` per head in total."""
     kept = [set(slow_best(row, floor)) for row in rows]
     rest = [(-s, h, j) for h, row in enumerate(rows) for j, s in enumerate(row) if j not in kept[h]]
     # an entry of infinite score is as good as a floor's: the earlier place wins
@@ -95,7 +95,7 @@ def test_top_k_across_heads_shares_the_budget_of_a_layer(case, data):
 
 
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 8), st.integers(0, 2**31))
-def test_from_mask_lists_what_the_mask_says(b, h, n, seed):
+def test_from_mask_lists_what_the_mask_selects(b, h, n, seed):
     mask = torch.rand(b, h, n, generator=torch.Generator().manual_seed(seed)) < 0.5
     selection = from_mask(mask)
     counts = mask.sum(-1)

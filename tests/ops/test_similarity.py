@@ -21,7 +21,7 @@ def test_nearest_equals_a_loop_over_cosines(case):
             assert int(nearest(x, centers)[b, i]) == max(range(4), key=by_hand.__getitem__)
 
 
-def test_equal_centers_go_to_the_earlier_whatever_the_rounding(case):
+def test_ties_between_centers_go_to_the_earlier_whatever_the_rounding(case):
     x, centers, *_ = case
     twice = torch.cat([centers, centers * 3.0, centers * 0.01], 1)
     assert torch.equal(nearest(x, twice), nearest(x, centers))

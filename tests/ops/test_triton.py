@@ -1,6 +1,7 @@
-"""Runs `triton_cases.py` in Triton's interpreter, which has to be chosen before Triton is imported: in a process of its own.
+"""Runs `triton_cases.py` in Triton's interpreter, which has to be chosen before Triton is imported, hence in a separate
+process.
 
-The interpreter takes kernels and arguments that the compiler refuses, so all launches are compiled, too: that needs no GPU.
+The interpreter takes kernels and arguments that the compiler refuses, so all launches are compiled too, which needs no GPU.
 """
 
 import os
@@ -15,7 +16,7 @@ from laconic.ops.quantise import quantise_keys, quantise_values
 from laconic.ops.triton_decode import attend_dense, attend_quantised, attend_ragged, available
 
 CASES = Path(__file__).parents[1] / "helpers" / "triton_cases.py"
-needs_triton = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Triton is made for Linux only")
+needs_triton = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Triton is only made for Linux")
 
 
 def cases(**environment):

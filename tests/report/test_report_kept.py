@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.report.kept import Kept, Subject, kept_page, visible
+from laconic.report.kept import Kept, Subject, kept_page
 from laconic.report.pieces import TextPiece, pieces
 
 TEXT = "Grüße 🦊🦄 日本語 👩\u200d👧 <b>&amp;</b>\n"
@@ -89,10 +89,6 @@ def test_the_text_of_the_page_is_the_text_with_its_shares():
 def test_share_counts_heads_of_all_layers():
     kept = Kept(4, {0: [[0, 1], [1]], 5: [[1, 2], [1, 9]]})  # 9: a token decoded later
     assert kept.share().tolist() == [0.25, 1.0, 0.25, 0.0] and kept.layers == [0, 5]
-
-
-def test_control_characters_are_shown_not_sent():
-    assert visible("a\x1b[31m\x00\x7f\n\t") == "a\u241b[31m\u2400\u2421\n\t"
 
 
 def test_thousands_of_tokens_stay_small():

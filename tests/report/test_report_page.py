@@ -1,8 +1,14 @@
-"""The frame of all pages, and its tables."""
+"""The frame of all pages, its parts, and the files that it takes in."""
 
+from importlib.resources import files
+
+import pytest
 from helpers.html_reader import Reader
 
-from laconic.report.page import page, table
+from laconic.report.image_page import PARTS
+from laconic.report.page import asset, facts, page, table, visible
+
+ASSETS = files("laconic.report") / "assets"
 
 
 def test_a_page_is_whole_escaped_and_loads_nothing():
@@ -19,3 +25,24 @@ def test_table_escapes_cells_and_aligns_numbers():
     assert "<td>&lt;b&gt;</td><td class=num>3</td>" in html
     assert "<th>name</th><th class=num>n</th>" in html and "<caption>a&amp;b</caption>" in html
     assert table(["a"], [[True]]).count("num") == 0
+
+
+def test_facts_and_warnings_are_escaped():
+    html = facts([("a<", "b\x00&")], ["<u>"])
+    assert html == '<dl class="card facts"><dt>a&lt;</dt><dd>b\u2400&amp;</dd></dl><p class="bad">warning: &lt;u&gt;</p>'
+    assert facts([]) == '<dl class="card facts"></dl>'
+
+
+def test_control_characters_are_shown_not_sent():
+    assert visible("a\x1b[31m\x00\x7f\n\t") == "a\u241b[31m\u2400\u2421\n\t"
+
+
+def test_assets_are_joined_in_order():
+    joined = asset("page.css", "image/tip.js")
+    assert joined == (ASSETS / "page.css").read_text() + (ASSETS / "image" / "tip.js").read_text()
+    with pytest.raises(FileNotFoundError):
+        asset("none.css")
+
+
+def test_every_script_of_the_page_of_images_is_used():
+    assert sorted(f"{name}.js" for name in PARTS) == sorted(file.name for file in (ASSETS / "image").iterdir())

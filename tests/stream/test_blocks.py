@@ -23,12 +23,12 @@ def test_every_image_is_a_block(vlm):
     assert look.found == [[list(range(s, s + 144)) for s in (2, 146)], [list(range(s, s + 144)) for s in (4, 148)]]
 
 
-def test_numbers_of_layers_follow_the_depth():
+def test_layer_numbers_scale_with_depth():
     assert [at_depth(2, d) for d in (8, 16, 32, 40)] == [1, 1, 2, 3]
     assert at_depth(0, 40) == 0 and [at_depth(k, 8) for k in (8, 14, 19)] == [2, 4, 5]
 
 
-def test_an_image_that_left_is_left_out(vlm):
+def test_an_image_without_tokens_is_left_out(vlm):
     class Second(Look):
         name = "second"
 

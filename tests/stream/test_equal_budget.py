@@ -24,7 +24,7 @@ def stream(total, layer, depth, others=40):
     ("depth", "layer", "expected"),
     [(32, 2, {192: 166, 128: 98, 64: 30}), (32, 3, {192: 152, 128: 82, 64: 11}), (40, 2, {192: 172, 128: 104, 64: 37})],
 )
-def test_numbers_of_the_card(depth, layer, expected):
+def test_published_budgets_at_one_cut(depth, layer, expected):
     """Must show 9: one cut at K that keeps n has the mean (K N + (L - K) n) / L."""
     for mean, kept in expected.items():
         method = FastV(keep=mean / 576, layer=layer)
@@ -40,8 +40,8 @@ def test_default_of_pyramiddrop_averages_270():
 
 
 def test_published_budgets_of_sparsevlm_count_recycled_tokens():
-    """The lists average 192, 129 and 65 when recycled tokens count and the layers 2, 6, 15 run shortened already; as they
-    cut what these layers put out, one more layer runs whole."""
+    """The lists average 192, 129 and 65 when recycled tokens count and the layers 2, 6, 15 already run on fewer tokens;
+    since the cuts apply to the output of these layers, one more layer runs on all of them."""
     for mean, counts in PUBLISHED.items():
         left = with_recycled(576, counts)
         assert average(576, [2, 6, 15], left, 32) == pytest.approx(mean, abs=1)

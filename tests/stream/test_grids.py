@@ -1,4 +1,4 @@
-"""Grids in the stream: smaller shapes, windows, and views that the model cut to size."""
+"""Grids in the stream: smaller shapes, windows, and views that the model cropped."""
 
 from itertools import product
 from types import SimpleNamespace
@@ -60,7 +60,7 @@ def test_averages_by_loops(rows, cols):
 @pytest.mark.parametrize("method", [Downsample(keep=0.3), Pool(), Pool(mode="raster"), Pool(layer=2)], ids=str)
 @pytest.mark.parametrize("name", CASES)
 def test_every_family(name, method):
-    """Views of one image, cut-away borders, line ends, M-RoPE, two images: every view keeps a grid of its own."""
+    """Views of one image, cropped borders, line ends, M-RoPE, two images: every view keeps its own grid."""
     case = CASES[name]
     model = case.build()
     shape = {"size": (40, 64)} if name in ("llava_next", "llava_onevision") else {}
@@ -73,8 +73,8 @@ def test_every_family(name, method):
     assert session.stats.visual[2] < 0.55 * session.stats.visual_in
 
 
-def test_gaps_are_said():
-    """Somebody else dropped token 2, and line 1 was cut away by the model."""
+def test_gaps_are_an_error():
+    """Another method dropped token 2, and the model cropped line 1."""
     cells = torch.tensor([[0, 1], [-1, -1], [2, 3]])
     span = VisualSpan(row=0, modality="image", image=0, crop=0, frame=0, cells=cells, patches=cells)
     place = torch.tensor([[0, 1, 2, 3, 4]])

@@ -1,4 +1,4 @@
-"""Attention computed ahead equals what the layer then attends to, in every layout, before layer 0 and behind cuts."""
+"""Attention computed ahead equals what the layer then attends to, in every layout, before layer 0 and after cuts."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ from laconic.stream.lookahead import attention_of, last_rows
 
 @dataclass(kw_only=True)
 class Looks(TokenMethod):
-    """Notes what the layers `where` will attend to, and drops every third visual token before layer 1 if asked."""
+    """Records what the layers `where` will attend to, and drops every third visual token before layer 1 if asked."""
 
     where: tuple = (0,)
     drop: bool = False
@@ -77,7 +77,7 @@ def test_equals_true_attention_in_every_family(name, passes):
         torch.testing.assert_close(row, expected[:, :, -1:], atol=1e-5, rtol=1e-4)
 
 
-def test_behind_a_cut_that_counts_positions_anew(vlm, passes):
+def test_after_a_cut_that_renumbers_positions(vlm, passes):
     method = Looks(where=(3,), drop=True, keep=0.5)
     with compress(vlm, method):
         vlm(**inputs([(3, 9)]))
@@ -86,7 +86,7 @@ def test_behind_a_cut_that_counts_positions_anew(vlm, passes):
     torch.testing.assert_close(method.seen[3][0], true_rows(q, k, None), atol=1e-5, rtol=1e-4)
 
 
-def test_a_row_that_is_none_pays_nothing(vlm):
+def test_a_row_of_minus_one_pays_nothing(vlm):
     class One(Looks):
         def cut(self, stream):
             self.seen[0] = attention_of(stream, torch.tensor([[-1, 20]]))

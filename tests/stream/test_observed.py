@@ -1,4 +1,4 @@
-"""Entries of an observed layer, found again in a stream that was shortened or reordered since."""
+"""Entries of an observed layer, mapped to a stream that was shortened or reordered since."""
 
 from types import SimpleNamespace
 
@@ -21,6 +21,6 @@ def test_rows_are_found_by_their_tokens():
     assert at_rows(stream, entries).tolist() == [[6, 3, 4], [9, 11, 12]]
 
 
-def test_what_nobody_observed_is_said():
+def test_an_unobserved_layer_is_an_error():
     with pytest.raises(SessionError, match="layer 2 was not observed"):
         at_rows(SimpleNamespace(seen=None, layer=3), torch.zeros(1, 1))

@@ -32,9 +32,9 @@ def test_sum_and_limits(parts, extra):
     assert sum(counts) == min(total, sum(most))
     assert all(1 <= count <= top for count, top in zip(counts, most, strict=True))
     for a, b in [(i, j) for i in range(len(parts)) for j in range(len(parts)) if weights[i] > weights[j]]:
-        assert counts[a] >= counts[b] or counts[a] == most[a]  # nobody with more weight gets less, but for its limit
+        assert counts[a] >= counts[b] or counts[a] == most[a]  # more weight never means less, except at the limit
 
 
-def test_everyone_gets_one_or_the_budget_is_too_small():
+def test_each_gets_one_or_the_budget_is_too_small():
     with pytest.raises(BudgetError, match="leaves 2 visual tokens to 3"):
         spread(2, [1, 1, 1], [5, 5, 5])

@@ -1,4 +1,4 @@
-"""The merging tower on its own: proportional attention, and what it refuses."""
+"""The merging tower by itself: proportional attention, and what it refuses."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ PATCH, SIDE = 8, 12
 
 
 def features(model, pixels, steps=None, proportional=True):
-    """Features behind the projector with merges of `steps`, and the merged token of every patch."""
+    """Features after the projector with merges of `steps`, and the merged token of every patch."""
     seen = []
     tower = MergingTower(model, lambda n, layers: steps, proportional, lambda x, source: seen.append(source))
     handles = tower.install() if steps else []
@@ -31,7 +31,7 @@ def twins():
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_proportional_attention_equals_attention_over_the_duplicates(implementation):
-    """Must show 6: equal patches merged, sizes in the logits, nothing changes; without sizes it does."""
+    """Must show 6: with equal patches merged and sizes in the logits nothing changes; without sizes it does."""
     model = sharp_vlm()
     model.model.vision_tower.set_attn_implementation(implementation)
     model.model.vision_tower.embeddings.position_embedding.weight.zero_()

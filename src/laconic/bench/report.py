@@ -16,7 +16,7 @@ from laconic.bench.statistics import Interval
 from laconic.bench.store import Row
 from laconic.bench.summary import Line
 from laconic.bench.table import cells, foot, head, official_tables, sections, tasks, title, tone
-from laconic.report.page import page
+from laconic.report.page import asset, page
 
 # Okabe and Ito's colours, safe for colour-blind readers, without yellow. Markers and dashes tell methods apart too.
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -25,17 +25,6 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 GREY = "#6a7078"
 COLUMNS = 3
 PANEL = 340
-STYLE = """
-body { max-width: 92rem; }
-.chart { background: #fff; border: 1px solid var(--line); border-radius: 8px; margin: .6rem 0 1rem;
-  overflow-x: auto; padding: .5rem; }
-td { font-size: .85rem; padding: .22rem .5rem; white-space: nowrap; }
-th { font-size: .85rem; padding: .22rem .5rem; vertical-align: bottom; }
-td:first-child { white-space: normal; min-width: 11rem; }
-tr.first td { border-top: 2px solid var(--line); }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; }
-dt { color: var(--dim); } dd { margin: 0; }
-"""
 
 
 def report(lines: list[Line], rows: list[Row]) -> str:
@@ -51,7 +40,7 @@ def report(lines: list[Line], rows: list[Row]) -> str:
         own = [line for line in lines if line.section == section]
         body += [
             f"<h2>{escape(title(section))}</h2>",
-            f'<div class="chart">{chart(own, scripts=number == 0)}</div>',
+            f'<div class="chart" style="--panels:{_across(own)}">{chart(own, scripts=number == 0)}</div>',
             html_table(own),
         ]
         for name, columns, texts in official_tables(own):
@@ -62,7 +51,7 @@ def report(lines: list[Line], rows: list[Row]) -> str:
     machines = list({json.dumps(row["machine"], sort_keys=True): row["machine"] for row in rows}.values())
     for number, found in enumerate(machines, 1):
         body += [f"<h2>Machine{f' {number}' if len(machines) > 1 else ''}</h2>", definitions(found)]
-    return page(f"laconic bench: {first['settings']['model']}", "\n".join(body), style=STYLE)
+    return page(f"laconic bench: {first['settings']['model']}", "\n".join(body), style=asset("bench.css"))
 
 
 def intro(lines: list[Line], rows: list[Row]) -> str:
@@ -78,7 +67,7 @@ def intro(lines: list[Line], rows: list[Row]) -> str:
 
 
 def chart(lines: list[Line], scripts: bool) -> str:
-    """Recall against cost, a panel per task and one for the mean; one legend. `scripts` puts plotly's own code in."""
+    """Recall against cost, a panel per task and one for the mean; one legend. `scripts` includes plotly's own code."""
     places = panels(tasks(lines))
     count, columns = max(p.row for p in places), max(p.col for p in places)
     wide = count > 1 and places[0].task is None
@@ -124,6 +113,11 @@ def panels(names: list[str]) -> list[Panel]:
         return [Panel(name, 1, col) for col, name in enumerate([None, *names], 1)]
     below = [Panel(name, 2 + i // COLUMNS, 1 + i % COLUMNS) for i, name in enumerate(names)]
     return [Panel(None, 1, 1), *below]
+
+
+def _across(lines: list[Line]) -> int:
+    """Panels side by side; the style keeps each of them wide enough for its axis."""
+    return max(panel.col for panel in panels(tasks(lines)))
 
 
 def _interval(line: Line, task: str | None) -> Interval | None:

@@ -1,4 +1,4 @@
-"""Which heads of a model a method may trust: lists of head numbers by layer, and how they are written and ranked."""
+"""Which heads of a model a method uses: lists of head numbers by layer, how they are written, and how heads are ranked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEAD = re.compile(r"L(\d+)H(\d+)")
 
 
 def shape(model: PreTrainedModel) -> tuple[int, int, int]:
-    """Compressed layers, query heads and KV heads of a model."""
+    """Numbers of compressed layers, query heads and KV heads of a model."""
     config = family_of(model).stack(model).config
     return len(CompressedCache(config).layer_ids), config.num_attention_heads, config.num_key_value_heads
 
@@ -35,7 +35,7 @@ def resolve(heads: HeadList, layers: int, count: int) -> list[list[int]]:
     else:
         found = [[int(head) for head in layer] for layer in heads]
     if len(found) != layers:
-        raise RecipeError(f"heads are given for {len(found)} layers, but the model has {layers} that are compressed.")
+        raise RecipeError(f"heads are given for {len(found)} layers, but the model has {layers} compressed layers.")
     for layer, row in enumerate(found):
         wrong = [head for head in row if not 0 <= head < count]
         if wrong or len(set(row)) != len(row):
@@ -50,7 +50,7 @@ def _parse(text: str, layers: int, count: int) -> list[list[int]]:
     for piece in text.split("+"):
         match = _HEAD.fullmatch(piece.strip())
         if match is None:
-            raise RecipeError(f"heads={text!r}: write 'all', 'no', or heads such as L0H1+L2H3; {piece!r} is none.")
+            raise RecipeError(f"heads={text!r}: write 'all', 'no', or heads such as L0H1+L2H3; {piece!r} is neither.")
         if int(match[1]) >= layers:
             raise RecipeError(f"heads={text!r}: layer {match[1]} is not one of the {layers} compressed layers.")
         found[int(match[1])].append(int(match[2]))

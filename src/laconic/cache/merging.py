@@ -1,4 +1,4 @@
-"""Merging entries into others: assignment with a class that means "forget", and weighted means that keep lengths apart.
+"""Merging entries into others: assignment with a class that means "forget", and weighted means with separate lengths.
 
 Tensors in, tensors out; leading dimensions [...] are heads (and batch rows).
 """
@@ -6,7 +6,8 @@ Tensors in, tensors out; leading dimensions [...] are heads (and batch rows).
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+
+from laconic.ops.similarity import cosine, sums, unit
 
 
 def assign(
@@ -14,10 +15,10 @@ def assign(
 ) -> torch.Tensor:
     """Where every moving entry goes: moving [..., t, D], centers [..., m, D] -> [..., t] with values 0 .. m.
 
-    The center of the highest cosine, or m, the zero class, when none exceeds `threshold`. Centers that are True in `closed`
-    [..., m] take nobody in.
+    The center with the highest cosine, or m, the zero class, when none exceeds `threshold`. Centers that are True in
+    `closed` [..., m] accept no entries.
     """
-    similarity = unit(moving) @ unit(centers).transpose(-1, -2)
+    similarity = cosine(moving, centers)
     if closed is not None:
         similarity = similarity.masked_fill(closed[..., None, :], float("-inf"))
     best = similarity.amax(-1, keepdim=True)
@@ -27,15 +28,14 @@ def assign(
 
 
 def gathered(x: torch.Tensor, to: torch.Tensor, count: int) -> torch.Tensor:
-    """Sums of x [..., t, D] by class `to` [..., t] in 0 .. count -> [..., count, D]; class `count` is forgotten."""
-    sums = x.new_zeros(*x.shape[:-2], count + 1, x.shape[-1])
-    return sums.scatter_add(-2, to[..., None].expand(x.shape), x)[..., :count, :]
+    """Sums of x [..., t, D] by class `to` [..., t] in 0 .. count -> [..., count, D], fp32; class `count` is forgotten."""
+    return sums(x, to, count + 1)[..., :count, :]
 
 
 def merge_values(
     centers: torch.Tensor, moving: torch.Tensor, to: torch.Tensor, weight: torch.Tensor, moving_weight: torch.Tensor
 ) -> torch.Tensor:
-    """Weighted means of every center with those that go to it, fp32.
+    """Weighted means of every center and the entries assigned to it, fp32.
 
     Args:
         centers, moving: [..., m, D] and [..., t, D].
@@ -52,15 +52,10 @@ def merge_values(
 def merge_keys(
     centers: torch.Tensor, moving: torch.Tensor, to: torch.Tensor, weight: torch.Tensor, moving_weight: torch.Tensor
 ) -> torch.Tensor:
-    """The same for keys, direction and length apart: the unit vector of the mean of unit vectors, times the mean length.
+    """The same for keys, direction and length separately: the mean of unit vectors, normalised, times the mean length.
 
-    A plain mean of vectors that point apart is too short, and a short key is attended too little.
+    A plain mean of vectors that point in different directions is too short, and a short key gets too little attention.
     """
     direction = merge_values(unit(centers), unit(moving), to, weight, moving_weight)
     length, moving_length = centers.float().norm(dim=-1, keepdim=True), moving.float().norm(dim=-1, keepdim=True)
     return unit(direction) * merge_values(length, moving_length, to, weight, moving_weight)
-
-
-def unit(x: torch.Tensor) -> torch.Tensor:
-    """x [..., D] with length 1, fp32."""
-    return F.normalize(x.float(), dim=-1)

@@ -19,6 +19,12 @@ EXACT = 16
 """``bits=16`` means: nothing is quantised."""
 
 
+def check_group(name: str, group: int) -> None:
+    """Refuse groups that do not fill whole bytes in every width."""
+    if group < 8 or group % 8:
+        raise ValueError(f"{name}: group={group}: a group must be a multiple of 8 numbers, such as 32.")
+
+
 @dataclass(frozen=True)
 class HeadSizes:
     """What the width depends on: H query heads, Hkv KV heads of `size` channels, `item` bits per number of the model."""
@@ -38,18 +44,18 @@ class HeadSizes:
 
 @dataclass(kw_only=True)
 class Quantiser(StorageMethod):
-    """Store entries in `bits` bits. Without `bits`, a budget chooses the widest that keeps within it, else `usual_bits`.
+    """Store entries in `bits` bits. Without `bits`, a budget chooses the widest that fits, else `usual_bits`.
 
-    The budget bounds what is packed: bytes stored (scales and corrections included) over bytes of the same entries in the
-    model's dtype. The recent entries that wait unpacked come on top.
+    The budget limits what is packed: bytes stored (scales and corrections included) over bytes of the same entries in the
+    model's dtype. The recent entries that are not yet packed come on top.
 
-    A subclass gives `usual_bits`, `bits_stored`, `check` and `store`.
+    A subclass defines `usual_bits`, `bits_stored`, `check` and `store`.
     """
 
     bits: int | None = None
 
     savings: ClassVar[str] = "group="
-    """Which parameters make a smaller share possible, for messages."""
+    """Parameters that make a smaller share possible, for messages."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,7 +64,7 @@ class Quantiser(StorageMethod):
             raise ValueError(f"{self.name}: bits={self.bits}: choose {allowed}, or {EXACT} to quantise nothing.")
         if self.bits is not None and not self.budget_from_parameters and not self.budget.neutral:
             raise BudgetError(
-                f"{self.name}: bits={self.bits} and {self.budget} both say how much is stored; give one of them."
+                f"{self.name}: bits={self.bits} and {self.budget} both determine how much is stored; give one of them."
             )
         self._heads: HeadSizes | None = None
 
@@ -66,7 +72,7 @@ class Quantiser(StorageMethod):
     def neutral(self) -> bool:
         return super().neutral or self.bits == EXACT
 
-    # -- what a method gives ---------------------------------------------------------------------------------------
+    # -- what a method defines -------------------------------------------------------------------------------------
     def usual_bits(self, heads: HeadSizes) -> int:
         """The published width for such a model."""
         raise NotImplementedError(f"{type(self).__name__} must define usual_bits().")
@@ -80,7 +86,7 @@ class Quantiser(StorageMethod):
         raise NotImplementedError(f"{type(self).__name__} must define check().")
 
     def store(self, parts: list[Part], bits: int, prefill: bool) -> None:
-        """Pack what is ready of the last part (dense) of one sequence, or of several that are alike. Cheap when nothing is.
+        """Pack what is ready in the last part (dense) of one sequence, or of several of equal length. Cheap if nothing is.
 
         Args:
             parts: changed in place.
@@ -124,7 +130,7 @@ class Quantiser(StorageMethod):
 
     def pack(self, layer: CompressedLayer) -> None:
         step = layer.cache.step
-        prefill = step is None or step.prefill or layer.seen == step.start  # the last: the prompt, packed before this step
+        prefill = step is None or step.prefill or layer.seen == step.start  # or the prompt, packed before this step
         for parts in self._sequences(layer):
             known = getattr(parts[0], "bits", None)
             bits = self.width(layer, sum(part.length for part in parts)) if known is None else known
@@ -136,7 +142,7 @@ class Quantiser(StorageMethod):
 
     @staticmethod
     def _sequences(layer: CompressedLayer) -> list[list[Part]]:
-        """Parts that are packed together: the layer's own, or each sequence's where they differ in length."""
+        """Parts that are packed together: the layer's own, or each sequence's where sequences differ in length."""
         last = layer.parts[-1]
         if last.has("valid") and not isinstance(last, RowsPart):
             numbered(layer.parts)

@@ -1,7 +1,7 @@
-"""Saved contexts: a compressed cache in one safetensors file, loaded in another process and asked many questions.
+"""Saved contexts: a compressed cache in one safetensors file, to be loaded in another process and asked many questions.
 
-The file's header holds a JSON with what the tensors belong to (model and tokenizer by hash, methods, versions) and a
-checksum of every tensor; a checksum of that JSON stands beside it.
+The file's header holds JSON that says what the tensors belong to (model and tokenizer by hash, methods, versions) with a
+checksum of every tensor; a checksum of that JSON is stored beside it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def save(
     text: str = "",
     system: str | None = None,
 ) -> None:
-    """Write `cache` with what is needed to go on from it. An existing file is replaced only when the new one is complete.
+    """Write `cache` with what is needed to continue from it. An existing file is replaced only when the new one is complete.
 
     Args:
         tokenizer: if given, loading with another one is refused.
@@ -93,11 +93,11 @@ def save(
 
 @dataclass
 class SavedContext:
-    """A compressed context on disk. Its tensors stay memory-mapped; `cache()` copies them once, into a cache that grows.
+    """A compressed context on disk. Its tensors stay memory-mapped; `cache()` copies them once, into a cache that can grow.
 
     Attributes:
         info: the header: model, methods, tokens, bytes, versions.
-        methods: who compressed it, with their parameters; `input_ids` [B, n], `text`, `system`: the context, where saved.
+        methods: what compressed it, with their parameters; `input_ids` [B, n], `text`, `system`: the context, where saved.
     """
 
     path: Path
@@ -156,15 +156,15 @@ def header(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise SavedContextError(f"{path} does not exist.") from None
     except (OSError, SafetensorError) as error:
-        raise SavedContextError(f"{path} is truncated or no saved context: {error}.") from error
+        raise SavedContextError(f"{path} is truncated or not a saved context: {error}.") from error
     text = metadata.get("laconic")
     if text is None:
-        raise SavedContextError(f"{path} is a safetensors file, but no context that laconic saved.")
+        raise SavedContextError(f"{path} is a safetensors file, but not a context that laconic saved.")
     if hashlib.sha256(text.encode()).hexdigest() != metadata.get("sha256"):
         raise SavedContextError(f"{path} was altered: the checksum of its header does not match.")
     info: dict[str, Any] = json.loads(text)
     if info["format"] != FORMAT:
-        raise SavedContextError(f"{path} has format {info['format']}, this laconic reads format {FORMAT}.")
+        raise SavedContextError(f"{path} has format {info['format']}, but this version of laconic reads format {FORMAT}.")
     return info
 
 
@@ -182,7 +182,7 @@ def described(method: Method) -> dict[str, Any]:
 
 
 def rebuilt(facts: dict[str, Any]) -> Method:
-    """The method that `described` described."""
+    """The method that `described` recorded."""
     arguments: dict[str, Any] = facts["arguments"]
     nested: dict[str, Any] = {k: rebuilt(v) if isinstance(v, dict) and "arguments" in v else v for k, v in arguments.items()}
     return find(facts["name"]).cls(**nested)

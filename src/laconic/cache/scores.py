@@ -13,8 +13,8 @@ Pooling = Literal["avg", "max"]
 
 
 def pool(scores: torch.Tensor, kernel: int, pooling: Pooling) -> torch.Tensor:
-    """scores [..., n] -> the same shape, smoothed along the entries (stride 1, zero padding), so that neighbours of an
-    important entry stay with it."""
+    """scores [..., n] -> the same shape, smoothed along the entries (stride 1, zero padding), so that the neighbours of an
+    important entry stay too."""
     flat = scores.reshape(-1, 1, scores.shape[-1])
     if pooling == "max":
         flat = F.max_pool1d(flat, kernel, 1, kernel // 2)
@@ -26,13 +26,14 @@ def pool(scores: torch.Tensor, kernel: int, pooling: Pooling) -> torch.Tensor:
 
 
 def window_scores(obs: Observation, window: int, kernel: int, pooling: Pooling) -> torch.Tensor:
-    """Attention of the last `window` queries, mean over them, pooled, mean over the group: [B, Hkv, n] (SnapKV, eq. 1-6).
+    """Attention of the last `window` queries, mean over them, pooled, mean over the group: [B, Hkv, n] (arXiv 2404.14469,
+    eq. 1-6).
 
-    The columns of the window itself are pooled apart from the context, so that its attention does not leak into it.
+    The columns of the window itself are pooled separately, so that the window's attention does not leak into the context.
     """
     rows = obs.window(window)
     w = rows.shape[3]
-    attention = rows.mean((2, 3)) if pooling == "avg" else rows.mean(3)  # pooling by average is linear: the group goes first
+    attention = rows.mean((2, 3)) if pooling == "avg" else rows.mean(3)  # average pooling is linear: group mean first
     n = rows.shape[-1]
     context, own = attention.split([n - w, w], -1)
     parts = [pool(part, kernel, pooling) for part in (context, own) if part.shape[-1]]

@@ -15,7 +15,7 @@ from rich.table import Table
 from laconic.cli import common
 
 TRANSFORMERS = ">=5.16,<6"
-PACKAGES = ("accelerate", "safetensors", "tokenizers", "numpy", "numba", "pillow", "typer", "rich", "plotly", "psutil")
+PACKAGES = ("accelerate", "safetensors", "tokenizers", "numpy", "numba", "pillow", "typer", "rich", "psutil")
 
 
 @dataclass(frozen=True)

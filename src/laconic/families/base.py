@@ -1,4 +1,4 @@
-"""What a family adapter says about a model, and how the adapter of a model is found."""
+"""What a family adapter knows about a model, and how the adapter for a model is found."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Family:
         name: for messages.
         model_types: `config.model_type` values of the text stack that it covers.
         half_rope: RoPE rotates channel i with channel i + D/2 (needed by methods that undo RoPE).
-        proven: tests hold it on the real class; False for the generic adapter.
+        proven: tested on the real class; False for the generic adapter.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Family:
                 )
             stack = inner
         if not isinstance(stack, PreTrainedModel):
-            raise UnsupportedModelError(f"{type(stack).__name__} is no transformers PreTrainedModel; laconic needs one.")
+            raise UnsupportedModelError(f"{type(stack).__name__} is not a transformers PreTrainedModel; laconic needs one.")
         return stack
 
     def cos_sin(self, stack: nn.Module, layer: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,7 +49,7 @@ class Family:
         if not self.half_rope:
             raise UnsupportedModelError(
                 f"the {self.name} family's RoPE layout is not known to laconic, so queries cannot be un-rotated; "
-                "choose a method that uses queries as they are (snapkv, h2o, tova, keydiff ...)."
+                "choose a method that uses queries as they are."
             )
         cos, sin = stack.rotary_emb(torch.zeros(1, device=positions.device), positions)  # type: ignore[operator]
         return cos, sin
@@ -59,14 +59,14 @@ GENERIC = Family("generic", half_rope=False, proven=False)
 
 
 def add(family: Family) -> Family:
-    """Enter a family for all its model types."""
+    """Register a family for all its model types."""
     for model_type in family.model_types:
         _REGISTRY[model_type] = family
     return family
 
 
 def supported_families() -> list[Family]:
-    """Families with an adapter of their own, by name."""
+    """Families that have their own adapter, by name."""
     return sorted(set(_REGISTRY.values()), key=lambda f: f.name)
 
 
@@ -74,7 +74,7 @@ def family_of(model: nn.Module) -> Family:
     """The adapter for a model: by the model type of its text stack, else the generic one.
 
     Raises:
-        UnsupportedModelError: the layers do not fit (no decoder stack, no attention interface, no RoPE, shared keys).
+        UnsupportedModelError: the layers are not supported (no decoder stack, no attention interface, no RoPE, shared keys).
     """
     if not isinstance(model, PreTrainedModel):
         raise UnsupportedModelError(f"compress() needs a transformers model, got {type(model).__name__}.")
@@ -84,7 +84,7 @@ def family_of(model: nn.Module) -> Family:
     if getattr(config, "is_encoder_decoder", False) or not stack._can_set_attn_implementation():
         raise UnsupportedModelError(
             f"{type(model).__name__} does not route its attention through transformers' AttentionInterface, so laconic has "
-            f"no seam in it. Proven families: {', '.join(f.name for f in supported_families())}."
+            f"no place to hook into. Proven families: {', '.join(f.name for f in supported_families())}."
         )
     if getattr(config, "num_kv_shared_layers", 0) or getattr(config, "is_heterogeneous", False):
         raise UnsupportedModelError(

@@ -1,4 +1,4 @@
-"""Gemma 2 (soft-capped logits) and Gemma 3 (a RoPE per layer type); both alternate sliding-window and full layers."""
+"""Gemma 2 (soft-capped logits) and Gemma 3 (one RoPE per layer type); both alternate sliding-window and full layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a prompt costs: FLOPs and KV bytes by formula, and the meter that counts what really ran.
+"""What a prompt costs: FLOPs and KV bytes by formula, and the counter of what actually ran.
 
 Conventions: a multiply-add is two FLOPs; attention costs ``4 * D`` per visible (query, key) pair and query head (scores and
 values); norms, activations and softmax are left out, as usual. The language-model head counts for the positions it ran on.
@@ -18,7 +18,7 @@ class Shape:
     """The sizes of a decoder that its cost depends on.
 
     Attributes:
-        weights: parameters of the matrices of each layer (all experts of a mixture count, so a bound there).
+        weights: parameters of each layer's matrices (all experts of a mixture count, so it is an upper bound there).
         heads, kv_heads, head_dim: of the attention.
         head_weights: parameters of the language-model head.
         itemsize: bytes of one cached number.
@@ -33,7 +33,7 @@ class Shape:
 
     @classmethod
     def of(cls, model: nn.Module, stack: Any) -> Shape:
-        """Read the sizes off a transformers model and its text stack."""
+        """Read the sizes from a transformers model and its text stack."""
         config = stack.config
         weights = tuple(sum(p.numel() for p in layer.parameters() if p.ndim >= 2) for layer in stack.layers)
         head = getattr(model, "lm_head", None)
@@ -80,14 +80,14 @@ class FlopCounter:
         self.visual[layer] = self.visual.get(layer, 0.0) + tokens
 
     def layer(self, layer: int, batch: int, tokens: int, pairs: int, prefill: bool) -> None:
-        """One layer ran `tokens` tokens per sequence; `pairs` (query, key) pairs per query head were visible in all."""
+        """One layer ran `tokens` tokens per sequence; `pairs` (query, key) pairs per query head were visible in total."""
         flops = 2 * self.shape.weights[layer] * batch * tokens + 4 * self.shape.head_dim * self.shape.heads * pairs
         self._add(flops, prefill)
         if prefill:
             self.stream[layer] = self.stream.get(layer, 0) + tokens
 
     def head(self, positions: int, prefill: bool) -> None:
-        """The language-model head ran on `positions` positions in all."""
+        """The language-model head ran on `positions` positions in total."""
         self._add(2 * self.shape.head_weights * positions, prefill)
 
     def _add(self, flops: int, prefill: bool) -> None:

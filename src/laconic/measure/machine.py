@@ -41,7 +41,7 @@ def machine() -> dict[str, Any]:
 
 
 def cpu_model(info: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name as the system gives it."""
+    """The processor's name as the system reports it."""
     if info.is_file():
         for line in info.read_text().splitlines():
             if line.startswith("model name"):

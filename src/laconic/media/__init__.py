@@ -1,4 +1,4 @@
-"""Images and video as input: files read strictly and within bounds, and prompts that show them.
+"""Images and video as input: files read strictly and within limits, and prompts that show them.
 
 A video, an animation and a folder of frames become images in time order; each frame is an image of its own.
 """

@@ -1,4 +1,4 @@
-"""Frames in time: those of a video file, of an animation, or the images of a folder, sampled evenly."""
+"""Frames in time order: those of a video file or an animation, or the images of a folder, sampled evenly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANIMATED = (".gif", ".webp", ".png")
 
 @dataclass(frozen=True)
 class Frame:
-    """One sampled frame: the image, its number among all `of` frames, from 0, and the file it came from."""
+    """One sampled frame: the image, its number among all `of` frames, from 0, and the file that it came from."""
 
     image: Image.Image
     number: int
@@ -29,15 +29,15 @@ class Frame:
 
 
 def load_frames(path: str | os.PathLike[str], count: int) -> Iterator[Frame]:
-    """`count` frames in their order, or all there are if these are fewer; one at a time, as they are asked for.
+    """`count` frames in order, or all frames if there are fewer; loaded one at a time, as they are requested.
 
     Args:
-        path: a folder of images in natural order (2.png before 10.png; files that are no images by their name do not
-            count), an animated GIF, WebP or PNG, or a video file (needs the extra ``laconic[video]``).
-        count: at least 1. Frames are those in the middle of `count` equal stretches.
+        path: a folder of images in natural order (2.png before 10.png; files whose names are not those of images are
+            ignored), an animated GIF, WebP or PNG, or a video file (needs the extra ``laconic[video]``).
+        count: at least 1. The frames chosen are in the middle of `count` equal segments.
 
     Raises:
-        MediaError: nothing there, no frames in it, or a frame that cannot be read.
+        MediaError: there is no such file, it has no frames, or a frame cannot be read.
     """
     if count < 1:
         raise MediaError(f"frames={count}: at least one frame must be shown.")
@@ -56,16 +56,16 @@ def load_frames(path: str | os.PathLike[str], count: int) -> Iterator[Frame]:
 
 
 def middles(total: int, count: int) -> list[int]:
-    """Numbers of the frames in the middle of `count` equal stretches of `total`: floor((i + 1/2) total / count)."""
+    """Numbers of the frames in the middle of `count` equal segments of `total`: floor((i + 1/2) total / count)."""
     count = min(total, count)
     return [(2 * i + 1) * total // (2 * count) for i in range(count)]
 
 
 def images_of(folder: Path) -> list[Path]:
-    """The images of a folder in natural order, by their names' endings; hidden files and folders in it do not count.
+    """The images of a folder in natural order, by file extension; hidden files and subfolders are ignored.
 
     Raises:
-        MediaError: the folder cannot be read, or holds none.
+        MediaError: the folder cannot be read, or holds no images.
     """
     try:
         files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()]
@@ -77,13 +77,13 @@ def images_of(folder: Path) -> list[Path]:
 
 
 def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sorts numbers within names by their value, and before letters."""
+    """Sort key that orders numbers within names by value, and before letters."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name.lower())
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts], name
 
 
 def _video(path: Path, count: int) -> Iterator[Frame]:
-    """Decodes twice: what containers say of their length is often missing or wrong, and frames to be shown are few."""
+    """Decode twice: the length given in containers is often missing or wrong, and only few frames are shown."""
     if not path.is_file():
         raise MediaError(f"cannot read {path}: {'no regular file' if path.exists() else 'no such file or folder'}.")
     with _decoded(path) as frames:
@@ -100,7 +100,7 @@ def _video(path: Path, count: int) -> Iterator[Frame]:
 
 @contextmanager
 def _decoded(path: Path) -> Iterator[Iterator[Any]]:
-    """The frames of a video file's first image stream, as PyAV gives them."""
+    """The frames of a video file's first video stream, as PyAV gives them."""
     try:
         import av
     except ImportError as error:
@@ -111,7 +111,7 @@ def _decoded(path: Path) -> Iterator[Iterator[Any]]:
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise MediaError(f"{path} has no image stream, so no frames.")
+                raise MediaError(f"{path} has no video stream, so no frames.")
             stream = container.streams.video[0]
             check_size((stream.width, stream.height), path)  # before a frame of that size is decoded
             stream.thread_type = "AUTO"
@@ -119,11 +119,11 @@ def _decoded(path: Path) -> Iterator[Iterator[Any]]:
     except MediaError:
         raise
     except Exception as error:  # FFmpeg's errors are of many kinds
-        raise MediaError(f"{path} is no video that can be read: {' '.join(str(error).split())}.") from error
+        raise MediaError(f"{path} is not a video that can be read: {' '.join(str(error).split())}.") from error
 
 
 def _upright(frame: Any) -> Image.Image:
-    """Turned as the container's display matrix asks: FFmpeg's angle is counterclockwise, and so is Pillow's."""
+    """Rotated as the container's display matrix requires: FFmpeg's angle is counterclockwise, and so is Pillow's."""
     turn = round(getattr(frame, "rotation", 0)) % 360
     image: Image.Image = frame.to_image().convert("RGB")
     return image.rotate(turn, expand=True) if turn else image

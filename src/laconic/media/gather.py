@@ -6,29 +6,29 @@ from collections.abc import Sequence
 
 from laconic.errors import MediaError
 from laconic.media.frames import ANIMATED, Frame, load_frames
-from laconic.media.images import load_image, moves
+from laconic.media.images import is_animated, load_image
 
 MAX_TOTAL = 256_000_000
-"""Pixels of all images of a prompt together: 768 MB as RGB."""
+"""Pixels of all images of a prompt taken together: 768 MB as RGB."""
 FRAMES = 8
-"""Of a video, unless told."""
+"""Frames shown of a video by default."""
 
 
 def gather(images: Sequence[str], video: str | None = None, frames: int | None = None) -> tuple[list[Frame], list[str]]:
     """Load everything that a prompt shows.
 
     Returns:
-        the images, still ones first, and what should be said aloud: of what files only a part is shown.
+        the images, still ones first, and notes for the user: which files are shown only in part.
 
     Raises:
-        MediaError: one of them cannot be shown, or all together are too large.
+        MediaError: one of them cannot be shown, or they are too large in total.
     """
     shown: list[Frame] = []
     notes = []
     for path in images:
         _add(shown, Frame(load_image(path), 0, 1, path))
-        if path.lower().endswith(ANIMATED) and moves(path):
-            notes.append(f"{path} moves, and its first frame is shown; give it as --video to show more.")
+        if path.lower().endswith(ANIMATED) and is_animated(path):
+            notes.append(f"{path} is animated, and only its first frame is shown; give it as --video to show more.")
     if video is not None:
         still, wanted = len(shown), FRAMES if frames is None else frames
         for frame in load_frames(video, wanted):
@@ -44,6 +44,6 @@ def _add(shown: list[Frame], frame: Frame) -> None:
     total = sum(f.image.width * f.image.height for f in shown)
     if total > MAX_TOTAL:
         raise MediaError(
-            f"the images have over {MAX_TOTAL:,} pixels together, which is the most that is read; give fewer or smaller "
+            f"the images have over {MAX_TOTAL:,} pixels in total, which is the most that can be read; give fewer or smaller "
             "ones, or fewer --frames."
         )

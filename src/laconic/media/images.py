@@ -1,8 +1,8 @@
-"""One image file, read strictly and within bounds: JPEG, PNG, WebP or GIF, as an upright RGB image.
+"""One image file, read strictly and within limits: JPEG, PNG, WebP or GIF, as an upright RGB image.
 
-What is converted, and how: EXIF orientation is applied. Transparency is laid over white. 16-bit channels keep their eight
-highest bits. CMYK becomes RGB by Pillow's formula; ICC profiles are not applied. Of a file with several images (GIF and
-WebP animations, APNG, MPO) one is shown, the first unless told.
+What is converted, and how: EXIF orientation is applied. Transparency is composited over white. 16-bit channels keep their
+eight highest bits. CMYK becomes RGB by Pillow's formula; ICC profiles are not applied. Of a file with several images (GIF
+and WebP animations, APNG, MPO) one is shown, the first by default.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from laconic.errors import MediaError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 MAX_PIXELS = 64_000_000
-"""Of one image: 192 MB as RGB. A few kilobytes of PNG can hold far more, so sizes are checked before decoding."""
+"""Pixels of one image: 192 MB as RGB. A few kilobytes of PNG can hold far more, so sizes are checked before decoding."""
 MAX_BYTES = 256 * 2**20
-"""Of one image file."""
+"""Bytes of one image file."""
 MAX_SIDES = 200
-"""Longest side over shortest: processors that fix the shortest side would make a huge image of a thin one."""
+"""Longest side over shortest: processors that fix the shortest side would turn a thin image into a huge one."""
 MAX_FRAMES = 100_000
-"""Of one animation, and fewer where its frames are large: `MAX_DRAWN` pixels in all."""
+"""Frames of one animation; fewer where they are large: `MAX_DRAWN` pixels in all."""
 MAX_DRAWN = 4_000_000_000
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,7 +39,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What EXIF orientations ask for; others, 1 among them, for nothing."""
+"""What EXIF orientations require; the others, 1 included, require nothing."""
 ORIENTATION = 0x0112
 
 
@@ -47,7 +47,7 @@ def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     """The first image of a file, upright, RGB.
 
     Raises:
-        MediaError: the file cannot be read, is no whole image of a known format, or is too large.
+        MediaError: the file cannot be read, is not a complete image of a known format, or is too large.
     """
     with opened(path, max_pixels=max_pixels) as image:
         return rgb(image)
@@ -63,14 +63,14 @@ def frame_count(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
         return _count(image)
 
 
-def moves(path: str | os.PathLike[str]) -> bool:
-    """A file is an animation of several frames."""
+def is_animated(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is an animation of several frames."""
     with opened(path) as image:
         return bool(getattr(image, "is_animated", False))
 
 
 def animation(path: str | os.PathLike[str], chosen: Sequence[int], *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """The frames `chosen`, ascending, of an animation; what a frame leaves out is filled from those before it.
+    """The frames `chosen`, ascending, of an animation; what a frame leaves unchanged is filled in from earlier ones.
 
     Raises:
         MediaError: see `load_image`.
@@ -83,12 +83,12 @@ def animation(path: str | os.PathLike[str], chosen: Sequence[int], *, max_pixels
 
 @contextmanager
 def opened(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """The file as Pillow opens it, its size checked and nothing decoded yet. Every error inside of the block is a
+    """The file as Pillow opens it, its size checked and nothing decoded yet. Every error inside the block becomes a
     `MediaError` that names the file."""
     data = _bytes(Path(path))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's hints on odd metadata; what matters is an error
+            warnings.simplefilter("ignore")  # Pillow's hints about odd metadata; what matters raises an error
             with Image.open(BytesIO(data), formats=FORMATS) as image:
                 check_size(image.size, path, max_pixels)
                 if image.format == "GIF":
@@ -98,11 +98,11 @@ def opened(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Ite
         raise
     except Image.UnidentifiedImageError as error:
         raise MediaError(
-            f"{path} is no image, or broken at its very beginning; laconic reads {', '.join(FORMATS)}."
+            f"{path} is not an image, or is broken at its very beginning; laconic reads {', '.join(FORMATS)}."
         ) from error
     except Image.DecompressionBombError as error:
         raise MediaError(f"{path} is too large: {error}") from error
-    except Exception as error:  # decoders raise whatever hostile bytes make of them
+    except Exception as error:  # on hostile bytes decoders raise errors of any kind
         raise MediaError(f"{path} is broken or cut off: {' '.join(str(error).split()) or type(error).__name__}.") from error
 
 
@@ -117,14 +117,14 @@ def check_size(size: tuple[int, int], name: object, max_pixels: int = MAX_PIXELS
         raise MediaError(f"{name} is {width} x {height} pixels: there is nothing to see in it.")
     if width * height > max_pixels:
         raise MediaError(
-            f"{name} is {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are read. Make it smaller."
+            f"{name} is {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} can be read. Make it smaller."
         )
     if max(size) > MAX_SIDES * min(size):
-        raise MediaError(f"{name} is {width} x {height} pixels, and one side is over {MAX_SIDES} times the other. Crop it.")
+        raise MediaError(f"{name} is {width} x {height} pixels: one side is over {MAX_SIDES} times the other. Crop it.")
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """A decoded frame as an upright RGB image of its own."""
+    """A decoded frame as a separate, upright RGB image."""
     image.load()
     turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
     if image.mode.startswith("I"):
@@ -137,14 +137,14 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The eight highest of 16 bits of grey, and white where the grey is the one that stands for transparent."""
+    """The eight highest of 16 bits of grey, and white where the grey is the value that means transparent."""
     values, clear = np.asarray(image), image.info.get("transparency")
     grey = (values >> 8).clip(0, 255).astype(np.uint8)
     return Image.fromarray(grey if clear is None else np.where(values == clear, np.uint8(255), grey))
 
 
 def _count(image: Image.Image) -> int:
-    """Frames, counted by going to each."""
+    """The number of frames, counted by seeking to each."""
     most = max(1, min(MAX_FRAMES, MAX_DRAWN // (image.width * image.height)))
     count = 1
     try:
@@ -157,7 +157,7 @@ def _count(image: Image.Image) -> int:
 
 
 def _walk_gif(data: bytes) -> None:
-    """Go over the blocks of a GIF to its end mark: Pillow takes a file cut off between two frames for a whole one."""
+    """Walk the blocks of a GIF to its end marker: Pillow takes a file cut off between two frames for a complete one."""
 
     def behind_colours(at: int, flags: int) -> int:
         return at + (3 * 2 ** (flags % 8 + 1) if flags & 0x80 else 0)
@@ -170,12 +170,12 @@ def _walk_gif(data: bytes) -> None:
             elif data[at] == 0x2C:  # frame: its descriptor, colours and code size
                 at = behind_colours(at + 10, data[at + 9]) + 1
             else:
-                raise ValueError(f"byte 0x{data[at]:02x} at {at} begins no GIF block")
+                raise ValueError(f"byte 0x{data[at]:02x} at {at} does not begin a GIF block")
             while data[at]:
                 at += 1 + data[at]
             at += 1
     except IndexError:
-        raise ValueError("the GIF has no end") from None
+        raise ValueError("the GIF has no end marker") from None
 
 
 def _bytes(path: Path) -> bytes:
@@ -183,7 +183,7 @@ def _bytes(path: Path) -> bytes:
         if path.is_dir():
             raise MediaError(f"{path} is a folder, not an image; give a folder of frames as --video.")
         if path.exists() and not path.is_file():
-            raise MediaError(f"{path} is no regular file; give an image file.")
+            raise MediaError(f"{path} is not a regular file; give an image file.")
         size = path.stat().st_size
         if not size:
             raise MediaError(f"{path} is empty.")

@@ -1,4 +1,4 @@
-"""The shelf: every published system that laconic has, one import line each. Importing this package fills the catalogue."""
+"""The shelf: every published system in laconic, one import line each. Importing this package fills the catalogue."""
 
 from laconic.methods.cache.adakv import AdaKV as AdaKV
 from laconic.methods.cache.compresskv import CompressKV as CompressKV

@@ -47,9 +47,9 @@ def attend(
 def attend_alone(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, *, causal: bool = False, softcap: float | None = None
 ) -> torch.Tensor:
-    """The output of `attend` alone, [B, H, T, Dv], for attention that is merged with nothing.
+    """The output of `attend` alone, [B, H, T, Dv], where no merge follows.
 
-    Torch's public SDPA is the fastest exact kernel then, and keeps its log-sum-exp to itself. On the CPU it repeats keys per
+    Torch's public SDPA is then the fastest exact kernel; it does not return its log-sum-exp. On the CPU it repeats keys per
     query head where a mask is needed, and has no fast path for float16.
     """
     if softcap is not None or (q.device.type == "cpu" and (causal or q.dtype == torch.float16)):
@@ -82,7 +82,7 @@ def _rows(
     mask = None
     if bias is not None:
         bias = bias.expand(b, k.shape[1], k.shape[2])
-        # a finite floor keeps the kernel free of nan; rows that see nothing are cleared below
+        # a finite floor keeps nan out of the kernel; rows that see nothing are cleared below
         mask = bias.to(q.dtype).clamp(min=torch.finfo(q.dtype).min / 2)[:, :, None, :].expand(-1, -1, rows.shape[2], -1)
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(rows, k, v, attn_mask=mask, scale=scale)
     if bias is not None:
@@ -146,7 +146,7 @@ def attend_padded(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Causal attention of left-padded rows: q [B, H, T, D], k, v [B, Hkv, T, D], row b real from `starts[b]` on.
 
-    Every sequence is attended alone without its padding, so no mask is built and padding costs nothing. Padding returns
+    Every sequence is attended by itself without its padding, so no mask is built and padding costs nothing. Padding returns
     zeros and lse = -inf. -> output [B, H, T, Dv], lse [B, H, T].
     """
     b, h, t, _ = q.shape
@@ -183,7 +183,7 @@ def attention_rows(
     """q [B, H, w, D] (the last w queries), k [B, Hkv, n, D] -> fp32 softmax rows [B, Hkv, G, w, n], causal inside the
     last w keys.
 
-    The rows of the window methods (SnapKV, TOVA, FastKV, ...), normalised over all n columns. `bias` as in `attend`.
+    What methods with an observation window rank entries by, normalised over all n columns. `bias` as in `attend`.
     """
     b, h, w, d = q.shape
     hkv, n = k.shape[1], k.shape[2]
@@ -210,8 +210,8 @@ def attention_mass(
 ) -> torch.Tensor:
     """q [B, H, T, D] (the last T positions), k [B, Hkv, n, D] -> column sums of the causal attention, fp32 [B, Hkv, n].
 
-    Mean over the query heads of each KV head; computed in blocks of query rows, never a T x n matrix (H2O's heavy hitters).
-    Queries that are False in `real` [B, T] give nothing.
+    Mean over the query heads of each KV head; computed in blocks of query rows, without a T x n matrix. Queries that are
+    False in `real` [B, T] contribute nothing.
     """
     t, n = q.shape[2], k.shape[2]
     size = max(16, min(_BLOCK, _SCORES // (q.shape[0] * q.shape[1] * n)))

@@ -1,6 +1,6 @@
-"""A matrix as quantised bulk + low rank + sparse outliers, X = D + L + S: GEAR's approximation (arXiv 2403.05527).
+"""A matrix as quantised bulk + low rank + sparse outliers, X = D + L + S (arXiv 2403.05527).
 
-L and S are never built for attention: `logits` adds what they give to ``q . k`` for keys, `product` what they give to the
+L and S are never built for attention: `logits` gives what they add to ``q . k`` for keys, `product` what they add to the
 weighted sum of values.
 """
 
@@ -15,16 +15,17 @@ from laconic.ops.growing import Growing
 from laconic.ops.lowrank import power_iteration
 from laconic.ops.quantise import Per, Quantised, quantise_keys, quantise_values
 
-_SHORT = 1 << 16  # positions below it are kept in 16 bits
+_SHORT = 1 << 16  # positions below this are kept in 16 bits
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a block is approximated.
+    """Settings of a block's approximation.
 
     Attributes:
-        bits, group, tile: of the quantised bulk, see `ops.quantise`; ``group=None`` is KCVT.
-        outliers: share s of every vector that is kept exactly: the ``int(s / 2 * n)`` smallest and as many largest entries.
+        bits, group, tile: of the quantised bulk, see `ops.quantise`.
+        outliers: share s of every vector that is kept exactly: the ``int(s / 2 * n)`` smallest entries and as many of the
+            largest.
         rank: directions of the low-rank term per KV head; `loops`, `seed`: of the power iteration.
         masked: leave the low-rank term out at outliers, so that they are exact.
     """
@@ -46,8 +47,8 @@ class Corrected:
     Attributes:
         bulk: the quantised matrix D, [B, Hkv, n, d].
         terms: P float16 [B, Hkv, blocks, d, r] and Q float16 [B, Hkv, n, r], where L = Q P^T in every block; the outliers'
-            positions `at`, 16 bits where they suffice, and what they lack, ``S = X - D``, in X's dtype: for keys
-            [B, Hkv, blocks, d, 2k] (which of the block's tokens), for values [B, 1, n, 2k] (which of the Hkv * d channels).
+            positions `at`, in 16 bits where they suffice, and their residual ``S = X - D`` in X's dtype: for keys [B, Hkv,
+            blocks, d, 2k] (which of the block's tokens), for values [B, 1, n, 2k] (which of the Hkv * d channels).
     """
 
     bulk: Quantised
@@ -61,7 +62,7 @@ class Corrected:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What two blocks must have in common to be stored together."""
+        """What two blocks must share to be stored together."""
         bulk = self.bulk
         sizes = {name: tuple(self.terms[name].shape[3:]) for name in sorted(self.terms)}
         return (self.block, bulk.bits, bulk.per, bulk.tile, bulk.width, tuple(sizes.items()))
@@ -119,7 +120,7 @@ class Corrected:
         return out
 
     def append(self, more: Corrected) -> None:
-        """Put further blocks of the same kind behind; earlier ones are not touched."""
+        """Append further blocks of the same kind; earlier ones are not touched."""
         if more.kind != self.kind:
             raise ValueError(f"append: blocks of another kind, {more.kind} onto {self.kind}.")
         self.bulk.append(more.bulk)
@@ -155,7 +156,8 @@ def approximate(x: torch.Tensor, per: Per, settings: Settings) -> Corrected:
     """One block x [B, Hkv, n, d] of keys (`per="channel"`) or values (`per="token"`) as D + L + S.
 
     Raises:
-        ValueError: the block does not fit the groups, or its numbers do not fit float16 scales and factors.
+        ValueError: the block is not divisible into the groups, or its numbers exceed what float16 scales and factors can
+            hold.
     """
     exact = _vectors(x.float(), per)
     k = int(settings.outliers / 2 * exact.shape[-1] + 1e-6)

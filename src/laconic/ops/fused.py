@@ -1,7 +1,7 @@
-"""Decode attention over quantised and over ragged entries without a float copy of them; output and log-sum-exp, as `attend`.
+"""Decode attention over quantised or ragged entries without a float copy of them; output and log-sum-exp, as in `attend`.
 
 A few query rows on a CPU run through one compiled loop per call (`fused_loops.py`). Everything else (many rows, softcap,
-other devices, gradients) takes a torch path behind the same functions: blocks of tiles dequantised and attended, or head by
+other devices, gradients) takes a torch path through the same functions: blocks of tiles dequantised and attended, or head by
 head.
 """
 
@@ -19,8 +19,8 @@ from laconic.ops import triton_decode
 from laconic.ops.attend import attend, merge
 from laconic.ops.quantise import Quantised
 
-ROWS = 32  # G x T query rows up to which a loop of our own beats dequantising and torch's matrix products
-SHARE = 1 << 20  # multiplications below which waking a thread costs more than it does
+ROWS = 32  # G x T query rows up to which the compiled loop beats dequantising and torch's matrix products
+SHARE = 1 << 20  # multiplications below which waking a thread costs more than its work
 _TILES = 64  # tiles that the torch path dequantises at once
 _EMPTY = torch.empty(0, 0, 0)
 
@@ -40,8 +40,8 @@ def attend_quantised(
 
     Args:
         bias: additive logits per key, broadcastable to [B, Hkv, n]; -inf hides a key.
-        extra: additive logits per query row and key, [B, Hkv, G * T, n] (GEAR's low-rank term); before the softcap.
-        logits: float32 [B, Hkv, G * T, n] that takes the final logits; ``exp(logits - lse)`` are the attention weights.
+        extra: additive logits per query row and key, [B, Hkv, G * T, n] (a low-rank correction); before the softcap.
+        logits: float32 [B, Hkv, G * T, n] that receives the final logits; ``exp(logits - lse)`` are the attention weights.
         softcap: ``softcap * tanh(logits / softcap)`` before the bias (Gemma 2).
     """
     if extra is None and logits is None and triton_decode.available(q) and triton_decode.readable(keys, values):
@@ -109,7 +109,7 @@ def attend_ragged(
 
 # -- the compiled loops ------------------------------------------------------------------------------------------------
 def _fits(q: torch.Tensor, rows: int, sizes: tuple[int, int]) -> bool:
-    """Whether the compiled loop is exact and the faster one: vectors of 8, few rows, nothing to differentiate."""
+    """Whether the compiled loop is exact and faster: vectors of a multiple of 8, few rows, nothing to differentiate."""
     differentiable = q.requires_grad and torch.is_grad_enabled()
     return q.device.type == "cpu" and rows <= ROWS and not any(size % 8 for size in sizes) and not differentiable
 
@@ -120,14 +120,14 @@ def _rows(q: torch.Tensor, scale: float, heads: int) -> torch.Tensor:
 
 
 def _array(x: torch.Tensor) -> Any:
-    """A NumPy view; 16-bit floats, which the compiled loops do not know, as their bits."""
+    """A NumPy view; 16-bit floats, which the compiled loops cannot read, as their bits."""
     x = x.detach()
     return (x.view(torch.uint16) if x.dtype in (torch.float16, torch.bfloat16) else x).numpy()
 
 
 @cache
 def _loops() -> ModuleType:
-    """numba is imported with the first compressed part that needs it, not with the package."""
+    """Import numba with the first compressed part that needs it, not with the package."""
     from laconic.ops import fused_loops
 
     return fused_loops
@@ -135,8 +135,8 @@ def _loops() -> ModuleType:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    """Threads of our own. numba's are no choice: its `workqueue` layer aborts when two threads call at once, and its OpenMP
-    is another library than torch's, whose waiting threads spin on the cores that it needs."""
+    """A thread pool for the loops. numba's own threads will not do: its `workqueue` layer aborts when two threads call at
+    once, and its OpenMP is a different library from torch's, whose waiting threads spin on the cores that it needs."""
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="laconic")
 
 
@@ -150,7 +150,7 @@ def _launch(
     """Run a kernel, one share of the entries per thread, and merge -> out [heads, rows, dim], lse [heads, rows].
 
     Args:
-        work: multiplications in all; a thread is woken for no less than `SHARE` of them.
+        work: multiplications in all; no thread is woken for fewer than `SHARE` of them.
     """
     shares = max(1, min(torch.get_num_threads(), work // SHARE))
     outs = torch.empty(shares, heads, rows, dim).numpy()
@@ -179,7 +179,7 @@ def _dequantised(
     logits: torch.Tensor | None,
     softcap: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Blocks of tiles, dequantised to q's dtype, attended and merged one by one: never more than one of them in memory."""
+    """Blocks of tiles, dequantised to q's dtype, attended and merged one by one, so that only one of them is in memory."""
     done: list[tuple[torch.Tensor, torch.Tensor]] = []
     for first in range(0, -(-keys.length // keys.tile), _TILES):
         k, v = (x.dequantise(first, first + _TILES).to(q.dtype) for x in (keys, values))

@@ -1,12 +1,13 @@
 """The loops of `fused.py`, compiled by numba for this machine's vector units. Imported on first use only.
 
-Both kernels walk over blocks of keys with an online softmax. What makes them fast: every block is brought into a small
-float32 buffer once and serves all query rows; the inner loops run over fixed, short, contiguous rows (sizes are compile-time
-constants of a factory); several rows and terms share each load; the exponential is a polynomial that vectorises.
+Both kernels walk over blocks of keys with an online softmax. What makes them fast: every block is converted once into a
+small float32 buffer that serves all query rows; the inner loops run over fixed, short, contiguous rows (sizes are
+compile-time constants of a factory); several rows and terms share each load; the exponential is a polynomial that
+vectorises.
 
-Shared words: rows = G x T queries of one KV head. Work is divided into shares of equal numbers of entries, whatever head
-they belong to; one call computes one share, without the interpreter's lock, and leaves partial results per head: `outs`,
-`tops` (running maxima) and `totals` (sums of exponentials).
+Terms used throughout: rows = G x T queries of one KV head. Work is divided into shares of equal numbers of entries, whatever
+head they belong to; one call computes one share, without the interpreter's lock, and writes partial results per head:
+`outs`, `tops` (running maxima) and `totals` (sums of exponentials).
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import numpy as np
 from numba import njit
 
 Array = np.ndarray
-FLOOR = np.float32(-1e30)  # below every real logit, and finite, so that no difference of infinities is taken
+FLOOR = np.float32(-1e30)  # below every real logit, and finite, so that infinities are never subtracted from each other
 BLOCK = 32  # keys per block of the ragged kernel
 
-# infinities stay infinities here (biases hide keys with -inf): "ninf" is left out
+# fast-math without "ninf": biases hide keys with -inf, so infinities must be respected
 _FAST = {"reassoc", "contract", "arcp", "nsz", "afn", "nnan"}
 _OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
 _loop = njit(forceinline=True, **_OPTIONS)
@@ -68,7 +69,7 @@ def _exponentials(x: Array, top: float, size: int, ints: Array, floats: Array) -
         y = max((x[i] - top) * np.float32(1.4426950408889634), np.float32(-127))
         k = np.floor(y + np.float32(0.5))
         f = y - k
-        ints[i] = (np.int32(k) + np.int32(127)) << np.int32(23)  # 0 at the clamp: what is hidden weighs exactly nothing
+        ints[i] = (np.int32(k) + np.int32(127)) << np.int32(23)  # 0 at the clamp: hidden keys get a weight of exactly zero
         p = np.float32(1.540353e-4) * f + np.float32(1.33335581e-3)
         p = p * f + np.float32(9.61812911e-3)
         p = p * f + np.float32(5.55041087e-2)
@@ -125,7 +126,7 @@ def _multiply_add(weights: Array, x: Array, rows: int, terms: int, width: int, o
 
 @_loop
 def _raise_top(logits: Array, r: int, size: int, top: Array, total: Array, out: Array) -> Any:
-    """Row r's running maximum, these logits included; sums below another one are scaled. out [parts, rows, width]."""
+    """Row r's running maximum, these logits included; earlier sums are rescaled when it rises. out [parts, rows, width]."""
     highest = top[r]
     for i in range(size):
         highest = max(highest, logits[i])
@@ -142,7 +143,7 @@ def _raise_top(logits: Array, r: int, size: int, top: Array, total: Array, out: 
 
 @cache
 def quantised(key_bits: int, value_bits: int, dim: int, value_dim: int, tile: int, width: int) -> Any:
-    """The kernel for one layout of `quantise.Quantised` (all numbers are constants of the compiled code)."""
+    """The kernel for one layout of `quantise.Quantised` (its numbers are compile-time constants)."""
     parts = value_dim // width
     largest, scales = max(dim, value_dim) * tile, max(dim, tile)
 
@@ -160,7 +161,7 @@ def quantised(key_bits: int, value_bits: int, dim: int, value_dim: int, tile: in
         n: int,
         bias: Array,  # [B, Hkv, n], or empty
         extra: Array,  # [B * Hkv, rows, n], or empty
-        kept: Array,  # [B * Hkv, rows, n] takes the final logits, or empty
+        kept: Array,  # [B * Hkv, rows, n] receives the final logits, or empty
         outs: Array,  # [shares, B * Hkv, rows, Dv]
         tops: Array,  # [shares, B * Hkv, rows]
         totals: Array,
@@ -360,7 +361,7 @@ def ragged(dim: int, value_dim: int, half: bool) -> Any:
 def combine(outs: Array, tops: Array, totals: Array, out: Array, lse: Array) -> None:
     """Merge the shares: outs [shares, heads, rows, Dv], tops, totals -> out [heads, rows, Dv], lse [heads, rows].
 
-    A row that saw nothing becomes zeros and -inf.
+    A row that saw nothing gives zeros and -inf.
     """
     shares, heads, rows, dim = outs.shape
     for head in range(heads):

@@ -8,7 +8,7 @@ import torch
 
 
 class Growing(Mapping[str, torch.Tensor]):
-    """Named tensors [B, ., n, ...] that grow along dimension 2, each at its own pace; reading one gives what is stored."""
+    """Named tensors [B, ., n, ...] that grow along dimension 2, each at its own pace; reading one returns what is stored."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]):
         self._buffers = dict(tensors)
@@ -30,15 +30,15 @@ class Growing(Mapping[str, torch.Tensor]):
 
     @property
     def allocated(self) -> int:
-        """Bytes held in memory: spare room included."""
+        """Bytes held in memory, spare room included."""
         return sum(buffer.nbytes for buffer in self._buffers.values())
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
-        """A tensor that was not there before."""
+        """Add a tensor under a new name."""
         self._buffers[name], self._used[name] = tensor, tensor.shape[2]
 
     def append(self, blocks: Mapping[str, torch.Tensor]) -> None:
-        """Put `blocks` behind the tensors of their names; a sixteenth of spare room is made when it is used up."""
+        """Append `blocks` to the tensors of the same names; when spare room runs out, a sixteenth more is allocated."""
         for name, block in blocks.items():
             buffer, n = self._buffers[name], self._used[name]
             stop = n + block.shape[2]

@@ -1,4 +1,4 @@
-"""The best few directions of a matrix by power iteration: GEAR's low-rank correction (arXiv 2403.05527, algorithm 2)."""
+"""The best few directions of a matrix by power iteration (arXiv 2403.05527, algorithm 2)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import torch
 def power_iteration(x: torch.Tensor, rank: int, *, loops: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """x [..., n, d] -> P [..., d, rank], Q [..., n, rank], float32, with ``Q P^T`` close to the best approximation of x.
 
-    Every matrix starts from the same random P, drawn from `seed`: results repeat, and no matrix depends on those beside it.
+    Every matrix starts from the same random P, drawn from `seed`: results are reproducible, and no matrix depends on the
+        others in the batch.
 
     Args:
         loops: rounds of ``Q <- x P; P <- x^T Q``; in the last one P, then Q, are made orthonormal before they are used.
 
     Raises:
-        ValueError: more directions than the smaller side of the matrix, or no round.
+        ValueError: more directions than the smaller side of the matrix, or fewer than one round.
     """
     n, d = x.shape[-2:]
     if not 0 <= rank <= min(n, d):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 LIMIT = 1.5
-"""A local outlier factor above it is an outlier; scikit-learn's threshold for ``contamination="auto"``."""
+"""Values with a larger local outlier factor are outliers; scikit-learn's threshold for ``contamination="auto"``."""
 
 
 def iqr_outliers(x: Tensor, factor: float = 1.5) -> Tensor:
@@ -17,10 +17,10 @@ def iqr_outliers(x: Tensor, factor: float = 1.5) -> Tensor:
 
 def lof(x: Tensor, neighbours: int) -> Tensor:
     """Local outlier factors of the values x [n], float64 [n]: how much sparser a value lies than its neighbours, about 1
-    inside of a cluster.
+    inside a cluster.
 
     Args:
-        neighbours: m, cut to n - 1. Of equally far neighbours the smaller value counts first.
+        neighbours: m, at most n - 1. Of equally distant neighbours the smaller value counts first.
 
     Raises:
         ValueError: `neighbours` is not positive.
@@ -33,7 +33,7 @@ def lof(x: Tensor, neighbours: int) -> Tensor:
         return torch.ones(n, dtype=torch.float64, device=x.device)
     values, order = x.double().sort()
     places = torch.arange(n, device=x.device)
-    near = places[:, None] + torch.cat([torch.arange(-m, 0), torch.arange(1, m + 1)]).to(x.device)  # sorted: all there is
+    near = places[:, None] + torch.cat([torch.arange(-m, 0), torch.arange(1, m + 1)]).to(x.device)  # sorted: enough
     inside = (near >= 0) & (near < n)
     near = near.clamp(0, n - 1)
     distances = (values[near] - values[:, None]).abs().masked_fill(~inside, float("inf"))

@@ -1,4 +1,4 @@
-"""Sums over queries of the largest attention that any head pays, never a T x n matrix of all heads in memory."""
+"""Sums over queries of the largest attention that any head pays, without a T x n matrix of all heads in memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _SCORES = 1 << 22
 def peak_mass(
     q: Tensor, k: Tensor, scale: float, groups: Tensor, *, bias: Tensor | None = None, softcap: float | None = None
 ) -> Tensor:
-    """q [B, H, T, D] (the last T positions), k [B, Hkv, n, D] -> sum over the queries of each group of the causal attention,
-    its largest value over all heads, fp64 [B, g, n].
+    """q [B, H, T, D] (the last T positions), k [B, Hkv, n, D] -> causal attention, the maximum over all heads, summed over
+    the queries of each group, fp64 [B, g, n].
 
     Args:
         groups: which queries belong to each of g groups, bool [B, g, T].

@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 def pool_rows(rows: Tensor, stride: int) -> Tensor:
-    """Means of `stride` rows that follow each other, [v, ...] -> [v // stride, ...]; computed in fp32, returned in the
-    type of `rows`. What is left over at the end (fewer than `stride` rows) is dropped, as ``avg_pool1d`` does.
+    """Means of `stride` consecutive rows, [v, ...] -> [v // stride, ...]; computed in fp32, returned in the type of `rows`.
+    A remainder of fewer than `stride` rows at the end is dropped, as ``avg_pool1d`` does.
 
     Raises:
         ValueError: `stride` is not positive.

@@ -1,12 +1,12 @@
-"""Keys and values in 2, 3, 4 or 8 bits: asymmetric min-max groups (KIVI, arXiv 2402.02750; KCVT in GEAR, arXiv 2403.05527).
+"""Keys and values in 2, 3, 4 or 8 bits: asymmetric min-max groups (arXiv 2402.02750; KCVT of arXiv 2403.05527).
 
 ``zero = min, step = (max - min) / (2^b - 1), code = round((x - zero) / step), x' = code * step + zero``. Keys share a group
 along tokens (one channel), values along channels (one token). Zeros and steps are stored in float16, rounded outwards (zero
-down, step up), so that the stored group covers its numbers and |x - x'| <= step / 2 holds for the stored step.
+down, step up), so the stored range covers its numbers and |x - x'| <= step / 2 holds for the stored step.
 
-**Layout.** Tokens lie in tiles of `tile`. Inside a tile keys are channel-major [D, tile], values [D / group, tile, group]:
-a loop over a tile then runs along memory in both products of attention. A tile is packed as a whole, in *planes*: with 4
-bits byte i holds codes i (low) and i + half, with 2 bits four codes a quarter apart; see `pack`.
+**Layout.** Tokens are stored in tiles of `tile`. Inside a tile keys are channel-major [D, tile], values [D / group, tile,
+group]: a loop over a tile then reads contiguous memory in both products of attention. A tile is packed in one piece, in
+*planes*: with 4 bits byte i holds codes i (low) and i + half, with 2 bits four codes a quarter apart; see `pack`.
 
 **Bytes per number:** (b + 32 / group) / 8. With 4 bits that is 0.3125 of a float16 cache at group 32 and 0.281 at group 64,
 the default.
@@ -34,7 +34,7 @@ def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
     """
     _check_bits(bits)
     if codes.shape[-1] % 8:
-        raise ValueError(f"codes: {codes.shape[-1]} per row; pack a multiple of 8.")
+        raise ValueError(f"codes: {codes.shape[-1]} per row; the number must be a multiple of 8.")
     if bits == 3:
         return torch.cat([_planes(codes & 3, 2), _planes(codes >> 2, 1)], -1)
     return _planes(codes, bits)
@@ -70,7 +70,7 @@ def quantise_keys(x: torch.Tensor, bits: int, group: int | None = GROUP, *, tile
     _check(x, bits, tile)
     if group is not None and (group < tile or group % tile):
         raise ValueError(
-            f"group={group}: a key group is a multiple of the tile of {tile} tokens; pass tile= (a multiple of 8)."
+            f"group={group}: a key group must be a multiple of the tile of {tile} tokens; pass tile= (a multiple of 8)."
         )
     tiles = -(-n // tile)
     span = tiles * tile if group is None else group
@@ -90,7 +90,7 @@ def quantise_values(x: torch.Tensor, bits: int, group: int | None = GROUP, *, ti
     _check(x, bits, tile)
     width = d if group is None else min(group, d)
     if d % width or width % 8:
-        raise ValueError(f"group={group}: a value group is a multiple of 8 that divides the head size {d}.")
+        raise ValueError(f"group={group}: a value group must be a multiple of 8 that divides the head size {d}.")
     tiles = -(-n // tile)
     rows = _padded(x.float(), tiles * tile).view(b, h, tiles, tile, d // width, width).transpose(3, 4)
     low, high = rows.amin(-1), rows.amax(-1)  # [B, Hkv, tiles, D / group, tile]
@@ -109,7 +109,7 @@ class Quantised:
     Attributes:
         bits, tile: bits of a code; tokens of a tile.
         head_dim: D. width: channels that share a value group (D for keys, whose groups do not cross channels).
-        length: tokens stored; the last tile may be partly filler, and then nothing can be appended.
+        length: tokens stored; where the last tile is partly filler, nothing can be appended.
         buffers: with spare room along dimension 2. codes uint8 [B, Hkv, tiles, tile * D * bits / 8]. Keys: step, zero
             float16 [B, Hkv, groups, D], owner int32 [B, 1, tiles], the group of every tile. Values: step, zero float16
             [B, Hkv or 1, tiles, D / width * tile]; 1 where all heads share a group.
@@ -163,12 +163,12 @@ class Quantised:
         return x[:, :, : max(0, min(self.length - first * self.tile, x.shape[2]))]
 
     def append(self, block: Quantised) -> None:
-        """Put another block of tokens behind; what is stored stays where it is until its spare room is used up."""
+        """Append another block of tokens; what is stored stays in place until its spare room is used up."""
         mine, theirs = ((q.bits, q.per, q.tile, q.head_dim, q.width) for q in (self, block))
         if mine != theirs:
             raise ValueError(f"append: {theirs} (bits, per, tile, head size, width) onto {mine}; quantise both alike.")
         if self.length % self.tile:
-            raise ValueError(f"append: {self.length} tokens stored; only whole tiles of {self.tile} can be continued.")
+            raise ValueError(f"append: {self.length} tokens stored; only whole tiles of {self.tile} can be appended to.")
         for name in self.buffers:
             new = block.stored(name)
             if name == "owner":
@@ -205,13 +205,13 @@ class Quantised:
 
 def _check_bits(bits: int) -> None:
     if bits not in BITS:
-        raise ValueError(f"bits={bits}: 2, 3, 4 and 8 bits are supported.")
+        raise ValueError(f"bits={bits}: choose 2, 3, 4 or 8.")
 
 
 def _check(x: torch.Tensor, bits: int, tile: int) -> None:
     _check_bits(bits)
     if tile < 8 or tile % 8:
-        raise ValueError(f"tile={tile}: a tile has a multiple of 8 tokens.")
+        raise ValueError(f"tile={tile}: a tile must have a multiple of 8 tokens.")
     if x.shape[2] == 0:
         raise ValueError("x: no tokens; quantise one or more.")
 
@@ -223,8 +223,8 @@ def _padded(x: torch.Tensor, n: int) -> torch.Tensor:
 
 
 def _ranges(low: torch.Tensor, high: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Zero and step in float16, rounded outwards; a group of equal numbers has step 0 where its number fits float16."""
-    zero = low.half()  # the float16 beside a number is the one whose bits, as an integer, are one away
+    """Zero and step in float16, rounded outwards; a group of equal numbers has step 0 where float16 holds it exactly."""
+    zero = low.half()  # the float16 next to a number is the one whose bits, as an integer, differ by one
     bits_of = zero.view(torch.int16)
     zero = torch.where(zero.float() > low, torch.where(zero > 0, bits_of - 1, bits_of + 1).view(torch.float16), zero)
     exact = (high - zero.float()) / (2**bits - 1)

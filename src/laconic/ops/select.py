@@ -25,7 +25,7 @@ def best(scores: torch.Tensor, counts: torch.Tensor | int) -> torch.Tensor:
     """scores [..., n], how many to take from each row ([...] or one number) -> mask [..., n] of the best ones.
 
     Equal scores go to the earlier entry, on every device and for every n (`topk` promises no order, and pooled scores have
-    many equals), so that a padded batch and a single sequence choose the same entries.
+    many equals), so a padded batch and a single sequence choose the same entries.
     """
     n = scores.shape[-1]
     counts = torch.as_tensor(counts, device=scores.device).expand(scores.shape[:-1]).clamp(0, n)
@@ -45,7 +45,7 @@ def top_k(scores: torch.Tensor, counts: list[int]) -> Selection:
     if min(counts) == max(counts):
         least = scores.topk(counts[0], sorted=False).values.amin(-1, keepdim=True)
         index = (scores >= least).nonzero()[:, -1]
-        if index.numel() != scores.shape[0] * scores.shape[1] * counts[0]:  # equal scores at the edge
+        if index.numel() != scores.shape[0] * scores.shape[1] * counts[0]:  # equal scores at the threshold
             index = best(scores, counts[0]).nonzero()[:, -1]
         return Selection(index.view(*scores.shape[:2], counts[0]))
     return from_mask(best(scores, torch.tensor(counts, device=scores.device)[:, None]))
@@ -55,7 +55,7 @@ def top_k_across_heads(scores: torch.Tensor, counts: list[int], floors: list[int
     """scores [B, Hkv, n] -> the best ``Hkv * counts[b]`` entries of the whole layer; every head keeps its best
     `floors[b]`.
 
-    The head budget of AdaKV (arXiv 2407.11550, algorithm 1): what a flat head does not need goes to the others.
+    The head budgets of arXiv 2407.11550, algorithm 1: what one head does not need goes to the others.
     """
     b, h, n = scores.shape
     safe = best(scores, torch.tensor(floors, device=scores.device)[:, None])
@@ -80,7 +80,7 @@ def pick(scores: torch.Tensor, counts: list[int], valid: torch.Tensor | None) ->
     """
     number = torch.tensor(counts, device=scores.device)
     if valid is None:
-        return best(scores, number).nonzero()[:, -1].clone().view(len(counts), -1)  # not a view of all coordinates
+        return best(scores, number).nonzero()[:, -1].clone().view(len(counts), -1)  # frees the other coordinates
     chosen = best(scores.masked_fill(~valid, float("-inf")), number)
     filler = best((~valid).float(), max(counts) - number)
     return (chosen | filler).nonzero()[:, -1].clone().view(len(counts), -1)

@@ -1,4 +1,4 @@
-"""To the most similar one, then the mean: cosines, nearest centres, and what becomes of centres that take others in.
+"""Assignment to the most similar vector, and means: cosines, nearest centers, and centers with what was merged into them.
 
 Leading dimensions [...] are batch rows or heads. Sums run in fp32.
 """
@@ -12,7 +12,7 @@ SAME = 1e-6
 
 
 def unit(x: Tensor) -> Tensor:
-    """x [..., D] with length 1, fp32; zero stays zero."""
+    """x [..., D] scaled to length 1, fp32; zero stays zero."""
     return F.normalize(x.float(), dim=-1)
 
 
@@ -22,12 +22,12 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
 
 
 def first_best(similarity: Tensor) -> Tensor:
-    """similarity [..., t, m] -> the best column of every row, [..., t]; equal ones (up to rounding) go to the earlier."""
+    """similarity [..., t, m] -> the best column of every row, [..., t]; ties (up to rounding) go to the earlier."""
     return (similarity >= similarity.amax(-1, keepdim=True) - SAME).int().argmax(-1)
 
 
 def nearest(x: Tensor, centers: Tensor) -> Tensor:
-    """x [..., t, D], centers [..., m, D] -> the center of the highest cosine for every x, [..., t] in 0 .. m - 1."""
+    """x [..., t, D], centers [..., m, D] -> the center with the highest cosine for every x, [..., t] in 0 .. m - 1."""
     return first_best(cosine(x, centers))
 
 
@@ -41,7 +41,7 @@ def means(x: Tensor, to: Tensor, count: int, weight: Tensor | None = None) -> tu
     """Weighted means of x [..., t, D] by class `to` [..., t] -> ([..., count, D], weights in each class [..., count]), fp32.
 
     Args:
-        weight: of every x, [..., t], not negative; None: one each. A class without weight has mean zero.
+        weight: of every x, [..., t], not negative; None: all 1. A class without weight has mean zero.
     """
     weight = (x.new_ones(x.shape[:-1]) if weight is None else weight).float()[..., None]
     total = sums(weight, to, count)
@@ -51,11 +51,11 @@ def means(x: Tensor, to: Tensor, count: int, weight: Tensor | None = None) -> tu
 def folded(
     centers: Tensor, x: Tensor, to: Tensor, weight: Tensor | None = None, own: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Every center becomes the weighted mean of itself and of all x that go to it, fp32 ([..., m, D], [..., m]).
+    """Every center becomes the weighted mean of itself and of all x assigned to it, fp32 ([..., m, D], [..., m]).
 
     Args:
         centers, x, to: [..., m, D], [..., t, D], and [..., t] from `nearest`.
-        weight, own: weights of x [..., t] and of the centers [..., m]; None: one each, that is (c + sum x) / (1 + count).
+        weight, own: weights of x [..., t] and of the centers [..., m]; None: all 1, that is (c + sum x) / (1 + count).
     """
     m = centers.shape[-2]
     own = centers.new_ones(centers.shape[:-1]).float() if own is None else own.float()

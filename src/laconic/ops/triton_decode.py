@@ -2,8 +2,9 @@
 
 What `ops.attend.attend` computes when every query sees every key, for dense, ragged and quantised storage, without copies: a
 key read from memory serves all G x T query rows of its KV head, so the time is that of reading the part once. The entries
-of a head are cut into chunks that run side by side and merge exactly (`triton_kernels.py`). Triton is imported on first use;
-with TRITON_INTERPRET=1 set before, the same kernels run on a CPU, slowly, which is how they are tested without a GPU.
+of a head are cut into chunks that run in parallel and are merged exactly (`triton_kernels.py`). Triton is imported on first
+use; with TRITON_INTERPRET=1 set beforehand, the same kernels run on a CPU, slowly, which is how they are tested without a
+GPU.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import torch
 from laconic.ops.quantise import Quantised
 
 _DTYPES = torch.float32, torch.float16, torch.bfloat16
-_TILE_BYTES = 1 << 14  # of one tile of keys: two tiles and the loads ahead of them fit every card's shared memory
+_TILE_BYTES = 1 << 14  # of one tile of keys: two tiles and their prefetched loads fit every card's shared memory
 _TILE_ENTRIES = 128
-_LEAST_CHUNK = 128  # entries: below, starting a program costs more than its work
+_LEAST_CHUNK = 128  # entries: with fewer, starting a program costs more than its work
 _PROGRAMS = 4  # per multiprocessor: enough loads in flight to hide the memory's latency
-_MERGE = 16  # chunks that are merged at a time
+_MERGE = 16  # chunks merged at a time
 _LAUNCH = {"num_warps": 4, "num_stages": 2}
 
 
@@ -93,8 +94,9 @@ def attend_ragged(
 
     Args:
         starts: first row of every head, integers [B x Hkv] on any device.
-        counts: entries of every head, integers [B x Hkv] on any device; a head without any gives zeros and lse = -inf.
-        longest: the largest of `counts`; None reads it from them, which waits for the device unless they lie on the CPU.
+        counts: entries of every head, integers [B x Hkv] on any device; an empty head gives zeros and lse = -inf.
+        longest: the largest of `counts`; None reads it from them, which synchronises with the device unless they are on the
+            CPU.
         bias: additive logits per row of the buffers [rows].
         softcap, chunk: as in `attend_dense`.
     """
@@ -135,21 +137,21 @@ def attend_quantised(
         bias, softcap, chunk: as in `attend_dense`.
 
     Raises:
-        ValueError: where the layout is not `readable`.
+        ValueError: the layout is not `readable`.
     """
     n, tile, width = keys.length, keys.tile, values.width
     if not readable(keys, values):
         raise ValueError(
             f"keys: {n} tokens in tiles of {tile}; values: {values.length} in tiles of {values.tile}, groups of {width} "
             f"channels. The Triton kernels read equal tiles of a power of two up to {_TILE_ENTRIES} tokens, and value "
-            "groups of a power of two or the whole head; quantise so, or attend with ops.fused."
+            "groups of a power of two or the whole head; quantise that way, or attend with ops.fused."
         )
     b, hkv = keys.stored("codes").shape[:2]
     parts = {"k": keys.stored("codes"), "k_step": keys.stored("step"), "k_zero": keys.stored("zero")}
     parts |= {"v": values.stored("codes"), "v_step": values.stored("step"), "v_zero": values.stored("zero")}
-    parts = {name: x.expand(b, hkv, -1, -1) for name, x in parts.items()}  # a value group may be one for all heads
+    parts = {name: x.expand(b, hkv, -1, -1) for name, x in parts.items()}  # all heads may share one value group
     owner, bias = keys.stored("owner"), None if bias is None else bias.expand(b, hkv, n)
-    strided = {name: x for name, x in parts.items() if "zero" not in name}  # zeros lie as steps do
+    strided = {name: x for name, x in parts.items() if "zero" not in name}  # zeros are laid out like steps
     strides = _strides("bhn", **strided, bias=bias) | {"owner_b": owner.stride(0)}
     block = max(tile, _block(keys.head_dim, q.dtype))
     job = _Job(q, b * hkv, values.head_dim, n, b * hkv * n, block, chunk)
@@ -179,7 +181,7 @@ class _Job:
         """Launch `kernel` and, if any head was cut, `merge` -> output [B, H, T, Dv], lse [B, H, T]."""
         kernels = import_module("laconic.ops.triton_kernels")
         b, h, t, d = self.q.shape
-        tile = min(max(_power(self.rows), 16), 64 if d <= 128 else 32)  # the tensor cores' least, the registers' most
+        tile = min(max(_power(self.rows), 16), 64 if d <= 128 else 32)  # what tensor cores need, what registers hold
         cut = {"counts": counts, "n": self.longest, "chunk": self.chunk, "splits": self.splits, "rows": self.rows}
         cut |= {"DV": self.dv, "DVP": _width(self.dv)}
         shapes = {"D": d, "DP": _width(d), "ROWS": tile, "BLOCK": self.block, "DOT": kernels.product_type(dtype)}
@@ -200,13 +202,13 @@ class _Job:
 
 
 def _strides(axes: str, **tensors: torch.Tensor | None) -> dict[str, int]:
-    """Strides of the first axes under the kernels' names (`k_b`, `k_h`, ...); 0 where there is no tensor."""
+    """Strides of the leading axes under the kernels' names (`k_b`, `k_h`, ...); 0 where there is no tensor."""
     named = ((name, axis, x, i) for name, x in tensors.items() for i, axis in enumerate(axes))
     return {f"{name}_{axis}": 0 if x is None else x.stride(i) for name, axis, x, i in named}
 
 
 def _block(d: int, dtype: torch.dtype) -> int:
-    """Entries that are read at a time."""
+    """Entries read at a time."""
     return min(max(_TILE_BYTES // (_width(d) * dtype.itemsize), 16), _TILE_ENTRIES)
 
 

@@ -1,11 +1,11 @@
 """The Triton kernels behind `triton_decode.py`: flash decoding (split over the keys, merged by log-sum-exp).
 
 One program attends R query rows, which are the G x T queries of one KV head, over one chunk of that head's entries; `merge`
-adds the chunks up exactly. Imported on first use only. Idea: flash decoding and FlashAttention-2 (2307.08691), section 3.
+combines the chunks exactly. Imported on first use only. Idea: flash decoding and FlashAttention-2 (2307.08691), section 3.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
-# Triton reads the annotations of its kernels and takes none but `constexpr`.
+# Triton reads the annotations of its kernels and accepts only `constexpr`.
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def _finish_logits(logits, entry, real, bias, stride_n, softcap):
 
 @triton.jit
 def _online(logits, top, total):
-    """Online softmax -> weights [ROWS, BLOCK], factor of everything so far [ROWS], new maximum, new sum."""
+    """Online softmax -> weights [ROWS, BLOCK], factor for everything so far [ROWS], new maximum, new sum."""
     higher = tl.maximum(top, tl.max(logits, 1))
-    finite = tl.where(higher == float("-inf"), 0.0, higher)  # -inf less -inf is nan
+    finite = tl.where(higher == float("-inf"), 0.0, higher)  # -inf minus -inf is nan
     weights = tl.exp(logits - finite[:, None])
     factor = tl.exp(top - finite)
     return weights, factor, higher, total * factor + tl.sum(weights, 1)
@@ -106,7 +106,7 @@ def decode(
     BLOCK: tl.constexpr,
     DOT: tl.constexpr,  # type of the tensor-core products
 ):
-    head, split = tl.program_id(0).to(tl.int64), tl.program_id(1)  # 64 bit: offsets of large caches overflow 32
+    head, split = tl.program_id(0).to(tl.int64), tl.program_id(1)  # 64 bits: offsets in large caches overflow 32
     begin = split * chunk
     if starts is not None:
         n = tl.load(counts + head).to(tl.int32)
@@ -119,7 +119,7 @@ def decode(
         k, v = k + b * k_b + h * k_h, v + b * v_b + h * v_h
         if bias is not None:
             bias += b * bias_b + h * bias_h
-    if (begin >= n) & (split > 0):  # `merge` does not look here
+    if (begin >= n) & (split > 0):  # `merge` does not read this chunk
         return
     first = tl.program_id(2) * ROWS
     queries = _rows(q, head, first, rows, D, DP, ROWS).to(DOT)
@@ -155,7 +155,7 @@ def merge(
     DVP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One query row: the chunks' outputs, weighted by what their log-sum-exps say; empty ones were never written."""
+    """One query row: the chunks' outputs, weighted by their log-sum-exps; empty chunks were never written."""
     head, row = tl.program_id(0).to(tl.int64), tl.program_id(1)
     if counts is not None:
         n = tl.load(counts + head).to(tl.int32)
@@ -188,7 +188,7 @@ def _codes(packed, run, place, inside, RUNS: tl.constexpr, LENGTH: tl.constexpr,
 
 @triton.jit
 def _plane(packed, run, place, inside, RUNS: tl.constexpr, LENGTH: tl.constexpr, BITS: tl.constexpr):
-    """Every byte is loaded once per plane, after the first time from the nearest cache: so all codes fall into place."""
+    """Loads every byte once per plane (from the nearest cache after the first time), so all codes land in their places."""
     per: tl.constexpr = RUNS * BITS // 8
     byte = tl.load(packed + run % per * LENGTH + place, mask=inside, other=0)
     return (byte.to(tl.int32) >> (run // per * BITS)) & ((1 << BITS) - 1)
@@ -262,7 +262,7 @@ def decode_quantised(
     real_d = d < D
     real_c = (part * WIDTH < DV)[:, None] & (place < WIDTH)[None, :]
     for at in range(begin, tl.minimum(begin + chunk, n), BLOCK):
-        # keys lie channel by channel: [DP, tiles, TILE] is their transpose
+        # keys are stored channel by channel: [DP, tiles, TILE] is their transpose
         tile = (at // TILE + tl.arange(0, BLOCK // TILE)).to(tl.int64)
         there = tile * TILE < n
         inside = real_d[:, None] & there[None, :]
@@ -280,7 +280,7 @@ def decode_quantised(
         logits = _finish_logits(logits, entry, real, bias, bias_n, softcap)
         weights, factor, top, total = _online(logits, top, total)
 
-        # values lie token by token within each group of channels: [BLOCK, groups, WP]
+        # values are stored token by token within each group of channels: [BLOCK, groups, WP]
         run = part[None, :] * TILE + (entry % TILE)[:, None]
         tile = (entry // TILE).to(tl.int64)[:, None]
         inside = real[:, None] & (part * WIDTH < DV)[None, :]

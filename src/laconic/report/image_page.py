@@ -1,4 +1,4 @@
-"""The page of `laconic inspect --image`: images as the model saw them, and the fate of their patches in every layer,
+"""The page of `laconic inspect --image`: images as the model saw them, and what became of their patches in every layer
 at every budget that was tried."""
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from laconic.report.image_script import SCRIPT
-from laconic.report.image_style import STYLE
-from laconic.report.kept import visible
-from laconic.report.page import page
+from laconic.report.page import asset, facts, page, visible
 
 Numbers = NDArray[np.int64]
+PARTS = ("state", "scores", "patches", "merges", "legend", "draw", "address", "tip", "events")
+"""The files of `assets/image`, which share one scope: `state` declares what the others use, `events` draws for the first
+time."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,11 @@ class View:
     """One view of an image: the thumbnail, a crop, a frame.
 
     Attributes:
-        item: number of the image. `name`: of the view, for people.
+        item: number of the image.
+        name: label of the view.
         pixels: what the encoder was given, RGB uint8 [h, w, 3].
         cells: visual token of every grid cell, [rows, cols]; -1 where the model cut the cell away.
-        spot: (row, column) of a crop in its image; None for other views, and where nobody knows.
+        spot: (row, column) of a crop in its image; None for other views and where it is unknown.
     """
 
     item: int
@@ -46,7 +47,7 @@ class ImageCut:
     """One shortening of the stream before a layer, in visual tokens.
 
     Attributes:
-        scores: what the method ranked visual tokens by, float32 [n], nan where it says nothing; None where it never does.
+        scores: what the method ranked visual tokens by, float32 [n], nan for tokens without a score; None if it has none.
     """
 
     layer: int
@@ -59,16 +60,17 @@ class ImageCut:
 
 @dataclass(frozen=True)
 class Level:
-    """What one run at one budget did to the n visual tokens; a stop of the slider.
+    """What one run at one budget did to the n visual tokens; one position of the slider.
 
     Attributes:
-        label: the budget, for people, unique. `asked`, `achieved`: shares.
+        label: the budget in words, unique.
+        asked, achieved: shares.
         layers: decoder layers, in order.
-        share: share of a layer's KV heads that store a visual token, [layers, n].
-        into: visual token whose state holds this one in a layer, [layers, n]: its own number, that of the token it was
+        share: share of each layer's KV heads that store a visual token, [layers, n].
+        into: visual token whose state represents this one in each layer, [layers, n]: the token itself, the one it was
             merged into, or -1 where it was dropped.
         cuts: in the order in which they happened.
-        answer: what the model said.
+        answer: what the model answered.
     """
 
     label: str
@@ -87,11 +89,11 @@ class Level:
 
     @property
     def merged(self) -> NDArray[np.bool_]:
-        """Tokens that live on in another one, [layers, n]."""
+        """Tokens that were merged into another one, [layers, n]."""
         return (self.into >= 0) & (self.into != np.arange(self.into.shape[1]))
 
     def ranked(self, layer: int) -> ImageCut | None:
-        """The latest cut with scores that shortened what reaches `layer`."""
+        """The latest cut with scores among those at or before `layer`."""
         return next((c for c in reversed(self.cuts) if c.layer <= layer and c.scores is not None), None)
 
 
@@ -100,8 +102,8 @@ class Lens:
     """What a lens reads in each of n visual tokens before the first layer.
 
     Attributes:
-        words, cosines: the nearest words, the nearest first.
-        kinds: class of each token; empty where the lens does not tell.
+        words, cosines: the nearest words of each token and their cosines, the nearest first.
+        kinds: class of each token; empty if the lens knows no classes.
     """
 
     name: str
@@ -112,8 +114,8 @@ class Lens:
 
 @dataclass(frozen=True)
 class Gallery:
-    """All views of one prompt and all budgets, the tightest first; `numbers`: place in the prompt of every visual token,
-    [n]."""
+    """All views of one prompt and all budgets, the tightest first; `numbers`: position in the prompt of every visual
+    token, [n]."""
 
     views: Sequence[View]
     numbers: Numbers
@@ -123,8 +125,8 @@ class Gallery:
 
 @dataclass(frozen=True)
 class About:
-    """What stands above the images: `facts` are (label, text) pairs, `warnings` are shown in red, `start` is the stop of
-    the slider that the page opens with."""
+    """The head of the page: `facts` are (label, text) pairs, `warnings` are shown in red, `start` is the level that the page
+    opens with."""
 
     facts: list[tuple[str, str]]
     warnings: list[str] = field(default_factory=list)
@@ -132,19 +134,17 @@ class About:
 
 
 def image_page(title: str, about: About, gallery: Gallery) -> str:
-    """The whole self-contained HTML document. `#keep=0.25&layer=2&show=rank` in its address opens it there."""
-    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(visible(text))}</dd>" for name, text in about.facts)
-    loud = "".join(f'<p class="bad">warning: {escape(w)}</p>' for w in about.warnings)
+    """The whole self-contained HTML document; `#keep=0.25&layer=2&show=rank` in its address selects what it shows."""
     narrow = ' class="narrow"' if len(gallery.views) == 1 else ""
     body = (
-        f'<dl class="card facts">{facts}</dl>{loud}\n{_controls(gallery)}\n'
+        f"{facts(about.facts, about.warnings)}\n{_controls(gallery)}\n"
         f'<div id="main"{narrow}><div id="gallery">{_views(gallery)}<svg id="over" aria-hidden="true"></svg></div>\n'
         f"<div><h2>Budgets and answers</h2>\n{_levels(gallery)}</div></div>\n"
         '<h2>Cuts</h2>\n<div id="cuts" class="scroll"></div>\n'
         '<div id="tip" role="tooltip" hidden></div>'
     )
-    script = f"const DATA = {_json(_data(gallery, about.start))};\n{SCRIPT}"
-    return page(title, body, style=STYLE, script=script)
+    script = f"const DATA = {_json(_data(gallery, about.start))};\n{asset(*(f'image/{name}.js' for name in PARTS))}"
+    return page(title, body, style=asset("inspect.css", "image.css"), script=script)
 
 
 def _controls(gallery: Gallery) -> str:
@@ -184,7 +184,7 @@ def _bars(kind: str, names: Sequence[object]) -> str:
 
 
 def _views(gallery: Gallery) -> str:
-    """Figures: an image's single views side by side, its crops as they lie in it."""
+    """Figures: the whole views of an image side by side, its crops as they are placed in it."""
     parts = []
     few = " few" if len({v.item for v in gallery.views if v.spot is None}) <= 2 else ""
     for item in sorted({v.item for v in gallery.views}):
@@ -239,7 +239,7 @@ def _same(same: bool) -> str:
 
 
 def _data(gallery: Gallery, start: int) -> dict[str, Any]:
-    """What the script needs; layers of one run that hold the same are written once."""
+    """What the script needs; layers of one run that hold the same tokens are written once."""
     return {
         "tokens": len(gallery.numbers),
         "numbers": gallery.numbers.tolist(),

@@ -1,4 +1,4 @@
-"""The images of the page as one PNG: a line per budget, a column per stretch of layers in which nothing changes."""
+"""The images of the page as one PNG: a row per budget, a column per range of layers in which nothing changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from laconic.report.image_page import Gallery, Level, Numbers, View
 
 PANEL, GAP, MARGIN, TITLE, SIDE = 280, 6, 16, 56, 150
 MOST = 6
-"""Columns; of more stretches of layers as many are shown, first and last among them."""
+"""Most columns; of more ranges of layers, this many are shown, the first and the last among them."""
 INK, DIM, EDGE, PAPER = (28, 30, 33), (106, 112, 120), (11, 99, 206), (253, 253, 252)
 VEIL, TINT = 0.86, 0.5
 RAMP = np.array(
@@ -28,7 +28,7 @@ RAMP = np.array(
 
 def image_png(gallery: Gallery, title: str = "") -> Image.Image:
     """One sheet. Kept patches are clear and outlined, dropped ones pale, merged ones tinted in the colour of the patch that
-    took them in. A last column shows the latest scores as a heat map, by rank, where a method gives any."""
+    absorbed them. A last column shows the latest scores by rank as a heat map, if the method gives any."""
     stages = _stages(gallery.levels)
     heats = any(c.scores is not None for level in gallery.levels for c in level.cuts)
     panels = [[_panel(gallery, level, layer, None) for layer in stages] for level in gallery.levels]
@@ -66,7 +66,7 @@ def _name(pen: ImageDraw.ImageDraw, level: Level, gallery: Gallery, top: int) ->
 
 
 def _stages(levels: Sequence[Level]) -> list[int]:
-    """Layers (as indices) where something changes for some budget, at most `MOST` of them."""
+    """Indices of layers at which something changes for some budget, at most `MOST` of them."""
     depth = len(levels[0].layers)
     first = [
         i
@@ -78,7 +78,7 @@ def _stages(levels: Sequence[Level]) -> list[int]:
 
 
 def _stretch(layers: Sequence[int], stages: list[int], number: int, levels: Sequence[Level]) -> str:
-    """The layers that look as this one does."""
+    """The name of the layers that look like this one."""
     start = stop = stages[number]
     while stop + 1 < len(layers) and all(
         (v.share[stop + 1] == v.share[start]).all() and (v.into[stop + 1] == v.into[start]).all() for v in levels
@@ -98,7 +98,7 @@ def _ranks(level: Level) -> NDArray[np.float64]:
 
 
 def _panel(gallery: Gallery, level: Level, layer: int, heat: NDArray[np.float64] | None) -> Image.Image:
-    """All views side by side: single ones, then the crops as they lie in the image; images below each other."""
+    """All views side by side: whole ones, then the crops as they are placed in the image; one image below the other."""
     lines: list[Image.Image] = []
     for item in sorted({v.item for v in gallery.views}):
         mine = [v for v in gallery.views if v.item == item]

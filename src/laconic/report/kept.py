@@ -10,8 +10,7 @@ from html import escape
 
 import numpy as np
 
-from laconic.report.kept_assets import SCRIPT, STYLE
-from laconic.report.page import page, table
+from laconic.report.page import asset, facts, page, table, visible
 from laconic.report.pieces import TextPiece
 
 
@@ -22,8 +21,8 @@ class Kept:
     Attributes:
         tokens: length of the sequence.
         indices: decoder layer -> KV head -> kept token indices.
-        stream: tokens that travelled on to the later layers; None when all did.
-        stream_from: the first layer that ran on them alone.
+        stream: tokens that went on to the later layers; None when all did.
+        stream_from: the first layer that ran on those alone.
     """
 
     tokens: int
@@ -49,10 +48,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class Subject:
-    """What the page is about, for people.
+    """What the page is about, in words.
 
     Attributes:
-        facts: (label, text) pairs for the top of the page.
+        facts: (label, text) pairs at the top of the page.
         question_at: token index where the question begins.
         warnings: shown in red.
     """
@@ -64,24 +63,17 @@ class Subject:
 
 def kept_page(title: str, subject: Subject, kept: Kept, pieces: Sequence[TextPiece], ids: Sequence[int]) -> str:
     """The whole self-contained HTML document."""
-    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(visible(text))}</dd>" for name, text in subject.facts)
-    loud = "".join(f'<p class="bad">warning: {escape(w)}</p>' for w in subject.warnings)
     body = (
-        f'<dl class="card facts">{facts}</dl>{loud}\n{_controls(kept)}\n'
+        f"{facts(subject.facts, subject.warnings)}\n{_controls(kept)}\n"
         '<h2>Layers and tokens</h2>\n<p class="dim">One row per layer, one column per token from left to right; '
-        "the darker, the more heads kept it. Click to go to a token.</p>\n"
+        "the stronger the colour, the more heads kept it. Click to go to a token.</p>\n"
         '<div id="map"><div id="labels"></div><canvas id="heat" role="img" aria-label="layers by tokens"></canvas></div>\n'
         f'<h2>The text</h2>\n<div id="text" class="card">{_text(subject, kept, pieces)}</div>\n'
         f"<h2>Counts</h2>\n{_counts(kept)}\n"
         '<div id="tip" role="tooltip" hidden></div>'
     )
-    script = f"const DATA = {_data(kept, pieces, ids)};\n{SCRIPT}"
-    return page(title, body, style=STYLE, script=script)
-
-
-def visible(text: str) -> str:
-    """Control characters as their images; line breaks and tabs stay."""
-    return "".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else "\u2421" if c == "\x7f" else c for c in text)
+    script = f"const DATA = {_data(kept, pieces, ids)};\n{asset('kept.js')}"
+    return page(title, body, style=asset("inspect.css", "kept.css"), script=script)
 
 
 def _controls(kept: Kept) -> str:

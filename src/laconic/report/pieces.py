@@ -1,4 +1,4 @@
-"""Tokens as readable pieces of text: a character whose bytes are spread over several tokens becomes one piece."""
+"""Tokens as readable pieces of text; a character whose bytes are spread over several tokens is one piece."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PARTIAL = "\ufffd"
-LONGEST = 16  # tokens that one piece may take; text that really holds U+FFFD must not glue a page together
+LONGEST = 16  # most tokens of one piece: text that really contains U+FFFD must not become a single piece
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class TextPiece:
 def pieces(tokenizer: Any, ids: Sequence[int]) -> list[TextPiece]:
     """Cut a token sequence into the smallest pieces that are whole characters.
 
-    Each piece is decoded behind its predecessor, so that tokenizers that swallow a leading blank do not.
+    Each piece is decoded together with the one before it, because some tokenizers drop a blank at the beginning.
     """
     found: list[TextPiece] = []
     before = start = 0

@@ -12,6 +12,14 @@ from laconic.ops.select import best
 from laconic.stream.contract import Cut, Policy, Stream
 
 
+def check_protected(protected: int, count: int) -> None:
+    """Raise `BudgetError` where more visual tokens are `protected` than the `count` that may stay."""
+    if protected > count:
+        raise BudgetError(
+            f"{protected} visual tokens are protected, but the budget leaves {count}. Raise it or protect less."
+        )
+
+
 def choose(scores: Tensor, count: int, must: Tensor | None = None) -> Tensor:
     """The `count` best of `scores` [v], ascending, [count]; equal scores go to the earlier one, `must` [v] bool goes first.
 
@@ -19,10 +27,7 @@ def choose(scores: Tensor, count: int, must: Tensor | None = None) -> Tensor:
         BudgetError: more must stay than may.
     """
     if must is not None and bool(must.any()):
-        if int(must.sum()) > count:
-            raise BudgetError(
-                f"{int(must.sum())} visual tokens are protected, but the budget leaves {count}. Raise it or protect less."
-            )
+        check_protected(int(must.sum()), count)
         scores = scores.float().masked_fill(must, float("inf"))
     return best(scores[None], count)[0].nonzero()[:, 0]
 

@@ -28,6 +28,6 @@ def blocks(stream: Stream, row: int) -> list[Tensor]:
 
 
 def at_depth(layer: int, depth: int) -> int:
-    """The layer of a model of `depth` layers that lies as deep as `layer` of `PAPER_DEPTH`, rounded; 1 at least, unless
-    `layer` is 0."""
+    """The layer of a model of `depth` layers at the same relative depth as `layer` of `PAPER_DEPTH`, rounded; at least 1
+    unless `layer` is 0."""
     return max(min(layer, 1), int(layer * depth / PAPER_DEPTH + 0.5))

@@ -1,4 +1,4 @@
-"""Seeded draws that depend on the number of tokens alone, so that a batch draws what each of its sequences alone would."""
+"""Seeded draws that depend only on the number of tokens, so a batch draws what each of its sequences would by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many visual tokens may stay behind one cut or several, so that the mean over layers is met."""
+"""How many visual tokens may stay after one or several cuts, so that the mean over layers is met."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def visual_total(stream: Stream, row: int) -> int:
 
 
 def mean_tokens(method: TokenMethod, stream: Stream, row: int) -> float:
-    """What the method's budget allows a batch row, as the mean over all layers."""
+    """What the method's budget allows a batch row, as a mean over all layers."""
     others = ~stream.shown[row] if stream.valid is None else ~stream.shown[row] & stream.valid[row]
     return method.allowance(visual_total(stream, row), int(others.sum()), stream.entry_bytes)
 
 
 def tokens_after(method: TokenMethod, stream: Stream, row: int) -> int:
-    """Visual tokens of a batch row that may stay behind one cut before `stream.layer`: n = (L avg - K N) / (L - K), rounded,
-    and at most those that are there."""
+    """Visual tokens of a batch row that may stay after a single cut before `stream.layer`: n = (L avg - K N) / (L - K),
+    rounded, and at most as many as there are."""
     total, there = visual_total(stream, row), int(stream.shown[row].sum())
     if not there:
         return 0
@@ -41,7 +41,7 @@ def fitted(
     """The largest x in [0, 1] for which several cuts that leave ``counts(x)`` average at most `mean` tokens.
 
     Args:
-        counts: numbers behind every cut; they must not fall with x.
+        counts: numbers of tokens after every cut; they must not decrease with x.
 
     Raises:
         BudgetError: even ``counts(0)`` is too much.
@@ -50,7 +50,7 @@ def fitted(
     if least > mean + 0.5:
         raise BudgetError(
             f"{name}: with cuts before layers {', '.join(map(str, layers))} of {depth} at least {least:.1f} visual tokens "
-            f"run on average, and the budget is {mean:.1f} of {total}. Ask for keep={least / total:.4f} or more, or cut "
+            f"run on average, but the budget is {mean:.1f} of {total}. Ask for keep={least / total:.4f} or more, or cut "
             "earlier (layers=)."
         )
     low, high = 0.0, 1.0

@@ -15,11 +15,10 @@ STRETCH = 1.5
 
 
 def grid_rows(stream: Stream, span: VisualSpan) -> Tensor:
-    """Rows of the stream that show the cells of a view, [rows, cols]; its lines and columns that the model cut away are left
-    out.
+    """Rows of the stream that show the cells of a view, [rows, cols], without lines and columns that the model cropped away.
 
     Raises:
-        SessionError: tokens of the view are missing since an earlier cut.
+        SessionError: tokens of the view were removed by an earlier cut.
     """
     there = span.cells >= 0
     cells = span.cells[there.any(1)][:, there.any(0)].to(stream.place.device)
@@ -36,8 +35,8 @@ def grid_rows(stream: Stream, span: VisualSpan) -> Tensor:
 
 
 def smaller(rows: int, cols: int, count: int) -> tuple[int, int]:
-    """The grid of at most `count` cells and of nearly the same shape that has most cells: the cells' sides are stretched
-    against each other by at most `STRETCH`, or as little as possible."""
+    """The grid with the most cells, at most `count`, of nearly the same shape: the cells' aspect ratio changes by at most
+    `STRETCH`, or as little as possible."""
     found = [(r, min(cols, count // r)) for r in range(1, min(rows, count) + 1)]
 
     def stretch(grid: tuple[int, int]) -> float:
@@ -67,7 +66,7 @@ def windows(n: int, m: int) -> Tensor:
 
 
 def refuse_protected(stream: Stream, name: str) -> None:
-    """Raise `BudgetError` when visual tokens are protected: an average spares none."""
+    """Raise `BudgetError` when visual tokens are protected: an average cannot spare any."""
     if stream.protected is not None and bool((stream.protected & stream.shown).any()):
         raise BudgetError(
             f"{name}: averages cannot spare protected visual tokens. Protect text only, or use a method that ranks."

@@ -1,4 +1,4 @@
-"""What the layer that runs next will attend to, computed ahead from the stream: queries of a few rows, keys of all rows."""
+"""What the next layer will attend to, computed ahead from the stream: queries of a few rows, keys of all rows."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ LAYOUT = ("q_proj", "k_proj", "head_dim", "scaling")
 
 
 def queries_and_keys(stream: Stream, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries of the stream's `rows` [B, r] and keys of all of its rows in the layer that runs next, as its attention will
-    see them: behind its input norm, its projections, q- and k-norm where it has them, and RoPE at the stream's positions.
+    """Queries of the stream's `rows` [B, r] and keys of all its rows in the next layer, as its attention will see them:
+    after its input norm, its projections, q- and k-norm where it has them, and RoPE at the stream's positions.
 
     Returns:
-        queries [B, H, r, d] and keys [B, Hkv, n, d]. Keys of padding, and queries of a row -1, mean nothing.
+        queries [B, H, r, d] and keys [B, Hkv, n, d]. Keys of padding and queries of a row -1 are meaningless.
 
     Raises:
-        UnsupportedModelError: the layer is not laid out as those of Llama, Qwen2 and Qwen3.
+        UnsupportedModelError: the layer is not laid out like those of Llama, Qwen2 and Qwen3.
     """
     attention = _attention(stream.block)
     hidden = stream.block.input_layernorm(stream.hidden)  # type: ignore[operator]
@@ -38,10 +38,10 @@ def queries_and_keys(stream: Stream, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def attention_of(stream: Stream, rows: Tensor) -> Tensor:
-    """What `rows` [B, r] of the stream will pay to all of its rows in the layer that runs next, fp32 [B, H, r, n].
+    """Attention that `rows` [B, r] of the stream will pay to all its rows in the next layer, fp32 [B, H, r, n].
 
-    Causal in the order of the stream; padding gets nothing, and a row -1 pays nothing. Entries of earlier passes in the
-    cache are left out: the softmax runs over this pass alone.
+    Causal in the order of the stream; padding receives nothing, and a row -1 pays nothing. Entries of earlier passes in the
+    cache are left out: the softmax runs over this pass only.
     """
     queries, keys = queries_and_keys(stream, rows)
     (b, h, r, d), (hkv, n) = queries.shape, keys.shape[1:3]
@@ -73,14 +73,14 @@ def _attention(block: nn.Module) -> Any:
     if missing or not head_norms or getattr(attention, "attn_logit_softcapping", None):
         why = f"without {', '.join(missing)}" if missing else "with another q-norm or soft-capped logits"
         raise UnsupportedModelError(
-            f"{type(block).__name__} {why}: the attention of a layer can be computed ahead for the layouts of Llama, Qwen2 "
-            "and Qwen3 alone. Use a method that looks at a layer that has run (fastv), or at no attention at all (divprune)."
+            f"{type(block).__name__} {why}: attention can be computed ahead only for layers laid out like those of Llama, "
+            "Qwen2 and Qwen3. Use a method that reads the attention of a layer that has run, or no attention at all."
         )
     return attention
 
 
 def _heads(attention: Any, which: str, hidden: Tensor) -> Tensor:
-    """hidden [B, n, D], behind the input norm -> [B, heads, n, d]."""
+    """hidden [B, n, D], after the input norm -> [B, heads, n, d]."""
     x = getattr(attention, f"{which}_proj")(hidden).unflatten(-1, (-1, attention.head_dim))
     norm = getattr(attention, f"{which}_norm", None)
     return (x if norm is None else norm(x)).transpose(1, 2)

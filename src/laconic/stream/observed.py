@@ -1,4 +1,4 @@
-"""What a layer that has run says about its entries, found again for the rows of the stream behind it."""
+"""What a layer that has run attended to, mapped to the rows of the stream after it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def observation(stream: Stream) -> Observation:
     """What the layer before `stream.layer` attended to.
 
     Raises:
-        SessionError: nobody observed it.
+        SessionError: it was not observed.
     """
     if stream.seen is None:
         raise SessionError(
@@ -26,13 +26,13 @@ def observation(stream: Stream) -> Observation:
 def at_rows(stream: Stream, entries: Tensor) -> Tensor:
     """One number per entry of the observed layer, [B, n], stored ones first -> those of the stream's rows, [B, m].
 
-    Rows and entries of the pass are the same as long as nobody else cut before this layer; tokens say so in any case.
+    Rows and entries of the pass agree unless another method cut before this layer; matching by token works in either case.
     """
     obs = observation(stream)
     new = slice(entries.shape[-1] - obs.new, None)
     tokens = obs.index[:, 0, new].long() - obs.step.start
     if obs.valid is not None:
-        tokens = tokens.masked_fill(~obs.valid[:, 0, new], stream.ids.shape[1])  # padding looks up nothing
+        tokens = tokens.masked_fill(~obs.valid[:, 0, new], stream.ids.shape[1])  # padding matches nothing
     column = torch.zeros(len(tokens), stream.ids.shape[1] + 1, dtype=torch.long, device=tokens.device)
     column.scatter_(1, tokens, torch.arange(obs.new, device=tokens.device).expand_as(tokens))
     return entries[:, new].gather(1, column.gather(1, stream.place))

@@ -8,15 +8,15 @@ from laconic.errors import BudgetError
 
 
 def spread(total: int, weights: Sequence[float], most: Sequence[int]) -> list[int]:
-    """Whole numbers in proportion to `weights`, at least 1 and at most `most` each, with the sum `total`.
+    """Whole numbers in proportion to `weights`, each at least 1 and at most `most`, that sum to `total`.
 
-    What one cannot use goes to the others, in their proportion; fractions go to the largest, of equal ones to the first.
+    What one cannot use goes to the others in proportion; the largest fractions are rounded up, on ties the first.
 
     Args:
-        total: cut to the sum of `most`. `weights`: not negative. `most`: at least 1 each.
+        total: limited to the sum of `most`. `weights`: not negative. `most`: at least 1 each.
 
     Raises:
-        BudgetError: not one for everyone.
+        BudgetError: `total` is less than one each.
     """
     if total < len(most):
         raise BudgetError(

@@ -1,4 +1,4 @@
-"""A vision encoder that merges tokens on its way, made of hooks; the projector gets features of full length all the same."""
+"""A vision encoder that merges tokens along the way, by hooks; the projector still gets features of full length."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ MASKS = ("eager", "sdpa")
 
 
 def check(model: PreTrainedModel, name: str, proportional: bool) -> None:
-    """Refuse models whose tokens cannot merge within the encoder.
+    """Refuse models whose tokens cannot be merged within the encoder.
 
     Raises:
-        UnsupportedModelError: says why.
+        UnsupportedModelError: the model is one of these.
     """
     family = vision_family_of(model)
     tower = family.tower(model)
     if family.merges or tower_of(tower).fused or family.projector(model) is None:
         raise UnsupportedModelError(
-            f"{name}: a {family.name} model makes one token of every fixed block of patches behind its encoder, and patches "
-            "that were merged elsewhere fit no block; use visionzip or prumerge, which act behind the merger."
+            f"{name}: a {family.name} model makes one token of every fixed block of patches after its encoder, and patches "
+            "that were merged elsewhere fit no block; use a method that acts after the merger."
         )
     missing = [part for part in ("self_attn", "layer_norm2", "mlp") if not hasattr(layers_of(tower)[0], part)]
     if missing:
         raise UnsupportedModelError(
             f"{name}: layers of {type(tower).__name__} have no {' and no '.join(missing)}, between which tokens "
-            "merge; encoders of the CLIP and SigLIP kind have."
+            "are merged; encoders of the CLIP and SigLIP kind do."
         )
     kernel = tower.config._attn_implementation
     if proportional and kernel not in MASKS:
@@ -49,14 +49,15 @@ def check(model: PreTrainedModel, name: str, proportional: bool) -> None:
 
 @dataclass
 class Run:
-    """One call of the encoder: V views of N tokens, t of them now.
+    """One call of the encoder: V views of N tokens, of which t are left.
 
     Attributes:
-        steps: pairs that merge in each layer.
-        source: which of the t tokens every first one is by now, [V, N].
-        size: tokens behind each that the layer got, [V, t]. `metric`: its keys, mean over heads, [V, t, d].
-        pending: merged in this layer's MLP, and not yet in what it returns.
-        last: what merged in the layer that gives the features, and the sizes before.
+        steps: pairs to merge in each layer.
+        source: which of the t tokens each original one is part of, [V, N].
+        size: number of original tokens in each of the layer's input tokens, [V, t]. `metric`: its keys, mean over heads, [V,
+            t, d].
+        pending: merging done in this layer's MLP, but not yet in the layer's output.
+        last: merging in the layer that gives the features, and the sizes before it.
     """
 
     steps: list[int]
@@ -68,15 +69,15 @@ class Run:
 
 
 class MergingTower:
-    """Tokens merge between attention and MLP of every layer up to the one that gives the features.
+    """Merges tokens between attention and MLP of every layer up to the one that gives the features.
 
     A hook cannot shorten the residual x in the middle of a layer, and need not. The MLP f runs on merged tokens m, so the
     layer returns x_i + f(m) for every member i; the next layer merges these, and their mean is m + f(m).
 
     Args:
-        plan: (patches, layers) -> pairs that merge in each layer.
+        plan: (patches, layers) -> pairs to merge in each layer.
         proportional: add log sizes to the attention's logits.
-        done: gets the features that go to the projector, and which merged token each of the P patches is, [V, P].
+        done: called with the features that go to the projector, and the merged token of each of the P patches, [V, P].
     """
 
     def __init__(
@@ -163,12 +164,12 @@ class MergingTower:
                 f"the projector got {args[0].shape[1]} vectors per view, and encoder layer {self.depth - 1} gave "
                 f"{size.shape[1]}; pass no other vision_feature_layer than the model's own to a call."
             )
-        merging, source = merging.behind(cls), Merging(run.source, merging.count).behind(cls)
+        merging, source = merging.without_first(cls), Merging(run.source, merging.count).without_first(cls)
         features = source.unmerge(merging.merge(args[0], size[:, cls:]))
         self.done(features, source.to[:, int(self.cls) - cls :])
         return (features, *args[1:])
 
 
 def log_size(size: Tensor, like: Tensor) -> Tensor:
-    """Tokens behind each key [V, t] -> what proportional attention adds to its logits [V, 1, 1, t]."""
+    """Tokens merged into each key [V, t] -> what proportional attention adds to its logits [V, 1, 1, t]."""
     return size.log().to(like.dtype)[:, None, None, :]

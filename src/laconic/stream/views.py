@@ -20,7 +20,7 @@ class Reduced:
 
     Attributes:
         kept: the tokens that stay, in their new order, as numbers within the view, [k].
-        to: the token into which each went, its own number where it stays alone, -1 where it is dropped, [n].
+        to: the token into which each was merged, its own number where it stays, -1 where it is dropped, [n].
         values: what the kept tokens become, as the decoder reads them, [k, D]; None: as they are.
         scores: what tokens were ranked by, [n]; None where nothing was ranked.
     """
@@ -32,10 +32,10 @@ class Reduced:
 
 
 def counts(stream: Stream, method: TokenMethod) -> dict[int, int]:
-    """Tokens that every view may keep before layer 0, by its number in `stream.visual.spans`: the same share of each.
+    """How many tokens every view may keep before layer 0, by its number in `stream.visual.spans`: the same share of each.
 
     Raises:
-        BudgetError: a view would keep none.
+        BudgetError: a view would keep no token.
     """
     result: dict[int, int] = {}
     for row in range(len(stream.hidden)):
@@ -48,22 +48,12 @@ def counts(stream: Stream, method: TokenMethod) -> dict[int, int]:
     return result
 
 
-def check_positions(name: str, positions: object) -> None:
-    """Refuse what is no policy for positions.
-
-    Raises:
-        ValueError: see there.
-    """
-    if positions not in ("renumber", "gather"):
-        raise ValueError(f"{name}: positions={positions!r} must be 'renumber' or 'gather'.")
-
-
 def vectors(visual: Visual, span: VisualSpan) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """What tokens of a view are mixed from, and how a mixture is read by the decoder.
+    """The vectors that tokens of a view are mixed from, and the map that turns a mixture into the decoder's input.
 
     Returns:
-        where a token is one patch: encoder vectors [n, C] and the projector; where the model merges or resamples patches on
-        their way: features behind the projector [n, D], which stay as they are.
+        where a token is one patch: encoder vectors [n, C] and the projector; where the model merges or resamples patches:
+        features after the projector [n, D], and the identity.
     """
     if span.resampled or visual.family.merges or tuple(span.patches.shape) != span.grid:
         return visual.features(span), lambda x: x
@@ -71,13 +61,13 @@ def vectors(visual: Visual, span: VisualSpan) -> tuple[Tensor, Callable[[Tensor]
 
 
 def by_view(stream: Stream, reduce: Callable[[int, VisualSpan, Tensor], Reduced], positions: Policy = "renumber") -> Cut:
-    """The cut before layer 0 that reduces every view on its own. Tokens stand in the order that `reduce` gives, views one
-    behind the other; where crops share the lines of one canvas, all stay in the order of the prompt, or line ends would come
-    to stand within other crops.
+    """The cut before layer 0 that reduces every view separately. Tokens are in the order that `reduce` gives, view after
+    view; where crops share the lines of one canvas, all stay in the order of the prompt, because line ends would otherwise
+    end up within other crops.
 
     Args:
-        reduce: gets the number of a view, the view, and which of its tokens are protected, bool [n].
-        positions: counted anew, or those that the kept tokens had ("gather").
+        reduce: called with the number of a view, the view, and which of its tokens are protected, bool [n].
+        positions: renumbered ("renumber"), or those that the kept tokens had ("gather").
     """
     batch, n, _ = stream.hidden.shape
     device = stream.hidden.device
@@ -101,13 +91,13 @@ def by_view(stream: Stream, reduce: Callable[[int, VisualSpan, Tensor], Reduced]
         if view.scores is not None:
             scores[b, at], ranked = view.scores.to(scores), True
     none = rows.new_empty(0)
-    apart = all(span.stop - span.start == len(span.tokens) for span in stream.visual.spans)
+    unbroken = all(span.stop - span.start == len(span.tokens) for span in stream.visual.spans)
     return assemble(
         stream,
         [torch.cat([none, *row]) for row in kept],
         [torch.cat(row) if row else None for row in values] if changed else None,
         positions=positions,
-        order="given" if apart else "stream",
+        order="given" if unbroken else "stream",
         merged=merged,
         scores=[scores[b, stream.shown[b]] for b in range(batch)] if ranked else None,
     )

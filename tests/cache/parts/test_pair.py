@@ -9,7 +9,7 @@ from laconic.cache.parts.pair import Merged, PairPart, extend, pair
 
 
 class Neighbours:
-    """What a part asks of its layer: the parts of the layer before."""
+    """What a part needs of its layer: the parts of the layer before."""
 
     def __init__(self, first):
         self.number, self.cache, self.parts = 1, self, [first]

@@ -60,7 +60,7 @@ def test_what_is_restored_is_near_to_what_was_stored():
         assert (got.float() - want).abs().max() <= step / 2 * 1.01 + 0.02
 
 
-def test_keys_ahead_belong_to_nobody_yet():
+def test_keys_ahead_do_not_belong_to_the_part_yet():
     stored = part(24, values=8)
     assert (stored.length, stored.ahead, stored.entries) == (8, 16, 8 * 4)
     restored = stored.padded()
@@ -79,7 +79,7 @@ def test_bytes_are_codes_and_scales():
     assert stored.allocated >= stored.nbytes
 
 
-def test_token_numbers_are_stored_only_where_they_do_not_count_on():
+def test_token_numbers_are_stored_only_where_they_are_not_consecutive():
     stored = part(start=5)
     assert not stored.has("index") and stored.allocated == stored.nbytes + stored.keys.buffers["owner"].nbytes
     assert torch.equal(stored.padded()[2]["index"], index(5, 29))

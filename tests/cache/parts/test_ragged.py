@@ -86,7 +86,7 @@ def test_appending_copies_the_token_whatever_the_shortest_head():
     assert moves <= 14  # 2000 tokens, each growth gives a sixteenth of the mean head
 
 
-def test_append_lands_behind_every_head_and_survives_growth():
+def test_append_goes_after_every_head_and_survives_growth():
     ragged = part()
     k, v = entries(7)
     new = entries(50, seed=3)

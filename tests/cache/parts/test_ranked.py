@@ -1,4 +1,4 @@
-"""Keys turned to their rank when they are attended, against keys before RoPE that are rotated there one by one."""
+"""Keys rotated to their rank when they are attended, against keys before RoPE that are rotated there one by one."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ D, SCALE = 8, 8**-0.5
 
 
 def rotated(x, places):
-    """x [B, H, n, D] before RoPE, places [B, H, n] -> every vector turned to its place, one at a time."""
+    """x [B, H, n, D] before RoPE, places [B, H, n] -> every vector rotated to its place, one at a time."""
     out = x.clone()
     for b in range(x.shape[0]):
         for h in range(x.shape[1]):
@@ -147,5 +147,5 @@ def test_saved_and_loaded_it_attends_as_before():
     torch.testing.assert_close(loaded.attend(q, SCALE, None)[0], part.attend(q, SCALE, None)[0])
     assert not part.plain and loaded.nbytes == part.nbytes == 2 * 2 * 2 * 5 * D * 4
     layer.cache.rotary = None
-    with pytest.raises(SessionError, match="outside of a session"):
+    with pytest.raises(SessionError, match="outside a session"):
         part.attend(q, SCALE, None)

@@ -1,4 +1,4 @@
-"""Rows with parts of their own: each batch row is what it would be alone."""
+"""Rows with their own parts: each batch row is what it would be by itself."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def packed(n):
 
 
 def rows(n=12, front=0):
-    """A batch padded on the left, behind `front` packed entries per row."""
+    """A batch padded on the left, after `front` packed entries per row."""
     k, v = entries(n)
     valid = torch.arange(n)[None, None] >= torch.tensor(PADDING)[:, None, None]
     columns = {"valid": valid.expand(3, 2, n), "index": index(front, front + n)}

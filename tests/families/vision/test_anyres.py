@@ -65,7 +65,7 @@ def test_next_layouts_are_the_models(next_model, sizes):
 
 @given(sizes=SIZES)
 def test_onevision_layouts_are_the_models(onevision, sizes):
-    """With most=2 nearly every canvas is resampled; its cells are bilinear mixtures of the cut canvas."""
+    """With most=2 nearly every canvas is resampled; its cells are bilinear mixtures of the cropped canvas."""
     onevision.config.vision_aspect_ratio = "anyres_max_9"
     grids = [get_anyres_image_grid_shape(size, onevision.config.image_grid_pinpoints, 32) for size in sizes]
     views = [1 + rows * cols for rows, cols in grids]
@@ -96,7 +96,7 @@ def test_a_canvas_of_nine_views_is_resampled_only_beyond_the_limit(onevision):
 
 
 def test_single_views(onevision):
-    """Rows of several images (OneVision): one view each, one line end behind it."""
+    """Rows of several images (OneVision): one view each, one line end after it."""
     projected = torch.randn(2, SIDE**2, 32, generator=torch.Generator().manual_seed(1))
     packed = [torch.cat([view, onevision.model.image_newline[None]]) for view in projected]
     items = layout(onevision, 9).items(packed, projected)
@@ -114,12 +114,12 @@ def test_features_that_no_layout_explains(next_model):
 def test_images_so_thin_that_no_crop_is_left(next_model):
     packed, projected, _ = packed_by(next_model, [(4, 97)])
     assert len(packed[0]) == SIDE**2
-    with pytest.raises(UnsupportedModelError, match="of very long and thin ones the model leaves no crop: pad them"):
+    with pytest.raises(UnsupportedModelError, match="Of very long and thin images the model keeps no crop: pad them"):
         layout(next_model).items(packed, projected)
 
 
 def test_images_that_look_alike_are_refused(next_model):
-    """Two blank images whose views could be dealt out in two ways: said, not guessed."""
+    """Two blank images whose views could be divided in two ways: an error, not a guess."""
     rows, cols = 2 * SIDE, 4
     newline = next_model.model.image_newline
     canvas = torch.zeros(rows, cols, 32)

@@ -70,7 +70,7 @@ def test_received_attention_is_the_mean_of_the_models_columns(vlm, seen, weights
     visual = seen(model, inputs, layers=(layer,))
     images = weights(name, inputs)[layer]
     columns = []
-    for image in images:  # one per view; windows of Qwen2.5-VL are stretches of their own
+    for image in images:  # one per view; windows of Qwen2.5-VL are separate segments
         for token in range(1 if visual.has_cls else 0, image.shape[-1]):
             columns.append(torch.stack([image[:, q, token] for q in range(image.shape[-1])]).mean(0))
     flat = torch.stack(columns, 1)
@@ -91,7 +91,7 @@ def test_cls_attention_is_that_of_the_eager_encoder(vlm, seen, name, layer):
         images = [image for row in rows_of(case) for image in row]
         pixels = torch.cat([views[: len(p.views)] for views, p in zip(pixels, images, strict=True)])
     attention = twin.base_model.vision_tower(pixels, output_attentions=True).attentions[layer]
-    rows = attention[:, :, 0, 1:].transpose(0, 1).flatten(1)  # what CLS pays to patches, views one after the other
+    rows = attention[:, :, 0, 1:].transpose(0, 1).flatten(1)  # what CLS pays to patches, view after view
     for span in visual.spans:
         ours = visual.cls_attention(span, layer)
         torch.testing.assert_close(ours, rows[:, span.patches], atol=1e-5, rtol=0)
@@ -103,7 +103,7 @@ def test_cls_attention_is_that_of_the_eager_encoder(vlm, seen, name, layer):
 
 @pytest.mark.parametrize("name", CASES)
 def test_keys_give_the_models_attention(vlm, seen, weights, name):
-    """EncoderAttention in full: softmax of the caught queries and keys is the model's attention, image by image."""
+    """EncoderAttention in full: the softmax of the captured queries and keys is the model's attention, image by image."""
     case, model = CASES[name], vlm(name)
     inputs = case.inputs(rows_of(case))
     visual = seen(model, inputs, layers=(2,))
@@ -119,7 +119,7 @@ def test_keys_give_the_models_attention(vlm, seen, weights, name):
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in WITH_CLS])
-def test_no_cls_is_said(vlm, seen, name):
+def test_no_cls_is_an_error(vlm, seen, name):
     case = CASES[name]
     visual = seen(vlm(name), case.inputs([[case.image(1)]]), layers=(-1,))
     assert not visual.has_cls
@@ -167,12 +167,12 @@ def test_unknown_encoders_are_refused():
 
 
 @pytest.mark.parametrize("name", ["llava", "internvl", "qwen2_vl"])
-def test_hooks_go(vlm, name):
+def test_hooks_are_removed(vlm, name):
     model = vlm(name)
     tower = model.base_model.visual if name == "qwen2_vl" else model.base_model.vision_tower
     found = []
     inputs = CASES[name].inputs([[CASES[name].image(1)]])
-    model(**inputs)  # transformers leaves hooks of its own on encoders that give hidden states
+    model(**inputs)  # transformers leaves its own hooks on encoders that return hidden states
     before = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in tower.modules()]
     handles = catch(tower, 1, found.append)
     assert before != [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in tower.modules()]

@@ -55,14 +55,14 @@ def two_images(name):
 
 
 def vectors(model, visual, span, name):
-    """What is mixed, and how the decoder reads it."""
+    """The vectors that are mixed, and how the decoder reads a mixture."""
     if name in MERGING:
         return visual.features(span), lambda x: x
     return visual.patches(span).flatten(0, 1), model.model.multi_modal_projector
 
 
 def assert_views(hidden, visual, want):
-    """Every view of one row begins with what `want(span)` says."""
+    """Every view of one row begins with what `want(span)` gives."""
     gone = 0
     for span in visual.spans:
         tokens = want(span)
@@ -93,7 +93,7 @@ def zipped(a, keys, x, dominant, contextual):
 
 @pytest.mark.parametrize("name", ["llava_onevision", *MERGING])
 def test_visionzip_scores_patches_and_works_on_tokens(vlm, seen, name):
-    """Received attention without CLS, pooled to tokens where the model merges patches, features behind the merger."""
+    """Received attention without CLS, pooled to tokens where the model merges patches, features after the merger."""
     model, inputs = vlm(name), two_images(name)
     layer = vision_family_of(model).feature_layer(model)
     visual = seen(model, inputs, [layer])
@@ -116,7 +116,7 @@ def test_prumerge_joins_heads_and_pools_what_a_token_receives(vlm, seen, name):
     skip = int(visual.has_cls)
 
     def want(span):
-        """Patches of a span follow each other, and so do stretches of the encoder that have as many."""
+        """Patches of a span are consecutive, and so are the encoder's segments that have as many."""
         first, area = int(span.patches.min()), span.patches.numel()
         start = first + skip * (first // area + 1)
         around = slice(start - skip, start + area)
@@ -152,7 +152,7 @@ def test_budgets_are_met_with_several_views_and_rows(vlm, name, method):
 
 @pytest.mark.parametrize("name", MERGING)
 def test_order_and_positions_hold_with_several_positions_per_token(vlm, name):
-    """A plain decoder on the same embeddings and positions says the same."""
+    """A plain decoder on the same embeddings and positions gives the same answer."""
     model, case = vlm(name), CASES[name]
     inputs = case.inputs([[case.image(0, tiles=2)]])
     stack = GENERIC.stack(model)
@@ -163,7 +163,7 @@ def test_order_and_positions_hold_with_several_positions_per_token(vlm, name):
         handle.remove()
     hidden, kwargs = seen[0]
     if name == "qwen3_vl":
-        return  # features are added again behind layers 0 and 1: the stock decoder wants them, too
+        return  # features are added again after layers 0 and 1: the stock decoder needs them too
     phases, mask = kwargs["position_embeddings"], torch.full((hidden.shape[1],) * 2, float("-inf")).triu(1)[None, None]
     for layer in stack.layers:
         hidden = layer(hidden, attention_mask=mask, position_embeddings=phases, position_ids=None)

@@ -10,7 +10,7 @@ from helpers.vision_zoo import IMAGE
     ("size", "grid"), [((8, 8), (2, 2)), ((4, 8), (1, 2)), ((8, 4), (2, 1)), ((4, 12), (1, 3)), ((12, 4), (3, 1))]
 )
 def test_crops_show_their_part_of_the_image(vlm, seen, size, grid):
-    """An image as large as its canvas is cut, not resized: crop and cell follow from the place in the image."""
+    """An image as large as its canvas is cropped, not resized: crop and cell follow from the place in the image."""
     model, process = vlm("llava_next", blind=True), processors.llava_next()
     colours, image = processors.checked(*size)
     inputs = process(images=[image], text=["w5 <image> w6"], return_tensors="pt")
@@ -30,7 +30,7 @@ def test_crops_show_their_part_of_the_image(vlm, seen, size, grid):
 
 
 def test_lines_run_through_crops(vlm, seen):
-    """The canvas is written line by line: crop 1, crop 2, line end, again; the tokens of a crop are not one run."""
+    """The canvas is written line by line: crop 1, crop 2, line end, and so on; the tokens of a crop are not one run."""
     process = processors.llava_next()
     inputs = process(images=[processors.checked(8, 8)[1]], text=["w5 <image> w6"], return_tensors="pt")
     visual = seen(vlm("llava_next"), dict(inputs))
@@ -41,7 +41,8 @@ def test_lines_run_through_crops(vlm, seen):
 
 
 def test_padded_batch_of_odd_sizes(vlm, seen):
-    """Padding of the canvas is cut away where the processor says so; its placeholder count is the sum of cells and ends."""
+    """Padding of the canvas is cropped where the processor says so; its placeholder count is the sum of cells and line
+    ends."""
     process = processors.llava_next()
     images = [processors.checked(*size, patch=5)[1] for size in ((9, 12), (14, 3), (5, 5))]
     texts = ["w5 <image> w6 w7", "w5 <image> w7 <image> w8"]
@@ -52,4 +53,4 @@ def test_padded_batch_of_odd_sizes(vlm, seen):
         tokens = sorted(t for span in visual.spans if span.row == row for t in span.tokens.tolist())
         tokens += visual.separators[row].nonzero()[:, 0].tolist()
         assert sorted(tokens) == (inputs["input_ids"][row] == IMAGE).nonzero()[:, 0].tolist()
-    assert any((span.cells < 0).any() for span in visual.spans), "some padding was cut"
+    assert any((span.cells < 0).any() for span in visual.spans), "some padding was cropped"

@@ -14,7 +14,7 @@ CASE = CASES["llava_onevision"]
 
 @pytest.mark.parametrize("plain", [False, True], ids=["generate", "call"])
 def test_images_of_one_row_are_one_view_each(vlm, seen, plain):
-    """`batch_num_images` says so; the image that is alone in its row keeps its crops."""
+    """According to `batch_num_images`; an image that is alone in its row keeps its crops."""
     rows = [[CASE.image(1)], [CASE.image(2, plain=True), CASE.image(3, size=(64, 64), plain=True)]]
     inputs = CASE.inputs(rows) | {"batch_num_images": torch.tensor([1, 2])}
     visual = seen(vlm("llava_onevision"), inputs, plain=plain)
@@ -26,7 +26,7 @@ def test_images_of_one_row_are_one_view_each(vlm, seen, plain):
 
 
 def test_a_large_canvas_is_one_resampled_grid(vlm, seen):
-    """3x3 crops of a model that keeps about two views: bilinear cells over all crops, values of patches likewise."""
+    """3x3 crops of a model that keeps about two views: bilinear cells over all crops, and likewise values of patches."""
     model = vlm("llava_onevision", blind=True)
     ratio = model.config.vision_aspect_ratio
     model.config.vision_aspect_ratio = "anyres_max_2"

@@ -1,4 +1,4 @@
-"""Qwen3-VL: where DeepStack adds features, and frames that stand apart."""
+"""Qwen3-VL: where DeepStack adds features, and frames that are separate."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ CASE = CASES["qwen3_vl"]
 
 
 @pytest.mark.parametrize("video", [0, 2])
-def test_deepstack_says_how_far_features_are_added(vlm, video):
+def test_deepstack_tells_how_far_features_are_added(vlm, video):
     """Between layer i and i + 1 the stream changes at visual tokens for i < deepstack, and nowhere else."""
     model = vlm("qwen3_vl")
     layers = model.model.language_model.layers
@@ -32,8 +32,8 @@ def test_deepstack_says_how_far_features_are_added(vlm, video):
         assert torch.equal(changed, visual.mask if i < visual.deepstack else torch.zeros_like(visual.mask))
 
 
-def test_frames_stand_apart(vlm, seen):
-    """A timestamp before every frame, and positions that restart behind it."""
+def test_frames_are_separate(vlm, seen):
+    """A timestamp before every frame, and positions that restart after it."""
     clip = CASE.image(1, grid=(4, 6), video=3)
     inputs = CASE.inputs([[clip]])
     visual = seen(vlm("qwen3_vl"), inputs)

@@ -20,7 +20,7 @@ METHODS = {
 
 
 def longer(inputs, sequences):
-    """The same images with the answer behind the prompt."""
+    """The same images with the answer after the prompt."""
     new = sequences.shape[1] - inputs["input_ids"].shape[1]
     changed = {"input_ids": sequences, "attention_mask": torch.ones_like(sequences)}
     if "mm_token_type_ids" in inputs:

@@ -13,7 +13,7 @@ VIDEOS = ["llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 
 
 def half_of_the_images(mask):
-    """Every other visual token goes, as many in every row, padding and text stay: [B, m]."""
+    """Every other visual token is removed, as many in every row; padding and text stay: [B, m]."""
     count = int(mask.sum(1).min()) // 2
     rows = []
     for row in mask.tolist():
@@ -23,7 +23,7 @@ def half_of_the_images(mask):
 
 
 def logits_without(model, inputs, keep):
-    """Last logits with all other tokens hidden from every query but themselves."""
+    """Last logits with all other tokens hidden from every query but their own."""
     batch, length = inputs["input_ids"].shape
     shown = torch.zeros(batch, length, dtype=torch.bool)
     for row in range(batch):
@@ -77,7 +77,7 @@ def test_arguments_by_hand():
     assert result["attention_mask"].shape == (2, 2)
 
 
-def test_what_does_not_fit_is_said():
+def test_unsupported_calls_are_refused():
     keep = torch.tensor([[0]])
     for arguments in ({}, {"inputs_embeds": torch.zeros(1, 2, 3), "attention_mask": torch.zeros(1, 1, 2, 2)}):
         with pytest.raises(UnsupportedModelError, match="only where it is called with inputs_embeds and a 2-D"):

@@ -1,4 +1,4 @@
-"""Handing placeholders out to images, by hand."""
+"""Assigning placeholders to images, by hand."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def mask(*rows):
 
 
 def test_placeholders_go_to_images_in_order():
-    """Also around other tokens in between, as timestamps between frames are."""
+    """Also with other tokens in between, such as timestamps between frames."""
     spans, bare = place([item(1, 2), item(2, 2), item(1, 1, bare=1)], "image", mask("0110", "0000", "1111", "0110"))
     assert [(s.row, s.image, s.cells.tolist()) for s in spans] == [
         (0, 0, [[1, 2]]),
@@ -27,7 +27,7 @@ def test_placeholders_go_to_images_in_order():
     assert (apart[0].cells.tolist(), apart[0].start, apart[0].stop) == ([[0, 1], [4, 5]], 0, 6)
 
 
-def test_cut_cells_stay_cut():
+def test_cropped_cells_stay_cropped():
     cells = torch.tensor([[-1, 0], [-1, 1]])
     spans, _ = place(
         [Item(2, (View(cells, raster(2, 2)), View(torch.full((1, 1), -1), raster(1, 1), 1)))], "image", mask("011")
@@ -42,7 +42,7 @@ def test_beams_repeat_rows():
     assert not bare.any()
 
 
-def test_rows_that_do_not_fit_are_said():
+def test_rows_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="batch row 0 has 3 image placeholder tokens, and its images take 4; expand"):
         place([item(1, 2), item(1, 2)], "image", mask("1110", "1000"))
     with pytest.raises(ValueError, match="batch row 0 has 3 image placeholder tokens, and its images take 2"):

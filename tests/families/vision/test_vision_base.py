@@ -1,4 +1,4 @@
-"""Which adapter a model gets, what the adapters say, and how short they are."""
+"""Which adapter a model gets, what the adapters know, and how short they are."""
 
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def test_the_feature_layer_gives_the_features(vlm, name):
     torch.testing.assert_close(features, out)
 
 
-def test_joined_feature_layers_are_said():
+def test_joined_feature_layers_are_an_error():
     config = LlavaConfig(**LLAVA | {"vision_feature_layer": [-2, -1]})
     model = LlavaForConditionalGeneration(config)
     with pytest.raises(UnsupportedModelError, match=r"joins features of the layers \[-2, -1\]"):
@@ -87,7 +87,7 @@ def test_positive_feature_layers_count_the_embeddings():
 
 
 def test_other_encoders_in_a_known_class():
-    """The class says LLaVA, the encoder decides: SigLIP has no CLS, Pixtral is not known."""
+    """The class is LLaVA, but the encoder decides: SigLIP has no CLS, Pixtral is not supported."""
     siglip = LLAVA | {"vision_config": SIGLIP, "vision_feature_select_strategy": "full"}
     model = LlavaForConditionalGeneration(LlavaConfig(**siglip))
     assert not vision_family_of(model).has_cls(model)
@@ -104,9 +104,7 @@ def test_other_encoders_in_a_known_class():
 
 
 def test_models_without_images_are_refused(llama):
-    with pytest.raises(
-        UnsupportedModelError, match="where LlamaForCausalLM has its visual tokens; families that it knows: Int"
-    ):
+    with pytest.raises(UnsupportedModelError, match="where LlamaForCausalLM has its visual tokens; supported families: Int"):
         vision_family_of(llama)
     with pytest.raises(UnsupportedModelError, match="where Linear has"):
         vision_family_of(torch.nn.Linear(1, 1))

@@ -14,7 +14,7 @@ VIDEOS = ["llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 
 
 def batches(case):
-    """One image alone; then rows with one, two and no images, of different shapes."""
+    """A single image; then rows with one, two and no images, of different shapes."""
     one = case.image(1)
     wide, flat = case.image(2, size=(30, 90), tiles=3, grid=(8, 4)), case.image(3, size=(64, 64), tiles=2, grid=(4, 10))
     return {"alone": [[one]], "padded": [[one], [wide, flat], []]}
@@ -75,7 +75,7 @@ def test_places(vlm, seen, name, batch, plain):
 
 
 def block_of(case, image, span, r, c):
-    """Colours of the patches behind a token, [block, block]."""
+    """Colours of the patches that a token shows, [block, block]."""
     size = 2 if image.video else case.block
     view = case.view(image, span.crop, span.frame)
     return view[r * size : (r + 1) * size, c * size : (c + 1) * size]
@@ -84,7 +84,7 @@ def block_of(case, image, span, r, c):
 @pytest.mark.parametrize("batch", ["alone", "padded"])
 @pytest.mark.parametrize("name", CASES)
 def test_features_are_those_of_the_colours_in_each_cell(vlm, seen, name, batch):
-    """A blind encoder sees one patch at a time: the feature of a token is that of an image made of its block alone."""
+    """A blind encoder sees one patch at a time: the feature of a token is that of an image made only of its block."""
     case, model = CASES[name], vlm(name, blind=True)
     rows = batches(case)[batch]
     visual = seen(model, case.inputs(rows))
@@ -112,7 +112,7 @@ def assert_apart(vectors, least):
 
 @pytest.mark.parametrize("name", CASES)
 def test_patches_are_those_of_their_colours(vlm, seen, name):
-    """Before projector and merger: equal colours give equal vectors, and other colours others."""
+    """Before projector and merger: equal colours give equal vectors, and different colours different ones."""
     case, model = CASES[name], vlm(name, blind=True)
     rows = batches(case)["padded"]
     visual = seen(model, case.inputs(rows))
@@ -186,7 +186,7 @@ def test_pool_makes_tokens_of_patches(vlm, seen, name):
 
 
 def test_frames_of_odd_sides_are_pooled_as_the_model_pools(vlm, seen):
-    """OneVision's real side is 27 -> 14: bilinear weights, not blocks."""
+    """OneVision's real sides are 27 -> 14: bilinear weights, not blocks."""
     visual = seen(vlm("llava_onevision"), CASES["llava_onevision"].inputs([[CASES["llava_onevision"].image(1, video=2)]]))
     span = visual.spans[0]
     values = torch.randn(5, 5, 32)
@@ -268,7 +268,8 @@ def test_places_in_half_precision(seen, name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_project(vlm, seen, name):
-    """Patches through the projector are the features; classes that merge first say so. What was seen stays as it was."""
+    """Patches through the projector are the features; classes that merge first raise an error. The record stays as it
+    was."""
     case = CASES[name]
     visual = seen(vlm(name), case.inputs(batches(case)["padded"]))
     for span in visual.spans:
@@ -284,7 +285,7 @@ def test_project(vlm, seen, name):
         assert torch.equal(visual.features(span), features) and torch.equal(visual.patches(span), patches)
 
 
-def test_projecting_inside_of_a_pass_leaves_the_record_alone(vlm):
+def test_projecting_inside_a_pass_leaves_the_record_alone(vlm):
     case, model = CASES["llava"], vlm("llava")
     inputs = case.inputs([[case.image(1), case.image(2)]])
     with VisionWatch(model) as watch:
@@ -322,11 +323,11 @@ def test_crop_grids(vlm, seen):
     visual = seen(vlm("internvl"), case.inputs(batches(case)["padded"]))
     assert visual.crop_grid(0) == (0, 0)
     assert [span.crop for span in visual.of(1, 1)] == [0, 1, 2]
-    with pytest.raises(UnsupportedModelError, match="InternVL model is not told how the crops of image 1 lie"):
+    with pytest.raises(UnsupportedModelError, match="InternVL model is not told how the crops of image 1 are arranged"):
         visual.crop_grid(1)
 
 
-def test_what_was_not_watched_is_said(vlm, seen):
+def test_unwatched_layers_are_an_error(vlm, seen):
     case = CASES["llava"]
     visual = seen(vlm("llava"), case.inputs([[case.image(1)]]), layers=(-1,))
     visual.cls_attention(visual.spans[0], 2)

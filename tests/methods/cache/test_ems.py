@@ -1,4 +1,4 @@
-"""EMS against a slow loop per head, and the properties that its parts must have."""
+"""EMS against a slow loop per head, and the properties that its components must have."""
 
 import math
 
@@ -15,7 +15,7 @@ GREEDY = {"do_sample": False, "return_dict_in_generate": True, "output_logits": 
 
 
 def shown(**settings):
-    """An observation whose latest queries are remembered, as the core does it."""
+    """An observation whose latest queries are remembered, as the core does."""
     obs = observe(**settings)
     obs.state["queries"] = obs.queries[:, :, -32:]
     return obs
@@ -134,7 +134,7 @@ def test_above_one_nothing_merges_and_kept_entries_are_bit_identical():
             assert torch.equal(entries(none, b, h)[0], keys)
 
 
-def test_below_minus_one_nobody_of_the_pool_is_forgotten():
+def test_below_minus_one_nothing_in_the_pool_is_forgotten():
     seen = shown(n=60, targets=[20, 20])
     part = compressed(EMS(window=8, tau=-1.1, pool_factor=2, multiplicity=True, sinks=0), seen)
     counts = part.columns["bias"].exp()[..., :12]
@@ -144,7 +144,7 @@ def test_below_minus_one_nobody_of_the_pool_is_forgotten():
 
 def test_sinks_never_absorb():
     obs = shown(n=60, targets=[40, 40])
-    obs.keys[:, :, 40] = obs.keys[:, :, 2] * 2  # as like a sink as can be
+    obs.keys[:, :, 40] = obs.keys[:, :, 2] * 2  # as similar to a sink as possible
     part = compressed(EMS(window=8, tau=-1.1, kernel=1, multiplicity=True), obs)
     for b in range(2):
         for h in range(2):
@@ -297,7 +297,7 @@ def test_a_padded_batch_equals_single_runs_for_many_steps(llama, prompt, budget,
 
 
 def test_held_tokens_are_judged_by_the_queries_that_came_after_them(llama, prompt):
-    """A gap in the queries that were kept: those from before the hold do not belong to the newest entries."""
+    """A gap in the remembered queries: those from before the hold do not belong to the newest entries."""
     method = EMS(tokens=20, window=6)
     with laconic.compress(llama, method) as session:
         llama(prompt(1, 40))
@@ -345,5 +345,5 @@ def test_impossible_parameters_are_refused(wrong):
         EMS(**wrong)
 
 
-def test_the_catalogue_says_reconstruction():
+def test_the_catalogue_calls_it_a_reconstruction():
     assert "reconstruction" in laconic.list_methods("ems")[0].inferred

@@ -22,7 +22,7 @@ def slow_scores(obs, method, b, first=0):
         sigma = torch.zeros(d, d, dtype=torch.float64)
         for x in plain:
             sigma += torch.outer(x - mean, x - mean) / len(plain)
-        rotation = torch.zeros(d, d, dtype=torch.float64)  # columns: what the average rotation makes of unit vectors
+        rotation = torch.zeros(d, d, dtype=torch.float64)  # columns: the average rotation of unit vectors
         for step in range(method.future):
             for i in range(d):
                 unit = torch.eye(d, dtype=torch.float64)[i]
@@ -76,7 +76,7 @@ def test_sinks_stay():
 
 
 def test_without_spread_and_one_position_it_is_the_attention_of_the_mean_query():
-    """Card, line 6: Sigma = 0, F = 1 equals softmax attention of the mean query at position N."""
+    """Must show 6: Sigma = 0, F = 1 equals softmax attention of the mean query at position N."""
     obs = observe(n=17)
     method = ExpectedAttention(future=1, sinks=0, use_covariance=False, use_values=False)
     want = torch.zeros(2, 2, 17)
@@ -89,7 +89,7 @@ def test_without_spread_and_one_position_it_is_the_attention_of_the_mean_query()
 
 
 def test_monte_carlo_of_gaussian_queries_agrees_within_two_percent():
-    """Card, line 6: E exp(q k / sqrt d) over Gaussian q is exp(mean + half variance); F = 1, so the rotation is exact."""
+    """Must show 6: E exp(q k / sqrt d) over Gaussian q is exp(mean + half variance); F = 1, so the rotation is exact."""
     obs = observe(b=1, h=1, hkv=1, n=33, d=8)
     obs.queries = obs.queries * 0.6
     method = ExpectedAttention(future=1, sinks=0, use_values=False)
@@ -111,7 +111,7 @@ def test_every_head_keeps_its_share(llama, prompt, keep):
 
 
 def test_a_decoding_position_is_the_one_after_the_prompt(llama, prompt):
-    """The rotation starts at position N of the model, also behind left padding."""
+    """The rotation starts at position N of the model, also after left padding."""
     ids, mask = prompt(2, 30), torch.ones(2, 30, dtype=torch.long)
     mask[0, :9] = 0
     kept = []

@@ -188,7 +188,7 @@ def test_beams(llama, prompt, pad):
 
 
 @pytest.mark.parametrize("pad", [0, 23])
-def test_saved_parts_go_on_where_they_were(llama, prompt, pad):
+def test_saved_parts_continue_where_they_were(llama, prompt, pad):
     ids, mask = padded_batch(prompt, pad)
     steps = prompt(2, 20, seed=3)
 
@@ -270,12 +270,13 @@ def test_impossible_settings_are_refused(wrong, names):
 
 
 def test_a_rank_beyond_the_head_is_refused(llama):
-    with pytest.raises(ValueError, match="a head of 8"):
+    with pytest.raises(ValueError, match="the head size allows 8"):
         laconic.compress(llama, GEAR(bits=2, rank=16))
 
 
 def test_next_tokens_of_a_trained_model_are_closer_than_with_kivi():
-    """The abstract's claim in small: at 2 bits and equal groups, next-token distributions are nearer to the model's."""
+    """The abstract's claim on a small scale: at 2 bits and equal groups, next-token distributions are closer to the
+    model's."""
     model, tokenizer = laconic.load("testbed/lm")
     model.float()
     sums = {"kivi": 0.0, "gear": 0.0}

@@ -67,7 +67,7 @@ def test_running_sums_over_chunks_and_steps_equal_a_simulation_on_full_matrices(
                     for i in range(t):
                         keys.append(k[b, kv, i])
                         mass[len(keys) - 1] = 0.0
-                    for i in range(t):  # every new query looks at what is alive and not in its future
+                    for i in range(t):  # every new query sees what is kept and not in its future
                         visible = [token for token in mass if token <= len(keys) - t + i]
                         for h in (2 * kv, 2 * kv + 1):
                             logits = torch.tensor([float(q[b, h, i] @ keys[token]) * 8**-0.5 for token in visible])

@@ -46,7 +46,7 @@ def test_the_scale_of_each_key_does_not_matter():
     torch.testing.assert_close(KeyDiff().score(obs), KeyDiff().score(other), atol=1e-5, rtol=1e-4)
 
 
-def test_a_zero_key_is_no_nan():
+def test_a_zero_key_gives_no_nan():
     obs = observe()
     obs.keys[0, 0, 3] = 0
     assert bool(KeyDiff().score(obs).isfinite().all())

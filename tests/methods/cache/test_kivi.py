@@ -49,7 +49,7 @@ def test_the_schedule_after_any_prompt_and_any_number_of_tokens(bits, prefill):
         whole_keys = n - (packed.keys.length if packed else 0)
         whole_values = n - (packed.length if packed else 0)
         assert whole_keys == n % 16 and whole_values == n - old
-        assert min(n, 16) <= whole_values < 16 + 8  # the paper's 16, and what of a tile of 8 has not come together
+        assert min(n, 16) <= whole_values < 16 + 8  # the paper's 16, and an incomplete tile of 8
 
 
 def test_attention_is_that_over_the_scheduled_entries():
@@ -77,7 +77,7 @@ def test_errors_stay_within_half_a_step(bits):
         assert bool((error <= half * 1.01 + 1e-3).all()) and float(error.max()) > 0.3 * float(half.max())
 
 
-def test_memory_is_that_of_codes_and_what_waits():
+def test_memory_is_that_of_codes_and_the_residual():
     k, v = stream(4096, b=1, d=64)
     (_, parts), *_ = fed(KIVI(bits=4), k.bfloat16(), v.bfloat16(), 4096, 4)
     packed, dense = parts
@@ -198,7 +198,7 @@ def test_beams(llama, prompt, pad):
 
 
 @pytest.mark.parametrize("pad", [0, 23])
-def test_saved_parts_go_on_where_they_were(llama, prompt, pad, tmp_path):
+def test_saved_parts_continue_where_they_were(llama, prompt, pad, tmp_path):
     ids, mask = padded_batch(prompt, pad)
     steps = prompt(2, 20, seed=3)
     method = KIVI(bits=3, **SMALL)
@@ -266,7 +266,7 @@ def lm():
 
 
 def test_eight_bits_leave_the_perplexity_of_a_trained_model_alone(lm):
-    """The card asks for 0.5 %: next-token loss on the answers' side of long prompts, one token at a time."""
+    """Within 0.5 %: next-token loss on the answers of long prompts, one token at a time."""
     model, tokenizer = lm
     losses = {}
     for name, method in (("full", KIVI(bits=16)), ("kivi", KIVI(bits=8))):

@@ -1,4 +1,4 @@
-"""KNorm: low norm stays; queries do not matter, the scale of keys does; skipped layers are paid for."""
+"""KNorm: low norm stays; queries do not matter, the scale of keys does; the other layers make up for skipped ones."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_the_scale_of_a_key_matters():
 
 
 @pytest.mark.parametrize("skip", [0, 1, 2])
-def test_skipped_layers_stay_whole_and_the_others_pay(llama, prompt, skip):
+def test_skipped_layers_stay_uncompressed_and_the_others_make_up_for_them(llama, prompt, skip):
     n, keep = 60, 0.7
     with laconic.compress(llama, KNorm(keep=keep, skip_layers=skip)) as session:
         llama(prompt(2, n))

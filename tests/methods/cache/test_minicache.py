@@ -1,4 +1,4 @@
-"""MiniCache, line by line of its card's "must show"."""
+"""MiniCache, line by line of what it must show."""
 
 import math
 
@@ -203,8 +203,9 @@ def test_a_planted_outlier_is_retained_and_nearly_nothing_else():
 
 # line 6
 def test_error_ordering_where_neighbouring_layers_are_similar():
-    """The premise made up: directions with a cosine of about 0.65 or more, lengths that differ, a few opposite tokens. On
-    testbed/lm neighbouring layers stand at right angles and the order does not hold (see docs/systems/minicache.md)."""
+    """The premise, synthetically: directions with a cosine of about 0.65 or more, lengths that differ, a few opposite
+    tokens. On testbed/lm neighbouring layers are at right angles and the order does not hold (see
+    docs/systems/minicache.md)."""
     g = torch.Generator().manual_seed(1)
     n, d, outliers = 80, 16, [0, 30, 50, 60]
     errors = dict.fromkeys(("retention", "slerp", "mean"), 0.0)
@@ -240,12 +241,12 @@ def test_stored_numbers_equal_the_formula(llama, prompt, record, n):
     assert session.stats.kv_bytes == 4 * numbers + 4 * indices
     assert session.cache.nbytes < 0.87 * session.stats.kv_bytes_full
     dense = [layer.parts[-1] for layer in session.cache.compressed()][2:]
-    assert all(part.length == 0 and part.allocated < 20_000 for part in dense)  # the merged tokens are really freed
+    assert all(part.length == 0 and part.allocated < 20_000 for part in dense)  # the merged tokens are actually freed
 
 
 # line 8
 def language_loss(model, ids, method):
-    """Next-token loss of the second half of ids [1, n] behind the first half, which has been compressed."""
+    """Next-token loss of the second half of ids [1, n] after the first half, which has been compressed."""
     half = ids.shape[1] // 2
     with torch.inference_mode(), laconic.compress(model, method) as session:
         model(ids[:, :half])
@@ -254,7 +255,7 @@ def language_loss(model, ids, method):
 
 
 class Early(MiniCache):
-    """Merges layers 0 and 1 alone."""
+    """Merges only layers 0 and 1."""
 
     def is_second(self, layer):
         return layer.number == 1
@@ -303,7 +304,7 @@ def test_prefill_is_exact_and_decoding_equals_the_rebuilt_cache(llama, prompt, r
     assert [layer.parts[0].length for layer in session.cache.compressed()][2:] == [40 + 9 // buffer * buffer] * 2
 
 
-# what the cache asks of every method
+# what the cache requires of every method
 def test_a_padded_batch_equals_single_runs(llama, prompt):
     ids, mask = prompt(2, 60), torch.ones(2, 60, dtype=torch.long)
     ids[0, :23], mask[0, :23] = 0, 0
@@ -369,7 +370,7 @@ def test_beams(llama, prompt):
 
 
 @pytest.mark.parametrize("bits", [None, 4])
-def test_a_saved_pair_goes_on_where_it_was(llama, prompt, tmp_path, bits):
+def test_a_saved_pair_continues_where_it_was(llama, prompt, tmp_path, bits):
     ids, more = prompt(2, 80), prompt(2, 70, seed=3)
 
     def run(saved):
@@ -416,7 +417,7 @@ def test_four_bits_are_smaller_and_close(llama, prompt):
 
 
 # budgets
-def test_the_budget_says_how_many_pairs(make_llama, prompt):
+def test_the_budget_determines_how_many_pairs(make_llama, prompt):
     model = make_llama(layers=6)
     share = MiniCache().merged_share(8, 2, 4)
     assert share == pytest.approx((8 * 4 + 2 * 4 + 0.05 * (2 * 8 * 4 + 4 / 2)) / (2 * 8 * 4))
@@ -430,7 +431,7 @@ def test_the_budget_says_how_many_pairs(make_llama, prompt):
         assert session.stats.kv_bytes <= (keep + 0.02) * session.stats.kv_bytes_full
     with laconic.compress(model, MiniCache(tokens=85)) as session:
         model(prompt(1, 100))
-        for _ in range(40):  # 85 of 140 tokens is less than merging can do: decoding goes on with the prompt's pairs
+        for _ in range(40):  # 85 of 140 tokens is less than merging can reach: decoding continues with the prompt's pairs
             model(prompt(1, 1), past_key_values=session.cache)
     assert [layer.parts[0].kind for layer in session.cache.compressed()].count("pair") == 4
     with laconic.compress(model, MiniCache(keep=0.68)) as session:
@@ -458,7 +459,7 @@ def test_pairs_begin_at_an_even_layer(make_llama, prompt, layers, start, first):
     assert merged == [first <= i < last for i in range(layers)]
 
 
-def test_it_goes_alone_and_refuses_nonsense(llama):
+def test_other_methods_and_wrong_parameters_are_refused(llama):
     with pytest.raises(ConflictError, match="both claim the seam"):
         laconic.compress(llama, laconic.SnapKV(keep=0.5), MiniCache())
     with pytest.raises(ValueError, match="start=9"):
@@ -469,7 +470,7 @@ def test_it_goes_alone_and_refuses_nonsense(llama):
 
 
 def test_the_first_layer_waits_for_the_second(llama, prompt, monkeypatch):
-    """Nothing is merged before the second layer's attention: its neighbour still holds its true keys then."""
+    """Nothing is merged before the second layer's attention: its neighbour then still holds its true keys."""
     waiting = []
     original = CompressedLayer.attend
 

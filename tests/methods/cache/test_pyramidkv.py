@@ -30,7 +30,7 @@ def test_layer_budgets_fall_and_keep_their_mean(mean, seen, layers):
 
 
 def test_the_papers_numbers():
-    """Card: C = 2048, w = 8, L = 32 give 3986 ... 111 with floor division; real-valued steps end at w + (C - w) / beta."""
+    """C = 2048, w = 8, L = 32 give 3986 ... 111 with floor division; real-valued steps end at w + (C - w) / beta."""
     slope = pyramid(2040, 20, 32, 99_992)
     assert slope[-1] == pytest.approx(2040 / 20) and slope[0] == pytest.approx(2 * 2040 - 102)
     assert slope[0] + 8 == pytest.approx(3986) and sum(slope) == pytest.approx(32 * 2040)

@@ -1,4 +1,4 @@
-"""SnapKV against its card: score, forced window, counts, short prompts."""
+"""SnapKV: score, forced window, counts, short prompts."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def test_choice_equals_the_loop(pooling):
             assert chosen(selection, b, h) == want
 
 
-def test_papers_defaults():
+def test_the_papers_defaults():
     assert (SnapKV().window, SnapKV().kernel, SnapKV().pooling, SnapKV().keep) == (32, 5, "avg", 0.25)
 
 
@@ -40,7 +40,7 @@ def test_every_head_keeps_its_share_and_the_window(llama, prompt, keep):
                 assert kept[-recent:] == list(range(n - recent, n))
 
 
-def test_it_follows_the_queries_of_the_window_only():
+def test_only_the_queries_of_the_window_count():
     seen, other = observe(n=31), observe(n=31)
     other.queries[:, :, :-4] = torch.randn(2, 4, 27, 8)
     torch.testing.assert_close(SnapKV(window=4).score(seen), SnapKV(window=4).score(other))

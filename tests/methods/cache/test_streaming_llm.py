@@ -1,4 +1,4 @@
-"""StreamingLLM: four sinks, a window that slides, content does not matter."""
+"""StreamingLLM: four sinks, a window that slides; content does not matter."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def test_content_does_not_matter():
     assert torch.equal(StreamingLLM().rank(observe(seed=0)), StreamingLLM().rank(observe(seed=1)))
 
 
-def test_equals_the_cards_scores():
+def test_equals_the_scores_by_place():
     """score = 1, but 0 for n_sink .. n_sink + (n - n_keep) - 1."""
     n, keep = 31, 12
     score = [0 if 4 <= j < 4 + n - keep else 1 for j in range(n)]

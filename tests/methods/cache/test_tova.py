@@ -1,4 +1,4 @@
-"""TOVA: the last query decides for all heads; one token goes at every decoding step, against a slow simulation."""
+"""TOVA: the last query decides for all heads; one token is evicted at every decoding step, against a slow simulation."""
 
 import pytest
 import torch

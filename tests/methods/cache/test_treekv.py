@@ -49,7 +49,7 @@ def in_model(llama, method, ids, steps):
 @pytest.mark.parametrize("capacity", [1, 2, 5, 8])
 @pytest.mark.parametrize("older", [False, True])
 def test_the_sweep_equals_the_list(capacity, older):
-    scores = torch.rand(3, 41, generator=torch.Generator().manual_seed(capacity)).round(decimals=1)  # with equals
+    scores = torch.rand(3, 41, generator=torch.Generator().manual_seed(capacity)).round(decimals=1)  # with ties
     kept, pointer = sweep(scores, capacity, 3 % capacity, older)
     for h in range(3):
         want, idx = slow_sweep(range(41), capacity, lambda j, h=h: float(scores[h, j]), 3 % capacity + 1, older)
@@ -58,7 +58,7 @@ def test_the_sweep_equals_the_list(capacity, older):
 
 
 def test_the_score_free_tree_is_dyadic():
-    """The checked example: c' = 64 after 2000 tokens."""
+    """The known example: c' = 64 after 2000 tokens."""
     kept, _ = sweep(torch.zeros(1, 2000), 64, 0, tree_only=True)
     assert gaps(kept[0].tolist()) == [1] * 16 + [2] * 32 + [8] * 8 + [16] * 4 + [32] * 2 + [64]
 
@@ -98,7 +98,7 @@ def test_a_token_that_always_wins_is_never_evicted():
 
 # -- prompts -----------------------------------------------------------------------------------------------------------
 def slow_prompt(method, scores, capacity, protected):
-    """What stays of entries with the given scores (oldest first), written down from the card."""
+    """What stays of entries with the given scores (oldest first), straight from the rule."""
     entries = [j for j in range(len(scores)) if j not in protected]
     capacity -= len(protected)
     if len(entries) <= capacity:
@@ -106,7 +106,7 @@ def slow_prompt(method, scores, capacity, protected):
     if capacity == 0:
         return sorted(protected)
     sinks, size = min(method.sinks, capacity // 4), max(1, min(method.block, capacity // 8))
-    recent = size  # the window; and what does not fill a block yet
+    recent = size  # the window, and what does not yet fill a block
     while (len(entries) - sinks - recent) % size:
         recent += 1
     middle = entries[sinks : len(entries) - recent]
@@ -148,7 +148,7 @@ def test_prompts_go_through_the_rule_by_blocks(pads, targets, protect):
             assert columns["count"].tolist() == [min(window, n - j) for j in want]
 
 
-def test_chunks_go_on_where_the_pointer_stands(llama, prompt):
+def test_chunks_continue_where_the_pointer_is(llama, prompt):
     ids = prompt(1, 240)
     with laconic.compress(llama, TreeKV(tokens=40, block=4, tree_only=True, sinks=0)) as session:
         cache = None
@@ -157,7 +157,7 @@ def test_chunks_go_on_where_the_pointer_stands(llama, prompt):
             cache = session.cache
     distances = gaps(session.kept(2, 1).tolist())
     assert len(distances) == 39 and distances[:3] == [1, 1, 1] and max(distances[:20]) < max(distances[20:])
-    assert session.kept(2, 1)[0] < 150  # a pointer that began anew in every chunk would only ever drop the oldest
+    assert session.kept(2, 1)[0] < 150  # a pointer that restarted in every chunk would only ever drop the oldest
 
 
 # -- decoding ----------------------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_decoding_equals_the_slow_loop(make_llama, prompt, passes, positions, se
             for now in range(n + steps):
                 alive.append(now)
                 rows[now] = []
-                if now < n - max(1, n // 8):  # only the last block of the prompt is looked at
+                if now < n - max(1, n // 8):  # only the last block of the prompt counts
                     continue
                 place = {token: r if positions == "rank" else token for r, token in enumerate(alive)}
                 turned = torch.stack([slow_rotate(keys[b, h, t], place[t] - t) for t in alive])
@@ -226,7 +226,7 @@ def test_the_model_keeps_the_tree(llama, prompt):
 
 
 @pytest.mark.parametrize("positions", ["original", "rank"])
-def test_saved_and_loaded_in_the_middle_it_goes_on(llama, prompt, positions):
+def test_saved_and_loaded_in_the_middle_it_continues(llama, prompt, positions):
     ids, steps = prompt(2, 30), prompt(2, 12, seed=1)
 
     def run(saved):
@@ -275,7 +275,7 @@ def test_protected_tokens_outlive_every_sweep(llama, prompt, positions):
         llama(ids)
 
 
-def test_held_tokens_come_under_the_rule_afterwards(llama, prompt):
+def test_held_tokens_become_subject_to_the_rule_afterwards(llama, prompt):
     """A prompt, then a question and answers that are held, then decoding: the sweep catches up, entry by entry."""
     for positions in ("original", "rank"):
         method = TreeKV(tokens=20, positions=positions, tree_only=True)
@@ -292,7 +292,7 @@ def test_held_tokens_come_under_the_rule_afterwards(llama, prompt):
 
 
 def test_a_second_turn_by_rank_sees_short_distances(llama, prompt, passes):
-    """The question behind a cut context attends as if the kept tokens were all there ever was."""
+    """The question after a compressed context attends as if the kept tokens were all there ever was."""
     with laconic.compress(llama, TreeKV(tokens=12, positions="rank")) as session:
         llama(prompt(1, 60))
         kept = session.kept(0, 1).tolist()
@@ -305,7 +305,7 @@ def test_a_second_turn_by_rank_sees_short_distances(llama, prompt, passes):
     ranked = torch.stack([slow_rotate(key, r) for r, key in enumerate(keys)])
     queries = torch.stack([slow_rotate(x, 12 + i - (60 + i)) for i, x in enumerate(q)])
     lse = (queries @ ranked.T * 8**-0.5).logsumexp(-1)
-    part.length = 12  # look at the stored ones alone
+    part.length = 12  # look only at the stored ones
     session.cache.step = laconic.step.Step(60, 4, torch.arange(60, 64)[None], [64])
     _, got = part.attend(passes[0][1][0], 8**-0.5, None)
     torch.testing.assert_close(got[0, 2], lse, atol=1e-4, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Truncate: the left, the right or the middle goes; content does not matter."""
+"""Truncate: the left, the right or the middle is dropped; content does not matter."""
 
 import pytest
 import torch

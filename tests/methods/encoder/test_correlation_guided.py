@@ -53,7 +53,7 @@ def page(share, seed=0):
 
 @pytest.fixture(scope="module")
 def flat():
-    """A model whose encoder does not know places, so that blank patches are alike."""
+    """A model whose encoder has no position embeddings, so that blank patches are alike."""
     model = random_vlm()
     for name, parameter in model.model.vision_tower.named_parameters():
         if "position_embedding" in name:
@@ -108,7 +108,7 @@ def visual_of(model, given, layers):
 
 
 def test_density_grows_with_the_printed_area(flat):
-    """3: 0, 25, 50, 100 %; white below 10 % of a page would no longer repeat."""
+    """3: 0, 25, 50, 100 %; below 10 % of a page, white would no longer count as redundant."""
     densities, kept = [], []
     for share in (0.0, 0.25, 0.5, 1.0):
         given = inputs([(3, 9)]) | {"pixel_values": page(share)[None]}
@@ -132,7 +132,7 @@ def test_density_equals_the_double_loop(vlm, theta):
 
 
 class Page:
-    """Crops without a model: planted keys and CLS attention, one token a patch."""
+    """Crops without a model: planted keys and CLS attention, one token per patch."""
 
     def __init__(self, keys, low, deep):
         side = math.isqrt(len(keys[0]))
@@ -162,7 +162,7 @@ def planted(low, deep=None, **options):
     return method, visual
 
 
-def test_drawing_is_without_doubles_by_p_and_repeats_with_its_seed():
+def test_drawing_is_by_p_without_replacement_and_repeats_with_its_seed():
     """5."""
     p = torch.tensor([0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.22, 0.1, 0.18])
     no = torch.zeros(9, dtype=torch.bool)
@@ -178,7 +178,7 @@ def test_drawing_is_without_doubles_by_p_and_repeats_with_its_seed():
             times[chosen] += 1
     assert (draws[1] / 1000 - p / p.sum()).abs().max() < 0.05
     order = draws[4][p.argsort()]
-    assert (order.diff() > -40).all() and order[-1] > 2 * order[0]  # two deviations of neighbours that are nearly equal
+    assert (order.diff() > -40).all() and order[-1] > 2 * order[0]  # two deviations between near-equal neighbours
     again = [planted(p, seed=s)[0]._look(visual, visual.spans[0]).noise.tolist() for s in (7, 7, 8)]
     assert again[0] == again[1] != again[2]
     method, visual = planted(p, draw="top")
@@ -210,7 +210,7 @@ def test_outliers_are_those_of_numpy_and_none_of_a_constant():
 
 
 @pytest.mark.parametrize("count", [1, 10, 40, 64])
-def test_the_union_is_sorted_without_doubles_and_no_larger_than_both(count):
+def test_the_union_is_sorted_without_duplicates_and_no_larger_than_both(count):
     """7."""
     torch.manual_seed(1)
     deep = torch.randn(64).exp()
@@ -257,8 +257,8 @@ def test_a_budget_is_met_and_must_leave_room_for_the_whole_view():
 
 
 def document():
-    """Four crops of 16 x 16 patches, printed by 100, 50, 12 and 0 %; blank patches have nearly the same key, and the CLS
-    token looks at print 1.5 times as much."""
+    """Four crops of 16 x 16 patches, printed to 100, 50, 12 and 0 %; blank patches have nearly the same key, and the CLS
+    token attends to print 1.5 times as much."""
     torch.manual_seed(0)
     printed = [torch.arange(256) < 256 * share for share in (1.0, 0.5, 0.12, 0.0)]
     white = torch.randn(24)
@@ -283,7 +283,7 @@ def kept_of(visual, **options):
 
 def test_print_is_covered_better_than_at_one_ratio_or_at_random():
     """9: at equal tokens. A detector of white patches, which is told what is print, is the baseline to beat on clean scans;
-    nothing that does not see pixels does."""
+    no method that does not see pixels beats it."""
     ink, visual = document()
     ours = kept_of(visual, keep=0.4)
     total = len(ours)
@@ -333,7 +333,7 @@ def test_merging_averages_dropped_tokens_into_the_nearest_key(vlm):
 
 
 def test_merged_patches_are_redundant_only_together():
-    """InternVL: 2 x 2 patches a token."""
+    """InternVL: 2 x 2 patches per token."""
     case = CASES["internvl"]
     model = case.build()
     visual = visual_of(model, case.inputs([[case.image(0)]]), [0, 2])
@@ -360,12 +360,12 @@ def test_which_views_are_crops(vlm):
 
 def test_layers_scale_with_depth_and_can_be_named(vlm):
     method = attached(vlm)
-    assert set(method.encoder_layers(5)) == {0, 3}  # the features are those of the last but one of 5 layers
+    assert set(method.encoder_layers(5)) == {0, 3}  # the features are those of the second to last of 5 layers
     assert set(attached(vlm, low=1, deep=-1).encoder_layers(5)) == {1, -1}
     run(vlm, inputs([(3, 9)]), low=1, deep=-1, keep=0.4)
 
 
-@pytest.mark.parametrize("wrong", [{"theta": 1.5}, {"repeats": -0.1}, {"least": 0}, {"draw": "all"}])
+@pytest.mark.parametrize("wrong", [{"theta": 1.5}, {"repeats": -0.1}, {"least": 0}, {"draw": "all"}, {"positions": "x"}])
 def test_wrong_parameters_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         CorrelationGuided(**wrong)

@@ -32,7 +32,7 @@ def visual_of(model, given):
 
 
 def kept(model, given, **options):
-    """Tokens of every batch row that ran through the LLM, the session beside them."""
+    """Tokens of every batch row that ran through the LLM, and the session."""
     with laconic.compress(model, GlobalCom2(**options)) as session, torch.no_grad():
         model(**given)
     stream = session.trace.events[0].stream
@@ -133,7 +133,7 @@ def test_without_padding_there_is_a_line_end_for_every_row_of_the_canvas(zoo, si
 
 
 @pytest.mark.parametrize("name", ["llava_next", "llava_onevision"])
-def test_a_full_budget_leaves_the_model_s_own_sequence(zoo, name):
+def test_a_full_budget_leaves_the_models_own_sequence(zoo, name):
     """1: also where the method runs, with a budget above the prompt."""
     case, model = CASES[name], zoo(name)
     given = case.inputs([[case.image(0, size=(57, 90))], [case.image(1, size=(40, 64)), case.image(2)]])
@@ -159,7 +159,7 @@ def test_shares_of_crops():
 @pytest.mark.parametrize("side", [24, 5, 4, 2])
 @pytest.mark.parametrize("grid", [(2, 2), (1, 3), (3, 1), (3, 2)])
 def test_the_partition_covers_every_cell_once(side, grid):
-    """3: the last crop takes what is left over."""
+    """3: the last crop takes the remainder."""
     owner = partition((side, side), grid)
     assert owner.shape == (side, side)
     for r in range(side):
@@ -171,7 +171,7 @@ def test_the_partition_covers_every_cell_once(side, grid):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_valid_rectangles_are_those_of_the_model_s_own_unpad(zoo, size):
+def test_valid_rectangles_are_those_of_the_models_own_unpad(zoo, size):
     """4."""
     case, model = CASES["llava_next"], zoo("llava_next")
     image = case.image(0, size=size)
@@ -210,7 +210,7 @@ def test_a_ramp_stays_monotone_across_crops(zoo):
 
 
 class Maps:
-    """Saliency maps without a model: what `_crops` asks of a `Visual`."""
+    """Saliency maps without a model: what `_crops` needs of a `Visual`."""
 
     def __init__(self, maps):
         self.maps = maps
@@ -223,7 +223,7 @@ class Maps:
 
 
 def test_a_planted_object_gets_the_largest_share_and_is_covered_better():
-    """7: against the best by CLS attention in every crop at one ratio, at no more tokens."""
+    """7: against the best by CLS attention in every crop at one ratio, with no more tokens."""
     torch.manual_seed(0)
     side, share, covered = 24, 0.15, []
     maps = [torch.randn(side, side) for _ in range(5)]
@@ -279,7 +279,7 @@ def test_encoders_without_cls_score_by_cosine(zoo, size):
 
 
 def test_regions_of_a_resampled_canvas(zoo):
-    """Crops that the model stitched and resampled are told apart by where they lie."""
+    """Crops that the model stitched and resampled are told apart by their regions."""
     case, model = CASES["llava_onevision"], zoo("llava_onevision")
     model = case.build()
     model.config.vision_aspect_ratio = "anyres_max_2"
@@ -322,7 +322,9 @@ def test_softmax_scores_are_an_option(zoo):
     assert [n - 2 for n in rows if 2 <= n < 2 + SIDE**2] == score.topk(8).indices.sort().values.tolist()
 
 
-@pytest.mark.parametrize("wrong", [{"tau": 0.0}, {"alpha": 1.5}, {"single": "none"}, {"saliency": "keys"}])
+@pytest.mark.parametrize(
+    "wrong", [{"tau": 0.0}, {"alpha": 1.5}, {"single": "none"}, {"saliency": "keys"}, {"positions": "x"}]
+)
 def test_wrong_parameters_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         GlobalCom2(**wrong)

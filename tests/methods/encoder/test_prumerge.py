@@ -34,7 +34,7 @@ def ratio(a):
 
 
 def kept_of(a, rho, plus):
-    """Item 5: the patches that stay, in their order."""
+    """The equations: the patches that stay, in order."""
     n = len(a)
     top = sorted(range(n), key=lambda j: (-float(a[j]), j))[: int(n * rho + 1e-9)]
     if plus:
@@ -43,7 +43,7 @@ def kept_of(a, rho, plus):
 
 
 def slow(a, keys, x, kept):
-    """Item 5: tokens [k + 1, C]."""
+    """The equations: tokens [k + 1, C]."""
     n, out = len(a), []
     for i in kept:
         cosines = {j: float(keys[i] @ keys[j] / (keys[i].norm() * keys[j].norm())) for j in range(n) if j != i}
@@ -83,7 +83,7 @@ def test_outliers_equal_numpy():
 
 
 def test_positions_and_caches(model):
-    """Must show 8: contiguous positions, every layer stores what is left; decoding is held against a plain run above."""
+    """Must show 8: contiguous positions, every layer stores what is left; decoding is compared with a plain run above."""
     session, _, hidden, positions = entered(model, PruMerge(plus=True), inputs([(3, 9)]))
     n = hidden.shape[1]
     assert positions.tolist() == [list(range(n))] and [c.stored for c in session.cache.compressed()] == [n + 3] * 8
@@ -171,9 +171,9 @@ def test_wrong_parameters():
 
 def test_positions_may_stay_those_of_the_patches(model):
     given = inputs([(3, 9)])
-    session, _, anew, _ = entered(model, PruMerge(keep=0.25), given)
+    session, _, renumbered, _ = entered(model, PruMerge(keep=0.25), given)
     kept, _, hidden, positions = entered(model, PruMerge(keep=0.25, positions="gather"), given)
-    assert torch.equal(positions[0], kept.trace.events[0].stream[0]) and torch.equal(hidden, anew)
+    assert torch.equal(positions[0], kept.trace.events[0].stream[0]) and torch.equal(hidden, renumbered)
     assert torch.equal(kept.trace.events[0].stream, session.trace.events[0].stream)
-    with pytest.raises(ValueError, match="'renumber' or 'gather'"):
+    with pytest.raises(ValueError, match="'gather' or 'renumber'"):
         PruMerge(positions="kept")

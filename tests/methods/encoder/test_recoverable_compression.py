@@ -18,7 +18,7 @@ from laconic.ops.outliers import iqr_outliers, outlier_share
 WORDS = ["<pad>", "<end>", "what", "is", "left", "right", "red", "blue", "cat"]
 LONGEST = 77
 FINER = {"neighbours": 5, "inner_neighbours": 3, "scale": 1.5}
-"""Of few neighbours more values stand out, so that there are centres in small images."""
+"""With few neighbours more values stand out, so that small images have centres."""
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def slow_parts(a, s, method):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("finer", [False, True])
 def test_parts_equal_the_lists(seed, paper_code, finer):
-    """2: V and T have nothing in common, |Main| = n_v + n_t, Main is sorted."""
+    """2: V and T are disjoint, |Main| = n_v + n_t, Main is sorted."""
     method = RecoverableCompression(text="llm", paper_code=paper_code, **(FINER if finer else {}))
     a, s = scores(seed=seed), scores(seed=seed + 50)
     parts = method.parts(a, s)
@@ -94,7 +94,7 @@ def test_parts_equal_the_lists(seed, paper_code, finer):
 @pytest.mark.parametrize("paper_code", [False, True])
 @pytest.mark.parametrize("n", [144, 40])
 def test_merged_vectors_equal_the_loop(n, paper_code):
-    """5: 32 neighbours, or fewer when O is small; the release looks keys up in the wrong rows."""
+    """5: 32 neighbours, or fewer when O is small; the release looks up keys in the wrong rows."""
     torch.manual_seed(0)
     method = RecoverableCompression(text="llm", paper_code=paper_code, **FINER)
     a, s = scores(n, seed=3), scores(n, seed=9)
@@ -204,7 +204,7 @@ def test_the_question_reaches_the_choice_through_clip(vlm, clip):
     assert found[0].text.equal(found[2].text)
 
 
-def test_similarity_in_clip_s_space(vlm, clip):
+def test_similarity_in_the_space_of_clip(vlm, clip):
     """Text at the end-of-text token (the release: at the last padded place), patches without the last norm."""
     given = inputs([(3, 9)])
     visual = visual_of(vlm, given)
@@ -288,7 +288,7 @@ def test_crops_keep_line_ends_and_every_view():
     assert got.count(None) == cells.count(None) and {cell[0] for cell in got if cell} == set(range(5))
 
 
-def test_what_is_missing_is_said(vlm, clip):
+def test_missing_parameters_are_refused(vlm, clip):
     with pytest.raises(ValueError, match=r"text_tower=None.*text='llm'"):
         laconic.compress(vlm, RecoverableCompression())
     with pytest.raises(ValueError, match="question=None"):

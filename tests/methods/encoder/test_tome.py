@@ -19,7 +19,7 @@ def model():
 
 
 def slow(model, pixels, steps, proportional):
-    """The card, item 7: merged patches [k, C] behind the feature layer and the patches of each, ordered by the first."""
+    """The algorithm: merged patches [k, C] after the feature layer and the patches of each, ordered by the first."""
     tower = model.model.vision_tower
     x = start(tower, pixels[None])[0]
     clusters, size = [[i] for i in range(len(x))], torch.ones(len(x))
@@ -77,8 +77,8 @@ def test_full_budget_changes_nothing(model, method):
     assert not session.trace.events
 
 
-def test_the_encoder_is_as_cheap_as_with_merges_inside_of_its_layers():
-    """FLOPs of the tower, counted, are those of the formula: attention on t tokens, the MLP on what is left of them."""
+def test_the_encoder_is_as_cheap_as_with_merges_inside_its_layers():
+    """FLOPs of the tower, counted, are those of the formula: attention on t tokens, the MLP on those that are left."""
     model = sharp_vlm()
     model.model.vision_tower.set_attn_implementation("eager")
     pixels = inputs([(3, 9)])["pixel_values"]
@@ -175,9 +175,9 @@ def test_images_of_held_passes_keep_their_tokens_and_the_next_ones_do_not(model)
 
 def test_positions_may_stay_those_of_the_patches(model):
     given = inputs([(3, 9)])
-    session, _, anew, _ = entered(model, ToMe(keep=0.25), given)
+    session, _, renumbered, _ = entered(model, ToMe(keep=0.25), given)
     kept, _, hidden, positions = entered(model, ToMe(keep=0.25, positions="gather"), given)
-    assert torch.equal(positions[0], kept.trace.events[0].stream[0]) and torch.equal(hidden, anew)
+    assert torch.equal(positions[0], kept.trace.events[0].stream[0]) and torch.equal(hidden, renumbered)
     assert torch.equal(kept.trace.events[0].stream, session.trace.events[0].stream)
-    with pytest.raises(ValueError, match="'renumber' or 'gather'"):
+    with pytest.raises(ValueError, match="'gather' or 'renumber'"):
         ToMe(positions="kept")

@@ -17,7 +17,7 @@ def model():
 
 
 def slow(model, pixels, dominant, contextual):
-    """The card, item 4: encoder vectors [d + c, C] of one image, and the patches that lead them."""
+    """The equations: encoder vectors [d + c, C] of one image, and the patches that lead them."""
     layers = encode(model, pixels)
     _, q, k = layers[FEATURES]
     x = layers[FEATURES + 1][0][1:]
@@ -56,7 +56,7 @@ def test_tokens_equal_the_loop(model, dominant, contextual):
 
 
 def test_positions_caches_and_trace(model):
-    """Must show 8: contiguous positions, every layer stores what is left; decoding is held against a plain run above."""
+    """Must show 8: contiguous positions, every layer stores what is left; decoding is compared with a plain run above."""
     given = inputs([(3, 9)])
     session, _, _, positions = entered(model, VisionZip(keep=0.25), given)
     assert positions.tolist() == [list(range(12 + 36))]
@@ -74,7 +74,7 @@ def test_positions_caches_and_trace(model):
 @pytest.mark.parametrize(
     "count, want", [(192, (162, 30)), (128, (108, 20)), (64, (54, 10)), (32, (27, 5)), (1, (1, 0)), (3, (3, 0))]
 )
-def test_the_paper_s_splits_come_out_of_one_proportion(count, want):
+def test_the_papers_splits_follow_from_one_proportion(count, want):
     assert VisionZip(keep=0.5).split(576, count) == want
 
 
@@ -136,9 +136,9 @@ def test_more_tokens_than_there_are(model):
 
 def test_positions_may_stay_those_of_the_patches(model):
     given = inputs([(3, 9)])
-    session, _, anew, _ = entered(model, VisionZip(keep=0.25), given)
+    session, _, renumbered, _ = entered(model, VisionZip(keep=0.25), given)
     kept, _, hidden, positions = entered(model, VisionZip(keep=0.25, positions="gather"), given)
-    assert torch.equal(positions[0], kept.trace.events[0].stream[0]) and torch.equal(hidden, anew)
+    assert torch.equal(positions[0], kept.trace.events[0].stream[0]) and torch.equal(hidden, renumbered)
     assert torch.equal(kept.trace.events[0].stream, session.trace.events[0].stream)
-    with pytest.raises(ValueError, match="'renumber' or 'gather'"):
+    with pytest.raises(ValueError, match="'gather' or 'renumber'"):
         VisionZip(positions="kept")

@@ -1,4 +1,5 @@
-"""ADSC against closed forms and a slow run; "line n" is what the card must show. The training lines are in tests/train."""
+"""ADSC against closed forms and a slow run; "line n" refers to the list of what it must show. The training lines are in
+test_adsc_training.py."""
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from laconic.methods.tokens.llavolta.method import LLaVolta
 
 
 def strided(layers, factor, mode="last"):
-    """Slow reference: what goes on before each layer."""
+    """Slow reference: what stays before each layer."""
 
     def change(layer, hidden, visual, positions):
         if layer not in layers:
@@ -161,7 +162,7 @@ def test_rows_of_a_batch_and_two_images(vlm):
         assert session.stats.visual[0] == 2 * 21 and session.stats.visual[3] == 2 * 3
 
 
-def test_on_the_grid_lines_go_in_turn(vlm):
+def test_on_the_grid_columns_and_lines_alternate(vlm):
     with compress(vlm, ADSC(layers=(1, 3, 5), factor=2, grid=True)) as session:
         vlm(**inputs([(3, 9)]))
 
@@ -173,7 +174,7 @@ def test_on_the_grid_lines_go_in_turn(vlm):
     assert shown(5) == [r * 12 + c for r in range(1, 12, 2) for c in range(3, 12, 4)]
 
 
-def test_behind_a_method_that_shortens_the_input(vlm):
+def test_after_a_method_that_shortens_the_input(vlm):
     """line 9"""
     given = inputs([(3, 9)])
 
@@ -197,7 +198,7 @@ def test_bad_parameters(vlm):
         ADSC(mode="mean")
     with pytest.raises(ValueError, match="whole rows and columns"):
         ADSC(mode="avg", grid=True)
-    with pytest.raises(ValueError, match="no other budget"):
+    with pytest.raises(ValueError, match="together with a budget"):
         ADSC(layers=(2, 3), keep=0.5)
     with pytest.raises(ValueError, match="ascending"):
         ADSC(layers=(3, 2))

@@ -1,4 +1,4 @@
-"""Tuning with ADSC's bottlenecks; "line n" is what the card must show."""
+"""Tuning with ADSC's bottlenecks; "line n" refers to the list of what it must show."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from laconic.methods.tokens.adsc import ADSC
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_gradients_reach_dropped_tokens(layer):
-    """line 8: through the attention of the layers in front of the bottleneck, and so not where there is none"""
+    """line 8: through the attention of the layers before the bottleneck, hence not where there are none"""
     model = toy().train()
     given, labels, _ = batch(0, 8)
     caught = []
@@ -28,8 +28,8 @@ def test_gradients_reach_dropped_tokens(layer):
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_the_last_of_a_group_beats_the_first_where_tokens_carry_their_predecessors(factor):
-    """line 6: planted, each visual token leaves layer 0 with what it shows and, in channels of its own, what the token
-    before it shows; a cell is found behind the bottleneck if some token there still has its content in either place"""
+    """line 6: planted, each visual token leaves layer 0 with what it shows and, in separate channels, what the token before
+    it shows; a cell is found after the bottleneck if some token there still has its content in either place"""
     model = toy()
     given, _, _ = batch(0, 8)
     shows = torch.randn(8, CELLS, 24)

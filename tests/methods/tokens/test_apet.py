@@ -66,7 +66,7 @@ def test_residuals_equal_least_squares(scale):
 @pytest.mark.parametrize("scale", [1.0, 100.0])
 @pytest.mark.parametrize("rank", [1, 4, 10])
 def test_tokens_within_the_span_of_few_leave_no_residual(rank, scale):
-    """3: with a singular system, too."""
+    """3: also with a singular system."""
     torch.manual_seed(0)
     x = torch.randn(50, rank) @ torch.randn(rank, 64) * scale
     error = residuals(x, x[farthest(x, 10, 0)], 1e-5)
@@ -130,7 +130,7 @@ def test_protected_tokens_stay_and_too_many_are_an_error():
 
 
 def test_order_of_tokens_does_not_matter_and_to_fastv_it_does():
-    """7: FastV's score, the mean attention of the last token behind layer 1, on the same permuted features."""
+    """7: FastV's score, the mean attention of the last token after layer 1, on the same permuted features."""
     model = random_vlm()
     model.set_attn_implementation("eager")
     given = inputs([(3, 9)])
@@ -180,7 +180,7 @@ def run(model, given, **options):
 
 @pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl", "internvl"])
 def test_all_tokens_kept_are_the_model(name):
-    """1: where the method runs, too."""
+    """1: also where the method runs."""
     case = CASES[name]
     model, given = case.build(), case.inputs([[case.image(0), case.image(1)]])
     plain = model(**given).logits[:, -1]
@@ -272,7 +272,8 @@ def test_a_random_start_is_seeded(vlm):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"basis": 0}, {"ratio": 0.0}, {"ratio": 2.0}, {"first": "last"}, {"ridge": 0.0}, {"blend": 1.5}]
+    "wrong",
+    [{"basis": 0}, {"ratio": 0.0}, {"ratio": 2.0}, {"first": "last"}, {"ridge": 0.0}, {"blend": 1.5}, {"positions": "x"}],
 )
 def test_wrong_parameters_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -13,7 +13,7 @@ from laconic.methods.tokens.divprune import DivPrune, farthest
 
 
 def slow(x, count):
-    """Item 6 of the card, one distance at a time; equal ones to the earlier."""
+    """The algorithm, one distance at a time; ties go to the earlier."""
     d = [[1 - float(torch.cosine_similarity(a, b, dim=0)) for b in x] for a in x]
     n = len(x)
     chosen = [max(range(n), key=lambda i: (round(min(d[i][j] for j in range(n) if j != i), 6), -i))]
@@ -31,7 +31,7 @@ def least_distance(x, rows):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("stored", "block"), [(4096, 1024), (0, 5), (0, 1024)])
 def test_equals_the_slow_reference(monkeypatch, seed, stored, block):
-    """Must show 2 and 5: the set, and its first element; distances held at once or made anew."""
+    """Must show 2 and 5: the set, and its first element; distances held at once or recomputed."""
     monkeypatch.setattr(divprune, "STORED", stored)
     monkeypatch.setattr(divprune, "BLOCK", block)
     torch.manual_seed(seed)
@@ -59,7 +59,7 @@ def test_farther_apart_than_random_and_top_norm_sets(seed):
 
 
 def test_equals_layers_run_by_hand(vlm):
-    """Must show 2 and 8: round(r N) tokens of the projected features, in their order, at positions counted anew."""
+    """Must show 2 and 8: round(r N) tokens of the projected features, in their order, at renumbered positions."""
     given = inputs([(3, 9)])
     with compress(vlm, DivPrune()) as session:
         ours = generate(vlm, given)[0]

@@ -12,7 +12,7 @@ from laconic.methods.tokens.downsample import Downsample
 
 @pytest.mark.parametrize(("budget", "grid"), [({}, (6, 6)), ({"keep": 0.1}, (3, 4)), ({"tokens": 90}, (9, 10))])
 def test_equals_layers_run_by_hand(vlm, budget, grid):
-    """Must show 2 and 8: means by loops, positions counted anew, cache lengths, decoding."""
+    """Must show 2 and 8: means by loops, renumbered positions, cache lengths, decoding."""
     given, (height, width) = inputs([(3, 9)]), grid
 
     def change(i, hidden, visual, positions):

@@ -1,4 +1,4 @@
-"""FastV: the kept tokens, what becomes of the layers behind the cut, and where its scores come from."""
+"""FastV: the kept tokens, what happens in the layers after the cut, and where its scores come from."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def change(model, layer, count, chosen):
     ("layer", "budget", "count"), [(None, {}, 72), (3, {"ratio": 0.75}, 36), (2, {"keep": 0.5}, 48), (7, {"ratio": 0.9}, 14)]
 )
 def test_equals_layers_run_by_hand(vlm, layer, budget, count):
-    """Must show 2 and 8: kept tokens, positions with gaps, cache lengths per layer, and decoding behind it."""
+    """Must show 2 and 8: kept tokens, positions with gaps, cache lengths per layer, and decoding afterwards."""
     given, kept = inputs([(3, 9)]), []
     with compress(vlm, FastV(layer=layer, **budget)) as session:
         ours = generate(vlm, given)[0]
@@ -49,7 +49,7 @@ def test_equals_layers_run_by_hand(vlm, layer, budget, count):
 
 def test_dropping_equals_masking(vlm):
     """Must show 3: in the first release's mask mode later layers keep all tokens and hide the columns; text logits are the
-    same, over the prompt's text and over the answer computed anew in one pass."""
+    same, over the prompt's text and over the answer recomputed in one pass."""
     given = inputs([(3, 9)])
     with compress(vlm, FastV(ratio=0.75)) as session, torch.no_grad():
         prompt = vlm(**given).logits[0]
@@ -73,7 +73,7 @@ def test_nothing_to_drop_changes_nothing(vlm, method):
 
 
 def test_equal_scores_go_to_the_earlier_token(vlm):
-    """Must show 2, ties: with queries of zero, what the last token pays depends on nothing, so the first tokens stay."""
+    """Must show 2, ties: with queries of zero, the last token's attention is uniform, so the first tokens stay."""
     weight = vlm.model.language_model.layers[0].self_attn.q_proj.weight
     before = weight.clone()
     weight.zero_()
@@ -102,12 +102,12 @@ def test_protected_tokens_stay(vlm):
 
 
 def test_permuted_images_show_the_bias_to_late_places():
-    """Must show 10: where keys tell little apart, RoPE decides, so FastV keeps the same late places however the image is
+    """Must show 10: where keys hardly differ, RoPE decides, so FastV keeps the same late places however the image is
     shuffled. (DivPrune's half of the line is in its own test.)"""
     side, late = 6, []
     model = planted(side)
     block = model.model.language_model.layers[0].self_attn
-    block.q_proj.weight[:8, 40] = 2.0  # fast channels: what stands closer weighs more
+    block.q_proj.weight[:8, 40] = 2.0  # fast channels: closer tokens weigh more
     block.k_proj.weight[:8, 31] = 2.0
     model.model.language_model.embed_tokens.weight[5, 40] = 3.0
     torch.manual_seed(0)
@@ -123,7 +123,7 @@ def test_permuted_images_show_the_bias_to_late_places():
         assert len(set(other) & set(late[0])) > 0.7 * len(late[0])  # chance: a quarter
 
 
-def test_wrong_parameters_are_said():
+def test_wrong_parameters_are_refused():
     with pytest.raises(ValueError, match=r"ratio=1\.0"):
         FastV(ratio=1.0)
     with pytest.raises(ValueError, match="layer=-1"):

@@ -29,7 +29,8 @@ def slow_windows(mode, stride):
 @pytest.mark.parametrize("layer", [0, 3])
 @pytest.mark.parametrize(("mode", "stride"), [("grid", 2), ("grid", 5), ("raster", 4), ("raster", 5), ("sample", 7)])
 def test_equals_layers_run_by_hand(vlm, mode, stride, layer):
-    """Must show 2 and 8: means by loops; anew at the input, gathered before a layer; cache lengths; decoding."""
+    """Must show 2 and 8: means by loops; positions renumbered at the input, gathered before a layer; cache lengths;
+    decoding."""
     given, (found, carriers) = inputs([(3, 9)]), slow_windows(mode, stride)
 
     def change(i, hidden, visual, positions):
@@ -80,10 +81,12 @@ def test_images_do_not_mix(vlm):
     assert session.stats.visual[0] == 4  # 144 = 100 + 44, twice
 
 
-def test_what_cannot_be_met_is_said(vlm):
+def test_budgets_that_cannot_be_met_are_refused(vlm):
     with pytest.raises(BudgetError, match="leaves 1 visual tokens to 2"), compress(vlm, Pool(mode="raster", tokens=1)):
         vlm(**inputs([(3, 9)], images=2))
-    with pytest.raises(ValueError, match="stride=0"):
-        Pool(stride=0)
-    with pytest.raises(ValueError, match="mode='3d'"):
-        Pool(mode="3d")
+
+
+@pytest.mark.parametrize("wrong", [{"stride": 0}, {"mode": "columns"}, {"positions": "x"}])
+def test_wrong_parameters_are_named(wrong):
+    with pytest.raises(ValueError, match=f"pool: {next(iter(wrong))}="):
+        Pool(**wrong)

@@ -1,4 +1,4 @@
-"""PyramidDrop: stages, ranks computed ahead, positions counted anew, budgets."""
+"""PyramidDrop: stages, ranks computed ahead, renumbered positions, budgets."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from laconic.methods.tokens.pyramiddrop import PyramidDrop
 
 
 def change(model, counts):
-    """`counts[k]` visual tokens go on before layer k, ranked by layer k's true attention on the stream that is not cut."""
+    """`counts[k]` visual tokens stay before layer k, ranked by layer k's true attention on the uncut stream."""
 
     def before(i, hidden, visual, positions):
         if i not in counts:
@@ -71,13 +71,13 @@ def test_budgets(vlm, keep):
 
 
 def test_cuts_move_to_the_input_for_small_budgets():
-    """At the published mean they are the published ones; 64 of 576 cannot be had with the first cut before layer 8."""
+    """At the published mean they are the published ones; 64 of 576 cannot be reached with the first cut before layer 8."""
     assert list(PyramidDrop(keep=0.46875).cuts(32)) == [8, 16, 24] == list(PyramidDrop(keep=0.9).cuts(32))
     assert list(PyramidDrop(keep=64 / 576).cuts(32)) == [2, 4, 6]
     assert list(PyramidDrop(keep=0.13).cuts(8)) == [1, 2, 3]
 
 
-def test_what_cannot_be_met_is_said(vlm):
+def test_budgets_that_cannot_be_met_are_refused(vlm):
     with pytest.raises(BudgetError, match="before layers 2, 4, 6 of 8 at least"), compress(vlm, PyramidDrop(tokens=20)):
         vlm(**inputs([(3, 9)]))
     with pytest.raises(ValueError, match=r"layers=\(4, 2\)"):

@@ -15,16 +15,16 @@ from laconic.stream.draws import drawn
     ("layer", "positions", "count"), [(0, None, 36), (0, "gather", 36), (2, None, 12), (2, "renumber", 12)]
 )
 def test_equals_layers_run_by_hand(vlm, layer, positions, count):
-    """Must show 8: counted anew at the input, gathered before a layer, or as asked."""
+    """Must show 8: positions renumbered at the input, gathered before a layer, or as asked."""
     given = inputs([(3, 9)])
     keep = (layer * 144 + (8 - layer) * count) / (8 * 144)
     with compress(vlm, RandomVisual(layer=layer, positions=positions, keep=keep, seed=5)) as session:
         ours = generate(vlm, given)[0]
     chosen = sorted(drawn(144, 5).argsort(descending=True)[:count].tolist())
-    anew = positions == "renumber" or (positions is None and layer == 0)
+    renumbered = positions == "renumber" or (positions is None and layer == 0)
 
     def change(i, h, v, p):
-        return stay(h, v, p, [numbers(v)[n] for n in chosen], anew) if i == layer else (h, v, p)
+        return stay(h, v, p, [numbers(v)[n] for n in chosen], renumbered) if i == layer else (h, v, p)
 
     logits, _, lengths = run(vlm, given, change)
     torch.testing.assert_close(ours, logits, rtol=1e-4, atol=1e-4)
@@ -53,3 +53,8 @@ def test_a_batch_draws_what_each_row_alone_draws(vlm):
         vlm(**given)
     rows = session.trace.events[0].stream
     assert [n - 3 for n in rows[0].tolist() if 3 <= n < 147] == [n - 10 for n in rows[1].tolist() if 10 <= n < 154]
+
+
+def test_unknown_positions_are_refused():
+    with pytest.raises(ValueError, match="random_visual: positions='x': choose 'gather', 'renumber' or None"):
+        RandomVisual(keep=0.5, positions="x")

@@ -1,4 +1,4 @@
-"""SparseVLM: raters, scores, groups of what is dropped, numbers that stay."""
+"""SparseVLM: raters, scores, groups of dropped tokens, numbers that stay."""
 
 import math
 
@@ -133,8 +133,9 @@ def test_equal_points_have_one_densest():
 
 
 def test_one_over_the_number_of_raters_equals_explicit_averaging(vlm, passes):
-    """Must show 4: with 1 / n_raters at the rater rows of a second attention call, the scores come out without its matrix:
-    they are the derivative of those rows' output by the values (what the backward pass of a flash kernel computes)."""
+    """Must show 4: with 1 / n_raters at the rater rows of a second attention call, the scores can be had without its matrix:
+    they are the derivative of those rows' output with respect to the values (what the backward pass of a flash kernel
+    computes)."""
     given = inputs([(3, 9)])
     with compress(vlm, SparseVLM(layers=(2,), counts=(30,))) as session, torch.no_grad():
         vlm(**given)
@@ -183,7 +184,7 @@ def test_published_numbers_and_what_lies_between():
 
 
 def test_recycled_tokens_stay_with_their_image(vlm):
-    """Two images: each one's groups stand behind its own kept tokens, in the order of the prompt."""
+    """Two images: each one's groups come after its own kept tokens, in the order of the prompt."""
     given = inputs([(3, 9)], images=2)
     text = torch.tensor([11, 12])
     ids = given["input_ids"][0]
@@ -197,12 +198,12 @@ def test_recycled_tokens_stay_with_their_image(vlm):
         assert [n for n in event.stream[0].tolist() if n in (147, 148)] == [147, 148]
 
 
-def test_what_is_wrong_is_said(vlm):
+def test_wrong_uses_are_refused(vlm):
     given = inputs([(3, 9)])
     given = {name: x[:, :147] if name != "pixel_values" else x for name, x in given.items()}
     with pytest.raises(ValueError, match="no text follows"), compress(vlm, SparseVLM(keep=0.4)), torch.no_grad():
         vlm(**given)
-    with pytest.raises(ValueError, match="one number for each layer"):
+    with pytest.raises(ValueError, match="one count for each layer"):
         SparseVLM(layers=(1, 2))
     with pytest.raises(ValueError, match="must ascend"):
         SparseVLM(layers=(5, 2, 7))

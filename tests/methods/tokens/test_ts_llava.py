@@ -1,4 +1,4 @@
-"""TS-LLaVA; numbers are the lines of the card's "must show"."""
+"""TS-LLaVA; numbers are the lines of what it must show."""
 
 from itertools import pairwise
 
@@ -42,7 +42,7 @@ def test_1_all_samples_are_the_whole_sequence(vlm):
 
 @pytest.mark.parametrize(("total", "count"), [(28800, 2880), (576, 7), (100, 100), (10, 4), (9, 1), (2, 2), (11, 5)])
 def test_2_even_samples_equal_a_slow_reference(total, count):
-    """``round`` of Python sends halves to the even number, too: 2.5 -> 2."""
+    """Python's ``round`` also rounds halves to the even number: 2.5 -> 2."""
     found = evenly(total, count).tolist()
     expected = [round((total - 1) * i / (count - 1)) if count > 1 else 0 for i in range(count)]
     assert found == expected == np.round(np.linspace(0, total - 1, count)).astype(int).tolist()
@@ -87,7 +87,7 @@ def test_4_tiles_lie_in_rows_in_time(tiles, grid):
     for place, frame in enumerate(round(49 * i / (tiles - 1)) if tiles > 1 else 0 for i in range(tiles)):
         top, left = place // columns * height, place % columns * width
         expected[:, top : top + height, left : left + width] = frames[frame, :, :1, :1]
-    torch.testing.assert_close(image, expected, rtol=1e-5, atol=1e-5)  # what is left of 336 stays zero
+    torch.testing.assert_close(image, expected, rtol=1e-5, atol=1e-5)  # the remainder of 336 stays zero
 
 
 def test_4_shrinking_is_the_mean_of_areas():
@@ -177,8 +177,8 @@ def says(model, method, images):
 
 
 def test_8_samples_cover_time_the_thumbnail_shows_detail_both_do_both(watcher):
-    """12 frames, 144 samples, six tiles. First a single red frame that is no tile; then red spots that lie between
-    the sampled tokens of the six frames that are tiles."""
+    """12 frames, 144 samples, six tiles. First a single red frame that is not a tile; then red spots that lie between the
+    sampled tokens of the six frames that are tiles."""
     tiles, sampled = thumbnail_numbers(12), evenly(12 * PATCHES, PATCHES)
     moment = FRAME.repeat(12, 1, 1, 1)
     assert 5 not in tiles
@@ -219,8 +219,8 @@ def test_10_flops_follow_from_the_tokens(vlm):
     assert stats.stream == dict.fromkeys(range(8), few)
 
 
-def test_positions_are_counted_anew(vlm):
-    """The same logits as a prompt that has never had the other tokens."""
+def test_positions_are_renumbered(vlm):
+    """The same logits as for a prompt that never had the other tokens."""
     given = inputs([(3, 9)], images=3)
     with compress(vlm, TSLlava(samples=30)) as session:
         logits = vlm(**given).logits[0, -1]

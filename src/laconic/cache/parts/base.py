@@ -26,8 +26,8 @@ FILL: dict[str, tuple[torch.dtype, float]] = {
     "position": (torch.int32, 0),
 }
 """dtype and default of every known column. `index`, `valid` and `bias` (an additive logit: log N for an entry that stands
-for N tokens) belong to the core; `mass` is accumulated attention, `count` how many queries or tokens it speaks of, `rank`
-the place of an entry in its head where the order of storage does not say it, `position` its RoPE position."""
+for N tokens) belong to the core; `mass` is accumulated attention, `count` the number of queries or tokens behind it, `rank`
+the place of an entry in its head where the order of storage does not tell, `position` its RoPE position."""
 
 Entries = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
 """Keys [B, Hkv, n, D], values [B, Hkv, n, Dv], and columns [B, Hkv, n] by name."""
@@ -37,7 +37,7 @@ KINDS: dict[str, type[Part]] = {}
 
 
 class Part:
-    """A piece of a layer's cache that attends on its own. What the cache asks of every kind.
+    """A piece of a layer's cache that attends on its own: the interface that every kind of part implements.
 
     Attributes:
         kind: name of the kind in saved files.
@@ -52,7 +52,7 @@ class Part:
 
     @property
     def plain(self) -> bool:
-        """True for dense keys and values of which every entry counts once: one kernel call on them is all it takes."""
+        """True for dense keys and values of which every entry counts once, so that one kernel call on them is enough."""
         return False
 
     @property
@@ -72,7 +72,7 @@ class Part:
 
     @property
     def allocated(self) -> int:
-        """Bytes held in memory: spare capacity and columns included."""
+        """Bytes held in memory, spare capacity and columns included."""
         raise NotImplementedError
 
     def has(self, name: str) -> bool:
@@ -88,7 +88,7 @@ class Part:
         raise NotImplementedError
 
     def append(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> None:
-        """Add entries [B, Hkv, q, D] behind the stored ones. Only the last part of a layer is asked to."""
+        """Add entries [B, Hkv, q, D] after the stored ones. Called only on the last part of a layer."""
         raise NotImplementedError
 
     def map(self, f: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -105,7 +105,7 @@ class Part:
         raise NotImplementedError
 
     def link(self, layer: CompressedLayer) -> None:
-        """Called when a loaded part has been put into its layer: take what is not stored (rotary phases, a neighbour)."""
+        """Called when a loaded part is put into its layer, to fetch what is not stored (rotary phases, a neighbour)."""
 
 
 def slack(n: int) -> int:
@@ -119,7 +119,7 @@ def take(buffer: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> None:
     if x.device.type != "cpu":
         buffer[:, :, :m] = x.gather(2, index[..., None].expand(b, h, m, x.shape[-1]))
         return
-    for row in range(b):  # on a CPU whole rows are copied several times faster than `gather` looks up their numbers
+    for row in range(b):  # on a CPU, copying whole rows is several times faster than `gather`
         for head in range(h):
             buffer[row, head, :m] = x[row, head].index_select(0, index[row, head])
 
@@ -130,7 +130,7 @@ class DensePart(Part):
     kind = "dense"
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor], room: int | None = None):
-        """Take copies of keys, values and columns ([B, Hkv, n] each), with `room` spare entries behind them."""
+        """Copy keys, values and columns ([B, Hkv, n] each), with `room` spare entries after them."""
         b, h, n = keys.shape[:3]
         room = slack(n) if room is None else room
         self.length = n
@@ -196,7 +196,7 @@ class DensePart(Part):
 
     @property
     def allocated(self) -> int:
-        """Bytes held in memory: spare capacity and columns included."""
+        """Bytes held in memory, spare capacity and columns included."""
         return self._keys.nbytes + self._values.nbytes + sum(c.nbytes for c in self._columns.values())
 
     def bias(self) -> torch.Tensor | None:
@@ -221,7 +221,7 @@ class DensePart(Part):
         return attend(q, self.keys, self.values, scale, bias=self.bias(), softcap=softcap)
 
     def append(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> None:
-        """Add entries behind the stored ones; the buffers grow only when the spare room is used up."""
+        """Add entries after the stored ones; the buffers grow only when the spare room is used up."""
         n, stop = self.length, self.length + keys.shape[2]
         if stop > self._keys.shape[2]:
             self._grow(stop + slack(stop))
@@ -233,7 +233,7 @@ class DensePart(Part):
 
     def take_first(self, n: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """Remove the first n entries and return copies of them: keys [B, Hkv, n, D], values, columns. The rest moves to the
-        front, so this is for a short rest."""
+        front, so use this where the rest is short."""
         first = (self.keys[:, :, :n].clone(), self.values[:, :, :n].clone())
         columns = {name: column[:, :, :n].clone() for name, column in self._columns.items()}
         for buffer in (self._keys, self._values, *self._columns.values()):
@@ -251,8 +251,8 @@ class DensePart(Part):
 
         Args:
             slot: entry number to forget, [B, Hkv].
-            evict: whether this head forgets one at all, [B, Hkv]; None means all do. Those that must not evict while others
-                do are kept rectangular by filler, which a later step fills first.
+            evict: whether this head forgets one at all, [B, Hkv]; None means that all do. Where only some do, the freed
+                slots become filler, which keeps the part rectangular; they are reused first in a later step.
         """
         if (evict is None or bool(evict.all())) and "valid" not in self._columns:
             self._move_last(slot)
@@ -288,7 +288,7 @@ class DensePart(Part):
         return cls(tensors["keys"], tensors["values"], columns)
 
     def _column(self, name: str) -> torch.Tensor:
-        """The buffer of a column; one that appears late gets the default for older entries."""
+        """The buffer of a column; a new one gets the default for older entries."""
         if name not in self._columns:
             dtype, fill = FILL[name]
             shape = self._keys.shape[:3]

@@ -27,7 +27,7 @@ class Merged:
     Attributes:
         directions: unit vectors that both layers share, [B, Hkv, m, D].
         norms: lengths in the first and in the second layer, [B, Hkv, m] each.
-        places: tokens that are stored exactly beside it, counted from the first of the m, [B, r], each named once.
+        places: tokens that are also stored exactly, counted from the first of the m, [B, r], each listed once.
         exact: their vectors in the first and in the second layer, [B, Hkv, r, D] each.
     """
 
@@ -38,10 +38,10 @@ class Merged:
 
 
 class PairPart(Part):
-    """One layer's side of a pair. The first layer's part holds what both share; the second's finds it there.
+    """One layer's side of a pair. The first layer's part holds what both share; the second's looks it up there.
 
     ``k_j = |k_j| e_j`` and the same for values, so attention needs no restored vector: ``q . k_j = |k_j| (q . e_j)``, and
-    the weights of the values are multiplied by their lengths. What exact rows give is computed from the rows.
+    the weights of the values are multiplied by their lengths. What exact rows contribute is computed from the rows.
 
     Attributes:
         own: of this layer, for ``x`` in keys and values: `x.norms` [B, Hkv, n], `x.exact` [B, Hkv, r, D].
@@ -59,10 +59,10 @@ class PairPart(Part):
 
     @property
     def first(self) -> PairPart:
-        """The part that holds what both share. Looked up, because the neighbour's parts may have been exchanged."""
+        """The part that holds what both share. Looked up each time, because the neighbour's parts may have been replaced."""
         if self.shared is not None:
             return self
-        assert self.second_of is not None, "a loaded pair has to be linked to its layer"
+        assert self.second_of is not None, "a loaded pair must be linked to its layer"
         neighbour = list(self.second_of.cache.compressed())[self.second_of.number - 1]
         return next(part for part in neighbour.parts if isinstance(part, PairPart))
 
@@ -97,7 +97,7 @@ class PairPart(Part):
 
     @property
     def nbytes(self) -> int:
-        """Lengths and exact rows; in the first layer directions and the list of exact rows, too: a pair is counted once."""
+        """Lengths and exact rows; in the first layer directions and the list of exact rows too: a pair counts once."""
         shared = 0 if self.shared is None else sum(x.nbytes for name, x in self.shared.items() if name not in _COLUMNS)
         return self.own.nbytes + shared + sum(packed.nbytes for packed in self.packed.values())
 
@@ -169,7 +169,7 @@ class PairPart(Part):
 
 
 def pair(keys: Merged, values: Merged, columns: Tensors, bits: int | None) -> tuple[PairPart, PairPart]:
-    """The parts of a new pair of layers; the second has to be linked to its layer.
+    """The parts of a new pair of layers; the second must be linked to its layer.
 
     Args:
         columns: `index` and, where some are not real, `valid` [B, 1, m].
@@ -187,7 +187,7 @@ def pair(keys: Merged, values: Merged, columns: Tensors, bits: int | None) -> tu
 
 
 def extend(first: PairPart, second: PairPart, keys: Merged, values: Merged, columns: Tensors) -> None:
-    """Add merged tokens behind those of a pair; arguments as for `pair`."""
+    """Add merged tokens after those of a pair; arguments as for `pair`."""
     shared, before = first.shared, first.length
     assert shared is not None
     for x, merged, quantise in (("keys", keys, quantise_keys), ("values", values, quantise_values)):

@@ -1,4 +1,4 @@
-"""A part whose entries are stored as codes, scales and the like, and what moves entries into it."""
+"""A part whose entries are stored as codes, scales and the like, and the functions that move entries into it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class QuantisedPart(Part):
     """Entries in the order of their tokens, every head the same number; attended without a float copy of them.
 
     Attributes:
-        keys, values: packed. Keys may run ahead of the values: only the first `length` entries are this part's, the keys
-            behind them belong to tokens that the next part still stores whole. `values` is None until the first come.
+        keys, values: packed. Keys may run ahead of the values: only the first `length` entries belong to this part, and the
+            keys after them to tokens that the next part still stores unquantised. `values` is None until the first arrive.
         dtype: of the entries when they are restored.
-        first: token number of the first entry; a column `index` is kept only where token numbers do not just count on.
+        first: token number of the first entry; a column `index` is kept only where token numbers are not consecutive.
     """
 
     kind = "quantised"
     matrix: ClassVar[type[Matrix]] = Quantised
 
     def __init__(self, keys: Matrix, values: Matrix | None, columns: Columns, dtype: torch.dtype):
-        """Columns [B, Hkv, n] of the n entries whose values are given, `index` among them."""
+        """Columns [B, Hkv, n] of the n entries whose values are given, `index` included."""
         self.keys, self.values, self.dtype, self.first = keys, values, dtype, 0
         self._columns = Growing({})
         if values is not None:
@@ -51,7 +51,7 @@ class QuantisedPart(Part):
 
     @property
     def ahead(self) -> int:
-        """Keys that are packed before their values."""
+        """Number of keys packed ahead of their values."""
         return self.keys.length - self.length
 
     @property
@@ -89,7 +89,7 @@ class QuantisedPart(Part):
         return (torch.zeros(valid.shape, device=valid.device) if bias is None else bias).masked_fill(~valid, float("-inf"))
 
     def padded(self) -> tuple[torch.Tensor, torch.Tensor, Columns]:
-        """Keys, values and columns, restored; `index` is among the columns."""
+        """Keys, values and columns, restored; the columns include `index`."""
         n = self.length
         keys = self.keys.dequantise()[:, :, :n].to(self.dtype)
         values = keys if self.values is None else self.values.dequantise().to(self.dtype)
@@ -109,11 +109,11 @@ class QuantisedPart(Part):
         return attend_quantised(q, keys, values, scale, bias=self.bias(), softcap=softcap)
 
     def extend_keys(self, keys: Matrix) -> None:
-        """Put packed keys behind the stored ones; they are ahead until their values come."""
+        """Append packed keys; they are ahead until their values arrive."""
         self.keys.append(keys)  # type: ignore[arg-type]
 
     def extend(self, values: Matrix, columns: Columns) -> None:
-        """Put packed values behind the stored ones, with their columns [B, Hkv, q], `index` among them."""
+        """Append packed values with their columns [B, Hkv, q], `index` included."""
         n = self.length
         if self.values is None:
             self.values = values
@@ -122,7 +122,7 @@ class QuantisedPart(Part):
         self._remember(columns, n)
 
     def map(self, f: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Apply `f` to every tensor, batch first. What shares tensors with this part (a copy of it) is not touched."""
+        """Apply `f` to every tensor, batch first. A copy that shares tensors with this part is not touched."""
         self.keys = self.matrix.from_tensors(self.keys.tensors())
         self.keys.map(f)
         if self.values is not None:
@@ -131,7 +131,7 @@ class QuantisedPart(Part):
         self._columns = self._columns.mapped(f)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What has to be saved; `dtype` carries the entries' dtype by its own."""
+        """What has to be saved; the dtype of the tensor `dtype` records that of the entries."""
         stored = {"first": torch.tensor(self.first), "dtype": torch.zeros((), dtype=self.dtype)}
         stored |= {f"keys.{name}": x for name, x in self.keys.tensors().items()}
         if self.values is not None:
@@ -152,7 +152,7 @@ class QuantisedPart(Part):
 
     # -- columns ---------------------------------------------------------------------------------------------------
     def _counted(self, start: int, stop: int) -> torch.Tensor:
-        """Token numbers of the entries `start` to `stop` where they count on from the first one, [B, Hkv, stop - start]."""
+        """Token numbers of the entries `start` to `stop` where they are consecutive, [B, Hkv, stop - start]."""
         device = self._device()
         return torch.arange(self.first + start, self.first + stop, dtype=torch.int32, device=device).expand(*self.heads, -1)
 
@@ -179,8 +179,8 @@ class QuantisedPart(Part):
 
 
 def shed(parts: list[Part], n: int) -> tuple[torch.Tensor, torch.Tensor, Columns]:
-    """Take the first n entries of the last part (dense) -> keys [B, Hkv, n, D], values, columns with `index`. What is left
-    moves to a new dense part of its own size, so that the memory of the others is free once they are packed."""
+    """Take the first n entries of the last part (dense) -> keys [B, Hkv, n, D], values, columns with `index`. The rest moves
+    to a new dense part of its own size, so that the memory of the others is free once they are packed."""
     dense = parts[-1]
     assert isinstance(dense, DensePart)
     numbered(parts)
@@ -191,7 +191,7 @@ def shed(parts: list[Part], n: int) -> tuple[torch.Tensor, torch.Tensor, Columns
 
 
 def numbered(parts: list[Part]) -> None:
-    """Write the token numbers of the last part's entries (dense) down: from now on their place does not tell them."""
+    """Store the token numbers of the last part's entries (dense): from now on their place does not tell them."""
     dense = parts[-1]
     assert isinstance(dense, DensePart)
     if not dense.has("index"):
@@ -201,7 +201,7 @@ def numbered(parts: list[Part]) -> None:
 
 
 def without_filler(x: torch.Tensor, columns: Columns, group: int) -> torch.Tensor:
-    """x [B, Hkv, n, D], filler overwritten by the first real entry of its group of tokens, so that it widens no range."""
+    """x [B, Hkv, n, D], filler overwritten by the first real entry of its group of tokens, so it widens no range."""
     if "valid" not in columns or bool(columns["valid"].all()):
         return x
     filled = x.clone()

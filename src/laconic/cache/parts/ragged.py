@@ -1,4 +1,4 @@
-"""A part whose KV heads store different numbers of entries, really freed: one flat buffer, a run of rows per head."""
+"""A part whose KV heads store different numbers of entries, actually freed: one flat buffer, a run of rows per head."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class RaggedPart(Part):
 
     def _layout(self, counts: list[int], room: int | None, device: torch.device) -> None:
         """Give every head the same spare room, a share of the *mean* length: all heads grow together, so a short head with
-        less would copy everybody again and again, and a share of the longest would waste memory."""
+        less room would cause everything to be copied again and again, and a share of the longest would waste memory."""
         self._room = slack(sum(counts) // len(counts)) if room is None else room
         self._counts, self._total = torch.tensor(counts), sum(counts)
         capacities = self._counts + self._room
@@ -119,7 +119,7 @@ class RaggedPart(Part):
 
     @property
     def allocated(self) -> int:
-        """Bytes held in memory: spare capacity and columns included."""
+        """Bytes held in memory, spare capacity and columns included."""
         return self._keys.nbytes + self._values.nbytes + sum(c.nbytes for c in self._columns.values())
 
     def has(self, name: str) -> bool:
@@ -131,7 +131,7 @@ class RaggedPart(Part):
         return self.padded()[2]
 
     def padded(self) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        """A rectangular copy: keys [B, Hkv, n, D], values, columns with `valid`. For scoring again, not for decoding."""
+        """A rectangular copy: keys [B, Hkv, n, D], values, columns with `valid`. For rescoring, not for decoding."""
         rows = self._rows()
         n = self.length
         own = torch.arange(n, device=rows.device) < self._used().to(rows.device)[..., None]
@@ -160,7 +160,7 @@ class RaggedPart(Part):
         return bias.masked_fill(~valid, float("-inf"))
 
     def append(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> None:
-        """Add keys [B, Hkv, q, D], values, columns [B, Hkv, q] behind every head's entries."""
+        """Add keys [B, Hkv, q, D], values, columns [B, Hkv, q] after every head's entries."""
         new = keys.shape[2]
         if new > self._room:
             self._grow(new)

@@ -1,6 +1,6 @@
-"""A part that attends by rank: every key stands at its place among the stored ones, not where it once was in the text.
+"""A part that attends by rank: every key is placed at its rank among the stored ones, not where it once was in the text.
 
-Streaming far beyond the trained length needs this (StreamingLLM, arXiv 2309.17453, section 3.2): the newest query looks
+Streaming far beyond the trained length needs this (arXiv 2309.17453, section 3.2): the newest query looks
 back over n positions at most, however many tokens have passed.
 """
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class RankedPart(DensePart):
-    """Dense storage of keys as they came, RoPE applied; `attend` turns them by ``rank - position`` each time.
+    """Dense storage of keys as they came, RoPE applied; `attend` rotates them by ``rank - position`` each time.
 
-    Turning afresh from what was stored loses nothing over time, at the price of one rotation of all keys per pass. Columns:
-    `index` (the token), `position` (its RoPE position then), `rank` (its place among the real entries of its head; whoever
-    evicts closes the gap).
+    Always rotating from the stored keys accumulates no error, at the price of one rotation of all keys per pass. Columns:
+    `index` (the token), `position` (its RoPE position when it came), `rank` (its place among the real entries of its head;
+    evicting code closes the gap).
     """
 
     kind = "ranked"
@@ -33,7 +33,7 @@ class RankedPart(DensePart):
 
     @classmethod
     def of(cls, part: DensePart, layer: CompressedLayer) -> RankedPart:
-        """The same storage, attended by rank; `part` must hold the three columns and is not to be used any more."""
+        """The same storage, attended by rank; `part` must hold the three columns and must not be used afterwards."""
         ranked = cls.__new__(cls)
         ranked.__dict__.update(part.__dict__)
         ranked.link(layer)
@@ -55,7 +55,7 @@ class RankedPart(DensePart):
         return attend(q, keys, self.values, scale, bias=self.bias(), softcap=softcap)
 
     def append(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> None:
-        """Add entries behind the stored ones; their ranks go on where those end."""
+        """Add entries after the stored ones; their ranks continue where those end."""
         step, valid = self._linked().cache.step, columns.get("valid")
         assert step is not None
         rank = self.lengths.to(keys.device)[..., None] + _places(None if valid is None else valid[:, 0], keys)
@@ -64,19 +64,19 @@ class RankedPart(DensePart):
 
     def _linked(self) -> CompressedLayer:
         if self.layer is None:
-            raise SessionError("a ranked part works inside its layer only: call part.link(layer) after loading it.")
+            raise SessionError("a ranked part works only inside its layer: call part.link(layer) after loading it.")
         return self.layer
 
     def _rotary(self) -> Rotary:
         cache, number = self._linked().cache, self._linked().number
         rotary = cache.rotary
         if rotary is None:
-            raise SessionError("this cache was made outside of a session; a part that is attended by rank needs one.")
+            raise SessionError("this cache was made outside a session; a part that is attended by rank needs one.")
         return lambda positions: rotary(cache.layer_ids[number], positions)
 
 
 def by_rank(obs: Observation, rank: torch.Tensor, position: torch.Tensor) -> Observation:
-    """What `RankedPart.attend` saw: the same observation with all keys (and the queries of this pass) turned to their ranks.
+    """What `RankedPart.attend` saw: the observation with all keys (and the queries of this pass) rotated to their ranks.
 
     Args:
         rank, position: of all entries, the T new ones last, [B, Hkv, n].
@@ -88,7 +88,7 @@ def by_rank(obs: Observation, rank: torch.Tensor, position: torch.Tensor) -> Obs
 
 def token_positions(obs: Observation) -> torch.Tensor:
     """RoPE positions of all entries after a prefill pass, [B, Hkv, n]: the column where it is stored, else counted back from
-    the newest token (right unless padding lies between the turns of a row)."""
+    the newest token (correct unless padding lies between the turns of a row)."""
     newest = obs.step.position_ids[:, None, -1:]
     if "position" not in obs.columns:
         return obs.index - obs.index[..., -1:] + newest
@@ -98,7 +98,7 @@ def token_positions(obs: Observation) -> torch.Tensor:
 
 
 def turned(x: torch.Tensor, turn: torch.Tensor, rotary: Rotary) -> torch.Tensor:
-    """x [B, H, n, D] turned on by `turn` positions, [B, Hkv, n] (H a multiple of Hkv); lengths stay."""
+    """x [B, H, n, D] rotated further by `turn` positions, [B, Hkv, n] (H a multiple of Hkv); lengths stay."""
     (b, h, n, d), heads = x.shape, turn.shape[1]
     cos, sin = rotary(turn.reshape(b * heads, n))
     factor = (cos[..., :1, :1] ** 2 + sin[..., :1, :1] ** 2).sqrt()  # YaRN's attention factor is in x already

@@ -1,7 +1,7 @@
-"""A part in which every batch row has parts of its own: what padded batches become when entries are packed in blocks.
+"""A part in which every batch row has its own parts: what padded batches become when entries are packed in blocks.
 
-Sequences of different lengths fill their blocks at different times and begin their groups at different tokens. Stored apart,
-without their padding, each one is packed exactly as it would be alone.
+Sequences of different lengths fill their blocks at different times and begin their groups at different tokens. Stored
+separately, without their padding, each one is packed exactly as it would be by itself.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ class RowsPart(Part):
         for b, row in enumerate(self.rows):
             own = {name: column[b : b + 1] for name, column in columns.items()}
             k, v = keys[b : b + 1], values[b : b + 1]
-            if "valid" in own:  # padding of a later turn; all heads agree on it
+            if "valid" in own:  # padding of a later turn, the same in all heads
                 real = own.pop("valid")[0, 0]
                 k, v, own = k[:, :, real], v[:, :, real], {name: column[:, :, real] for name, column in own.items()}
             row[-1].append(k, v, own)
 
     def map(self, f: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """What `f` does to a batch is done to the list of rows; tensors are copied to where `f` puts them."""
+        """Do to the list of rows what `f` does to a batch; tensors are copied to where `f` puts them."""
         order = f(torch.arange(len(self.rows), device=self._device()))
         rows = []
         for b in order.tolist():
@@ -130,7 +130,7 @@ class RowsPart(Part):
 
 
 def _used(row: list[Part]) -> list[Part]:
-    """Parts that hold something; the last one in any case, so that a row of padding alone is none the less a row."""
+    """Parts that hold something, and the last one in any case, so that a row of nothing but padding is still a row."""
     return [part for part in row[:-1] if part.length] + row[-1:]
 
 

@@ -1,6 +1,6 @@
 """Where visual tokens are, on unmodified Hugging Face models: one short adapter per family, one `Visual` for all methods."""
 
-from laconic.families.vision import internvl as internvl  # families enter themselves when they are imported
+from laconic.families.vision import internvl as internvl  # importing a family registers it
 from laconic.families.vision import llava as llava
 from laconic.families.vision import llava_next as llava_next
 from laconic.families.vision import llava_onevision as llava_onevision

@@ -1,8 +1,8 @@
-"""Any-resolution images (LLaVA-NeXT, LLaVA-OneVision): thumbnail, crops stitched on a canvas, padding cut away, line ends.
+"""Any-resolution images (LLaVA-NeXT, LLaVA-OneVision): thumbnail, crops stitched together, padding cropped, line ends.
 
 `generate()` drops `image_sizes` once it has encoded the images, and no hook sees them. They are not needed: line ends are
-rows equal to the model's `image_newline`, which gives the cut canvas' size, and of the few canvases that a model may choose
-only one reproduces the packed features from the projector's output, value by value.
+rows equal to the model's `image_newline`, which gives the size of the cropped canvas, and of the few canvases that a model
+may choose only one reproduces the packed features from the projector's output, value by value.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class AnyRes:
 
     Attributes:
         side: patches along each side of a view.
-        canvases: (rows, cols) of crops that it may choose.
+        canvases: the (rows, cols) of crops that the model may choose from.
         newline: embedding of a line end, [D].
-        most: canvases of more than about this many views are resampled to it (OneVision's anyres_max_9); None: never.
+        most: larger canvases are resampled to about this many views (OneVision's anyres_max_9); None: never.
     """
 
     side: int
@@ -45,8 +45,8 @@ class AnyRes:
         if len(found) != 1:
             raise UnsupportedModelError(
                 f"{len(found) or 'no'} layouts of {len(projected)} views explain the features of {len(packed)} images, so "
-                "laconic cannot tell where the crops are. Blank images look alike: pass them one by one; of very long and "
-                "thin ones the model leaves no crop: pad them."
+                "laconic cannot tell where the crops are. Blank images look alike: pass them one by one. Of very long and "
+                "thin images the model keeps no crop: pad them."
             )
         return found[0]
 
@@ -94,7 +94,7 @@ class AnyRes:
                 yield Item(len(features), (thumbnail, *tiles), (rows, cols)), views
 
     def _trims(self, canvas: Tensor, shown: Tensor) -> Iterator[tuple[int, int]]:
-        """(rows, columns) cut from both ends of a canvas [h, w, D] such that it becomes `shown` [rows, cols, D]."""
+        """(rows, columns) cut from both ends of a canvas [h, w, D] to leave `shown` [rows, cols, D]."""
         height, width = canvas.shape[:2]
         trims = [(top, 0) for top in range((height + 1) // 2)] + [(0, left) for left in range(1, (width + 1) // 2)]
         for top, left in trims:

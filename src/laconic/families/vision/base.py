@@ -1,4 +1,4 @@
-"""What a vision family says about a model, and how the adapter of a model is found."""
+"""What a vision family knows about a model, and how the adapter for a model is found."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _REGISTRY: dict[str, VisionFamily] = {}
 
 @dataclass
 class EncoderCall:
-    """What hooks saw of one call of the vision encoder and of the projector behind it.
+    """What hooks captured of one call of the vision encoder and of the projector after it.
 
     Attributes:
         arguments: of the encoder, by keyword.
         output: of the encoder; the model puts the features that go into the prompt into its `pooler_output` later.
-        before, after: the projector's input and output; None in families whose encoder projects itself.
+        before, after: the projector's input and output; None in families whose encoder includes the projection.
         heads: queries and keys of the watched layers, by layer number.
     """
 
@@ -44,7 +44,7 @@ class VisionFamily:
 
     Attributes:
         name: for messages. `model_types`: `config.model_type` values of the whole model.
-        merges: blocks of patches become one vector in front of the projector, so it cannot project single patches.
+        merges: blocks of patches become one vector before the projector, which therefore cannot project single patches.
     """
 
     name = ""
@@ -60,15 +60,15 @@ class VisionFamily:
         return self.core(model).vision_tower
 
     def projector(self, model: PreTrainedModel) -> nn.Module | None:
-        """The module between encoder and decoder; None where it is inside of the encoder."""
+        """The module between encoder and decoder; None where it is inside the encoder."""
         return self.core(model).multi_modal_projector
 
     def has_cls(self, model: PreTrainedModel) -> bool:
-        """The encoder has a CLS token."""
+        """Whether the encoder has a CLS token."""
         return tower_of(self.tower(model)).cls
 
     def side(self, model: PreTrainedModel) -> int:
-        """Patches along each side of one view, for encoders of one resolution."""
+        """Patches along each side of one view, for encoders with one resolution."""
         config = self.tower(model).config
         size, patch = (x[0] if isinstance(x, (list, tuple)) else x for x in (config.image_size, config.patch_size))
         return int(size // patch)
@@ -83,7 +83,7 @@ class VisionFamily:
         chosen = getattr(model.config, "vision_feature_layer", -1)
         if not isinstance(chosen, int):
             raise UnsupportedModelError(
-                f"this {self.name} model joins features of the layers {list(chosen)}, so there is no one feature layer; "
+                f"this {self.name} model joins features of the layers {list(chosen)}, so there is no single feature layer; "
                 "name a layer of the encoder instead."
             )
         return depth + chosen if chosen < 0 else chosen - 1
@@ -93,21 +93,21 @@ class VisionFamily:
         return 0
 
     def items(self, model: PreTrainedModel, modality: str, call: EncoderCall, runs: list[list[int]]) -> list[Item]:
-        """The images of an encoder call in their order.
+        """The images of an encoder call, in order.
 
         Args:
-            runs: lengths of the unbroken runs of placeholders, by batch row.
+            runs: lengths of the unbroken runs of placeholders, per batch row.
         """
         raise NotImplementedError
 
     def patch_features(self, model: PreTrainedModel, call: EncoderCall) -> Tensor:
-        """What the encoder says of every patch, before projector and merger, [patches, C]."""
+        """The encoder's output for every patch, before projector and merger, [patches, C]."""
         assert call.before is not None
         return call.before[:, -(self.side(model) ** 2) :].flatten(0, 1)
 
 
 def add(family: VisionFamily) -> VisionFamily:
-    """Enter a family for all its model types."""
+    """Register a family for all its model types."""
     for model_type in family.model_types:
         _REGISTRY[model_type] = family
     return family
@@ -130,7 +130,7 @@ def encoder_depth(model: PreTrainedModel) -> int:
 
 
 def vision_family_of(model: nn.Module) -> VisionFamily:
-    """The adapter of a model.
+    """The adapter for a model.
 
     Raises:
         UnsupportedModelError: no adapter covers it, or its vision encoder is of an unknown kind.
@@ -138,7 +138,7 @@ def vision_family_of(model: nn.Module) -> VisionFamily:
     kind = getattr(getattr(model, "config", None), "model_type", None)
     if not isinstance(model, PreTrainedModel) or kind not in _REGISTRY:
         raise UnsupportedModelError(
-            f"laconic does not know where {type(model).__name__} has its visual tokens; families that it knows: "
+            f"laconic does not know where {type(model).__name__} has its visual tokens; supported families: "
             f"{', '.join(family.name for family in supported_vision_families())}."
         )
     family = _REGISTRY[kind]

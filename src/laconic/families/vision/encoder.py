@@ -1,4 +1,4 @@
-"""What vision encoders attend to, from queries and keys that hooks catch; never a P x P matrix of all heads in memory."""
+"""What vision encoders attend to, from queries and keys that hooks capture; no P x P matrix of all heads in memory."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Tower:
 
     Attributes:
         layers: path of the layer list; `attention`: its attention module within a layer.
-        cls: the first token of every image is a CLS token.
-        fused: one projection for queries, keys and values, rotary phases, images packed into one sequence.
+        cls: whether the first token of every image is a CLS token.
+        fused: one projection for queries, keys and values; rotary phases; images packed into one sequence.
     """
 
     layers: str
@@ -42,7 +42,7 @@ TOWERS = {
 
 
 def tower_of(tower: nn.Module) -> Tower:
-    """What laconic knows about an encoder.
+    """Where this encoder keeps its layers.
 
     Raises:
         UnsupportedModelError: it is not one of `TOWERS`.
@@ -76,11 +76,11 @@ def layer_number(tower: nn.Module, layer: int) -> int:
 
 @dataclass
 class EncoderAttention:
-    """Queries and keys of one layer over all images of one encoder call, one after the other, rotary phases applied.
+    """Queries and keys of one layer for all images of one encoder call, concatenated, rotary phases applied.
 
     Attributes:
-        queries, keys: [H, N, d]; `bounds`: 0 and the end of every stretch that attends within itself.
-        scale: of the logits. `cls`: every stretch begins with a CLS token.
+        queries, keys: [H, N, d]; `bounds`: 0 and the end of every segment that attends within itself.
+        scale: of the logits. `cls`: whether every segment begins with a CLS token.
     """
 
     queries: Tensor
@@ -101,8 +101,8 @@ class EncoderAttention:
         return x[:, patch]
 
     def cls_attention(self, logits: bool) -> Tensor:
-        """What the CLS token of each image pays to its patches, fp32 [H, patches]: softmax(q_cls k^T * scale) over the
-        image with its CLS token, or the product before the softmax."""
+        """The attention that each image's CLS token pays to its patches, fp32 [H, patches]: softmax(q_cls k^T * scale) over
+        the image with its CLS token, or the logits before the softmax."""
         rows = []
         for start, stop in self.stretches():
             row = self.queries[:, start : start + 1].float() @ self.keys[:, start:stop].float().mT * self.scale
@@ -110,7 +110,7 @@ class EncoderAttention:
         return self.without_cls(torch.cat(rows, 1))
 
     def received_attention(self) -> Tensor:
-        """Mean attention that each patch gets from all tokens of its stretch, fp32 [H, patches]; blocks of queries."""
+        """Mean attention that each patch receives from all tokens of its segment, fp32 [H, patches], by query blocks."""
         columns = []
         for start, stop in self.stretches():
             keys = self.keys[:, start:stop].float()
@@ -123,14 +123,14 @@ class EncoderAttention:
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE in its half-split form over [N, H, d] with phases [N, d]."""
+    """Half-split RoPE on [N, H, d] with phases [N, d]."""
     first, second = x.float().chunk(2, -1)
     turned = x.float() * cos[:, None].float() + torch.cat([-second, first], -1) * sin[:, None].float()
     return turned.to(x.dtype)
 
 
 def catch(tower: nn.Module, layer: int, keep: Callable[[EncoderAttention], None]) -> list[RemovableHandle]:
-    """Hook one layer of an encoder: `keep` gets its queries and keys at every call."""
+    """Hook one layer of an encoder: `keep` is called with its queries and keys at every call."""
     kind = tower_of(tower)
     attention: Any = layers_of(tower)[layer_number(tower, layer)].get_submodule(kind.attention)
     heads, scale = attention.num_heads, getattr(attention, "scaling", None) or attention.scale

@@ -1,7 +1,7 @@
 """InternVL (the Hugging Face class): tiles of one size, 2x2 patches shuffled into the channels of one token, CLS dropped.
 
 The processor writes the tiles of one image as one run of placeholders, crops in row-major order and the thumbnail last;
-neither it nor the model passes on how the crops lie in the image.
+neither it nor the model passes on how the crops are arranged in the image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from laconic.families.vision.spans import Item, View, raster
 
 
 class InternVL(VisionFamily):
-    """Video frames look like images to the model, and so they do here: one image per frame."""
+    """The model treats video frames as images, and so does this adapter: one image per frame."""
 
     name = "InternVL"
     model_types = ("internvl",)

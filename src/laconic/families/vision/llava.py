@@ -9,7 +9,7 @@ from laconic.families.vision.spans import Item, View, raster
 
 
 class Llava(VisionFamily):
-    """With the "full" feature strategy the CLS token is a placeholder of its own in front of the patches."""
+    """With the "full" feature strategy the CLS token has a placeholder of its own before the patches."""
 
     name = "LLaVA-1.5"
     model_types = ("llava",)

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT (1.6): thumbnail and crops, padding cut away, `image_newline` after every line of the canvas."""
+"""LLaVA-NeXT (1.6): thumbnail and crops, padding cropped away, `image_newline` after every line of the canvas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class LlavaNext(VisionFamily):
     model_types = ("llava_next",)
 
     def anyres(self, model: PreTrainedModel) -> AnyRes:
-        """The model's layout."""
+        """How the model lays images out."""
         size = model.config.vision_config.image_size
         canvases = sorted({(height // size, width // size) for height, width in model.config.image_grid_pinpoints})
         return AnyRes(self.side(model), tuple(canvases), self.core(model).image_newline)

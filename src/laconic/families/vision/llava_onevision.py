@@ -32,7 +32,7 @@ class LlavaOnevision(LlavaNext):
         features = call.output.pooler_output
         frames = len(call.after) // features.shape[0]
         tokens = frames * pooled**2 + 1
-        if features.shape[1] < tokens:  # older transformers append the newline outside of what they call the features
+        if features.shape[1] < tokens:  # older transformers append the newline outside these features
             newline = self.core(model).image_newline.expand(features.shape[0], 1, -1)
             call.output.pooler_output = torch.cat([features, newline.to(features)], 1)
         return [

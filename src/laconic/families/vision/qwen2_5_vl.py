@@ -12,7 +12,7 @@ from laconic.families.vision.qwen2_vl import Qwen2VL
 
 
 class Qwen2_5VL(Qwen2VL):
-    """The encoder sorts merge blocks by attention window, and its features before the merger stay in that order."""
+    """The encoder sorts merge blocks by attention window, and its features keep that order up to the merger."""
 
     name = "Qwen2.5-VL"
     model_types = ("qwen2_5_vl",)

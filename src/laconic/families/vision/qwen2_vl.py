@@ -13,7 +13,7 @@ from laconic.families.vision.spans import Item, View, raster
 
 
 class Qwen2VL(VisionFamily):
-    """A frame is one temporal patch (two frames of the video, or a still image twice)."""
+    """A frame here is one temporal patch (two frames of the video, or a still image twice)."""
 
     name = "Qwen2-VL"
     model_types = ("qwen2_vl",)
@@ -29,7 +29,7 @@ class Qwen2VL(VisionFamily):
         return len(self.tower(model).blocks) - 1
 
     def order(self, config: Any, frames: int, rows: int, cols: int) -> Tensor:
-        """Where the encoder keeps the merge block of every grid cell, as a number among its blocks, [frames, rows, cols]."""
+        """Index of every grid cell's merge block in the encoder's order, [frames, rows, cols]."""
         return torch.arange(frames * rows * cols).view(frames, rows, cols)
 
     def items(self, model: PreTrainedModel, modality: str, call: EncoderCall, runs: list[list[int]]) -> list[Item]:

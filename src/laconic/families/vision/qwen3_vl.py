@@ -1,4 +1,4 @@
-"""Qwen3-VL: Qwen2-VL's layout, DeepStack, frames of a video apart from each other (arXiv 2511.21631)."""
+"""Qwen3-VL: Qwen2-VL's layout, DeepStack, separate frames of a video (arXiv 2511.21631)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from laconic.families.vision.qwen2_vl import Qwen2VL
 
 
 class Qwen3VL(Qwen2VL):
-    """DeepStack: features of earlier encoder layers are added to the stream after the first decoder layers, outside of any
-    module, so the stream must keep its length that far. Timestamps stand between the frames of a video."""
+    """DeepStack: features of earlier encoder layers are added to the stream after the first decoder layers, outside any
+    module, so the stream must keep its length up to there. Timestamps stand between the frames of a video."""
 
     name = "Qwen3-VL"
     model_types = ("qwen3_vl",)

@@ -1,7 +1,7 @@
 """Fewer tokens from the first decoder layer on: the arguments of the decoder's call, gathered.
 
-A pre-hook of the decoder is the one place where images are in the stream and no layer has run, in every family, and where
-DeepStack's features (Qwen3-VL) can be gathered along. Original positions stay.
+A pre-hook of the decoder is the only place, in every family, where images are in the stream and no layer has run, and where
+DeepStack's features (Qwen3-VL) can be gathered too. Original positions stay.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def shortened(arguments: dict[str, Any], keep: Tensor) -> dict[str, Any]:
         keep: token positions that stay, ascending, int [B, m].
 
     Raises:
-        UnsupportedModelError: the call brings a mask of more than two dimensions, or no embeddings.
+        UnsupportedModelError: the call passes a mask of more than two dimensions, or no embeddings.
     """
     embeds, mask = arguments.get("inputs_embeds"), arguments.get("attention_mask")
     if embeds is None or (mask is not None and mask.ndim != 2):
         raise UnsupportedModelError(
-            "tokens are removed before the decoder only where it is called with inputs_embeds and a 2-D attention_mask "
+            "tokens can be removed before the decoder only where it is called with inputs_embeds and a 2-D attention_mask "
             "[batch, tokens] or none; pass such a mask, or use a method that acts later."
         )
     batch, length = embeds.shape[:2]

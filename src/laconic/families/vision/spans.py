@@ -1,4 +1,4 @@
-"""Where visual tokens are: views of images and frames, the token of every grid cell, the patches behind it."""
+"""Where visual tokens are: views of images and frames, the token of every grid cell, the patches it shows."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class View:
     """One view of an image, before it is placed in a prompt: the thumbnail, a crop, a frame, a tile.
 
     Attributes:
-        cells: place of every grid cell among the placeholder tokens of its image, [rows, cols]; -1 where the model cut
+        cells: place of every grid cell among the placeholder tokens of its image, [rows, cols]; -1 where the model cropped
             the cell away (padding of an any-resolution canvas).
-        patches: the encoder patches behind the grid, as indices into all patches of the encoder call, [gh, gw].
+        patches: the encoder patches that the grid shows, as indices into all patches of the encoder call, [gh, gw].
         crop: 0 for the whole image, 1.. for crops in row-major order, `CANVAS` for crops that the model stitched and
             resampled into one grid.
-        frame: of a video, in units of what the model turns into one grid.
-        resampled: tokens are bilinear mixtures of patches; else every token stands for a block of patches (or for one).
+        frame: number of the video frame, in units of what the model turns into one grid.
+        resampled: tokens are bilinear mixtures of patches; otherwise every token stands for a block of patches (or for one).
     """
 
     cells: Tensor
@@ -36,7 +36,7 @@ class Item:
     """One image or video: how many placeholder tokens it takes and what they show.
 
     Attributes:
-        crop_grid: (rows, cols) of its crops, (0, 0) without crops, None where the inputs do not say.
+        crop_grid: (rows, cols) of its crops, (0, 0) without crops, None where the inputs do not tell.
     """
 
     tokens: int
@@ -51,9 +51,9 @@ class VisualSpan:
     Attributes:
         row: of the batch.
         modality: "image" or "video".
-        image: number of the image (or video) in the batch, counted by modality; beams of one prompt share it.
-        cells: token position of every grid cell, [rows, cols]; -1 where the model cut the cell away. Tokens of one crop
-            need not be next to each other: any-resolution models lay crops out line by line.
+        image: number of the image (or video) in the batch, counted per modality; beams of one prompt share it.
+        cells: token position of every grid cell, [rows, cols]; -1 where the model cropped the cell away. Tokens of one crop
+            need not be adjacent: any-resolution models lay crops out line by line.
         patches, crop, frame, resampled: see `View`.
     """
 
@@ -73,7 +73,7 @@ class VisualSpan:
 
     @property
     def tokens(self) -> Tensor:
-        """Token positions in raster order without the cut-away cells, [n]."""
+        """Token positions in raster order without the cropped cells, [n]."""
         return self.cells[self.cells >= 0]
 
     @property
@@ -83,17 +83,17 @@ class VisualSpan:
 
     @property
     def stop(self) -> int:
-        """Behind the last token. Between `start` and `stop` there may be tokens of other crops and separators."""
+        """One past the last token. Between `start` and `stop` there may be tokens of other crops and separators."""
         return int(self.tokens.max()) + 1 if len(self.tokens) else 0
 
 
 def raster(rows: int, cols: int, first: int = 0) -> Tensor:
-    """`first`, `first` + 1, ... line by line, [rows, cols]."""
+    """`first`, `first` + 1, ... row by row, [rows, cols]."""
     return torch.arange(first, first + rows * cols).view(rows, cols)
 
 
 def place(items: list[Item], modality: str, placeholders: Tensor) -> tuple[list[VisualSpan], Tensor]:
-    """Hand the placeholder tokens of a batch out to its items, in order.
+    """Assign the placeholder tokens of a batch to its items, in order.
 
     Args:
         items: in the order of the encoder call.
@@ -103,7 +103,7 @@ def place(items: list[Item], modality: str, placeholders: Tensor) -> tuple[list[
         the spans, and the mask [B, T] of placeholders that stand for no patch (line ends and the like).
 
     Raises:
-        ValueError: rows do not end with the end of an item.
+        ValueError: a row does not end where an item ends.
     """
     total, wanted = int(placeholders.sum()), sum(item.tokens for item in items)
     beams = total // wanted if wanted and total % wanted == 0 else 1  # beam search repeats rows, but not the encoder call
@@ -120,7 +120,7 @@ def place(items: list[Item], modality: str, placeholders: Tensor) -> tuple[list[
                     f"batch row {first} has {len(positions)} {modality} placeholder tokens, and its {modality}s take "
                     f"{used + (item.tokens if item else 0)}; expand placeholders with the model's processor."
                 )
-            where = torch.cat([positions[used : used + item.tokens], torch.tensor([-1])])  # [-1] looks up "cut away"
+            where = torch.cat([positions[used : used + item.tokens], torch.tensor([-1])])  # for cells of -1
             used += item.tokens
             for row in range(first, first + beams):
                 for view in item.views:

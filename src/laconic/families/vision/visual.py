@@ -1,4 +1,4 @@
-"""`Visual`: all that a method may know about the images of a batch, whatever the family."""
+"""`Visual`: everything that a method may know about the images of a batch, whatever the family."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from laconic.families.vision.spans import VisualSpan
 
 @dataclass(frozen=True)
 class Visual:
-    """The visual tokens of one pass. All that methods need; none of them sees a family's name. What two ask for is computed
-    once.
+    """The visual tokens of one pass: all that methods need, so that none of them depends on a family's name. What several
+    methods ask for is computed once.
 
     Attributes:
-        spans: all views, by batch row and in prompt order.
+        spans: all views, by batch row, in prompt order.
         mask: tokens that stand for a visual feature, separators too, bool [B, T].
-        separators: those of them that stand for no patch: line ends (image_newline) and, with "full" features, CLS; [B, T].
+        separators: the ones among them that stand for no patch: line ends (image_newline) and, with "full" features, CLS;
+            [B, T].
         positions: rotary positions of all tokens, [1, B or 1, T], or [3, B, T] (time, height, width) with M-RoPE.
-        has_cls: the encoder has a CLS token.
-        feature_layer: encoder layer that gives the features, from 0; an error where several are joined.
+        has_cls: whether the encoder has a CLS token.
+        feature_layer: the encoder layer whose output becomes the features, from 0; an error where several are joined.
         deepstack: a stream may be shortened before the decoder (`shorten.shortened`) and before its layers from `deepstack`
             on, but not in between.
     """
@@ -65,13 +66,13 @@ class Visual:
         """(rows, cols) of an image's crops; (0, 0) when it has none.
 
         Raises:
-            UnsupportedModelError: the model's inputs do not say.
+            UnsupportedModelError: the model's inputs do not tell.
         """
         grid = self.crop_grids[modality, image]
         if grid is None:
             raise UnsupportedModelError(
-                f"a {self.family.name} model is not told how the crops of {modality} {image} lie in the image; use a "
-                "method that takes every view alone, or feed images as one view (crop_to_patches=False)."
+                f"a {self.family.name} model is not told how the crops of {modality} {image} are arranged; use a "
+                "method that treats every view by itself, or feed images as one view (crop_to_patches=False)."
             )
         return grid
 
@@ -83,28 +84,28 @@ class Visual:
         return packed[rank[span.row, span.tokens]]
 
     def patches(self, span: VisualSpan) -> Tensor:
-        """What the encoder says of the patches behind a span, before projector and merger, [gh, gw, C]."""
+        """The encoder's output for the patches of a span, before projector and merger, [gh, gw, C]."""
         call = self.calls[span.modality]
         return self._once(("patches", span.modality), lambda: self.family.patch_features(self.model, call))[span.patches]
 
     def project(self, x: Tensor) -> Tensor:
-        """Encoder vectors [n, C], those of patches or mixtures of them, as the decoder reads them, [n, D].
+        """Encoder vectors [n, C], of patches or mixtures of patches, projected into the decoder's space, [n, D].
 
         Raises:
-            UnsupportedModelError: the model merges patches in front of its projector.
+            UnsupportedModelError: the model merges patches before its projector.
         """
         projector = self.family.projector(self.model)
         if self.family.merges or projector is None:
             raise UnsupportedModelError(
                 f"a {self.family.name} model merges blocks of patches before it projects them, so single or mixed patches "
-                "cannot be projected; work on features(), behind the projector, and turn scores of patches into scores of "
+                "cannot be projected; work on features(), after the projector, and turn scores of patches into scores of "
                 "tokens with pool()."
             )
         return projector(x[None])[0]
 
     def pool(self, span: VisualSpan, x: Tensor) -> Tensor:
-        """Values of patches [gh, gw, ...] as values of tokens [n, ...], the way the model makes tokens of patches: the mean
-        over a merged block, or the model's own bilinear resampling."""
+        """Values of patches [gh, gw, ...] as values of tokens [n, ...], pooled as the model makes tokens from patches: the
+        mean over a merged block, or the model's own bilinear resampling."""
         (rows, cols), (height, width) = span.grid, span.patches.shape
         if (rows, cols) != (height, width):
             flat = x.reshape(height, width, -1).permute(2, 0, 1)[None]
@@ -121,18 +122,18 @@ class Visual:
 
         Raises:
             UnsupportedModelError: no CLS token.
-            ValueError: the layer was not watched, or is none.
+            ValueError: the layer was not watched, or does not exist.
         """
         if not self.has_cls:
             raise UnsupportedModelError(
                 f"the vision encoder of this {self.family.name} model has no CLS token, so there is no CLS attention; use "
-                "received_attention, the mean attention that a patch gets."
+                "received_attention, the mean attention that a patch receives."
             )
         heads = self._heads(span, layer)
         return self._once(("cls", id(heads), logits), lambda: heads.cls_attention(logits))[:, span.patches]
 
     def received_attention(self, span: VisualSpan, layer: int = -1) -> Tensor:
-        """Mean attention that the patches of a span get from all tokens they are encoded with, fp32 [H, gh, gw]."""
+        """Mean attention that the patches of a span receive from all tokens encoded with them, fp32 [H, gh, gw]."""
         heads = self._heads(span, layer)
         return self._once(("received", id(heads)), heads.received_attention)[:, span.patches]
 

@@ -1,4 +1,4 @@
-"""EMS: every head keeps its best entries, merges the next best ones into them where they fit, forgets the rest
+"""EMS: every head keeps its best entries, merges the next best into them where they fit, and forgets the rest
 (arXiv 2412.08521, a reconstruction)."""
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from laconic import checks
 from laconic.cache.contract import CacheMethod
 from laconic.cache.layer import CompressedLayer
 from laconic.cache.merging import assign, gathered, merge_keys, merge_values
@@ -29,29 +30,30 @@ Row = dict[str, torch.Tensor]
     source="arXiv 2412.08521",
     query_aware=True,
     inferred="a reconstruction: the abstract and a feature table were read, not the method section. Components and their "
-    "order are published; every formula and every default is our own, and no published figure is claimed",
+    "order are published; every formula and default is our own, and no published figure is claimed",
 )
 @dataclass(kw_only=True)
 class EMS(CacheMethod):
-    """Rank by attention from everywhere and from the end together; best entries are centers, the next may join any of them.
+    """Rank by global and local attention together; the best entries are centers, and the next best may join any of them.
 
     Of a budget of C entries the last `window` stay, and the ``m = C - window`` best older ones are *centers*. The next
     ``pool_factor * m`` go to the center with the most similar key direction; where no cosine exceeds `tau` they go to the
-    *zero class*: forgotten, as is the tail. Heads so split their own budget between merging and forgetting in one dense
-    computation. Score, mean over the group, then pooled: ``S = max(S_l, S_g * sum S_l / sum S_g)``, where ``S_l`` is the
-    attention of the last `window` queries and ``S_g`` that of all queries that can see the entry, both means over queries.
-    Merged values are means weighted by S; merged keys likewise, direction and length apart. While decoding the cache
-    grows by `window` entries and is then shortened again; a center carries the sum of its members' ``S_g``.
+    *zero class* and are forgotten, as is the tail. Each head thus splits its own budget between merging and forgetting in
+    one dense computation. Score, mean over the group, then pooled: ``S = max(S_l, S_g * sum S_l / sum S_g)``, where ``S_l``
+    is the attention of the last `window` queries and ``S_g`` that of all queries that can see the entry, both means over
+    queries. Merged values are means weighted by S; merged keys likewise, with direction and length averaged separately.
+    While decoding, the cache grows by `window` entries and is then shortened again; a center carries the sum of its members'
+    ``S_g``.
 
     Args:
-        window: last entries that stay (32), half of the budget at most.
+        window: last entries that stay (32), at most half of the budget.
         kernel: width of the max pooling of scores, odd (5).
         pool_factor: merge candidates per center (4); 0 is pure eviction.
-        tau: least cosine for merging (0.6); above 1 nothing merges.
+        tau: least cosine for merging (0.6); above 1 nothing is merged.
         combine: ``"max"`` or ``"sum"`` of the local and the rescaled global score.
-        merge_space: ``"post_rope"``: keys as stored; ``"pre_rope"``: compared and merged with RoPE undone, then turned to
+        merge_space: ``"post_rope"``: keys as stored; ``"pre_rope"``: compared and merged with RoPE undone, then rotated to
             the center's position.
-        multiplicity: a center that stands for n entries gets ``log n`` on its logit (not published).
+        multiplicity: a center that stands for n entries gets ``log n`` added to its logit (not published).
         sinks: first tokens into which nothing is merged (4).
     """
 
@@ -68,20 +70,17 @@ class EMS(CacheMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_window(self.name, self.window, self.kernel)
-        for name, value in (("pool_factor", self.pool_factor), ("sinks", self.sinks)):
-            if not isinstance(value, int) or value < 0:
-                raise ValueError(f"ems: {name}={value!r} must be a whole number of at least 0.")
-        if self.combine not in ("max", "sum"):
-            raise ValueError(f"ems: combine={self.combine!r}: choose 'max' or 'sum'.")
-        if self.merge_space not in ("post_rope", "pre_rope"):
-            raise ValueError(f"ems: merge_space={self.merge_space!r}: choose 'post_rope' or 'pre_rope'.")
+        checks.whole(self, "pool_factor")
+        checks.whole(self, "sinks")
+        checks.one_of(self, "combine", "max", "sum")
+        checks.one_of(self, "merge_space", "post_rope", "pre_rope")
 
     def queries_kept(self) -> int:
         return self.window
 
     # -- when ------------------------------------------------------------------------------------------------------
     def columns(self, obs: Observation) -> dict[str, torch.Tensor]:
-        """After a prefill pass: attention that every entry has received, and from how many queries it could."""
+        """After a prefill pass: the attention that every entry has received, and from how many queries it could have."""
         mass = ops.attention_mass(
             obs.queries, obs.keys, obs.scale, bias=_bias(obs), softcap=obs.softcap, real=obs.step.valid
         )
@@ -103,7 +102,7 @@ class EMS(CacheMethod):
         part = layer.parts[-1]
         assert isinstance(part, DensePart)
         for name in ("mass", "count"):
-            if not part.has(name):  # the prompt came while the session held everything
+            if not part.has(name):  # the prompt came while the session was holding everything
                 part.write({name: torch.zeros((), device=obs.keys.device)})
         columns = part.columns
         row = ops.attention_rows(obs.queries, obs.keys, obs.scale, bias=_bias(obs), softcap=obs.softcap)
@@ -124,7 +123,7 @@ class EMS(CacheMethod):
 
     # -- what ------------------------------------------------------------------------------------------------------
     def _compressed(self, obs: Observation, columns: dict[str, torch.Tensor], over: list[bool]) -> DensePart:
-        """All rows in one part, those that are `over` their budget shortened to it; shorter rows begin with filler."""
+        """All rows in one part, those `over` their budget shortened to it; shorter rows begin with filler."""
         local = self._rows(obs)
         everything = {"keys": obs.keys, "values": obs.values, **columns}
         if self.multiplicity and "bias" not in columns:
@@ -187,14 +186,14 @@ class EMS(CacheMethod):
         out = {}
         for name, x in row.items():
             center = of(name, centers)
-            if name in merged:  # who takes nobody in stays bit for bit
+            if name in merged:  # centers that absorb nothing stay bit for bit
                 own = alone.view(*alone.shape, *[1] * (center.ndim - 2))
                 center = torch.where(own, center, merged[name].to(center.dtype))
             out[name] = torch.cat([center, x[:, old:]], 1)
         return out
 
     def score_old(self, local: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-        """S of the entries before the window from their local and global means, [Hkv, old] each, pooled."""
+        """S of the entries before the window, from their local and global means, [Hkv, old] each, pooled."""
         whole = whole * (local.sum(-1, keepdim=True) / whole.sum(-1, keepdim=True).clamp(min=torch.finfo(whole.dtype).tiny))
         return pool(torch.maximum(local, whole) if self.combine == "max" else local + whole, self.kernel, "max")
 
@@ -209,14 +208,15 @@ def _bias(obs: Observation) -> torch.Tensor | None:
 
 
 def _run(count: torch.Tensor, most: int) -> int:
-    """How many of the newest entries, `most` at most, came with the latest queries without a gap: the k-th from the end was
-    counted by k queries. (Tokens that a session held were counted by none.) `count` [n] of one head."""
+    """How many of the newest entries, at most `most`, came with the latest queries without a gap: the k-th from the end was
+    counted by k queries. (Tokens that came while a session was holding were counted by no query.) `count` [n] of one
+    head."""
     newest = count.flip(0)[:most]
     return max(1, int((newest == torch.arange(1, len(newest) + 1, device=count.device)).int().cumprod(0).sum()))
 
 
 def _part(rows: list[Row]) -> DensePart:
-    """One part of batch rows of different lengths, filler first, so that every row ends with its newest entries."""
+    """One part of batch rows of different lengths, filler first, so every row ends with its newest entries."""
     most = max(row["keys"].shape[1] for row in rows)
     short = [most - row["keys"].shape[1] for row in rows]
 

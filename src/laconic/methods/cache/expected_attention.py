@@ -1,4 +1,4 @@
-"""ExpectedAttention: the attention that future queries are expected to give (NVIDIA kvpress)."""
+"""ExpectedAttention: the attention that future queries are expected to pay (NVIDIA kvpress)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from laconic.cache.contract import CacheMethod
 from laconic.cache.observe import Observation, rotate
 from laconic.method import register
 
-_BLOCK = 1024  # positions worked on at a time: small enough for the CPU's caches
+_BLOCK = 1024  # positions processed at a time: small enough for the CPU's caches
 
 
 def _logits(keys: torch.Tensor, mean: torch.Tensor, sigma: torch.Tensor | None) -> torch.Tensor:
@@ -32,7 +32,7 @@ def _logits(keys: torch.Tensor, mean: torch.Tensor, sigma: torch.Tensor | None) 
 )
 @dataclass(kw_only=True)
 class ExpectedAttention(CacheMethod):
-    """Model future queries as Gaussian, rotate them to the coming positions, keep what they attend to in expectation.
+    """Model future queries as Gaussian, rotate them to the coming positions, and keep what they are expected to attend to.
 
     With mean ``mu`` and covariance ``Sigma`` of the queries before RoPE and ``R`` the mean rotation over the next `future`
     positions: ``s_j = softmax_j(mu' k_j / sqrt(d) + k_j' Sigma' k_j / (2 d))``, ``mu' = R mu``, ``Sigma' = R Sigma R'``;
@@ -42,8 +42,8 @@ class ExpectedAttention(CacheMethod):
         future: positions to average the rotation over (512).
         sinks: first tokens that always stay and are left out of the statistics (4).
         epsilon: added to the expected attention (0; 0.01 suits AdaKV).
-        use_covariance: False leaves Sigma out.
-        use_values: False leaves the norm of the values out.
+        use_covariance: False leaves out Sigma.
+        use_values: False leaves out the norm of the values.
     """
 
     future: int = 512
@@ -82,7 +82,7 @@ class ExpectedAttention(CacheMethod):
         device = obs.queries.device
         weight = torch.ones(b, t, device=device) if obs.step.valid is None else obs.step.valid.float()
         order = weight.cumsum(-1) + (torch.tensor(obs.step.real, device=device) - weight.sum(-1))[:, None]
-        if bool((weight * (order > self.sinks)).any(-1).all()):  # a pass of sinks only uses them all the same
+        if bool((weight * (order > self.sinks)).any(-1).all()):  # a pass that has only sinks uses them all the same
             weight = weight * (order > self.sinks)
         weight = (weight / weight.sum(-1, keepdim=True).clamp(min=1))[:, None, :, None]
         mean = torch.zeros(b, h, d, device=device)

@@ -1,4 +1,4 @@
-"""GEAR: a quantised cache, a low-rank correction of its error, and the outliers apart (arXiv 2403.05527)."""
+"""GEAR: a quantised cache, a low-rank correction of its error, and separate outliers (arXiv 2403.05527)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import ClassVar, Literal
 
 import torch
 
+from laconic import checks
 from laconic.cache.parts.base import DensePart, Part
 from laconic.cache.parts.quantised import Matrix, QuantisedPart, shed, without_filler
-from laconic.cache.quantiser import HeadSizes, Quantiser
+from laconic.cache.quantiser import HeadSizes, Quantiser, check_group
 from laconic.method import register
 from laconic.ops.attend import attend
 from laconic.ops.corrected import Corrected, Settings, approximate
@@ -19,7 +20,7 @@ from laconic.ops.quantise import TILE
 
 
 class GearPart(QuantisedPart):
-    """Blocks of entries as D + L + S, all of one size and rank. L and S are not built: they add to logits and outputs."""
+    """Blocks of entries as D + L + S, all of one size and rank. L and S are never built: they add to logits and outputs."""
 
     kind = "gear"
     matrix: ClassVar[type[Matrix]] = Corrected
@@ -29,7 +30,7 @@ class GearPart(QuantisedPart):
         keys, values = self.keys, self.values
         assert isinstance(keys, Corrected) and isinstance(values, Corrected)
         (b, h, t, _), kv, bias = q.shape, self.heads[1], self.bias()
-        if h // kv * t > ROWS:  # many queries: one restored layer costs less than logits for all of them
+        if h // kv * t > ROWS:  # many queries: restoring the layer once costs less than logits for all of them
             k, v, _ = self.padded()
             return attend(q, k, v, scale, bias=bias, softcap=softcap)
         rows = q.float().reshape(b, kv, h // kv * t, -1)
@@ -41,7 +42,7 @@ class GearPart(QuantisedPart):
         return out + values.product(weights).view(out.shape).to(out.dtype), lse
 
     def takes(self, keys: Corrected, values: Corrected) -> bool:
-        """Whether further blocks are like the ones stored here."""
+        """Whether further blocks are of the same kind as the ones stored here."""
         mine, own = self.keys, self.values
         assert isinstance(mine, Corrected) and isinstance(own, Corrected)
         return (mine.kind, own.kind) == (keys.kind, values.kind)
@@ -57,11 +58,12 @@ class GearPart(QuantisedPart):
 )
 @dataclass(kw_only=True)
 class GEAR(Quantiser):
-    """Quantise the cache, approximate the error by a few directions per KV head, and keep the largest entries apart.
+    """Quantise the cache, approximate the error by a few directions per KV head, and keep the largest entries separately.
 
     X = D + L + S for keys (along tokens) and values (along channels): S takes the `outliers`, D is the quantised rest with
-    the mean in their places, L the best `rank` directions of what is left. The first ``n - n mod buffer`` tokens of a prompt
-    are one block, every `buffer` tokens decoded are another; the newest wait whole. Blocks are never touched again.
+    the mean in their places, L the best `rank` directions of the remaining error. The first ``n - n mod buffer`` tokens of a
+    prompt are one block, every `buffer` decoded tokens are another; the newest wait unquantised. Blocks are never touched
+    again.
 
     Args:
         bits: 2, 3, 4 or 8; 16 leaves the cache as it is. Default: what `keep`, `tokens` or `bytes` allow; without them 2,
@@ -69,14 +71,15 @@ class GEAR(Quantiser):
         base: "kivi" (keys per channel in groups of tokens, values per token in groups of channels) or "kcvt" (one group for
             all tokens of a block, one for all channels of all heads).
         group: of base "kivi", a multiple of 8 (64).
-        rank, decode_rank: directions of a prompt's block (4) and of a decoded one (2). 0 leaves L out.
-        outliers: share of every vector that is kept apart (0.02). 0 leaves S out.
+        rank, decode_rank: directions of a prompt's block (4) and of a decoded block (2). 0 leaves L out.
+        outliers: share of every vector that is kept exactly (0.02). 0 leaves S out.
         buffer: tokens of a decoded block, a multiple of `group`, or of 8 (64).
         loops, seed: rounds and start of the power iteration (3, 0).
-        mask_outliers: leave L out where S is, so that outliers are exact. The paper leaves it open, its code does not.
+        mask_outliers: leave L out where S is, so that outliers are exact. The paper leaves this open; its code does not do
+            it.
 
     Raises:
-        BudgetError: `bits` and a budget, or a budget that 2 bits exceed.
+        BudgetError: both `bits` and a budget, or a budget that even 2 bits exceed.
     """
 
     base: Literal["kivi", "kcvt"] = "kivi"
@@ -93,20 +96,15 @@ class GEAR(Quantiser):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.base not in ("kivi", "kcvt"):
-            raise ValueError(f"gear: base={self.base!r}: choose 'kivi' or 'kcvt'.")
-        if self.group < 8 or self.group % 8:
-            raise ValueError(f"gear: group={self.group}: a group is a multiple of 8 numbers, such as 64.")
+        checks.one_of(self, "base", "kivi", "kcvt")
+        check_group(self.name, self.group)
         unit = self.group if self.base == "kivi" else 8
         if self.buffer < unit or self.buffer % unit:
             raise ValueError(f"gear: buffer={self.buffer}: choose a multiple of {unit} with base={self.base!r}.")
-        if not 0 <= self.outliers <= 1:
-            raise ValueError(f"gear: outliers={self.outliers} is a share, from 0 to 1.")
+        checks.between(self, "outliers")
         for name in ("rank", "decode_rank"):
-            if not 0 <= getattr(self, name) <= self.buffer:
-                raise ValueError(f"gear: {name}={getattr(self, name)}: choose 0 to buffer={self.buffer}.")
-        if self.loops < 1:
-            raise ValueError(f"gear: loops={self.loops}: at least one round is needed.")
+            checks.between(self, name, 0, self.buffer)
+        checks.at_least(self, "loops", 1)
 
     def usual_bits(self, heads: HeadSizes) -> int:
         return 2 if self.base == "kivi" else 4
@@ -123,7 +121,9 @@ class GEAR(Quantiser):
         if heads.size % 8 or (self.base == "kivi" and heads.size % min(self.group, heads.size)):
             raise ValueError(f"gear: group={self.group} does not divide the head size {heads.size}; choose one that does.")
         if max(self.rank, self.decode_rank) > heads.size:
-            raise ValueError(f"gear: rank={self.rank}, decode_rank={self.decode_rank}: a head of {heads.size} has no more.")
+            raise ValueError(
+                f"gear: rank={self.rank}, decode_rank={self.decode_rank}: the head size allows {heads.size} at most."
+            )
 
     def store(self, parts: list[Part], bits: int, prefill: bool) -> None:
         dense = parts[-1]

@@ -15,14 +15,14 @@ from laconic.method import register
 @register("h2o", site="cache", mechanism="eviction", source="arXiv 2306.14048", query_aware=True)
 @dataclass(kw_only=True)
 class H2O(CacheMethod):
-    """Keep the entries that received most attention from all queries, and as many recent ones; half the budget each.
+    """Keep the entries that received most attention from all queries, and as many recent ones: half the budget each.
 
-    ``score(j) = sum_{i >= j} A[i, j]``, mean over the query heads of a KV head. The sums go on over chunks and decoding
-    steps (they are stored per entry); while decoding the lowest entry that is not recent goes at every step.
+    ``score(j) = sum_{i >= j} A[i, j]``, mean over the query heads of a KV head. The sums continue over chunks and decoding
+    steps (they are stored per entry); while decoding, the lowest entry that is not recent is evicted at every step.
 
     Args:
-        normalise: divide by the number of queries that can see an entry ("observed attention"), which takes away the head
-            start of old tokens.
+        normalise: divide by the number of queries that can see an entry ("observed attention"), which removes the head start
+            of old tokens.
     """
 
     normalise: bool = False

@@ -1,4 +1,4 @@
-"""KIVI: keys quantised per channel, values per token, the newest tokens whole (arXiv 2402.02750)."""
+"""KIVI: keys quantised per channel, values per token, the newest tokens unquantised (arXiv 2402.02750)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from laconic.cache.parts.base import DensePart, Part
 from laconic.cache.parts.quantised import QuantisedPart, numbered, shed, without_filler
-from laconic.cache.quantiser import HeadSizes, Quantiser
+from laconic.cache.quantiser import HeadSizes, Quantiser, check_group
 from laconic.method import register
 from laconic.ops.quantise import TILE, quantise_keys, quantise_values
 
@@ -18,24 +18,24 @@ from laconic.ops.quantise import TILE, quantise_keys, quantise_values
     mechanism="quantisation",
     source="arXiv 2402.02750",
     query_aware=False,
-    inferred="the value residual slides by a tile of at most 32 tokens, not by one",
+    inferred="the value residual moves by tiles of at most 32 tokens, not by single tokens",
 )
 @dataclass(kw_only=True)
 class KIVI(Quantiser):
     """Store keys in few bits per channel and values in few bits per token; the latest tokens stay as they are.
 
     Keys have outlier channels, so a group is `group` consecutive tokens of one channel; values have none, so a group is
-    `group` consecutive channels of one token. Of N tokens the first ``N - N mod residual`` keys are packed, `residual` of
-    them at once, and the first ``N - residual`` values, rounded down to whole tiles of ``gcd(group, 32)`` tokens.
+    `group` consecutive channels of one token. Of N tokens the first ``N - N mod residual`` keys are packed, `residual` at a
+    time, and the first ``N - residual`` values, rounded down to whole tiles of ``gcd(group, 32)`` tokens.
 
     Args:
         bits: 2, 3, 4 or 8. Default: what `keep`, `tokens` or `bytes` allow; without them 2 bits for multi-head models and 4
-            where query heads share keys, as the authors advise.
+            where query heads share keys, as the authors recommend.
         group: numbers that share a scale, a multiple of 8 (32).
-        residual: newest tokens that stay whole, a multiple of `group` (128).
+        residual: newest tokens that stay unquantised, a multiple of `group` (128).
 
     Raises:
-        BudgetError: `bits` and a budget, or a budget that 2 bits exceed.
+        BudgetError: both `bits` and a budget, or a budget that even 2 bits exceed.
     """
 
     group: int = 32
@@ -43,8 +43,7 @@ class KIVI(Quantiser):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.group < 8 or self.group % 8:
-            raise ValueError(f"kivi: group={self.group}: a group is a multiple of 8 numbers, such as 32.")
+        check_group(self.name, self.group)
         if self.residual < self.group or self.residual % self.group:
             raise ValueError(f"kivi: residual={self.residual}: choose a multiple of group={self.group}.")
         self._tile = math.gcd(self.group, TILE)
@@ -71,7 +70,7 @@ class KIVI(Quantiser):
             columns = {name: column[:, :, own] for name, column in dense.columns.items()}
             whole = without_filler(dense.keys[:, :, own], columns, self.group)
             block = quantise_keys(whole, bits, self.group, tile=self._tile)
-            dense.keys[:, :, own] = block.dequantise().to(dense.keys.dtype)  # their values wait; they count as packed now
+            dense.keys[:, :, own] = block.dequantise().to(dense.keys.dtype)  # their values wait; the keys count as packed
             if packed is None:
                 packed = QuantisedPart(block, None, {}, dense.keys.dtype)
                 parts.insert(0, packed)

@@ -1,4 +1,4 @@
-"""KNorm: a key of low norm attracts attention (arXiv 2406.11430)."""
+"""KNorm: keys of low norm attract attention (arXiv 2406.11430)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class KNorm(CacheMethod):
     """Keep the keys of lowest L2 norm: ``score = -||k||`` (section 3).
 
     Args:
-        skip_layers: first layers left whole, as the authors do on some models (2); the others pay for them, so the mean
-            budget holds.
+        skip_layers: first layers left uncompressed, as the authors do on some models (2); the other layers get less, so the
+            mean budget holds.
     """
 
     skip_layers: int = 0

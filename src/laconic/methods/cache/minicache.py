@@ -10,6 +10,7 @@ import torch
 from torch.linalg import vector_norm
 from transformers import PreTrainedModel
 
+from laconic import checks
 from laconic.cache.layer import CompressedLayer
 from laconic.cache.parts.base import DensePart
 from laconic.cache.parts.pair import Merged, PairPart, extend, pair
@@ -36,18 +37,19 @@ class MiniCache(StorageMethod):
     """Store one unit direction per token for two neighbouring layers, interpolated on the sphere, and each layer's lengths.
 
     From half depth on, layers (2i, 2i + 1) are a pair. Tokens whose directions lie far apart in the two layers are stored
-    exactly. Keys and values are merged apart, by the same rule, after the second layer's attention has run on the exact
-    ones; so prefill is exact. Every token stays. Goes with no other method on the cache.
+    exactly. Keys and values are merged separately, by the same rule, after the second layer's attention has run on the exact
+    ones, so prefill is exact. Every token stays. Cannot be combined with another method on the cache.
 
     Args:
-        keep, tokens, bytes: merge as few pairs as it takes, from the deepest up (to layer 0 if need be); the estimate takes
-            the retained share to be `gamma`. Tokens and bytes are held against the prompt. Given none, `start` decides.
+        keep, tokens, bytes: merge as few pairs as it takes, from the deepest up (to layer 0 if need be); the estimate
+            assumes that the share `gamma` is retained. Tokens and bytes are compared with the prompt. Without any of them,
+            `start` decides.
         start: first layer that may be merged; None means half depth.
-        t: where between the first (0) and the second layer (1) the shared direction lies (0.6).
+        t: where the shared direction lies between the first (0) and the second layer (1) (0.6).
         gamma: retained part of the range of angles seen (0.05); with ``retention="topk"`` the share of tokens retained.
         retention: ``"range"``, the paper's rule, or ``"topk"``, as in a re-implementation.
-        bits: of the directions, 2, 3, 4 or 8 (the paper: 4); None stores them in the model's type.
-        buffer: decoded tokens wait exactly until there are this many of them, and are merged at once (32).
+        bits: of the directions, 2, 3, 4 or 8 (the paper has 4); None stores them in the model's dtype.
+        buffer: decoded tokens are stored exactly until there are this many of them, and are then merged together (32).
     """
 
     start: int | None = None
@@ -61,15 +63,11 @@ class MiniCache(StorageMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in (("t", self.t), ("gamma", self.gamma)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"minicache: {name}={value} must be between 0 and 1.")
-        if self.retention not in ("range", "topk"):
-            raise ValueError(f"minicache: retention={self.retention!r}: choose 'range' or 'topk'.")
-        if self.bits not in (None, *BITS):
-            raise ValueError(f"minicache: bits={self.bits}: choose None, 2, 3, 4 or 8.")
-        if self.buffer < 1:
-            raise ValueError(f"minicache: buffer={self.buffer} must be at least 1.")
+        checks.between(self, "t")
+        checks.between(self, "gamma")
+        checks.one_of(self, "retention", "range", "topk")
+        checks.one_of(self, "bits", None, *BITS)
+        checks.at_least(self, "buffer", 1)
         if self.start is not None and self.start < 0:
             raise ValueError(f"minicache: start={self.start} must be a layer number, 0 or more.")
 
@@ -79,14 +77,14 @@ class MiniCache(StorageMethod):
         kinds = getattr(stack.config, "layer_types", None) or ["full_attention"] * stack.config.num_hidden_layers
         layers, shape = kinds.count("full_attention"), Shape.of(model, stack)
         if self.start is not None and self.start > layers:
-            raise ValueError(f"minicache: start={self.start} is behind the last layer (0 .. {layers - 1}; {layers}: none).")
+            raise ValueError(f"minicache: start={self.start} is after the last layer (0 .. {layers - 1}; {layers}: none).")
         if self.keep is not None and not self.neutral:
             self.first_merged(layers, self.keep, self.merged_share(shape.head_dim, shape.kv_heads, shape.itemsize))
 
     def merged_share(self, head_dim: int, kv_heads: int, itemsize: int) -> float:
-        """Bytes of a merged pair by the bytes of its two layers, when the share `gamma` of the tokens is retained.
+        """Bytes of a merged pair over the bytes of its two layers, when the share `gamma` of the tokens is retained.
 
-        Numbers per token and head: one direction (D), two lengths, and ``2 gamma D`` of exact rows, against 2 D.
+        Numbers per token and head: one direction (D), two lengths, and ``2 gamma D`` of exact rows, compared with 2 D.
         """
         direction = float(itemsize * head_dim)
         if self.bits is not None:  # a float16 step and zero per group: 64 tokens of keys, up to 64 channels of values
@@ -96,13 +94,13 @@ class MiniCache(StorageMethod):
         return (direction + 2 * itemsize + exact) / (2 * head_dim * itemsize)
 
     def first_merged(self, layers: int, share: float, merged: float) -> int:
-        """The first layer that is merged, an even number, of `layers`; those behind it are merged in pairs.
+        """The first layer that is merged, an even number, of `layers`; it and all later ones are merged in pairs.
 
         Args:
-            share: bytes that may stay; merged: bytes of a merged pair by the bytes of its two layers.
+            share: of the bytes that may stay; merged: bytes of a merged pair over the bytes of its two layers.
 
         Raises:
-            BudgetError: not even merging all pairs would do.
+            BudgetError: even merging all pairs is not enough.
         """
         last = layers - layers % 2
         lowest = (layers // 2 if self.budget_from_parameters else 0) if self.start is None else self.start
@@ -127,7 +125,7 @@ class MiniCache(StorageMethod):
             return True
         share = self.keep
         if share is None and not self.budget_from_parameters:
-            if not step.prefill:  # a number of tokens or bytes: prefill passes alone decide, and may refuse
+            if not step.prefill:  # a number of tokens or bytes: only prefill passes decide, and may refuse
                 return False
             seen = max(step.real)
             share = self.budget.entries(seen, cache.entry_bytes) / seen
@@ -169,13 +167,13 @@ class MiniCache(StorageMethod):
         self, first: torch.Tensor, second: torch.Tensor, real: torch.Tensor, limits: torch.Tensor, learn: bool
     ) -> Merged:
         """Merge vectors [B, Hkv, m, D] of two layers; `real` [B, m] is False at padding, `limits` as in `set_threshold`,
-        which is called first where `learn` says so."""
+        which is called first if `learn`."""
         directions, norms, distance = slerp(first, second, self.t)
         distance = distance.masked_fill(~real, -1.0)
         if learn:
             self.set_threshold(distance, real, limits)
         kept = distance > limits[:, 2:]
-        # A row that retains fewer than its neighbours in the batch fills up with vectors as they are restored anyway.
+        # A row that retains fewer than others in the batch is filled up with vectors as they are restored anyway.
         places = distance.topk(int(kept.sum(-1).max()), -1).indices.sort(-1).values
         if self.bits is not None:
             directions = without_filler(directions, {"valid": real[:, None].expand(norms[0].shape)}, GROUP)
@@ -220,7 +218,7 @@ def slerp(
     first, second = first.float(), second.float()
     norms = vector_norm(first, dim=-1), vector_norm(second, dim=-1)
     v, u = (x / r.clamp(min=1e-6)[..., None] for x, r in zip((first, second), norms, strict=True))
-    # arccos(u . v), without the digits that it loses at small angles
+    # arccos(u . v) without its loss of precision at small angles
     angle = 2 * torch.atan2(vector_norm(u - v, dim=-1), vector_norm(u + v, dim=-1))[..., None]
     sine = angle.sin()
     flat = sine < 1e-6

@@ -1,4 +1,4 @@
-"""PyramidKV: low layers look widely and need more entries than high ones (arXiv 2406.02069)."""
+"""PyramidKV: lower layers spread their attention and need more entries than higher ones (arXiv 2406.02069)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from laconic import checks
 from laconic.budget import pyramid
 from laconic.cache.contract import CacheMethod
 from laconic.cache.observe import Observation
@@ -19,10 +20,11 @@ class PyramidKV(CacheMethod):
     """Window scores as in SnapKV, with a budget that falls linearly from the first layer to the last.
 
     With ``C`` entries per layer on average and window ``w``: the last layer gets ``w + (C - w) / beta``, the first as much
-    more as keeps the mean. Real-valued steps, rounded at the end, so the mean is exact (the release floors).
+    more as preserves the mean. Budgets are real-valued and rounded at the end, so the mean is exact (the release rounds
+    down).
 
     Args:
-        beta: how flat the top is (20); 1 gives equal budgets.
+        beta: the larger, the less the last layer gets (20); 1 gives equal budgets.
         window: last queries that vote and stay (8).
         kernel: width of the pooling, odd (7).
         pooling: ``"avg"`` or ``"max"``.
@@ -36,8 +38,7 @@ class PyramidKV(CacheMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_window(self.name, self.window, self.kernel)
-        if self.beta < 1:
-            raise ValueError(f"pyramidkv: beta={self.beta} must be at least 1.")
+        checks.at_least(self, "beta", 1)
 
     def forced(self) -> tuple[int, int]:
         return 0, self.window

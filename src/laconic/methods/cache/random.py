@@ -1,4 +1,4 @@
-"""`random`: keep entries drawn uniformly. The floor that every method must beat."""
+"""`random`: keep entries drawn uniformly. The baseline that every method must beat."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from laconic.method import register
 class Random(CacheMethod):
     """Keep entries drawn uniformly, per head, from a seeded generator.
 
-    The draw depends on seed, layer, head and the token's place in its sequence only, so batches, chunks and single runs
+    The draw depends only on seed, layer, head and the token's place in its sequence, so batches, chunks and single runs
     agree.
 
     Args:
@@ -28,7 +28,7 @@ class Random(CacheMethod):
     def score(self, obs: Observation) -> torch.Tensor:
         index = obs.index.long()
         padding = [obs.step.start + obs.step.length - real for real in obs.step.real]
-        if any(padding):  # count from the first real token, which may be evicted by now: left padding moves nothing
+        if any(padding):  # count from the first real token, evicted or not, so that left padding changes nothing
             index = (index - torch.tensor(padding, device=index.device)[:, None, None]).clamp(min=0)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + obs.layer)
         draws = torch.rand(int(index.max()) + 1, index.shape[1], generator=generator).to(index.device)

@@ -18,7 +18,7 @@ from laconic.method import register
     mechanism="eviction",
     source="arXiv 2404.14469",
     query_aware=True,
-    inferred="scores are averaged over the query heads of a KV head (the release repeats keys, one list per query head)",
+    inferred="scores are averaged over the query heads of a KV head (the release repeats keys: one list per query head)",
 )
 @dataclass(kw_only=True)
 class SnapKV(CacheMethod):

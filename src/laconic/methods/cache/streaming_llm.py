@@ -17,7 +17,7 @@ from laconic.method import register
     mechanism="eviction",
     source="arXiv 2309.17453",
     query_aware=False,
-    inferred="keys keep their original positions; re-assigning them in the cache, as published, matters only beyond the "
+    inferred="keys keep their original positions; re-assigning them within the cache, as published, matters only beyond the "
     "trained length",
 )
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""TOVA: the token that the newest query attends to least goes (arXiv 2401.06104)."""
+"""TOVA: evict the token that the newest query attends to least (arXiv 2401.06104)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from laconic.method import register
 @register("tova", site="cache", mechanism="eviction", source="arXiv 2401.06104", query_aware=True)
 @dataclass(kw_only=True)
 class TOVA(CacheMethod):
-    """Keep what the last query attends to, mean over all heads of the layer; one token goes at every decoding step.
+    """Keep what the last query attends to, mean over all heads of the layer; one token is evicted at every decoding step.
 
     All KV heads of a layer keep the same tokens (algorithm 1).
     """

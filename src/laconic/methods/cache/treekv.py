@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from laconic import checks
 from laconic.cache.contract import CacheMethod
 from laconic.cache.layer import CompressedLayer, selected
 from laconic.cache.observe import Observation
@@ -22,25 +23,25 @@ from laconic.ops.select import Selection
     mechanism="eviction",
     source="arXiv 2501.04987",
     query_aware=True,
-    inferred="written from reading notes, not from the paper: block size, start values of mass and count after a prompt, "
-    "the mean over the query heads of a KV head, and what small budgets do",
+    inferred="written from notes on the paper: block size, initial mass and count after a prompt, "
+    "the mean over the query heads of a KV head, and the behaviour of small budgets",
 )
 @dataclass(kw_only=True)
 class TreeKV(CacheMethod):
-    """Compare two neighbouring entries, drop the one with less average attention, move the pair one step on, wrap around.
+    """Compare two neighbouring entries, drop the one with less average attention, move on by one, wrap around.
 
     The cache is sinks, candidates and recent entries; ``c'`` candidates may stay. Once there are ``c' + 1``, those at the
     places `idx` and ``idx + 1`` are compared by ``S / T`` (attention received over queries that could give it; a tie drops
     the older), and ``idx = idx mod c' + 1`` (algorithm 1). Every sweep halves the density of what it passes over. A prompt
     goes through the same rule by blocks, scored by the queries of its last block, which stays, as do the sinks; decoding
-    then drops one entry per token. The budget is taken anew at every token: `keep` lets the cache grow with what was seen.
+    then drops one entry per token. The budget is recomputed at every token: `keep` lets the cache grow with the tokens seen.
 
     Args:
-        sinks: first tokens that always stay (4), a quarter of the budget at most.
-        recent: newest entries that are no candidates while decoding; None is half of the budget less the sinks (508 of
+        sinks: first tokens that always stay (4), at most a quarter of the budget.
+        recent: newest entries that are not candidates while decoding; None is half of the budget minus the sinks (508 of
             1024).
-        block: tokens per block of a prompt (32), an eighth of the budget at most.
-        positions: ``"original"`` leaves keys where they were; ``"rank"`` turns every key to its place in the cache, as
+        block: tokens per block of a prompt (32), at most an eighth of the budget.
+        positions: ``"original"`` leaves keys where they were; ``"rank"`` rotates every key to its place in the cache, as
             published for streams beyond the trained length (costs one rotation of all keys per token; such a cache cannot
             be rolled back by assisted decoding).
         tree_only: drop the older of every pair, whatever its attention (the ablation).
@@ -55,21 +56,21 @@ class TreeKV(CacheMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value, least in (("sinks", self.sinks, 0), ("recent", self.recent, 0), ("block", self.block, 1)):
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise ValueError(f"treekv: {name}={value!r} must be a whole number of at least {least}.")
-        if self.positions not in ("original", "rank"):
-            raise ValueError(f"treekv: positions={self.positions!r}: choose 'original' or 'rank'.")
+        checks.whole(self, "sinks")
+        if self.recent is not None:
+            checks.whole(self, "recent")
+        checks.whole(self, "block", 1)
+        checks.one_of(self, "positions", "original", "rank")
 
     def split(self, capacity: int) -> tuple[int, int, int]:
-        """How many sinks, candidates and recent entries make up `capacity`; one candidate at least, if there is room."""
+        """How many sinks, candidates and recent entries make up `capacity`; at least one candidate if there is room."""
         sinks = min(self.sinks, capacity // 4)
         recent = capacity // 2 - sinks if self.recent is None else min(self.recent, capacity - sinks - 1)
         return sinks, capacity - sinks - max(0, recent), max(0, recent)
 
     # -- prompts ---------------------------------------------------------------------------------------------------
     def columns(self, obs: Observation) -> dict[str, torch.Tensor]:
-        """After a prefill pass: S and T of all entries, old sums and what the window of this pass adds."""
+        """After a prefill pass: S and T of all entries: the old sums plus what the window of this pass adds."""
         mass, count = self._window(obs)
         count = count[:, None].expand(mass.shape).clone()
         for name, total in (("mass", mass), ("count", count)):
@@ -86,7 +87,7 @@ class TreeKV(CacheMethod):
         return [self._swept(layer, obs, columns, self._window(obs)[0], blocks=True)]
 
     def _window(self, obs: Observation) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attention summed over the last block's queries, mean over the group [B, Hkv, n]; how many could give it [B, n]."""
+        """Attention of the last block's queries, summed, mean over the group [B, Hkv, n]; how many could give it [B, n]."""
         if self.positions == "rank" and obs.keys.shape[2] > obs.new:
             obs = by_rank(obs, ages(obs), token_positions(obs))
         sizes = torch.tensor([self._block(capacity) for capacity in capacities(obs)], device=obs.keys.device)
@@ -104,14 +105,14 @@ class TreeKV(CacheMethod):
     def _swept(
         self, layer: CompressedLayer, obs: Observation, columns: dict[str, torch.Tensor], scores: torch.Tensor, blocks: bool
     ) -> DensePart:
-        """What the sweep over all entries leaves, oldest first; by `blocks` as in a prompt, or by single entries."""
+        """What a sweep over all entries leaves, oldest first; by `blocks` as in a prompt, or by single entries."""
         order, rows = oldest_first(obs), []
         name = "block_pointer" if blocks else "pointer"
         pointers = obs.state.get(name, torch.zeros(order.shape[0], dtype=torch.long, device=order.device)).tolist()
         for b, capacity in enumerate(capacities(obs)):
             age = order[b, :, order.shape[-1] - obs.real[b] :]
             held = torch.zeros_like(age, dtype=torch.bool) if obs.protected is None else obs.protected[b].gather(1, age)
-            free = age[~held].view(age.shape[0], -1)  # protected entries stand aside
+            free = age[~held].view(age.shape[0], -1)  # without protected entries
             stays = torch.ones_like(free, dtype=torch.bool)
             if capacity < free.shape[1]:
                 stays, pointers[b] = self._stay(scores[b].gather(1, free), capacity, pointers[b], blocks)
@@ -121,19 +122,19 @@ class TreeKV(CacheMethod):
         return self._stored(layer, obs, columns, rows)
 
     def _stay(self, scores: torch.Tensor, capacity: int, pointer: int, blocks: bool) -> tuple[torch.Tensor, int]:
-        """scores [Hkv, m] of the unprotected entries, oldest first -> which `capacity` of them stay, the pointer after."""
+        """scores [Hkv, m] of the unprotected entries, oldest first -> which `capacity` of them stay, and the new pointer."""
         heads, m = scores.shape
         sinks, _, recent = self.split(capacity)
         size = 1
         if blocks and capacity:
             size = self._block(capacity)
-            recent = size + (m - sinks) % size  # the window, and a block that is not full yet
+            recent = size + (m - sinks) % size  # the window, and a block that is not yet full
         region = scores[:, sinks : m - recent].reshape(heads, -1, size)
         room, rest = divmod(capacity - sinks - recent, size)
         kept, pointer = sweep(region.mean(-1), room, pointer, self.tree_only)
         within = torch.zeros(region.shape[:2], dtype=torch.bool, device=scores.device).scatter_(1, kept, True)
         within = within.repeat_interleave(size, 1)
-        within |= ~within & ((~within).flip(1).cumsum(1).flip(1) <= rest)  # less than a block is left: newest first
+        within |= ~within & ((~within).flip(1).cumsum(1).flip(1) <= rest)  # less than a block remains: newest first
         stays = torch.ones_like(scores, dtype=torch.bool)
         stays[:, sinks : m - recent] = within
         return stays, pointer
@@ -167,9 +168,9 @@ class TreeKV(CacheMethod):
         if max(over) <= 0:
             return
         self._check_protected(obs)
-        if not part.has("index"):  # from now on the place says nothing about the token
+        if not part.has("index"):  # from now on the place no longer tells the token
             part.write({"index": obs.index})
-        if max(over) > 1:  # entries that were held come under the rule now
+        if max(over) > 1:  # entries that were held are now subject to the rule
             scores = columns["mass"] / columns["count"]
             layer.store([self._swept(layer, obs, part.columns, scores, blocks=False)])
         else:
@@ -181,7 +182,7 @@ class TreeKV(CacheMethod):
         part = layer.parts[-1]
         assert isinstance(part, DensePart)
         for name in ("mass", "count", "rank"):
-            if not part.has(name):  # the prompt came while the session held everything
+            if not part.has(name):  # the prompt came while the session was holding everything
                 part.write({name: torch.zeros((), device=obs.keys.device)})
         if self.positions == "rank" and not isinstance(part, RankedPart):
             part.write({"index": obs.index, "position": token_positions(obs)})
@@ -189,7 +190,7 @@ class TreeKV(CacheMethod):
         return part
 
     def _evict(self, part: DensePart, obs: Observation, over: list[int]) -> None:
-        """One entry per head goes in every row that is over its budget, in place."""
+        """Evict one entry per head in every row that is over its budget, in place."""
         columns, device = part.columns, obs.keys.device
         pointers = obs.state.get("pointer", torch.zeros(len(over), dtype=torch.long, device=device))
         splits = [self.split(capacity) for capacity in capacities(obs)]
@@ -208,8 +209,8 @@ class TreeKV(CacheMethod):
 
 
 def sweep(scores: torch.Tensor, capacity: int, pointer: int, tree_only: bool = False) -> tuple[torch.Tensor, int]:
-    """The cyclic rule over things that come one by one: scores [heads, m], oldest first -> the numbers of the `capacity`
-    that stay, ascending [heads, capacity], and the pointer (from 0) for those that come later."""
+    """The cyclic rule over items that arrive one by one: scores [heads, m], oldest first -> the numbers of the `capacity`
+    that stay, ascending [heads, capacity], and the pointer (from 0) for later ones."""
     heads, m = scores.shape
     kept = torch.arange(min(m, capacity), device=scores.device).expand(heads, -1)
     if capacity == 0:
@@ -226,7 +227,7 @@ def sweep(scores: torch.Tensor, capacity: int, pointer: int, tree_only: bool = F
 
 
 def capacities(obs: Observation) -> list[int]:
-    """Entries that may stay in every batch row beside the protected ones."""
+    """Entries that may stay in every batch row in addition to the protected ones."""
     if obs.protected is None:
         return obs.targets
     counts = obs.protected.sum(-1).amax(-1).tolist()
@@ -246,7 +247,7 @@ def ages(obs: Observation) -> torch.Tensor:
 
 
 def ranks(columns: dict[str, torch.Tensor], valid: torch.Tensor | None) -> torch.Tensor:
-    """Places by age of all real entries, [B, Hkv, n]. Entries that no query has counted yet came last, in storage order."""
+    """Places by age of all real entries, [B, Hkv, n]. Entries that no query has counted yet come last, in storage order."""
     fresh = columns["count"] == 0
     known = ~fresh
     if valid is not None:

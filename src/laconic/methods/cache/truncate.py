@@ -1,4 +1,4 @@
-"""`truncate`: cut the context, as a prompt that does not fit is cut."""
+"""`truncate`: cut the context, as one cuts a prompt that does not fit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from laconic import checks
 from laconic.cache.contract import CacheMethod
 from laconic.cache.observe import Observation
 from laconic.method import register
@@ -28,8 +29,7 @@ class Truncate(CacheMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.side not in ("left", "right", "middle"):
-            raise ValueError(f"truncate: side={self.side!r}: choose 'left', 'right' or 'middle'.")
+        checks.one_of(self, "side", "left", "right", "middle")
 
     def score(self, obs: Observation) -> torch.Tensor:
         index = obs.index.double()

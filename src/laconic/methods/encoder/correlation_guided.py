@@ -1,4 +1,4 @@
-"""Correlation-guided compression of document crops: as many tokens as a crop has information (arXiv 2407.14439)."""
+"""Correlation-guided compression of document crops: as many tokens as a crop carries information (arXiv 2407.14439)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from laconic import checks
 from laconic.errors import BudgetError, UnsupportedModelError
 from laconic.families.vision import Visual, VisualSpan, encoder_depth, vision_family_of
 from laconic.method import register
 from laconic.ops.outliers import iqr_outliers
 from laconic.ops.similarity import folded, nearest, unit
 from laconic.stream.assemble import assemble, choose
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
 from laconic.stream.shares import spread
 from laconic.stream.views import vectors
 
@@ -31,38 +32,38 @@ BLOCK = 256
     mechanism="pruning",
     source="arXiv 2407.14439",
     query_aware=False,
-    inferred="a reconstruction, no code was released: thresholds, layers, the share that counts as repeated, sampling, "
+    inferred="a reconstruction, no code was released: thresholds, layers, the share that counts as redundant, sampling, "
     "merging, merged patches, images of one view, budgets",
 )
 @dataclass(kw_only=True)
 class CorrelationGuided(TokenMethod):
-    """A crop keeps tokens in proportion to the patches that do not repeat each other, and those of high CLS attention.
+    """A crop keeps tokens in proportion to its non-redundant patches, and those with high CLS attention.
 
     For the N patches of a crop, with keys k and CLS attention p of a low encoder layer and CLS attention g of a deep one:
 
         m_i = number of j != i with cos(k_i, k_j) > theta;  patch i is redundant if m_i > repeats * N
         density d = 1 - share of redundant patches;  n = max(least, ceil(d N)) tokens are drawn by p, without replacement
-        beside them stay all tokens with g_i > Q3 + factor * (Q3 - Q1)
+        in addition, all tokens stay with g_i > Q3 + factor * (Q3 - Q1)
 
-    The view of the whole image stays untouched. An image of one view, and every frame of a video, counts as a crop; crops
-    that the model stitched and resampled count as one. Where the model merges patches, a token has the mean p and g of its
-    patches, and is redundant only if all of them are.
+    The view of the whole image stays untouched. An image with a single view counts as a crop, and so does every frame of a
+    video; crops that the model stitched and resampled count as one. Where the model merges patches, a token has the mean p
+    and g of its patches, and is redundant only if all of them are.
 
     Args:
-        keep, tokens, bytes: a budget scales the crops' densities such that it is met, the whole view included; deep outliers
-            go first then. Without one the densities decide.
-        theta: cosine of keys above which patches repeat each other. `repeats`: share of the patches that must look alike.
-        least: tokens that a crop keeps at least.
+        keep, tokens, bytes: a budget scales the crops' densities so that it is met, the whole view included; deep outliers
+            then come first. Without one the densities decide.
+        theta: cosine of keys above which patches are alike. `repeats`: share of the patches that must be alike.
+        least: minimum number of tokens that a crop keeps.
         low, deep: encoder layers, from 0 or from the end; None: the paper's 2 of 24, scaled by depth and rounded, and the
             layer that gives the features.
         draw: ``"sample"``: by p, seeded; ``"top"``: the highest p.
-        factor: of the quartile range.
+        factor: of the interquartile range.
         merge: dropped tokens are averaged into the kept token whose low-layer key is nearest.
-        positions: ``"renumber"``: positions are counted anew; ``"gather"``: tokens keep theirs.
+        positions: ``"renumber"``: positions are renumbered without gaps; ``"gather"``: tokens keep theirs.
 
     Raises:
         UnsupportedModelError: the encoder has no CLS token.
-        BudgetError: whole views leave no room for crops.
+        BudgetError: views of whole images leave no room for crops.
     """
 
     theta: float = 0.9
@@ -80,14 +81,12 @@ class CorrelationGuided(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not -1 <= self.theta <= 1:
-            raise ValueError(f"correlation_guided: theta={self.theta} is a cosine, -1 .. 1.")
-        if not 0 <= self.repeats <= 1:
-            raise ValueError(f"correlation_guided: repeats={self.repeats} is a share of the patches, 0 .. 1.")
+        checks.between(self, "theta", -1, 1)
+        checks.between(self, "repeats")
         if self.least < 1:
             raise BudgetError(f"correlation_guided: least={self.least} must be at least 1.")
-        if self.draw not in ("sample", "top"):
-            raise ValueError(f"correlation_guided: draw={self.draw!r}: choose 'sample' or 'top'.")
+        checks.one_of(self, "draw", "sample", "top")
+        checks.one_of(self, "positions", *POLICIES)
 
     def attach(self, model: PreTrainedModel) -> None:
         if self.neutral:
@@ -127,7 +126,7 @@ class CorrelationGuided(TokenMethod):
         return assemble(stream, kept, values if self.merge else None, positions=self.positions, scores=ranked)
 
     def _look(self, visual: Visual, span: VisualSpan) -> Crop:
-        """What decides about the n tokens of a crop."""
+        """What decides which of the n tokens of a crop stay."""
         keys = visual.keys(span, self._low).permute(1, 2, 0, 3).flatten(2)  # [gh, gw, H * d], heads concatenated
         real = span.cells >= 0 if span.grid == tuple(span.patches.shape) else torch.ones_like(span.patches, dtype=torch.bool)
         real = real.to(keys.device)
@@ -146,7 +145,7 @@ class CorrelationGuided(TokenMethod):
         return -torch.empty(len(span.tokens)).exponential_(generator=generator).log()
 
     def _counts(self, stream: Stream, row: int, whole: int, crops: list[Crop]) -> list[int]:
-        """Tokens of every crop: drawn ones beside the outliers, or with them where a budget was given."""
+        """Tokens of every crop: drawn ones in addition to the outliers, or including them where a budget was given."""
         sizes = [len(crop.local) for crop in crops]
         if self.budget_from_parameters or not crops:
             return [local_count(crop.density, size, self.least) for crop, size in zip(crops, sizes, strict=True)]
@@ -162,7 +161,7 @@ class CorrelationGuided(TokenMethod):
 
     def _choose(self, crop: Crop, count: int, must: Tensor) -> Tensor:
         """Numbers of the tokens that stay, ascending."""
-        drawn = crop.local.clamp(min=1e-30).log() + crop.noise  # the largest of log p + Gumbel noise are a draw by p
+        drawn = crop.local.clamp(min=1e-30).log() + crop.noise  # the largest log p + Gumbel noise: a draw by p
         outliers = iqr_outliers(crop.deep, self.factor)
         if not self.budget_from_parameters:
             first = drawn.max() + 1 + crop.deep.argsort().argsort()
@@ -185,8 +184,8 @@ class CorrelationGuided(TokenMethod):
 
 @dataclass(frozen=True)
 class Crop:
-    """What decides about n tokens: `density`; CLS attention in the low layer, with the sum 1, and in the deep one, [n] each;
-    Gumbel noise [n]."""
+    """What decides which of n tokens stay: `density`; CLS attention in the low layer, summing to 1, and in the deep one, [n]
+    each; Gumbel noise [n]."""
 
     density: float
     local: Tensor
@@ -195,7 +194,7 @@ class Crop:
 
 
 def crops_of(visual: Visual, row: int) -> tuple[list[VisualSpan], list[VisualSpan]]:
-    """Views of whole images that have crops, and everything else, of a batch row; views without tokens left out."""
+    """Views of whole images that have crops, and all other views, of a batch row; views without tokens are left out."""
     whole: list[VisualSpan] = []
     crops: list[VisualSpan] = []
     for modality, image in dict.fromkeys((s.modality, s.image) for s in visual.spans if s.row == row):
@@ -207,7 +206,7 @@ def crops_of(visual: Visual, row: int) -> tuple[list[VisualSpan], list[VisualSpa
 
 
 def repeats(keys: Tensor, theta: float) -> Tensor:
-    """m: for each of keys [N, D] the number of others with a cosine above `theta`, [N]; a block of rows at a time."""
+    """m: for each of keys [N, D] the number of others with a cosine above `theta`, [N]; in blocks of rows."""
     keys = unit(keys)
     counts = []
     for first in range(0, len(keys), BLOCK):
@@ -218,5 +217,5 @@ def repeats(keys: Tensor, theta: float) -> Tensor:
 
 
 def local_count(density: float, size: int, least: int) -> int:
-    """n of the paper, at most all."""
+    """n of the paper, at most all of them."""
     return min(size, max(least, math.ceil(density * size - 1e-6)))

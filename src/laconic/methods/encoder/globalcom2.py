@@ -1,4 +1,4 @@
-"""GlobalCom2: the thumbnail of an image says how much of every crop stays, and helps to say what (arXiv 2501.05179)."""
+"""GlobalCom2: the thumbnail of an image decides how much of every crop stays, and helps decide what (arXiv 2501.05179)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from laconic import checks
 from laconic.errors import UnsupportedModelError
 from laconic.families.vision import CANVAS, Visual, VisualSpan, vision_family_of
 from laconic.method import register
 from laconic.ops.similarity import cosine
 from laconic.stream.assemble import assemble, choose
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
 
 ScoredView = tuple[Tensor, Tensor, float]
 """Tokens [n] of a thumbnail, a crop or a frame, their scores [n], and the share of them that stays."""
@@ -29,34 +30,35 @@ ScoredView = tuple[Tensor, Tensor, float]
     mechanism="pruning",
     source="arXiv 2501.05179",
     query_aware=False,
-    inferred="videos, encoders without CLS and tau for softmax scores (not in the release); resampled canvases by regions",
+    inferred="videos, encoders without CLS, and tau for softmax scores (not in the release); resampled canvases by regions",
 )
 @dataclass(kw_only=True)
 class GlobalCom2(TokenMethod):
-    """Crops that the thumbnail finds rich keep more tokens; a token counts by its crop's view and by the thumbnail's.
+    """Crops that are salient in the thumbnail keep more tokens; a token is scored in its crop and in the thumbnail.
 
-    With saliency maps s_0 of the thumbnail and s_j of n crops, and S_j the sum of s_0 where crop j lies:
+    With saliency maps s_0 of the thumbnail and s_j of n crops, and S_j the sum of s_0 over the area of crop j:
 
         r_j = min(1, R * (1 + softmax(S / tau)_j - 1 / n))
         score of a token of crop j = (1 - alpha) * s_j / ||s_j|| + alpha * s_0 resized to the canvas / || . ||
 
     The best int(R * N) tokens of the thumbnail and int(r_j * n_j) of crop j stay, at least one each, and all line ends.
-    Where a model has no CLS token, a patch is salient that is unlike the mean of its view. Frames of a video take the place
+    Where a model has no CLS token, a patch is salient if it is unlike the mean of its view. Frames of a video take the place
     of crops, and the mean over the frames that of the thumbnail.
 
     Args:
-        keep: R, also of thumbnails and of images of one view. What a crop cannot use above r_j = 1 nobody gets, as
-            published, so more than asked may go when R is large.
+        keep: R, also for thumbnails and for images with a single view. What a crop cannot use above r_j = 1 is not given to
+            others, as published, so more than asked may be removed when R is large.
         saliency: ``"logits"``: q k of the CLS token in the last encoder layer before the softmax, mean over heads (as
             released); ``"softmax"``: after it (as in the paper); ``"cosine"``: -cos(patch, mean patch) of the encoder's
             output; None: logits, or cosine in encoders without CLS.
-        tau: temperature of the crops' shares; None: 10, and 0.1 for softmax scores, whose sums are below 1.
+        tau: temperature of the crops' shares; None: 10, or 0.1 for softmax scores, whose sums are below 1.
         alpha: weight of the thumbnail in a token's score.
-        single: images of one view keep their most salient tokens (``"top"``), or everything (``"all"``).
-        positions: ``"renumber"``: positions are counted anew, as in the release; ``"gather"``: tokens keep theirs.
+        single: images with a single view keep their most salient tokens (``"top"``) or everything (``"all"``).
+        positions: ``"renumber"``: positions are renumbered without gaps, as in the release; ``"gather"``: tokens keep
+            theirs.
 
     Raises:
-        UnsupportedModelError: CLS scores are asked for and the encoder has no CLS token; crops whose places are unknown.
+        UnsupportedModelError: CLS scores are asked for and the encoder has no CLS token, or the places of crops are unknown.
     """
 
     saliency: Literal["logits", "softmax", "cosine"] | None = None
@@ -67,14 +69,12 @@ class GlobalCom2(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.saliency not in (None, "logits", "softmax", "cosine"):
-            raise ValueError(f"globalcom2: saliency={self.saliency!r}: choose 'logits', 'softmax', 'cosine' or None.")
+        checks.one_of(self, "saliency", "logits", "softmax", "cosine", None)
         if self.tau is not None and self.tau <= 0:
             raise ValueError(f"globalcom2: tau={self.tau} must be above 0.")
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"globalcom2: alpha={self.alpha} must be in 0 .. 1.")
-        if self.single not in ("top", "all"):
-            raise ValueError(f"globalcom2: single={self.single!r}: choose 'top' or 'all'.")
+        checks.between(self, "alpha")
+        checks.one_of(self, "single", "top", "all")
+        checks.one_of(self, "positions", *POLICIES)
         self._saliency = self.saliency or "logits"
 
     def attach(self, model: PreTrainedModel) -> None:
@@ -105,7 +105,7 @@ class GlobalCom2(TokenMethod):
         return assemble(stream, kept, positions=self.positions, scores=ranked)
 
     def _pieces(self, visual: Visual, row: int, share: float) -> Iterator[ScoredView]:
-        """Thumbnails, crops and frames of all images of a batch row, without those that have no token."""
+        """Thumbnails, crops and frames of all images of a batch row, without those that have no tokens."""
         for modality, image in dict.fromkeys((s.modality, s.image) for s in visual.spans if s.row == row):
             views = visual.of(row, image, modality)
             if len(views) == 1:
@@ -166,7 +166,7 @@ class GlobalCom2(TokenMethod):
         return [(s.tokens, self._holistic(a, b), part) for s, a, b, part in zip(frames, own, above, parts, strict=True)]
 
     def _map(self, visual: Visual, span: VisualSpan, views: Tensor | None = None) -> Tensor:
-        """Saliency of the patches behind a span, [gh, gw]; `views`: which view each is of, where there are several."""
+        """Saliency of the patches of a span, [gh, gw]; `views`: the view that each belongs to, where there are several."""
         if self._saliency != "cosine":
             return visual.cls_attention(span, logits=self._saliency == "logits").mean(0)
         x = visual.patches(span).float()
@@ -186,7 +186,7 @@ class GlobalCom2(TokenMethod):
 
 
 def partition(shape: tuple[int, ...], grid: tuple[int, int]) -> Tensor:
-    """The crop, row by row, in which each cell of a thumbnail lies; the last ones take what is left over, [g, g]."""
+    """The crop, numbered row by row, in which each cell of a thumbnail lies; the last ones take the remainder, [g, g]."""
     row, col = (
         (torch.arange(cells) // max(1, cells // parts)).clamp(max=parts - 1)
         for cells, parts in zip(shape, grid, strict=True)
@@ -195,16 +195,16 @@ def partition(shape: tuple[int, ...], grid: tuple[int, int]) -> Tensor:
 
 
 def ratios(richness: Tensor, share: float, tau: float) -> Tensor:
-    """Shares of crops from their richness [n], with the mean `share` as long as none is cut to 1."""
+    """Shares of crops from their richness [n], with mean `share` as long as none is clipped to 1."""
     weights = ((richness - richness.max()) / tau).exp()
     return (share * (1 + weights / (weights.sum() + 1e-8) - 1 / len(richness))).clamp(max=1)
 
 
 def resize(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A map [h, w], bilinear."""
+    """A map resized bilinearly to [h, w]."""
     return F.interpolate(x[None, None], tuple(shape), mode="bilinear", align_corners=False)[0, 0]
 
 
 def unlike_mean(x: Tensor) -> Tensor:
-    """-cos of every vector of x [..., C] and their mean, [...]."""
+    """Negative cosine of every vector of x [..., C] to their mean, [...]."""
     return -cosine(x.reshape(-1, x.shape[-1]), x.reshape(-1, x.shape[-1]).mean(0)[None])[:, 0].view(x.shape[:-1])

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.errors import BudgetError
 from laconic.families.vision import Visual, VisualSpan
 from laconic.families.vision.encoder import EncoderAttention, layer_number
@@ -16,8 +17,8 @@ from laconic.method import register
 from laconic.ops.outliers import iqr_outliers
 from laconic.ops.select import best
 from laconic.ops.similarity import cosine
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
-from laconic.stream.views import Reduced, by_view, check_positions, counts, vectors
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
+from laconic.stream.views import Reduced, by_view, counts, vectors
 
 
 @register(
@@ -31,19 +32,19 @@ from laconic.stream.views import Reduced, by_view, check_positions, counts, vect
 )
 @dataclass(kw_only=True)
 class PruMerge(TokenMethod):
-    """Keep patches whose CLS attention is an outlier, add their 32 most similar neighbours, and one token for the dropped.
+    """Keep patches whose CLS attention is an outlier, add their 32 most similar neighbours, and one token for those dropped.
 
-    How many stay follows from the image: as many as have an attention above ``Q3 + 1.5 (Q3 - Q1)``, about 5.5 % (with
-    `plus` about 25 %), and one more. Tokens stand in the order of falling attention.
+    How many stay depends on the image: as many as have an attention above ``Q3 + 1.5 (Q3 - Q1)``, about 5.5 % (with `plus`
+    about 25 %), plus one. Tokens are in order of decreasing attention.
 
     Args:
-        keep: share of the visual tokens instead, the one more included; with `plus`, the largest outlier ratio that fits is
-            taken, and what is left goes to the next best patches.
-        plus: PruMerge+: patches on a uniform grid stay, too, three times as dense as the outliers.
+        keep: share of the visual tokens instead, the extra one included; with `plus`, the largest outlier ratio that fits is
+            used, and the rest goes to the next best patches.
+        plus: PruMerge+: patches on a uniform grid stay too, three times as dense as the outliers.
         neighbours: tokens merged into each one that stays.
-        layer: encoder layer whose queries and keys are read, all heads joined; the last one.
+        layer: encoder layer whose queries and keys are read, all heads joined; by default the last one.
         paper_code: one outlier ratio for the whole batch, as the release computes it, instead of one per view.
-        positions: "renumber", as published: without gaps; "gather": every token keeps its own, so the decoder knows
+        positions: "renumber", as published: without gaps; "gather": every token keeps its position, so the decoder knows
             where in the image it was.
     """
 
@@ -58,7 +59,7 @@ class PruMerge(TokenMethod):
     def __post_init__(self) -> None:
         if self.neighbours < 0:
             raise BudgetError(f"prumerge: neighbours={self.neighbours} must not be negative.")
-        check_positions(self.name, self.positions)
+        checks.one_of(self, "positions", *POLICIES)
         super().__post_init__()
 
     def encoder_layers(self, depth: int) -> Collection[int]:
@@ -100,15 +101,15 @@ class PruMerge(TokenMethod):
         return attention[0], one.without_cls(keys)[0]
 
     def _tokens(self, visual: Visual, span: VisualSpan, attention: Tensor) -> Tensor:
-        """Attention of a view's tokens, [n]: where one stands for several patches, what these get together."""
+        """Attention of a view's tokens, [n]: where one stands for several patches, the sum over them."""
         patches = span.patches.numel() / max(1, span.cells.numel())
         return visual.pool(span, attention[span.patches]) * patches
 
 
 def selection(a: Tensor, count: int, plus: bool, must: Tensor | None = None) -> Tensor:
-    """The `count` best of a [n] in falling order, equals in raster order, and with `plus` a grid behind them.
+    """The `count` best of a [n] in decreasing order, ties in raster order, and with `plus` a grid after them.
 
-    The grid is ``arange(0, n - 1, int(int(n / count) / 3))`` without those that are in already.
+    The grid is ``arange(0, n - 1, int(int(n / count) / 3))`` without those already chosen.
     """
     n = len(a)
     ranked = a if must is None else a.masked_fill(must, float("inf"))
@@ -120,17 +121,17 @@ def selection(a: Tensor, count: int, plus: bool, must: Tensor | None = None) -> 
 
 
 def selection_of(a: Tensor, count: int, plus: bool, must: Tensor) -> Tensor:
-    """The same for a view that may keep `count` tokens in all: one less, for that of the dropped ones, or all of them.
+    """The same for a view that may keep `count` tokens in all: all of them, or one fewer and the token of those dropped.
 
     Raises:
-        BudgetError: more are protected.
+        BudgetError: more tokens are protected.
     """
     n = len(a)
     room = n if count >= n else count - 1
     if int(must.sum()) > room:
         raise BudgetError(
-            f"prumerge: {int(must.sum())} tokens of a view are protected, but the budget leaves {room} and the one of the "
-            "dropped tokens. Raise it or protect less."
+            f"prumerge: {int(must.sum())} tokens of a view are protected, but the budget leaves {room} and the one for "
+            "the dropped tokens. Raise it or protect less."
         )
     order = selection(a, n, False, must)
     if not plus or room == n:
@@ -146,8 +147,8 @@ def selection_of(a: Tensor, count: int, plus: bool, must: Tensor) -> Tensor:
 def merged(a: Tensor, keys: Tensor, x: Tensor, kept: Tensor, neighbours: int) -> Tensor:
     """Kept tokens with their neighbours, and the sum of the dropped ones, fp32 [k + 1, C].
 
-    ``x_i + sum_j a_j x_j`` over the `neighbours` tokens j, kept ones too, whose keys have the highest cosine with that of i;
-    and ``sum_j a_j x_j`` over all that are dropped. Sums are not normalised.
+    ``x_i + sum_j a_j x_j`` over the `neighbours` tokens j, kept ones included, whose keys have the highest cosine with that
+    of i; and ``sum_j a_j x_j`` over all dropped tokens. Sums are not normalised.
 
     Args:
         a, keys, x: attention [n], keys [n, e], vectors [n, C] of all tokens. `kept`: their numbers, [k].

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel, PreTrainedModel
 
+from laconic import checks
 from laconic.errors import SessionError, UnsupportedModelError
 from laconic.families.vision import Visual, VisualSpan, vision_family_of
 from laconic.families.vision.encoder import EncoderAttention, layer_number
@@ -24,7 +25,7 @@ from laconic.stream.contract import Cut, Stream, TokenMethod
 from laconic.stream.shares import spread
 
 SAME = 0.01
-"""Weights that differ by less than this share of their norm are the same in another precision."""
+"""Weights that differ by less than this share of their norm are the same weights in another precision."""
 Question = str | Sequence[str] | Callable[[list[int]], str]
 
 
@@ -39,7 +40,7 @@ Question = str | Sequence[str] | Callable[[list[int]], str]
 )
 @dataclass(kw_only=True)
 class RecoverableCompression(TokenMethod):
-    """Keeps what the CLS token singles out, then what the question does, and merges the rest into a few tokens.
+    """Keep what the CLS token singles out, then what the question singles out, and merge the rest into a few tokens.
 
     With dyn(v, m) the share of outliers in v (local outlier factor of m neighbours, times `scale`), for a view of N patches:
 
@@ -48,25 +49,25 @@ class RecoverableCompression(TokenMethod):
         of the others O, centres are the top int(|O| * dyn(a_O)) of a;  f_i + sum a_j f_j over the `near` others j of largest
         cos(k_i, k_j) + weight * s_j stands for centre i, and sum a_j f_j over all that are not centres for these
 
-    What goes on is V and T in raster order, then the centres by a, then the sum; without centres V and T alone. Every view
-    is treated alone; where an image has crops, merged tokens stay at the place of their centre, because crops share lines.
+    The output is V and T in raster order, then the centres by a, then the sum; without centres, only V and T. Every view is
+    treated separately; where an image has crops, merged tokens stay at the place of their centre, because crops share lines.
 
     Args:
         keep, tokens, bytes: a budget scales the three counts in proportion. Without one dyn decides, as published.
-        text: ``"clip"``: the question and the patches meet in CLIP's joint space (the paper); ``"llm"``: projected patches
-            and the mean of the question's token embeddings meet in the LLM's (no CLIP needed, and a stand-in only): the
-            text behind the last image is the question, or all text.
+        text: ``"clip"``: the question and the patches are compared in CLIP's joint space (the paper); ``"llm"``: projected
+            patches and the mean of the question's token embeddings are compared in the LLM's (needs no CLIP, but is only an
+            approximation): the text after the last image is the question, or else all text.
         text_tower: the CLIP model whose vision half is this model's encoder, or its folder (safetensors).
         tokenizer: of that CLIP model, or its folder; None: from the folder of `text_tower`.
         question: one for all, one for each sequence, or a function of the prompt's text token ids (all but placeholders).
         scale: of dyn, which stays below 1.
         neighbours, inner_neighbours: m for a and s, and for a_O.
         near, weight: of merging.
-        paper_code: as the release does: the count of centres from |V| + |T|, keys of other patches in the merging, the text
-            embedding from the last padded place (else: that of the end-of-text token).
+        paper_code: do as the release does: the number of centres from |V| + |T|, keys of other patches in the merging, the
+            text embedding from the last padded place (otherwise that of the end-of-text token).
 
     Raises:
-        UnsupportedModelError: no CLS token, patches merged in front of the projector, a CLIP model of another encoder.
+        UnsupportedModelError: no CLS token, patches merged before the projector, or a CLIP model of another encoder.
         ValueError: text="clip" without text_tower, tokenizer or question.
     """
 
@@ -85,15 +86,13 @@ class RecoverableCompression(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.text not in ("clip", "llm"):
-            raise ValueError(f"recoverable_compression: text={self.text!r}: choose 'clip' or 'llm'.")
+        checks.one_of(self, "text", "clip", "llm")
         if self.scale <= 0:
             raise ValueError(f"recoverable_compression: scale={self.scale} must be above 0.")
         for name in ("neighbours", "inner_neighbours", "near"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"recoverable_compression: {name}={getattr(self, name)} must be at least 1.")
+            checks.at_least(self, name, 1)
 
-    # -- what the question says ------------------------------------------------------------------------------------
+    # -- the question ----------------------------------------------------------------------------------------------
     def attach(self, model: PreTrainedModel) -> None:
         if self.neutral:
             return
@@ -143,8 +142,8 @@ class RecoverableCompression(TokenMethod):
         """The question as a vector in the space of `_seen`, [C']."""
         if self.text == "llm":
             texts, images = stream.texts(row), stream.images(row)
-            behind = texts[texts > images.max()]
-            rows = behind if len(behind) else texts
+            after = texts[texts > images.max()]
+            rows = after if len(after) else texts
             if not len(rows):
                 raise SessionError(f"recoverable_compression: sequence {row} has no text to compare its images with.")
             return unit(stream.hidden[row, rows]).mean(0)
@@ -201,7 +200,7 @@ class RecoverableCompression(TokenMethod):
         return assemble(stream, kept, values, positions="renumber", order=order, merged=merged)
 
     def _limits(self, stream: Stream, row: int, spans: list[VisualSpan]) -> list[int | None]:
-        """Tokens of every view by the budget; None where dyn decides."""
+        """Number of tokens of every view by the budget; None where dyn decides."""
         if self.budget_from_parameters or not spans:
             return [None] * len(spans)
         sizes = [len(span.tokens) for span in spans]
@@ -209,7 +208,7 @@ class RecoverableCompression(TokenMethod):
         return list(spread(int(mean + 0.5), sizes, sizes))
 
     def parts(self, attention: Tensor, similar: Tensor, limit: int | None = None, must: Tensor | None = None) -> Parts:
-        """V, T and the centres of a view from a [N] and s [N]; `limit`: tokens that may go on, `must` [N]: protected."""
+        """V, T and the centres of a view from a [N] and s [N]; `limit`: tokens that may stay, `must` [N]: protected ones."""
         size = len(attention)
         counts = self._counts(attention, similar, must)
         if limit is not None:
@@ -257,7 +256,7 @@ class RecoverableCompression(TokenMethod):
         return visual, text, centres[attention[centres].sort(descending=True, stable=True).indices]
 
     def merge(self, x: Tensor, keys: Tensor, attention: Tensor, similar: Tensor, parts: Parts) -> Tensor:
-        """What stands for the centres and for all others of a view, [n_c + 1, C] fp32; [0, C] without centres.
+        """Vectors that stand for the centres and for all other tokens of a view, [n_c + 1, C] fp32; [0, C] without centres.
 
         Args:
             x: features [N, C]. `keys`: [N, C], heads concatenated.
@@ -266,7 +265,7 @@ class RecoverableCompression(TokenMethod):
             return x[:0].float()
         x, attention = x.float(), attention.float()
         rest = torch.cat([parts.centres, parts.others]).sort().values
-        looked = keys[: len(rest)] if self.paper_code else keys[rest]  # the release counts within the rest, in all keys
+        looked = keys[: len(rest)] if self.paper_code else keys[rest]  # the release indexes all keys, not the rest's
         affinity = cosine(looked, looked) + self.weight * similar[rest].float()
         new = []
         for centre in parts.centres:
@@ -279,7 +278,7 @@ class RecoverableCompression(TokenMethod):
 
 @dataclass(frozen=True)
 class Parts:
-    """Tokens of a view: V and T ascending, centres by falling attention, all others ascending."""
+    """Tokens of a view: V and T ascending, centres by decreasing attention, all others ascending."""
 
     visual: Tensor
     text: Tensor
@@ -293,8 +292,8 @@ class Parts:
 
 
 def scaled(counts: tuple[int, int, int], limit: int, size: int, least: int) -> tuple[int, int, int]:
-    """Counts in about the same proportion for `limit` tokens of `size`, the sum of the others (one more) included; the first
-    count is at least `least`."""
+    """Counts in about the same proportion for `limit` of `size` tokens, including one more for the sum of the others; the
+    first count is at least `least`."""
     if limit >= size:
         return size, 0, 0
     first, second, third = counts

@@ -1,4 +1,4 @@
-"""ToMe: similar tokens of the vision encoder become one, a few in every layer (arXiv 2210.09461)."""
+"""ToMe: similar tokens of the vision encoder are merged, a few in every layer (arXiv 2210.09461)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from laconic import checks
 from laconic.errors import BudgetError, UnsupportedModelError
 from laconic.families.vision import VisualSpan
 from laconic.method import register
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
 from laconic.stream.tower import MergingTower, check
-from laconic.stream.views import Reduced, by_view, check_positions
+from laconic.stream.views import Reduced, by_view
 
 Schedule = Literal["constant", "decreasing"]
 
@@ -35,23 +36,23 @@ Schedule = Literal["constant", "decreasing"]
 class ToMe(TokenMethod):
     """Merge the most similar pairs of tokens in every encoder layer, between its attention and its MLP.
 
-    The encoder gets cheaper, and the decoder reads one token per cluster of patches. Which pairs: see
-    `ops.bipartite`, by the keys of the layer, mean over heads. CLS never merges.
+    The encoder gets cheaper, and the decoder reads one token per cluster of patches. Pairs are chosen by `ops.bipartite`,
+    from the keys of the layer, mean over heads. CLS is never merged.
 
     Args:
-        keep: share of each view's patches that is left when the features are taken; r of the layers follows from it.
-        r: pairs merged in every layer instead (with "decreasing", on average).
+        keep: share of each view's patches that is left when the features are taken; the layers' r follows from it.
+        r: pairs merged in every layer instead (on average with "decreasing").
         schedule: "constant", or "decreasing" from 2 r to 0 linearly.
         proportional: a token that stands for s patches is attended like s of them (log s is added to its logits), which
-            encoders need that were not trained with merging.
+            encoders trained without merging need.
         positions: "renumber", without gaps; "gather": that of the first patch of every cluster.
 
-    Tokens are merged before anything is known of the prompt, so `tokens=` and `bytes=` cannot be given, and images that
-    come within `session.hold()` are merged, too, although all of their tokens stay.
+    Tokens are merged before anything is known about the prompt, so `tokens=` and `bytes=` cannot be given, and images that
+    come within `session.hold()` are merged too, although all of their tokens stay.
 
     Raises:
-        BudgetError: r with a budget, or a budget other than a share.
-        UnsupportedModelError: an encoder that packs images, or a model that merges or resamples patches behind it.
+        BudgetError: both r and a budget, or a budget other than a share.
+        UnsupportedModelError: an encoder that packs images, or a model that merges or resamples patches after it.
     """
 
     r: int | None = None
@@ -63,13 +64,12 @@ class ToMe(TokenMethod):
         if self.tokens is not None or self.bytes is not None:
             raise BudgetError(
                 "tome: tokens are merged in the encoder, before the prompt is known, so tokens= and bytes= cannot be "
-                "kept to; give keep=, the share of every image, or r=."
+                "met; give keep=, the share of every image, or r=."
             )
-        if self.schedule not in ("constant", "decreasing"):
-            raise ValueError(f"tome: schedule={self.schedule!r} must be 'constant' or 'decreasing'.")
+        checks.one_of(self, "schedule", "constant", "decreasing")
         if self.r is not None and (self.keep is not None or self.r < 0):
-            raise BudgetError(f"tome: r={self.r} must not be negative, and not be given beside keep=.")
-        check_positions(self.name, self.positions)
+            raise BudgetError(f"tome: r={self.r} must not be negative, nor be given together with keep=.")
+        checks.one_of(self, "positions", *POLICIES)
         super().__post_init__()
         if self.r is not None:
             self.keep, self.budget_from_parameters = None, True
@@ -91,7 +91,7 @@ class ToMe(TokenMethod):
         return tower.install()
 
     def plan(self, patches: int, layers: int) -> list[int]:
-        """Pairs that merge in each of `layers` layers, the first ones, in views of `patches` patches.
+        """Pairs to merge in each of the first `layers` layers, in views of `patches` patches.
 
         Raises:
             BudgetError: so few tokens cannot be reached, because a layer at most halves them.
@@ -116,7 +116,7 @@ class ToMe(TokenMethod):
         def reduce(number: int, span: VisualSpan, must: Tensor) -> Reduced:
             if span.resampled:
                 raise UnsupportedModelError(
-                    f"tome: the model resamples the patches of {span.modality} {span.image} behind the encoder, so no "
+                    f"tome: the model resamples the patches of {span.modality} {span.image} after the encoder, so no "
                     "token of the prompt is one merged token; show fewer crops, or use a method that acts on features."
                 )
             mine = clusters[span.modality][span.patches][span.cells >= 0]
@@ -129,7 +129,7 @@ class ToMe(TokenMethod):
 
 def even(total: int, kept: int, share: list[float]) -> list[int]:
     """Merges per layer that leave `kept` of `total` tokens: in proportion to `share`, but at most half of a layer's tokens;
-    what a layer cannot merge, later ones do, and earlier ones where these cannot either.
+    what a layer cannot merge is left to later layers, or else to earlier ones.
 
     Raises:
         BudgetError: see `ToMe.plan`.
@@ -161,7 +161,7 @@ def _possible(steps: list[int], tokens: int) -> list[int]:
 
 
 def _first_of_each(clusters: Tensor, must: Tensor) -> Reduced:
-    """The first token of every cluster, or the first protected one; clusters [n] are any numbers."""
+    """The first token of every cluster, or its first protected one; clusters [n] are any numbers."""
     n = len(clusters)
     _, clusters = clusters.unique(return_inverse=True)
     order = torch.where(must, 0, n) + torch.arange(n, device=clusters.device)

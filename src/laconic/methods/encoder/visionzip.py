@@ -1,4 +1,4 @@
-"""VisionZip: the patches that CLS attends to, and a few means of all others (arXiv 2412.04467)."""
+"""VisionZip: the patches that CLS attends to, and a few means of all the others (arXiv 2412.04467)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from laconic import checks
 from laconic.errors import BudgetError
 from laconic.families.vision import VisualSpan, vision_family_of
 from laconic.method import register
 from laconic.ops.similarity import means, nearest
 from laconic.stream.assemble import choose
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
-from laconic.stream.views import Reduced, by_view, check_positions, counts, vectors
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
+from laconic.stream.views import Reduced, by_view, counts, vectors
 
 DOMINANT, CONTEXTUAL = 162, 30
 
@@ -27,20 +28,20 @@ DOMINANT, CONTEXTUAL = 162, 30
     mechanism="pruning, merging",
     source="arXiv 2412.04467",
     query_aware=False,
-    inferred="the split 162:30 at every budget; families that merge patches mix features behind the projector",
+    inferred="the split 162:30 at every budget; families that merge patches mix features after the projector",
 )
 @dataclass(kw_only=True)
 class VisionZip(TokenMethod):
     """Keep the patches that CLS attends to most, and merge the rest into evenly spread contextual tokens.
 
-    Every view is cut on its own: dominant tokens first, in raster order, then the contextual ones.
-    An encoder without CLS is asked for the mean attention that a patch receives. The question plays no part.
+    Every view is cut separately: dominant tokens first, in raster order, then the contextual ones. With an encoder without
+    CLS, the mean attention that a patch receives takes its place. The question plays no part.
 
     Args:
-        keep: share of the visual tokens; each view splits its own in the paper's proportion 162:30 (108:20, 54:10 ...).
-        dominant, contextual: tokens per view instead, both.
+        keep: share of the visual tokens; each view splits its tokens in the paper's proportion 162:30 (108:20, 54:10 ...).
+        dominant, contextual: numbers of tokens per view instead; give both.
         layer: encoder layer whose attention and keys are read; None: the one that gives the features.
-        positions: "renumber", as published: without gaps; "gather": every token keeps its own, so the decoder knows
+        positions: "renumber", as published: without gaps; "gather": every token keeps its position, so the decoder knows
             where in the image it was.
 
     Raises:
@@ -62,7 +63,7 @@ class VisionZip(TokenMethod):
             raise BudgetError(
                 f"visionzip: dominant={self.dominant} must be at least 1, contextual={self.contextual} at least 0."
             )
-        check_positions(self.name, self.positions)
+        checks.one_of(self, "positions", *POLICIES)
         super().__post_init__()
         if fixed:
             self.keep, self.budget_from_parameters = None, True
@@ -98,7 +99,7 @@ class VisionZip(TokenMethod):
         return Reduced(torch.cat([first, centers]), to, values, scores)
 
     def split(self, n: int, count: int | None = None) -> tuple[int, int]:
-        """Dominant and contextual tokens of a view of `n` tokens that may keep `count`; None: as the parameters say.
+        """Dominant and contextual tokens of a view of `n` tokens that may keep `count`; None: as the parameters specify.
 
         Raises:
             BudgetError: the parameters ask for more tokens than there are.
@@ -116,7 +117,7 @@ class VisionZip(TokenMethod):
 
 
 def contextual_tokens(dominant: Tensor, keys: Tensor, x: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What is left beside the dominant tokens, as `count` tokens: a centre plus the mean of those most similar to it.
+    """All but the dominant tokens, as `count` tokens: a centre plus the mean of the tokens most similar to it.
 
     Args:
         dominant: token numbers, [d]. `keys`: [n, e]. `x`: [n, C].

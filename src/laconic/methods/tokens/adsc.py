@@ -1,4 +1,4 @@
-"""ADSC: at a few layers every r-th visual token goes on; a model tuned so packs what matters into them (2602.12618)."""
+"""ADSC: a few layers pass on every r-th visual token only; a model so tuned packs what matters into them (2602.12618)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.errors import BudgetError
 from laconic.method import register
 from laconic.ops.pool import pool_rows
@@ -20,15 +21,15 @@ PUBLISHED = (8, 14, 19)
 
 
 def every(n: int, factor: int, mode: str = "last") -> Tensor:
-    """Which of n tokens stay, ascending, [ceil(n / factor)]: the last (or first) of each group of `factor`. A group that is
-    not full keeps one, too."""
+    """Which of n tokens stay, ascending, [ceil(n / factor)]: the last (or first) of each group of `factor`. An incomplete
+    group keeps one too."""
     if mode == "first":
         return torch.arange(0, n, factor)
     return torch.arange(factor - 1, n + factor - 1, factor).clamp(max=n - 1)
 
 
 def visual_share(layers: tuple[int, ...], factor: int, depth: int) -> float:
-    """F: share of the visual tokens that runs, mean over `depth` layers, with a bottleneck before each of `layers`."""
+    """F: share of visual tokens processed, mean over `depth` layers, with a bottleneck before each of `layers`."""
     return sum(factor ** -sum(b <= layer for b in layers) for layer in range(depth)) / depth
 
 
@@ -67,16 +68,17 @@ def schedule(share: float, bottlenecks: int, factor: int, depth: int) -> tuple[i
 )
 @dataclass(kw_only=True)
 class ADSC(TokenMethod):
-    """Uniform bottlenecks: before each of a few layers only every r-th visual token goes on, whatever it holds.
+    """Uniform bottlenecks: before each of a few layers only every r-th visual token stays, whatever it holds.
 
     The last token of a group stays: under causal attention it has seen the others. No scores, no attention maps. Use on a
-    model that was not tuned with the same bottlenecks is zero-shot. Only the abstract was available; every number is ours.
+    model that was not tuned with the same bottlenecks is zero-shot. Only the abstract was available, so all numbers are our
+    own.
 
     Args:
-        layers: decoder layers with a bottleneck in front. None: 8, 14 and 19 of 32, scaled to the model's depth, or under a
-            budget evenly spaced ones that meet it.
-        bottlenecks: how many, under a budget.
-        factor: r. None: 2, or under a budget the smallest power of two that meets it.
+        layers: decoder layers with a bottleneck before them. None: 8, 14 and 19 of 32, scaled to the model's depth, or with
+            a budget evenly spaced layers that meet it.
+        bottlenecks: how many, with a budget.
+        factor: r. None: 2, or with a budget the smallest power of two that meets it.
         mode: "last" or "first" token of each group, or "avg": their mean, at the place of the last.
         grid: a bottleneck keeps every r-th column of the image, the next one every r-th row, and so on, instead of every
             r-th token in raster order (not with "avg").
@@ -90,16 +92,15 @@ class ADSC(TokenMethod):
 
     default_keep: ClassVar[float | None] = None
     claims: ClassVar[frozenset[str]] = frozenset({"stream.bottlenecks"})
-    """Not the stream alone: it works behind a method that shortens the decoder's input."""
+    """A seam of its own, not the whole stream: it also works after a method that shortens the decoder's input."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode not in ("last", "first", "avg"):
-            raise ValueError(f"adsc: mode={self.mode!r}: choose 'last', 'first' or 'avg'.")
+        checks.one_of(self, "mode", "last", "first", "avg")
         if self.grid and self.mode == "avg":
             raise ValueError("adsc: grid=True picks whole rows and columns, so mode must be 'last' or 'first'.")
         if self.layers is not None and (not self.budget_from_parameters or list(self.layers) != sorted(set(self.layers))):
-            raise ValueError(f"adsc: layers={self.layers} must be ascending, and there must be no other budget then.")
+            raise ValueError(f"adsc: layers={self.layers} must be ascending, and cannot be given together with a budget.")
         if self.bottlenecks < 1 or (self.factor is not None and self.factor < 1):
             raise ValueError(f"adsc: bottlenecks={self.bottlenecks} and factor={self.factor} must be at least 1.")
 
@@ -112,7 +113,7 @@ class ADSC(TokenMethod):
             return ()
         if self.budget_from_parameters or self.keep is not None:
             return self._plan(self.keep, depth)[0]
-        return tuple(range(depth))  # the share is known when a prompt comes
+        return tuple(range(depth))  # the share is known only when a prompt comes
 
     def _plan(self, share: float | None, depth: int) -> tuple[tuple[int, ...], int]:
         """Layers with a bottleneck, and the factor.
@@ -130,7 +131,7 @@ class ADSC(TokenMethod):
             if layers:
                 return layers, factor
         raise BudgetError(
-            f"adsc: {self.bottlenecks} bottlenecks with factor={self.factor or 16} cannot come down to a share of "
+            f"adsc: {self.bottlenecks} bottlenecks with factor={self.factor or 16} cannot get down to a share of "
             f"{share:.4f} over {depth} layers; raise the factor or the budget."
         )
 
@@ -166,7 +167,7 @@ class ADSC(TokenMethod):
         return self.allowance(total, len(stream.texts(row)), stream.entry_bytes) / max(total, 1)
 
     def _on_grid(self, stream: Stream, row: int, rows: Tensor, factor: int, number: int) -> Tensor:
-        """Those of `rows` on every r-th column that is left of their view (bottlenecks 0, 2, ...) or on every r-th line."""
+        """Those of `rows` in every r-th remaining column (bottlenecks 0, 2, ...) or row of their view."""
         place = stream.place[row, rows]
         stays = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         for span in stream.visual.spans:

@@ -1,4 +1,4 @@
-"""ApET: tokens that a handful of basis tokens cannot reconstruct stay, the others fold into them (arXiv 2602.19870)."""
+"""ApET: keep tokens that a handful of basis tokens cannot reconstruct, merge the others into them (arXiv 2602.19870)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.errors import BudgetError
 from laconic.method import register
 from laconic.ops.similarity import folded, nearest
-from laconic.stream.assemble import assemble
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
+from laconic.stream.assemble import assemble, check_protected
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
 from laconic.stream.shares import spread
 from laconic.stream.views import vectors
 
@@ -28,32 +29,32 @@ Part = tuple[Tensor, int, Tensor, Callable[[Tensor], Tensor]]
     mechanism="pruning, merging",
     source="arXiv 2602.19870",
     query_aware=False,
-    inferred="the first basis token, stage sizes between the published ones, few tokens (K <= M), views and images apart",
+    inferred="the first basis token, stage sizes between the published ones, few tokens (K <= M), separate views and images",
 )
 @dataclass(kw_only=True)
 class ApET(TokenMethod):
-    """Keeps tokens with a large residual over the span of M basis tokens, twice: at the input and in the middle of the LLM.
+    """Keep tokens with a large residual over the span of M basis tokens, twice: at the input and in the middle of the LLM.
 
     S [M, D] are farthest points among the tokens X [N, D]. With W = X S^T (S S^T + eps I)^-1 the residual of token i is
-    e_i = ||x_i - (W S)_i||. Of the K largest, the M weakest give their places to the basis; every token that is left out
-    goes, by cosine, into one of the others, which becomes their mean.
+    e_i = ||x_i - (W S)_i||. Of the K largest, the M weakest give their places to the basis; every other token is merged, by
+    cosine, into one of those that stay, which becomes their mean.
 
-    Stage 1 takes every view on its own, at the encoder's output before the projector (behind it where the model merges or
-    resamples patches); stage 2, before layer `layer`, takes every image on its own and keeps `ratio` of what stage 1 left.
+    Stage 1 treats every view separately, at the encoder's output before the projector (after it where the model merges or
+    resamples patches); stage 2, before layer `layer`, treats every image separately and keeps `ratio` of what stage 1 left.
     The budget is the mean over both: with the defaults keep = 64 / 576 is the paper's 96 and 32 tokens. Above 2 / 3, stage 1
     keeps everything.
 
     Args:
-        basis: M. Views that keep K <= M tokens take half of K.
+        basis: M. Views that keep K <= M tokens use half of K.
         ratio: tokens after stage 2 over those after stage 1; 1 leaves stage 2 out.
         layer: of stage 2; None: half depth (the paper's 16 of 32 and 14 of 28).
         first: the basis starts at the token nearest to the mean (``"mean"``), or at a random one (as released).
         seed: of the random one.
         ridge: eps. `inner_ridge`: that of stage 2; None: 0.1 where the model merges patches (as released for Qwen2.5-VL),
             else `ridge`.
-        blend: share of the basis in its places, the rest is the weak token; None: 0.5 where the model merges patches (same
-            release), else 1.
-        positions: ``"renumber"``: positions are counted anew after each stage (as released for LLaVA; M-RoPE models gather);
+        blend: weight of the basis token in its place, the rest being the weak token; None: 0.5 where the model merges
+            patches (same release), else 1.
+        positions: ``"renumber"``: positions are renumbered after each stage (as released for LLaVA; M-RoPE models gather);
             ``"gather"``: tokens keep theirs.
     """
 
@@ -71,16 +72,15 @@ class ApET(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.basis < 1:
-            raise ValueError(f"apet: basis={self.basis} must be at least 1.")
+        checks.at_least(self, "basis", 1)
         if not 0 < self.ratio <= 1:
             raise BudgetError(f"apet: ratio={self.ratio} must be in (0, 1].")
-        if self.first not in ("mean", "random"):
-            raise ValueError(f"apet: first={self.first!r}: choose 'mean' or 'random'.")
+        checks.one_of(self, "first", "mean", "random")
+        checks.one_of(self, "positions", *POLICIES)
         if self.ridge <= 0 or (self.inner_ridge is not None and self.inner_ridge <= 0):
             raise ValueError(f"apet: ridge={self.ridge}, inner_ridge={self.inner_ridge} must be above 0.")
-        if self.blend is not None and not 0 <= self.blend <= 1:
-            raise ValueError(f"apet: blend={self.blend} must be in 0 .. 1.")
+        if self.blend is not None:
+            checks.between(self, "blend")
 
     def cuts(self, depth: int) -> Sequence[int]:
         return (0,) if self.ratio == 1 else (0, self._middle(depth))
@@ -92,7 +92,7 @@ class ApET(TokenMethod):
         return layer
 
     def stages(self, mean: float, total: int, depth: int) -> tuple[int, int]:
-        """Tokens after stage 1 and after stage 2 such that their mean over `depth` layers is `mean` of `total`."""
+        """Token counts after stage 1 and after stage 2 whose mean over `depth` layers is `mean` of `total`."""
         if self.ratio == 1:
             return (int(mean + 0.5),) * 2
         middle = self._middle(depth)
@@ -167,7 +167,7 @@ class Folded:
 
     Attributes:
         kept: the K that stay, ascending, [K]. `values`: what they become, [K, D].
-        to: the token into which each goes, its own number where it stays, [N].
+        to: the token into which each is merged, its own number where it stays, [N].
         residuals: e, [N].
     """
 
@@ -178,7 +178,7 @@ class Folded:
 
 
 def farthest(x: Tensor, count: int, first: int) -> Tensor:
-    """`count` different ones of x [N, D], each the farthest from all before it, beginning with `first`, [count]."""
+    """`count` different rows of x [N, D], each the farthest from all before it, beginning with `first`, [count]."""
     x = x.float()
     chosen = [first]
     distance = torch.full_like(x[:, 0], float("inf"))
@@ -190,8 +190,8 @@ def farthest(x: Tensor, count: int, first: int) -> Tensor:
 
 
 def residuals(x: Tensor, basis: Tensor, ridge: float) -> Tensor:
-    """Norm of what of x [N, D] lies outside of the span of `basis` [M, D], fp32 [N]; solved in fp64, where the ridge counts
-    beside large features."""
+    """Norm of the part of x [N, D] that lies outside the span of `basis` [M, D], fp32 [N]; solved in fp64, in which the
+    ridge matters even beside large features."""
     x, basis = x.double(), basis.double()
     gram = basis @ basis.T + ridge * torch.eye(len(basis), dtype=x.dtype, device=x.device)
     return (x - torch.linalg.solve(gram, basis @ x.T).T @ basis).norm(dim=-1).float()
@@ -203,17 +203,14 @@ def compress(
     """x [N, D] as `count` < N vectors, with the tokens `basis` [M] among them.
 
     Args:
-        ridge, blend: see `ApET`. `must`: tokens that stay as they are, but for what folds into them, bool [N].
+        ridge, blend: see `ApET`. `must`: tokens that stay in any case, apart from what is merged into them, bool [N].
 
     Raises:
-        BudgetError: more must stay than may.
+        BudgetError: more tokens must stay than may.
     """
     error = residuals(x, x[basis], ridge)
     protected = 0 if must is None else int(must.sum())
-    if protected > count:
-        raise BudgetError(
-            f"{protected} visual tokens are protected, but the budget leaves {count}. Raise it or protect less."
-        )
+    check_protected(protected, count)
     ranked = error if must is None else error.masked_fill(must, float("inf"))
     order = ranked.sort(descending=True, stable=True).indices
     top, rest = order[:count], order[count:]

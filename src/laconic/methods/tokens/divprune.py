@@ -8,15 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from laconic.errors import BudgetError
 from laconic.method import register
 from laconic.ops.similarity import unit
-from laconic.stream.assemble import assemble
+from laconic.stream.assemble import assemble, check_protected
 from laconic.stream.contract import Cut, Stream, TokenMethod
 from laconic.stream.equal_budget import tokens_after
 
 STORED, BLOCK = 4096, 1024
-"""Up to so many tokens all distances are held at once (64 MiB in fp32, which is faster); of more, a block at a time."""
+"""Up to this many tokens all distances are held at once (64 MiB in fp32), which is faster; for more, a block at a time."""
 
 
 @register(
@@ -32,8 +31,8 @@ STORED, BLOCK = 4096, 1024
 class DivPrune(TokenMethod):
     """The set of visual features with the greatest smallest distance, built greedily at the input of the decoder.
 
-    d_ij = 1 - cos(i, j). First the token farthest from its nearest other one, then always the token farthest from all that
-    are chosen; they go on in their order, at positions counted anew. All images of a sequence share one set.
+    d_ij = 1 - cos(i, j). First comes the token farthest from its nearest neighbour, then always the token farthest from
+    those already chosen; they stay in their order, at renumbered positions. All images of a sequence share one set.
 
     Args:
         keep: the share r of the visual tokens; 0.098 is the paper's main setting.
@@ -53,17 +52,14 @@ def farthest(features: Tensor, count: int, must: Tensor | None = None) -> Tensor
     """`count` of the features [v, D] far from each other in cosine distance, greedy max-min; ascending [count].
 
     Args:
-        must: those that are chosen in any case, bool [v].
+        must: tokens that are chosen in any case, bool [v].
 
     Raises:
-        BudgetError: more must be chosen than may.
+        BudgetError: more tokens must be chosen than may be.
     """
     x = unit(features)
     first = torch.zeros(0, dtype=torch.long, device=x.device) if must is None else must.nonzero()[:, 0]
-    if len(first) > count:
-        raise BudgetError(
-            f"{len(first)} visual tokens are protected, but the budget leaves {count}. Raise it or protect less."
-        )
+    check_protected(len(first), count)
     if count == 0 or count == len(x):
         return torch.arange(count, device=x.device)
     whole = _distances(x, 0, len(x)) if len(x) <= STORED else None
@@ -74,7 +70,7 @@ def farthest(features: Tensor, count: int, must: Tensor | None = None) -> Tensor
     nearest = (1 - x @ x[first].mT).amin(1)  # distance of every token to the chosen set
     nearest[first] = -1.0  # below every distance, so it stays
     for _ in range(count - len(chosen)):
-        new = nearest.argmax()  # the first of equals
+        new = nearest.argmax()  # the first on ties
         chosen.append(new)
         nearest = torch.minimum(nearest, 1 - x @ x[new] if whole is None else whole[new])
         nearest[new] = -1.0

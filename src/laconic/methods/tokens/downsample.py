@@ -1,4 +1,4 @@
-"""Images at a lower resolution: the plainest way to fewer visual tokens, and a strong one."""
+"""Images at a lower resolution: the plainest way to have fewer visual tokens, and a strong one."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from laconic.stream.shares import spread
     mechanism="pooling",
     source="baseline",
     query_aware=False,
-    inferred="the smaller grid: most cells within the budget, stretched by 1.5 at most",
+    inferred="the smaller grid: as many cells as the budget allows, stretched by at most 1.5",
 )
 @dataclass(kw_only=True)
 class Downsample(TokenMethod):
-    """Every view's features are averaged to a smaller grid of the same shape, at the input of the decoder.
+    """Average every view's features to a smaller grid of the same shape, at the input of the decoder.
 
     The grid has as many cells as fit the view's share of the budget while their sides are stretched by at most 1.5 (adaptive
-    average: windows overlap where sizes do not divide). Positions are counted anew; separators such as line ends stay.
+    average: windows overlap where sizes do not divide). Positions are renumbered; separators such as line ends stay.
     """
 
     def cut(self, stream: Stream) -> Cut | None:

@@ -1,4 +1,4 @@
-"""FastV: behind the first layers, visual tokens that the last token hardly looks at are dropped (arXiv 2403.06764)."""
+"""FastV: after the first layers, drop the visual tokens that the last token hardly attends to (arXiv 2403.06764)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from laconic.stream.observed import at_rows, observation
 )
 @dataclass(kw_only=True)
 class FastV(TokenMethod):
-    """Before layer K the visual tokens go on that get most of the last token's attention in layer K - 1.
+    """Before layer K, keep the visual tokens that got most of the last token's attention in layer K - 1.
 
     score_j = mean over heads of A[last, j]; the best ``round((1 - R) N)`` of all visual tokens of a sequence stay, in their
-    order and at their positions. Layers from K on compute and store them alone.
+    order and at their positions. Layers from K on compute and store only these.
 
     Args:
-        layer: K; None: 2 of 32, scaled to the model's depth, 1 at least. 0 draws tokens at the input instead.
+        layer: K; None: 2 of 32, scaled to the model's depth, at least 1. 0 draws tokens at random at the input instead.
         ratio: R, the share that is dropped, where no budget is given.
         seed: of the draw with ``layer=0``.
     """

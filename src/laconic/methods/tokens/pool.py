@@ -1,4 +1,4 @@
-"""Pooling: averages of neighbouring visual tokens, on the grid or along the raster, or every S-th token alone."""
+"""Pooling: averages of neighbouring visual tokens, on the grid or along the raster, or just every S-th token."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.method import register
 from laconic.ops.similarity import means
 from laconic.stream.assemble import assemble
 from laconic.stream.blocks import blocks
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
 from laconic.stream.equal_budget import tokens_after
 from laconic.stream.grids import grid_rows, refuse_protected, resized, smaller, views, windows
 from laconic.stream.shares import spread
@@ -29,21 +30,21 @@ PooledRows = tuple[Tensor, Tensor, Tensor, Tensor]
     mechanism="pooling",
     source="baseline",
     query_aware=False,
-    inferred="a budget gives the number of windows; what is left over makes a smaller window",
+    inferred="a budget gives the number of windows; a remainder makes a smaller window",
 )
 @dataclass(kw_only=True)
 class Pool(TokenMethod):
-    """Averages of windows that do not overlap, at the input or before a layer, text agnostic.
+    """Averages of windows that do not overlap, at the input or before a layer, independent of the text.
 
-    "grid": S x S windows on the grid of every view (an adaptive average where sizes do not divide); "raster": S tokens of a
-    image that follow each other; "sample": every S-th token of an image, none averaged. A budget gives the number of
-    windows instead of S; on the grid at the input that is `downsample`.
+    "grid": S x S windows on the grid of every view (an adaptive average where sizes do not divide); "raster": S consecutive
+    tokens of an image; "sample": every S-th token of an image, none averaged. A budget gives the number of windows instead
+    of S; on the grid at the input that is `downsample`.
 
     Args:
         stride: S, where no budget is given; 1 changes nothing.
         mode: see above.
-        layer: the decoder layer in front of which tokens are averaged; 0 is the input.
-        positions: "renumber" or "gather"; None: anew at the input, and as they were (those of the middle of each window)
+        layer: the decoder layer before which tokens are averaged; 0 is the input.
+        positions: "renumber" or "gather"; None: renumbered at the input, and kept (those of the middle of each window)
             before an inner layer.
     """
 
@@ -56,10 +57,9 @@ class Pool(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.stride < 1:
-            raise ValueError(f"pool: stride={self.stride} must be at least 1.")
-        if self.mode not in MODES:
-            raise ValueError(f"pool: mode={self.mode!r}: choose one of {', '.join(MODES)}.")
+        checks.at_least(self, "stride", 1)
+        checks.one_of(self, "mode", *MODES)
+        checks.one_of(self, "positions", *POLICIES, None)
 
     @property
     def neutral(self) -> bool:
@@ -103,13 +103,13 @@ class Pool(TokenMethod):
         for rows, n, m in zip(parts, sizes, counts, strict=True):
             window = (torch.arange(n) // self.stride if self.budget_from_parameters else windows(n, m)).to(rows.device)
             number = torch.arange(m, device=rows.device)
-            first, behind = (torch.searchsorted(window, number, right=right) for right in (False, True))
+            first, end = (torch.searchsorted(window, number, right=right) for right in (False, True))
             if self.mode == "sample":
                 into = torch.full_like(rows, -1)
                 into[first] = rows[first]
                 pieces.append((rows[first], stream.hidden[row, rows[first]], rows, into))
             else:
-                middle = rows[(first + behind - 1) // 2]
+                middle = rows[(first + end - 1) // 2]
                 mean = means(stream.hidden[row, rows], window, m)[0].to(stream.hidden.dtype)
                 pieces.append((middle, mean, rows, middle[window]))
         return pieces

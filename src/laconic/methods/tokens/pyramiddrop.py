@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from laconic import checks
 from laconic.method import register
 from laconic.stream.assemble import assemble, choose
 from laconic.stream.contract import Cut, Stream, TokenMethod
@@ -21,21 +22,21 @@ from laconic.stream.lookahead import attention_of, last_rows
     source="arXiv 2410.17247",
     query_aware=True,
     training="none",
-    inferred="under a budget: the ratio follows from it, and cuts come earlier where the published ones cost too much",
+    inferred="with a budget, the ratio follows from it, and cuts come earlier where the published ones cost too much",
 )
 @dataclass(kw_only=True)
 class PyramidDrop(TokenMethod):
-    """The decoder in equal stages; before each but the first, ``int(ratio^i N)`` of the N visual tokens go on.
+    """Divide the decoder into equal stages; before each but the first, ``int(ratio^i N)`` of the N visual tokens stay.
 
     Before layer k the last prompt token's attention of layer k is computed ahead (one query row, all keys); visual tokens
-    are ranked by its mean over heads, the best go on in their order, and positions are counted anew. Earlier turns in the
-    cache have no part in the ranking.
+    are ranked by its mean over heads, the best stay in their order, and positions are renumbered. Earlier turns in the cache
+    play no part in the ranking.
 
-    A budget gives the ratio. Below the published mean (0.47) the cuts move towards the input in proportion, so that the
-    first stage takes the published share of the budget; layers that are given stay.
+    A budget determines the ratio. Below the published mean (0.47) the cuts move towards the input in proportion, so that the
+    first stage takes the published share of the budget; explicitly given layers stay.
 
     Args:
-        ratio: what a stage leaves of the one before it, where no budget is given.
+        ratio: share of the previous stage's tokens that a stage keeps, where no budget is given.
         stages: how many.
         layers: the cuts, ascending, instead of equal stages.
     """
@@ -49,9 +50,8 @@ class PyramidDrop(TokenMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.ratio <= 1:
-            raise ValueError(f"pyramiddrop: ratio={self.ratio} is what a stage leaves; it must be in (0, 1].")
-        if self.stages < 2:
-            raise ValueError(f"pyramiddrop: stages={self.stages} must be at least 2.")
+            raise ValueError(f"pyramiddrop: ratio={self.ratio} is the share that a stage keeps; it must be in (0, 1].")
+        checks.at_least(self, "stages", 2)
         if self.layers is not None and (min(self.layers, default=0) < 1 or list(self.layers) != sorted(set(self.layers))):
             raise ValueError(f"pyramiddrop: layers={self.layers} must ascend, from 1 on.")
 
@@ -74,7 +74,7 @@ class PyramidDrop(TokenMethod):
         return assemble(stream, kept, positions="renumber", scores=scores)
 
     def _counts(self, stream: Stream, row: int) -> list[int]:
-        """Visual tokens of a batch row behind every cut."""
+        """Visual tokens of a batch row after every cut."""
         total, layers = visual_total(stream, row), self.cuts(stream.depth)
 
         def counts(ratio: float) -> list[int]:

@@ -1,12 +1,13 @@
-"""Visual tokens drawn uniformly: the floor that every visual method must beat."""
+"""Visual tokens drawn uniformly: the baseline that every visual method must beat."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from laconic import checks
 from laconic.method import register
 from laconic.stream.assemble import assemble, choose
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
 from laconic.stream.draws import drawn
 from laconic.stream.equal_budget import tokens_after
 
@@ -14,20 +15,24 @@ from laconic.stream.equal_budget import tokens_after
 @register("random_visual", site="tokens", modality="image", mechanism="pruning", source="baseline", query_aware=False)
 @dataclass(kw_only=True)
 class RandomVisual(TokenMethod):
-    """A uniform subset of the visual tokens of a sequence goes on, in its order.
+    """Keep a uniformly drawn subset of the visual tokens of a sequence, in order.
 
-    The draw depends on the seed and on the number of visual tokens only.
+    The draw depends only on the seed and the number of visual tokens.
 
     Args:
-        layer: the decoder layer in front of which the others are dropped; 0 is the input.
+        layer: the decoder layer before which the others are dropped; 0 is the input.
         seed: of the draw.
-        positions: "renumber" or "gather"; None: anew at the input, where the model reads a shorter prompt, and as they were
+        positions: "renumber" or "gather"; None: renumbered at the input, where the model reads a shorter prompt, and kept
             before an inner layer.
     """
 
     layer: int = 0
     seed: int = 0
     positions: Policy | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.one_of(self, "positions", *POLICIES, None)
 
     def cuts(self, depth: int) -> tuple[int, ...]:
         return () if self.layer == depth else (self.layer,)

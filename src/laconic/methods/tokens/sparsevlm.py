@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.errors import BudgetError
 from laconic.method import register
 from laconic.ops.similarity import means
@@ -23,7 +24,7 @@ from laconic.stream.observed import at_rows, observation
 LAYERS = (2, 6, 15)
 OF = 576
 PUBLISHED = {64: (66, 30, 17), 128: (303, 110, 36), 192: (300, 200, 110)}
-"""Tokens that stay of `OF` behind each pruning layer, by average budget; recycled ones come on top."""
+"""Tokens of `OF` that stay after each pruning layer, by average budget; recycled ones come on top."""
 
 
 @register(
@@ -33,25 +34,26 @@ PUBLISHED = {64: (66, 30, 17), 128: (303, 110, 36), 192: (300, 200, 110)}
     mechanism="pruning, merging",
     source="arXiv 2410.04417",
     query_aware=True,
-    inferred="counts beside the three published budgets; neighbours of the density; layers scale with depth",
+    inferred="counts for budgets other than the three published ones; neighbours of the density; layers scale with depth",
 )
 @dataclass(kw_only=True)
 class SparseVLM(TokenMethod):
-    """Behind three layers the visual tokens stay that the raters look at most; part of the others is clustered and kept.
+    """After each of three layers, keep the visual tokens that the raters attend to most; part of the others is clustered.
 
-    Raters are the words behind the last image whose relevance, from embeddings at the input, is above the mean. A visual
+    Raters are the words after the last image whose relevance, from embeddings at the input, is above the mean. A visual
     token's score is the mean over heads and raters of that layer's attention. Of the dropped tokens the best 30 % become a
-    tenth as many: density-peak groups, each a mean at its centre's position, behind the kept tokens of its image.
+    tenth as many: density-peak groups, each a mean at its centre's position, after the kept tokens of its image.
 
     A budget counts recycled tokens and the layers before the first cut. The numbers that stay follow the published lists,
-    geometrically between and below them and up to all tokens, times one factor that meets the budget.
+    interpolated geometrically between them, below them and up to all tokens, times one factor that meets the budget.
 
     Args:
-        layers: pruning layers, whose attention ranks what they put out; None: 2, 6, 15 of 32, scaled to the model's depth.
-        counts: tokens that stay behind each of them where no budget is given; None: the published list for a third
+        layers: pruning layers, whose attention ranks their own output; None: 2, 6, 15 of 32, scaled to the model's depth.
+        counts: tokens that stay after each of them where no budget is given; None: the published list for a third
             (300, 200, 110 of 576), scaled to the number of visual tokens.
         recycle: keep groups of dropped tokens.
-        neighbours: the density of a token is exp(-mean of its squared distances to so many nearest, itself among them).
+        neighbours: the density of a token is exp(-mean of its squared distances to this many nearest tokens, itself
+            included).
     """
 
     layers: tuple[int, ...] | None = None
@@ -65,19 +67,18 @@ class SparseVLM(TokenMethod):
         super().__post_init__()
         layers = LAYERS if self.layers is None else self.layers
         if len(layers) != len(PUBLISHED[192] if self.counts is None else self.counts):
-            raise ValueError(f"sparsevlm: layers={layers} and counts={self.counts}: one number for each layer, please.")
+            raise ValueError(f"sparsevlm: layers={layers} and counts={self.counts}: give one count for each layer.")
         if min(layers, default=-1) < 0 or any(a >= b for a, b in pairwise(layers)):
             raise ValueError(f"sparsevlm: layers={layers} must ascend, from 0 on.")
-        if self.neighbours < 1:
-            raise ValueError(f"sparsevlm: neighbours={self.neighbours} must be at least 1.")
+        checks.at_least(self, "neighbours", 1)
 
     def _layers(self, depth: int) -> list[int]:
         layers: list[int] = []
         for layer in LAYERS if self.layers is None else self.layers:
             if self.layers is None:
-                layer = max(at_depth(layer + 1, depth) - 1, layers[-1] + 1 if layers else 0)  # as many full layers in front
+                layer = max(at_depth(layer + 1, depth) - 1, layers[-1] + 1 if layers else 0)  # as many full layers before it
             layers.append(layer)
-        return [layer for layer in layers if layer + 1 != depth]  # nothing runs behind the last layer
+        return [layer for layer in layers if layer + 1 != depth]  # nothing runs after the last layer
 
     def cuts(self, depth: int) -> Sequence[int]:
         return [0, *(layer + 1 for layer in self._layers(depth))]
@@ -114,18 +115,18 @@ class SparseVLM(TokenMethod):
 
     # -- who rates -------------------------------------------------------------------------------------------------
     def _raters(self, stream: Stream, row: int) -> Tensor:
-        """How far from the end of the prompt the raters of a batch row stand, [r], 1 and more."""
+        """Distances of a batch row's raters from the end of the prompt, [r], 1 or more."""
         seen, text = stream.images(row), stream.texts(row)
         if not len(seen):
             return text[:0]
         text = text[text > seen[-1]]
         if not len(text):
-            raise ValueError("sparsevlm: no text follows the last image, so no word can rate it; ask behind the image.")
+            raise ValueError("sparsevlm: no text follows the last image, so no word can rate it; ask after the image.")
         chosen = text[raters(stream.hidden[row, seen], stream.hidden[row, text])]
         return stream.ids.shape[1] - stream.place[row, chosen]
 
     def _attention(self, stream: Stream) -> Tensor:
-        """Mean over heads and raters of what the observed layer's entries get, [B, n]."""
+        """Mean over heads and raters of the attention that the observed layer's entries receive, [B, n]."""
         obs, noted = observation(stream), stream.memo["raters"]
         rows = obs.window(int(max(back.max() if len(back) else 1 for back in noted)))
         width = rows.shape[3]
@@ -137,7 +138,7 @@ class SparseVLM(TokenMethod):
 
     # -- how many --------------------------------------------------------------------------------------------------
     def _counts(self, stream: Stream, row: int) -> list[int]:
-        """Tokens of a batch row that stay behind each layer, recycled ones aside."""
+        """Tokens of a batch row that stay after each layer, not counting recycled ones."""
         total, layers = visual_total(stream, row), [layer + 1 for layer in self._layers(stream.depth)]
         if self.budget_from_parameters or not total:
             given = [n * total / OF for n in PUBLISHED[192]] if self.counts is None else list(map(float, self.counts))
@@ -157,8 +158,8 @@ class SparseVLM(TokenMethod):
 def raters(visual: Tensor, text: Tensor) -> Tensor:
     """Which words rate: visual [v, D] and text [t, D] embeddings -> bool [t].
 
-    M = softmax over text of visual text^T; a word's relevance is its mean over the visual rows; those above the mean rate,
-    or all of them where none is above it.
+    M = softmax over text of visual text^T; a word's relevance is its mean over the visual rows; those above the mean are
+    raters, or all of them where none is above it.
     """
     relevance = (visual.float() @ text.float().mT).softmax(-1).mean(0)
     above = relevance > relevance.mean()
@@ -166,8 +167,8 @@ def raters(visual: Tensor, text: Tensor) -> Tensor:
 
 
 def published(share: float) -> list[float]:
-    """Shares of the visual tokens that stay behind each layer for an average `share`: straight lines between the published
-    lists in logarithms, all tokens at 1, and the lowest line continued below 64 of 576."""
+    """Shares of the visual tokens that stay after each layer for an average `share`: log-log linear interpolation between
+    the published lists and all tokens at 1, and the lowest line extended below 64 of 576."""
     points = [(log(m / OF), [log(n / OF) for n in counts]) for m, counts in PUBLISHED.items()] + [(0.0, [0.0] * 3)]
     x = log(share)
     (low, a), (high, b) = next(((p, q) for p, q in pairwise(points) if x <= q[0]), (points[-2], points[-1]))
@@ -175,7 +176,7 @@ def published(share: float) -> list[float]:
 
 
 def with_recycled(total: int, counts: Sequence[int], recycle: bool = True) -> list[int]:
-    """Visual tokens behind every cut, recycled ones among them, when `counts` of them stay."""
+    """Visual tokens after every cut, recycled ones included, when `counts` of them stay."""
     left, now = [], total
     for count in counts:
         dropped = now - min(count, now)
@@ -197,7 +198,7 @@ def density_peaks(x: Tensor, groups: int, neighbours: int) -> tuple[Tensor, Tens
     """Density-peak clustering of x [n, D]: centres, ascending [groups], and the group of every point, [n].
 
     Distances are Euclidean over sqrt(D); density = exp(-mean of the squared distances to the nearest points); a point's
-    score is its density times its distance to the nearest denser point (of equals the earlier is denser), for the densest
+    score is its density times its distance to the nearest denser point (on ties the earlier is denser), or for the densest
     one the largest distance of all. The best are centres; every other point joins the nearest.
 
     Raises:

@@ -13,18 +13,19 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from laconic import checks
 from laconic.errors import BudgetError
 from laconic.families.vision.spans import VisualSpan
 from laconic.method import register
 from laconic.stream.assemble import assemble
-from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
+from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
 
 FRAMES, THUMBNAIL, SAMPLES = 50, 6, 2880
 
 
 def frame_numbers(total: int, frames: int = FRAMES) -> list[int]:
     """The frames to decode of `total`: the middle of each of `frames` equal segments, or all of a short clip (the published
-    rule would take frames of a short clip twice)."""
+    rule would take some frames of a short clip twice)."""
     if total <= frames:
         return list(range(total))
     segment = (total - 1) / frames
@@ -38,7 +39,7 @@ def thumbnail_numbers(frames: int, tiles: int = THUMBNAIL) -> list[int]:
 
 def evenly(total: int, count: int) -> Tensor:
     """`count` of the numbers 0 .. total - 1, evenly spaced, ends included: ``round(linspace(0, total - 1, count))``. Halves
-    go to the even number, as in numpy and torch. One alone is the first."""
+    round to the even number, as in numpy and torch. A count of 1 gives the first."""
     return torch.linspace(0, total - 1, count, dtype=torch.float64).round().long()
 
 
@@ -49,15 +50,15 @@ def grid_of(tiles: int) -> tuple[int, int]:
 
 
 def thumbnail(frames: Tensor, tiles: int = THUMBNAIL, *, shuffle: int | None = None) -> Tensor:
-    """One image of `tiles` evenly spaced frames, in rows, in the order of time.
+    """One image of `tiles` evenly spaced frames, in rows, in time order.
 
     Args:
         frames: all of one size, [N, 3, S, S], before or after normalisation.
         tiles: fewer if there are fewer frames.
-        shuffle: seed for an ablation in which tiles lie in random order.
+        shuffle: seed for an ablation in which tiles are in random order.
 
     Returns:
-        [3, S, S]. What does not divide is left out at the right and at the bottom: pixels there are zero.
+        [3, S, S]. Where S is not divisible, the remaining pixels on the right and at the bottom are zero.
     """
     numbers = thumbnail_numbers(len(frames), tiles)
     if shuffle is not None:
@@ -77,11 +78,11 @@ def thumbnail(frames: Tensor, tiles: int = THUMBNAIL, *, shuffle: int | None = N
 def images_of(
     frames: Sequence[Image.Image], size: int, tiles: int = THUMBNAIL, *, most: int = FRAMES, shuffle: int | None = None
 ) -> list[Image.Image]:
-    """The images of one prompt, for a processor: up to `most` frames, and their thumbnail last.
+    """The images of one prompt, for a processor: up to `most` frames, then their thumbnail.
 
     Args:
         frames: of the whole video. `size`: pixels along each side that the model's encoder sees; frames are resized to it
-            directly, without crop or padding.
+            directly, without cropping or padding.
     """
     small = [
         frames[n].convert("RGB").resize((size, size), Image.Resampling.BICUBIC) for n in frame_numbers(len(frames), most)
@@ -103,24 +104,24 @@ def _tensor(image: Image.Image) -> Tensor:
     mechanism="sampling",
     source="arXiv 2411.11066",
     query_aware=False,
-    inferred="clips with fewer tokens or frames than asked for give what they have (the release stops there)",
+    inferred="clips with fewer tokens or frames than asked for give what they have (the release fails)",
 )
 @dataclass(kw_only=True)
 class TSLlava(TokenMethod):
-    """Tokens sampled evenly from the line of all frames' tokens, and all tokens of the thumbnail.
+    """Keep tokens sampled evenly from the sequence of all frames' tokens, and all tokens of the thumbnail.
 
-    The images of a prompt are the frames in time and, last, the thumbnail (`images_of` makes them). Frames of a video,
-    where a model has such inputs, are frames, too; their thumbnail is then the prompt's image.
+    The images of a prompt are the frames in time order and, last, the thumbnail (`images_of` makes them). Frames of a video,
+    where a model takes videos, count as frames too; their thumbnail is then the prompt's image.
 
     Args:
-        samples: tokens sampled from the frames of one sequence, where no budget is given (2880). A budget is for frames and
+        samples: tokens sampled from the frames of one sequence, where no budget is given (2880). A budget covers frames and
             thumbnail together.
         thumbnails: how many of the images are thumbnails (1); they keep all their tokens.
-        first: thumbnails are the first images, not the last.
+        first: whether thumbnails are the first images, not the last.
         positions: ``"renumber"``: the model reads a prompt without gaps, as published; or ``"gather"``.
 
     Raises:
-        BudgetError: not one token is left for the frames beside the thumbnails.
+        BudgetError: the thumbnails leave no token for the frames.
     """
 
     samples: int = SAMPLES
@@ -133,12 +134,10 @@ class TSLlava(TokenMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("samples", "thumbnails"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
-                raise ValueError(f"ts_llava: {name}={getattr(self, name)!r} must be a whole number of at least 0.")
+            checks.whole(self, name)
         if not self.samples and not self.thumbnails:
             raise ValueError("ts_llava: samples=0 and thumbnails=0 leave nothing of the video.")
-        if self.positions not in ("gather", "renumber"):
-            raise ValueError(f"ts_llava: positions={self.positions!r}: choose 'gather' or 'renumber'.")
+        checks.one_of(self, "positions", *POLICIES)
 
     def cut(self, stream: Stream) -> Cut | None:
         kept = []
@@ -150,14 +149,14 @@ class TSLlava(TokenMethod):
         return assemble(stream, kept, positions=self.positions, separators=False)
 
     def _split(self, stream: Stream, row: int) -> tuple[Tensor, Tensor]:
-        """Token numbers of the frames, in time, and of the thumbnails."""
+        """Token numbers of the frames, in time order, and of the thumbnails."""
         spans = [span for span in stream.visual.spans if span.row == row]
         images = list(dict.fromkeys(span.image for span in spans if span.modality == "image"))
         needs_frame = self.samples > 0 and all(span.modality == "image" for span in spans)
         if spans and len(images) < self.thumbnails + needs_frame:
             raise ValueError(
                 f"ts_llava: {len(images)} images in sequence {row}, thumbnails={self.thumbnails} of them; give the frames "
-                "and behind them the thumbnail (`images_of` makes both), or set thumbnails=0."
+                "and after them the thumbnail (`images_of` makes both), or set thumbnails=0."
             )
         chosen = set(images[: self.thumbnails] if self.first else images[len(images) - self.thumbnails :])
         grid = [span.modality == "image" and span.image in chosen for span in spans]

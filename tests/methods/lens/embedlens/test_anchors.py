@@ -1,4 +1,4 @@
-"""Anchors found by what repeats; line 8 of the card's "must show"."""
+"""Anchors found from what repeats; line 8 of the card's "must show"."""
 
 import pytest
 import torch
@@ -15,8 +15,8 @@ VIT, LLM, DEAD = 1, 2, 3
 
 @pytest.fixture(scope="module")
 def model():
-    """The encoder lengthens tokens of channel `VIT`; layer 1 of the decoder sends tokens of channel `LLM` and <bos> the same
-    way."""
+    """The encoder lengthens tokens of channel `VIT`; layer 1 of the decoder moves tokens of channel `LLM` and <bos> in the
+    same direction."""
     made = planted(SIDE, layers=3)
     made.config.vision_feature_layer = -1
     tower = made.model.vision_tower
@@ -82,7 +82,7 @@ def test_recurrence_equals_a_slow_loop():
             assert share == sum(others) / 2
 
 
-def test_groups_are_round_their_first_member():
+def test_groups_form_around_their_first_member():
     angle = torch.tensor([0.0, 0.1, 3.0, 0.2, 1.5, 0.0]) * torch.pi / 3
     found = groups(torch.stack([angle.cos(), angle.sin()], 1), 0.95)
     assert [g.tolist() for g in found] == [[0, 1, 3, 5], [2], [4]]

@@ -46,7 +46,7 @@ def answer(vlm, given, method, new=4):
 @pytest.mark.parametrize(
     "settings", [{}, {"skip": ""}, {"entry": 0}, {"prune": "", "control": "others"}, {"keep": 1.0, "entry": 3}]
 )
-def test_3_nothing_asked_changes_nothing(vlm, texts, settings):
+def test_3_asking_nothing_changes_nothing(vlm, texts, settings):
     given = inputs(texts)
     plain = vlm.generate(**given, max_new_tokens=4, do_sample=False, output_logits=True, return_dict_in_generate=True)
     logits, session = answer(vlm, given, EmbedLens(**settings))
@@ -109,7 +109,7 @@ def test_others_leave_and_the_classes_stay(vlm, anchors):
 
 
 @pytest.mark.parametrize("control", ["targets", "matched", "others"])
-def test_without_a_token_of_the_classes_nothing_goes(vlm, control):
+def test_without_a_token_of_the_classes_nothing_is_removed(vlm, control):
     given = inputs([(3, 9)])
     _, session = answer(vlm, given, EmbedLens(prune="sinks", control=control, anchors=Anchors()), 1)
     assert session.stats.visual == dict.fromkeys(range(8), 144.0)
@@ -157,7 +157,7 @@ def test_4_with_all_sub_layers_skipped_a_token_stays_its_embedding(vlm, anchors,
     assert not torch.allclose(layers_seen(vlm, changed, method)[1][:, -1], logits[:, -1], atol=1e-3)  # they are still read
 
 
-def test_one_sub_layer_is_skipped_for_its_targets_alone(vlm):
+def test_one_sub_layer_is_skipped_only_for_its_targets(vlm):
     given = inputs([(3, 9)])
     states, _ = layers_seen(vlm, given, EmbedLens(skip="1.5+2", skip_target="visual"))
     plain, _ = layers_seen(vlm, given)
@@ -174,7 +174,7 @@ def test_one_sub_layer_is_skipped_for_its_targets_alone(vlm):
 
 
 def test_skipping_ends_with_the_prompt(vlm):
-    """Decoded tokens are no targets, and the text alone is none."""
+    """Decoded tokens are not targets, and neither is text."""
     ids = inputs([(3, 9)])["input_ids"]
     text = ids[ids != IMAGE][None]
     method = EmbedLens(skip=ALL, skip_target="visual")
@@ -203,7 +203,7 @@ def test_7_injection_stores_no_images_below(vlm, anchors, entry, prune):
 
 
 def by_hand(vlm, given, row, entry, gone):
-    """Text alone through the layers below `entry`, at its own positions; then images among it."""
+    """Only text through the layers before `entry`, at its own positions; then text and images."""
     real = given["attention_mask"][row] == 1
     first, ids = int((~real).sum()), given["input_ids"][row : row + 1, real]
     stack, n = vlm.model.language_model, ids.shape[1]
@@ -223,7 +223,7 @@ def by_hand(vlm, given, row, entry, gone):
     return vlm.lm_head(stack.norm(x))[0, -1]
 
 
-def test_7_text_alone_and_the_answer_go_on_from_there(vlm):
+def test_7_text_alone_and_the_answer_continue_from_there(vlm):
     ids = torch.randint(10, 400, (1, 20))
     plain = vlm(input_ids=ids).logits
     with compress(vlm, EmbedLens(entry=4)):
@@ -243,10 +243,10 @@ def test_exit_drops_all_visual_tokens_and_a_cache_method_may_follow(vlm):
     ("given", "error", "message"),
     [
         ({"keep": 0.5}, BudgetError, "classes decide what goes"),
-        ({"prune": "sleepy"}, ValueError, "'sleepy' is none of"),
-        ({"control": "none"}, ValueError, "choose one of targets"),
-        ({"skip": "1.25"}, ValueError, "'1.25' is no sub-layer"),
-        ({"skip": "-1"}, ValueError, "is no sub-layer"),
+        ({"prune": "sleepy"}, ValueError, "'sleepy' is not in"),
+        ({"control": "none"}, ValueError, "choose 'targets', 'matched' or 'others'"),
+        ({"skip": "1.25"}, ValueError, "'1.25' is not a sub-layer"),
+        ({"skip": "-1"}, ValueError, "is not a sub-layer"),
         ({"entry": 3, "exit": 3}, ValueError, "must come after entry=3"),
         ({"anchors": Anchors(), "recipe": "x"}, ValueError, "not both"),
     ],
@@ -261,7 +261,7 @@ def test_what_a_model_cannot_do(vlm, anchors):
         compress(vlm, EmbedLens(prune="dead"))
     with pytest.raises(ValueError, match=r"layers 0\.\.7"):
         compress(vlm, EmbedLens(skip="8", skip_target="visual"))
-    with compress(vlm, EmbedLens(prune="visual")), pytest.raises(BudgetError, match="take all 144 visual tokens out"):
+    with compress(vlm, EmbedLens(prune="visual")), pytest.raises(BudgetError, match="take out all 144 visual tokens"):
         vlm(**inputs([(3, 9)]))
     with (
         compress(vlm, EmbedLens(prune="alive", control="matched", anchors=anchors)),
@@ -290,7 +290,7 @@ def test_other_families(name):
             break
     with compress(model, EmbedLens(prune="dead", control="matched", anchors=some)) as session:
         model(**given)
-    assert session.stats.visual[0] in (tokens - count, tokens - count + 1)  # a line end may be near the anchor, too
+    assert session.stats.visual[0] in (tokens - count, tokens - count + 1)  # a line end may be near the anchor too
     with compress(model, EmbedLens(skip="2.5", skip_target="visual")):
         torch.testing.assert_close(model(**given).logits[0, ~visual], plain[0, ~visual], rtol=1e-4, atol=1e-4)
     if name.startswith("qwen"):

@@ -22,7 +22,7 @@ def test_1_a_word_reads_as_itself(words):
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 50, 1000])
-def test_1_in_chunks_as_in_one(words, chunk):
+def test_1_chunks_give_the_same_reading(words, chunk):
     x = torch.cat([torch.randn(20, 16), words[:3]])
     expected = torch.zeros(23, 50)
     for i in range(23):
@@ -95,7 +95,7 @@ def test_readings_of_a_prompt(vlm):
 def test_lengths_layer_by_layer(vlm):
     given = inputs([(3, 9), (8, 2)])
     rows = norms(vlm, given)
-    states = vlm(**given, output_hidden_states=True).hidden_states  # the last one is behind the final norm
+    states = vlm(**given, output_hidden_states=True).hidden_states  # the last one is after the final norm
     visual, real = given["input_ids"] == 6, given["attention_mask"].bool()
     assert len(rows) == 9
     for layer in range(8):
@@ -105,6 +105,6 @@ def test_lengths_layer_by_layer(vlm):
     assert rows[3]["visual_cosine"] == pytest.approx(turned.item(), rel=1e-4) and "visual_cosine" not in rows[0]
 
 
-def test_the_published_anchors_are_one_models():
+def test_the_published_anchors_belong_to_one_model():
     found = recipe.load(recipe.SHIPPED / "embedlens-llava-1.5-7b.json")
     assert Anchors.of(found.data) == Anchors((1141,), (26673,), (30296,)) and found.model == "llava-1.5-7b-hf"

@@ -45,7 +45,7 @@ def test_a_batch_in_which_only_one_row_has_an_image_left(vlm):
     assert [event.layer for event in session.trace.events] == [3]
 
 
-def test_what_cannot_be_met_is_said(vlm):
+def test_budgets_that_cannot_be_met_are_refused(vlm):
     with pytest.raises(BudgetError, match=r"ask for keep=0.1250"), compress(vlm, VTW(keep=0.1)), torch.no_grad():
         vlm(**inputs([(3, 9)]))
     with pytest.raises(ValueError, match="layer=0"):

@@ -1,4 +1,4 @@
-"""EAS's adapters; numbers are the lines of the card's "must show"."""
+"""EAS's adapters; numbers are the lines of what they must show."""
 
 import pytest
 import torch
@@ -194,10 +194,10 @@ def test_8_attention_disappears_and_no_token_does(make_llama, prompt):
 
 
 def test_9_only_the_message_moves_information(llama, prompt):
-    """A layer without attention, token 1 changed: the others notice through z_g (and w) alone."""
+    """A layer without attention, token 1 changed: the others change only through z_g (and w)."""
     made, n = adapters(llama), 8
     adapter = made.skipped["1"]
-    torch.nn.init.zeros_(adapter.router.weight)  # w would notice, too
+    torch.nn.init.zeros_(adapter.router.weight)  # w would change too
     u = torch.randn(1, n, D)
     other = u.clone()
     other[0, 1] += 1.0
@@ -229,7 +229,7 @@ def test_inside_a_session(llama, prompt):
         assert session.stats.entries == [11.0, 11.0, 0.0, 0.0] and session.stats.stream == {0: 20, 1: 20}
 
 
-def test_files_know_the_skipped_layers_and_the_model(llama, make_llama, prompt, tmp_path):
+def test_files_record_the_skipped_layers_and_the_model(llama, make_llama, prompt, tmp_path):
     made, ids = adapters(llama), prompt(1, 9)
     made.save(tmp_path / "eas.safetensors", llama)
     again = Adapters.load(tmp_path / "eas.safetensors", llama)

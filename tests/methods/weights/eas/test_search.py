@@ -1,4 +1,4 @@
-"""EAS's search; numbers are the lines of the card's "must show"."""
+"""EAS's search; numbers are the lines of what it must show."""
 
 import math
 
@@ -29,7 +29,7 @@ def test_5_updates_equal_a_slow_reference():
         assert state.scores[5] == before[5]  # layer 6 was in no subset
 
 
-def test_5_equal_rewards_move_nothing():
+def test_5_equal_rewards_change_nothing():
     state = Search(range(1, 7), 2)
     state.update([(1, 2), (2, 3), (5, 6)], [0.7, 0.7, 0.7])
     assert state.scores.tolist() == pytest.approx([0.0] * 6, abs=1e-12)
@@ -48,7 +48,7 @@ def test_draws_are_distinct_and_follow_p():
 
 @pytest.fixture(scope="module")
 def half(make_llama):
-    """Six layers, three of whose attentions say next to nothing; inputs and what the model itself says of them."""
+    """Six layers, three of whose attentions contribute next to nothing; inputs, and the model's own output for them."""
     model = make_llama(layers=7, seed=3)
     for i in (2, 4, 5):
         model.model.layers[i].self_attn.o_proj.weight.mul_(1e-4)

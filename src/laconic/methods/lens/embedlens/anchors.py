@@ -1,6 +1,6 @@
-"""Which words mark the sinks and the dead among a model's visual tokens, found by what repeats from image to image.
+"""Which words mark the sinks and the dead among a model's visual tokens, found from what repeats from image to image.
 
-The paper gives three words for LLaVA-1.5-7B; how to find those of another model is inferred from its analysis.
+The paper gives three words for LLaVA-1.5-7B; how to find those of another model is inferred from the paper's analysis.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from laconic.methods.lens.embedlens.readings import ALIVE, CLASSES, Anchors, loo
 from laconic.recipe import Recipe
 
 SINK, DEAD, REPEATS = 0.99, 0.9, 0.9
-"""Cosine above which two tokens are the same sink, the same dead token; share of the other images that must have it."""
+"""Cosines above which two tokens are the same sink or the same dead token; share of the other images that must have it."""
 OUTLIER = 3.0
 """A patch whose encoder feature is this many times longer than the median of its image made a sink of the encoder."""
 LLM_LAYER = 1
-"""Sinks of the LLM point where <bos> points behind the MLP of this layer (from 0)."""
+"""Sinks of the LLM point where <bos> points after the MLP of this layer (from 0)."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class ImageTokens:
     """The visual tokens of one image.
 
     Attributes:
-        tokens: behind the projector, [N, D]. `words`: their three nearest words, [N, 3].
-        outlier: encoder feature of outlying length, bool [N].
-        bos: cosine to the first token of the prompt behind layer `LLM_LAYER`, [N].
+        tokens: after the projector, [N, D]. `words`: their three nearest words, [N, 3].
+        outlier: whether the encoder feature has an outlying length, bool [N].
+        bos: cosine to the first token of the prompt after layer `LLM_LAYER`, [N].
     """
 
     tokens: Tensor
@@ -40,7 +40,7 @@ class ImageTokens:
 
 
 def collect(model: PreTrainedModel, prompts: Sequence[Mapping[str, Tensor]]) -> list[ImageTokens]:
-    """The images of model inputs, several per prompt or one; prompts begin with <bos> (padding aside)."""
+    """The images of model inputs, several per prompt or one; prompts begin with <bos> (apart from padding)."""
     images = []
     for inputs in prompts:
         visual, hidden = look(model, inputs, [0, LLM_LAYER + 1])
@@ -81,12 +81,12 @@ def groups(tokens: Tensor, cosine: float) -> list[Tensor]:
 
 
 def clustered(images: Sequence[ImageTokens]) -> tuple[Anchors, Tensor]:
-    """The anchors, and the classes of all tokens as the clusters have them, [sum of N].
+    """The anchors, and the classes of all tokens according to the clusters, [sum of N].
 
     Sinks: tokens that (nearly) all images have, within a cosine of `SINK`; those of the encoder where most members have
     outlying lengths, those of the LLM where most point like <bos>; sinks that are neither stay unmarked. Dead: the largest
-    group that (nearly) all images have within `DEAD`. The anchor of a group is the word most often among its members'
-    nearest three; of equally frequent ones the nearer.
+    group that (nearly) all images have within `DEAD`. The anchor of a group is the word that is most often among its
+    members' nearest three; of equally frequent words the nearer.
     """
     units = [nn.functional.normalize(p.tokens.float(), dim=-1) for p in images]
     every, words = torch.cat(units), torch.cat([p.words for p in images])
@@ -120,8 +120,8 @@ def clustered(images: Sequence[ImageTokens]) -> tuple[Anchors, Tensor]:
 def discover(model: PreTrainedModel, prompts: Sequence[Mapping[str, Tensor]]) -> Recipe:
     """The anchors of a model, from at least 32 different images, as a recipe for ``EmbedLens(recipe=FILE)``.
 
-    `made` has the shares of the classes over the images (mean and deviation), and how often the anchors, a cheap stand-in,
-    agree with the clusters that they came from.
+    `made` has the shares of the classes over the images (mean and deviation), and how often the anchors, a cheap
+    approximation, agree with the clusters that they came from.
 
     Raises:
         ValueError: fewer than two images.

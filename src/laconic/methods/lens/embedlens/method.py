@@ -1,4 +1,4 @@
-"""EmbedLens's interventions: take classes of visual tokens out, skip their sub-layers, show images late."""
+"""EmbedLens's interventions: take out classes of visual tokens, skip their sub-layers, show images late."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from laconic import checks
 from laconic import recipe as recipes
 from laconic.errors import BudgetError, RecipeError, UnsupportedModelError
 from laconic.families import family_of
@@ -27,7 +28,7 @@ CONTROLS = ("targets", "matched", "others")
 
 @dataclass
 class Shown:
-    """The stream as it was before layer 0: hidden states [B, T, D], what the pass knew of every row, and rows to keep."""
+    """The stream as it was before layer 0: hidden states [B, T, D], what is known about every row, and rows to keep."""
 
     hidden: Tensor
     positions: Tensor
@@ -47,28 +48,29 @@ class Shown:
 )
 @dataclass(kw_only=True)
 class EmbedLens(TokenMethod):
-    """Asks what classes of visual tokens are for: without them, without their sub-layers, or with images shown late.
+    """Show what classes of visual tokens are for: run without them, without their sub-layers, or with images shown late.
 
     Classes, joined with "+": ``vit_sink``, ``llm_sink``, ``dead``, ``alive``, ``sinks`` (both), ``visual`` (all tokens;
-    needs no anchors). What stays keeps its positions. The classes decide how much stays, so there is no budget.
+    needs no anchors). Tokens that stay keep their positions. The classes decide how many stay, so there is no budget.
 
     Args:
         prune: classes to take out of the input.
-        control: ``"targets"``: those go; ``"matched"``: as many of the other tokens go, drawn with `seed`; ``"others"``: all
-            other tokens go and the classes stay. Where no token is of the classes, nothing goes.
+        control: ``"targets"`` removes the classes; ``"matched"`` removes as many other tokens, drawn with `seed`;
+            ``"others"`` removes all other tokens and keeps the classes. Where no token belongs to the classes, nothing is
+            removed.
         skip: sub-layers whose output is set to zero for the tokens `skip_target`, such as "1.5" or "0.5+1+1.5": n is the
-            attention of decoder layer n, n + 0.5 its MLP. Their keys and values are still made and read. This is for
-            analysis: the sub-layers run all the same, and nothing is saved.
-        skip_target: classes.
-        entry: images enter before this decoder layer, as the projector made them; the layers below run on text alone, at
-            the positions that it has. 0 and None: from the start.
+            attention of decoder layer n, n + 0.5 its MLP. Their keys and values are still computed and read. This is for
+            analysis: the sub-layers run all the same, and no compute is saved.
+        skip_target: the classes to which `skip` applies.
+        entry: images enter before this decoder layer, as the projector made them; earlier layers run on text alone, at its
+            own positions. 0 and None: from the start.
         exit: all visual tokens leave before this decoder layer.
-        anchors: word ids that mark the classes; or `recipe`: a file that `discover` wrote, or the name of a shipped one
-            ("embedlens-llava-1.5-7b", the published ids). None of both: the shipped one that was made for these weights.
+        anchors: word ids that mark the classes; or `recipe`: a file written by `discover`, or the name of a shipped one
+            ("embedlens-llava-1.5-7b", the published ids). Neither: the shipped one that was made for these weights.
 
     Raises:
         RecipeError: classes are asked for and no anchors are known for this model.
-        BudgetError: a budget is given; or every visual token of a sequence would go, or more than there are.
+        BudgetError: a budget is given; or every visual token of a sequence would be removed, or more than there are.
         UnsupportedModelError: late entry in a model with several positions per token (M-RoPE).
     """
 
@@ -88,8 +90,7 @@ class EmbedLens(TokenMethod):
         super().__post_init__()
         if not self.budget_from_parameters and not self.budget.neutral:
             raise BudgetError(f"embedlens: {self.budget}: classes decide what goes; give prune=, entry= or exit= instead.")
-        if self.control not in CONTROLS:
-            raise ValueError(f"embedlens: control={self.control!r}: choose one of {', '.join(CONTROLS)}.")
+        checks.one_of(self, "control", *CONTROLS)
         if self.exit is not None and self.exit <= (self.entry or 0):
             raise ValueError(f"embedlens: exit={self.exit} must come after entry={self.entry or 0}.")
         if self.anchors is not None and self.recipe is not None:
@@ -131,7 +132,7 @@ class EmbedLens(TokenMethod):
     def cuts(self, depth: int) -> Sequence[int]:
         return sorted({0} | {layer for layer in (self.entry, self.exit) if layer is not None})
 
-    # -- what goes on ----------------------------------------------------------------------------------------------
+    # -- what stays ------------------------------------------------------------------------------------------------
     def cut(self, stream: Stream) -> Cut | None:
         nothing = [stream.images(row)[:0] for row in range(len(stream.hidden))]
         if stream.layer and stream.layer == self.exit:
@@ -151,7 +152,7 @@ class EmbedLens(TokenMethod):
         return assemble(stream, nothing, separators=False)
 
     def _choose(self, stream: Stream) -> list[Tensor]:
-        """Rows of visual tokens that stay, and the tokens whose sub-layers are skipped are noted."""
+        """Rows of visual tokens that stay; records the tokens whose sub-layers are skipped."""
         target = torch.zeros_like(stream.shown)
         stays = []
         for row in range(len(stream.hidden)):
@@ -163,19 +164,19 @@ class EmbedLens(TokenMethod):
         return stays
 
     def _kinds(self, stream: Stream, row: int, at: Tensor) -> Tensor:
-        """Class numbers of the visual tokens `at`; nobody looks at them where only `visual` is asked for."""
+        """Class numbers of the visual tokens `at`; unused where only `visual` is asked for."""
         if not hasattr(self, "_anchors"):
             return torch.full((len(at),), -1, device=at.device)
         return self._anchors.classify(nearest(stream.hidden[row, at], self._words)[1])
 
     def _goes(self, targets: Tensor) -> Tensor:
-        """Which visual tokens of a sequence are taken out, from which of them are of the classes, [v] each."""
+        """Which visual tokens of a sequence are taken out, given which of them belong to the classes, [v] each."""
         count, total = int(targets.sum()), len(targets)
         goes = targets
         if self.control == "matched":
             if count > total - count:
                 raise BudgetError(
-                    f"embedlens: {count} of {total} visual tokens are of the classes {self.prune}; there are not as many "
+                    f"embedlens: {count} of {total} visual tokens belong to the classes {self.prune}; there are not as many "
                     "others to take out instead. Use a smaller class."
                 )
             chances = drawn(total, self.seed).to(targets.device).masked_fill(targets, -1.0)
@@ -185,7 +186,7 @@ class EmbedLens(TokenMethod):
             goes = ~targets if count else targets
         if total and bool(goes.all()):
             raise BudgetError(
-                f"embedlens: prune={self.prune} would take all {total} visual tokens out; at least one must stay. Use exit= "
+                f"embedlens: prune={self.prune} would take out all {total} visual tokens; at least one must stay. Use exit= "
                 "to run layers without images."
             )
         return goes
@@ -198,7 +199,7 @@ class EmbedLens(TokenMethod):
         return Cut(whole.keep, None, held.positions.expand(len(whole.keep), -1).gather(1, whole.keep.clamp(min=0)))
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Before the entry layer: text as the layers below left it, images as the projector made them."""
+        """Before the entry layer: text as the earlier layers left it, images as the projector made them."""
         step, held = kwargs["past_key_values"].step, self._held
         if held is None or step is None or step.shown is None:
             return None
@@ -242,7 +243,7 @@ class EmbedLens(TokenMethod):
 
 
 def _among(kinds: Tensor, names: Sequence[str]) -> Tensor:
-    """Which class numbers [v] are of the classes `names`."""
+    """Which class numbers [v] belong to the classes `names`."""
     if EVERY in names:
         return torch.ones_like(kinds, dtype=torch.bool)
     numbers = torch.tensor([CLASSES.index(name) for name in names], dtype=kinds.dtype, device=kinds.device)
@@ -254,7 +255,7 @@ def _classes(text: str, parameter: str) -> tuple[str, ...]:
     unknown = [name for name in names if name not in (*CLASSES, "sinks", EVERY)]
     if unknown:
         raise ValueError(
-            f"embedlens: {parameter}={text!r}: {unknown[0]!r} is none of {', '.join(CLASSES)}, sinks, {EVERY}; join with +."
+            f"embedlens: {parameter}={text!r}: {unknown[0]!r} is not in {', '.join(CLASSES)}, sinks, {EVERY}; join with +."
         )
     return tuple(part for name in names for part in (SINKS if name == "sinks" else (name,)))
 
@@ -270,7 +271,7 @@ def _sub_layers(text: str | float) -> tuple[list[int], list[int]]:
             twice = 0.5
         if twice < 0 or twice != int(twice):
             raise ValueError(
-                f"embedlens: skip={text!r}: {word!r} is no sub-layer; n is an attention, n.5 an MLP, such as '0.5+1'."
+                f"embedlens: skip={text!r}: {word!r} is not a sub-layer; n is an attention, n.5 an MLP, such as '0.5+1'."
             )
         (mlps if twice % 2 else attentions).append(int(twice) // 2)
     return attentions, mlps

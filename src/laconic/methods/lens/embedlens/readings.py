@@ -15,7 +15,7 @@ from laconic.families import family_of
 from laconic.families.vision import VisionWatch, Visual
 
 CLASSES = ("vit_sink", "llm_sink", "dead", "alive")
-"""In the order of priority: a token near several anchors belongs to the first."""
+"""In order of priority: a token near several anchors belongs to the first."""
 ALIVE = CLASSES.index("alive")
 
 
@@ -41,7 +41,7 @@ def nearest(x: Tensor, embeddings: Tensor, k: int = 3, chunk: int = 8192) -> tup
 
 
 def logit_lens(x: Tensor, head: Callable[[Tensor], Tensor], k: int = 3) -> tuple[Tensor, Tensor]:
-    """What the output side says of each token instead: the `k` largest probabilities of `head` (final norm and language
+    """The same reading from the output side: the `k` largest probabilities of `head` (final norm and language
     model head, [N, D] -> [N, V]) and their ids, [N, k] each. For comparison with `nearest`."""
     best = head(x).float().softmax(-1).topk(k)
     return best.values, best.indices
@@ -49,8 +49,8 @@ def logit_lens(x: Tensor, head: Callable[[Tensor], Tensor], k: int = 3) -> tuple
 
 @dataclass(frozen=True)
 class Anchors:
-    """Word ids that mark the classes of one model's visual tokens. They belong to one projector and one vocabulary, so none
-    is a default: `laconic.methods.lens.embedlens.discover` finds those of a model."""
+    """Word ids that mark the classes of one model's visual tokens. They belong to one projector and one vocabulary, so there
+    are no defaults: `discover` finds those of a model."""
 
     vit_sink: tuple[int, ...] = ()
     llm_sink: tuple[int, ...] = ()
@@ -96,7 +96,7 @@ def read(
     k: int = 3,
     layer: int = 0,
 ) -> list[Reading]:
-    """What every visual token of a prompt says, in prompt order.
+    """The reading of every visual token of a prompt, in prompt order.
 
     Args:
         inputs: of the model, images included.
@@ -104,7 +104,7 @@ def read(
             projected tokens, whatever the layer.
 
     Raises:
-        ValueError: no such layer, or no images.
+        ValueError: there is no such layer, or there are no images.
     """
     visual, hidden = look(model, inputs, sorted({0, layer}))
     words = words_of(model)
@@ -117,8 +117,8 @@ def read(
             first = ids if layer == 0 and k == 3 else nearest(hidden[0][span.row, at], words)[1]
             kinds = [CLASSES[kind] for kind in anchors.classify(first).tolist()]
         for token, row_ids, row_cosines, kind in zip(at.tolist(), ids.tolist(), cosines.tolist(), kinds, strict=True):
-            said = tuple(tokenizer.decode([i]) for i in row_ids)
-            readings.append(Reading(span.row, token, span.image, said, tuple(row_cosines), kind))
+            decoded = tuple(tokenizer.decode([i]) for i in row_ids)
+            readings.append(Reading(span.row, token, span.image, decoded, tuple(row_cosines), kind))
     return sorted(readings, key=lambda reading: (reading.row, reading.token))
 
 
@@ -132,13 +132,13 @@ class Shares:
 
 
 def shares(kinds: Sequence[Tensor]) -> Shares:
-    """From the class numbers of every image, [N] each, N may differ."""
+    """From the class numbers of every image, [N] each; N may differ."""
     rows = torch.stack([torch.bincount(k, minlength=len(CLASSES)).float() / len(k) for k in kinds])
     return Shares(rows, rows.mean(0), rows.std(0, unbiased=False))
 
 
 def norms(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[dict[str, float]]:
-    """Before every decoder layer and behind the last one: mean length of visual tokens and of text (``visual``, ``text``),
+    """Before every decoder layer and after the last one: mean length of visual tokens and of text (``visual``, ``text``),
     and the mean cosine of a token to itself one layer earlier (``visual_cosine``, ``text_cosine``; not in the first row)."""
     depth = len(_layers(model))
     visual, hidden = look(model, inputs, list(range(depth + 1)))
@@ -161,16 +161,16 @@ def norms(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[dict[str
 @torch.no_grad()
 def look(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers: Sequence[int]) -> tuple[Visual, dict[int, Tensor]]:
     """The images of a prompt, and hidden states [B, T, D] before the decoder layers `layers` (the depth stands for those
-    behind the last layer, before the final norm), from one pass of the model.
+    after the last layer, before the final norm), from one pass of the model.
 
     Raises:
-        ValueError: no such layer, or no images in `inputs`.
+        ValueError: there is no such layer, or `inputs` have no images.
     """
     blocks, hidden = _layers(model), {}
     wrong = [layer for layer in layers if not 0 <= layer <= len(blocks)]
     if wrong:
         raise ValueError(
-            f"layer={wrong[0]}: this model has hidden states before layers 0..{len(blocks) - 1} and behind them."
+            f"layer={wrong[0]}: this model has hidden states before layers 0..{len(blocks) - 1} and after them."
         )
     handles: list[RemovableHandle] = []
 
@@ -180,7 +180,7 @@ def look(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers: Sequence[
 
         return note
 
-    def behind(module: nn.Module, args: Any, output: Any) -> None:
+    def last(module: nn.Module, args: Any, output: Any) -> None:
         hidden[len(blocks)] = output[0] if isinstance(output, tuple) else output
 
     try:
@@ -189,7 +189,7 @@ def look(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers: Sequence[
             for layer in layers
             if layer < len(blocks)
         ]
-        handles.append(blocks[-1].register_forward_hook(behind))
+        handles.append(blocks[-1].register_forward_hook(last))
         with VisionWatch(model) as watch:
             model(**inputs, use_cache=False)
             visual = watch.visual

@@ -1,8 +1,8 @@
-"""EAS, efficient attention skipping: adapters instead of the attentions that a task does not need (arXiv 2403.15226).
+"""EAS, efficient attention skipping: adapters in place of the attentions that a task does not need (arXiv 2403.15226).
 
 A skipped layer is ``x + FFN(y * gamma2)`` with ``y = PIA(n1(x))``: no attention runs and no keys or values are stored. PIA,
 a low-rank map that mixes the prompt's mean into every token, is linear once the prompt is known, so it folds into the FFN.
-Kept layers have a plain adapter of the same kind in front of q, k and v.
+Kept layers have a plain adapter of the same kind before q, k and v.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Adapter(nn.Module):
     """PIA: ``y = u + s (w0 B + w1 D) z`` for u [B, T, D]; z is A u in a kept layer, ``(z_g + C u) / 2`` in a skipped one,
     where z_g is the mean of A u over the prompt. ``w = softmax(R mean(u) / temperature)``.
 
-    w and z_g are those of the prompt; tokens that follow use them again, until `begin` is called for another prompt.
+    w and z_g are computed from the prompt; the tokens that follow reuse them until `begin` is called for another prompt.
 
     Args:
         size: D of the model. `width`: h, even.
-        skipped: of a layer without attention.
-        random: B and D begin with Xavier's numbers, not with zeros (with zeros the adapter is the identity at first).
+        skipped: whether the layer's attention is skipped.
+        random: initialise B and D by Xavier's rule, not with zeros (with zeros the adapter starts as the identity).
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Adapter(nn.Module):
         self.begin(None)
 
     def begin(self, mask: Tensor | None) -> None:
-        """A new prompt comes; `mask` [B, T]: the tokens that its means run over, None for all."""
+        """Start a new prompt; `mask` [B, T]: the tokens that its means run over, None for all."""
         self._mask = mask
         self.mix: Tensor | None = None
         self.message: Tensor | None = None
@@ -108,10 +108,10 @@ class Adapter(nn.Module):
         return u + self.scale * (w0 * self.up0(z) + w1 * self.up1(z))
 
     def linear(self) -> tuple[Tensor, Tensor]:
-        """(M [D, D], b [D]) with ``y = M u + b`` for the one sequence whose prompt ran last.
+        """(M [D, D], b [D]) with ``y = M u + b`` for the single sequence whose prompt ran last.
 
         Raises:
-            SessionError: no prompt has run, or several at once.
+            SessionError: no prompt has run, or several ran at once.
         """
         if self.mix is None or len(self.mix) != 1:
             raise SessionError("an adapter folds for one prompt: run it as a batch of one first, then fold.")
@@ -127,12 +127,13 @@ class Adapter(nn.Module):
 
 
 class Adapters(nn.Module):
-    """Adapters of one model, and which of its attentions they replace (the list belongs to a task).
+    """Adapters of one model, and which of its attentions they replace (a list that belongs to a task).
 
     Args:
-        size, depth: of the model. `skip`: layers without attention; layer 0 must keep its own: positions are counted there.
+        size, depth: of the model. `skip`: layers without attention; layer 0 must keep its attention: positions are counted
+            there.
         width, skip_width: of adapters in kept and in skipped layers (8 and 32 for LaVIN, 128 and 128 or 256 for LLaVA).
-        both: for the search: every layer but the first has both kinds.
+        both: every layer but the first has both kinds, for the search.
         options: `scale`, `temperature`, `dropout`, `random` of `Adapter`.
     """
 
@@ -160,7 +161,7 @@ class Adapters(nn.Module):
 
     @classmethod
     def of(cls, model: PreTrainedModel, skip: Collection[int] = (), **settings: Any) -> Adapters:
-        """For `model`, on its device and of its type."""
+        """For `model`, on its device and in its dtype."""
         stack = family_of(model).stack(model)
         made = cls(stack.config.hidden_size, len(stack.layers), skip, **settings)  # type: ignore[arg-type]
         return made.to(next(stack.parameters()))
@@ -172,7 +173,7 @@ class Adapters(nn.Module):
             yield found
 
     def save(self, path: str | Path, model: PreTrainedModel) -> None:
-        """Write a safetensors file that knows the list of skipped layers and the model."""
+        """Write a safetensors file, with the list of skipped layers and the model in its header."""
         about = {"method": "eas", "model": model_name(model), "fingerprint": fingerprint(model)}
         head = {**about, "settings": self.about, "skip": list(self.skip)}
         save_file(
@@ -189,14 +190,14 @@ class Adapters(nn.Module):
             made = cls(skip=head["skip"], **head["settings"])
             made.load_state_dict(tensors)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise RecipeError(f"{str(path)!r} holds no adapters that laconic.weights wrote: {error}") from error
+            raise RecipeError(f"{str(path)!r} holds no adapters written by `Adapters.save`: {error}") from error
         if head["fingerprint"] != fingerprint(model):
             raise RecipeError(f"adapters {str(path)!r} were trained for another model ({head['model']}).")
         return made.to(next(model.parameters())).eval()
 
 
 class SkippedLayer(nn.Module):
-    """A decoder layer without attention: ``x + FFN(adapter(n1(x)) * gamma2)``; folded, the FFN has the rest in itself."""
+    """A decoder layer without attention: ``x + FFN(adapter(n1(x)) * gamma2)``; when folded, the FFN contains the rest."""
 
     def __init__(self, layer: nn.Module, adapter: Adapter | None, mlp: nn.Module | None = None):
         super().__init__()
@@ -216,13 +217,13 @@ class SkippedLayer(nn.Module):
 def applied(
     model: PreTrainedModel, adapters: Adapters, skip: Collection[int] | None = None, over: Tensor | None = None
 ) -> Iterator[None]:
-    """While open, skipped layers of this model run without attention and all adapters act. Open it outside of
-    `laconic.compress`, whose hooks then sit on the layers that run.
+    """While open, skipped layers of this model run without attention and all adapters are active. Open it outside
+    `laconic.compress`, so that the session's hooks are on the layers that run.
 
     Args:
-        skip: other layers than `adapters.skip`, while searching.
-        over: tokens of the prompt [B, T] that the means run over, such as the question's; None: all that are no padding. The
-            mean knows all of the prompt, later tokens too: in training restrict it to what comes before the answer.
+        skip: layers to skip instead of `adapters.skip`, during a search.
+        over: tokens of the prompt [B, T] that the means run over, such as the question's; None: all but padding. The mean
+            sees the whole prompt, later tokens included: in training, restrict it to what comes before the answer.
     """
     stack, layers = _layers(model)
     chosen = set(adapters.skip if skip is None else skip)
@@ -250,11 +251,11 @@ def applied(
 
 @contextmanager
 def folded(model: PreTrainedModel, adapters: Adapters) -> Iterator[None]:
-    """While open, the adapters are in the weights, for the prompt that ran last under `applied`: an answer is decoded on its
-    cache without the adapters' cost. The model's own weights are not touched; every fold begins with them.
+    """While open, the adapters are folded into the weights for the prompt that ran last under `applied`: an answer is
+    decoded from its cache without the adapters' cost. The model's own weights are not touched; every fold starts from them.
 
     Raises:
-        SessionError: no prompt has run, or several at once.
+        SessionError: no prompt has run, or several ran at once.
     """
     _, layers = _layers(model)
     with torch.no_grad(), _replaced() as put:
@@ -263,7 +264,7 @@ def folded(model: PreTrainedModel, adapters: Adapters) -> Iterator[None]:
                 matrix, bias = adapters.skipped[str(i)].linear()  # type: ignore[operator]
                 gamma: Any = layer.post_attention_layernorm.weight  # type: ignore[union-attr]
                 mlp: Any = copy.copy(layer.mlp)
-                mlp._modules = dict(mlp._modules)  # the copy shares everything but the two that read the input
+                mlp._modules = dict(mlp._modules)  # the copy shares everything except the two modules that read the input
                 for name in ("gate_proj", "up_proj"):
                     setattr(mlp, name, _into(getattr(layer.mlp, name), gamma[:, None] * matrix, gamma * bias))
                 put(layers, str(i), SkippedLayer(layer, None, mlp))
@@ -286,7 +287,7 @@ def _into(linear: nn.Linear, matrix: Tensor, bias: Tensor) -> nn.Linear:
 
 @contextmanager
 def _replaced() -> Iterator[Any]:
-    """`put(module, name, child)` sets children of module instances; what was there comes back at the end."""
+    """`put(module, name, child)` sets children of module instances; the originals are restored at the end."""
     before: list[tuple[nn.Module, str, Any]] = []
 
     def put(module: nn.Module, name: str, child: nn.Module) -> None:
@@ -309,7 +310,7 @@ def _layers(model: PreTrainedModel) -> tuple[PreTrainedModel, nn.ModuleList]:
         if isinstance(layer, SkippedLayer) or missing or not hasattr(layer.mlp, "gate_proj"):
             raise UnsupportedModelError(
                 f"{type(layer).__name__} is not laid out as a layer of Llama or Qwen2 (it lacks "
-                f"{', '.join(missing) or 'a plain MLP'}), or EAS acts on this model already; attention is skipped in such "
+                f"{', '.join(missing) or 'a plain MLP'}), or EAS is active on it already; attention is skipped in such "
                 "layers only."
             )
     return stack, layers

@@ -1,4 +1,4 @@
-"""EAS's search: a bandit that learns which attentions can go, while adapters train (arXiv 2403.15226, section 3.3)."""
+"""EAS's search: a bandit that learns which attentions to skip while adapters are trained (arXiv 2403.15226, section 3.3)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from laconic.methods.weights.eas.network import Adapters, applied
 
 
 class Search:
-    """One score per candidate; a subset that does better than the others of its turn raises the scores of its members.
+    """One score per candidate; a subset that does better than the others in its round raises the scores of its members.
 
     Args:
-        candidates: layers whose attention may go.
-        k: how many will go.
+        candidates: layers whose attention may be skipped.
+        k: how many will be skipped.
         lr: of the scores.
         rule: ``"softmax"``: p = softmax(10 s) (LaVIN), or ``"sigmoid"``: p = sigmoid(s) (METER, LLaVA).
     """
@@ -33,17 +33,17 @@ class Search:
         self._random = torch.Generator().manual_seed(seed)
 
     def probabilities(self) -> Tensor:
-        """p of every candidate; of a softmax they sum to one."""
+        """p of every candidate; with a softmax they sum to one."""
         return (10 * self.scores).softmax(0) if self.rule == "softmax" else self.scores.sigmoid()
 
     def draw(self, k: int | None = None) -> tuple[int, ...]:
-        """`k` distinct layers, drawn one after the other in proportion to p."""
+        """`k` distinct layers, drawn one by one in proportion to p."""
         weights = self.probabilities().clamp(min=1e-12)
         drawn = torch.multinomial(weights, k or self.k, replacement=False, generator=self._random)
         return tuple(sorted(self.candidates[i] for i in drawn.tolist()))
 
     def draw_distinct(self, count: int) -> list[tuple[int, ...]]:
-        """`count` different subsets; fewer if there are not as many."""
+        """`count` different subsets; fewer if there are not that many."""
         found: list[tuple[int, ...]] = []
         for _ in range(50 * count):
             subset = self.draw()
@@ -54,8 +54,8 @@ class Search:
         return found
 
     def update(self, subsets: Sequence[Sequence[int]], losses: Sequence[float]) -> None:
-        """Reward exp(-loss) against the mean of the turn: ``s_i += lr (r_j - mean r) p_i (1 - p_i)`` for every i in subset
-        j, all with the p from before."""
+        """Reward exp(-loss) relative to the mean of the round: ``s_i += lr (r_j - mean r) p_i (1 - p_i)`` for every i in
+        subset j, with p from before the update."""
         rewards = torch.tensor([math.exp(-loss) for loss in losses], dtype=torch.float64)
         p, advantage = self.probabilities(), rewards - rewards.mean()
         for subset, gain in zip(subsets, advantage.tolist(), strict=True):
@@ -83,12 +83,12 @@ def search(
     lr: float = 1e-3,
     weight_decay: float = 0.02,
 ) -> tuple[int, ...]:
-    """Train `adapters` (made with both=True) and the scores together; the layers to skip. Train fresh adapters for them
-    afterwards, with `loss` under `applied`.
+    """Train `adapters` (made with both=True) and the scores together; return the layers to skip. Train fresh adapters for
+    them afterwards, with `loss` under `applied`.
 
     Args:
-        batches: step -> what `loss` takes. `loss`: task loss of a batch, the adapters acting.
-        warmup: steps before the scores move. `turn`: steps between their updates, from `subsets` candidate subsets each.
+        batches: step -> what `loss` takes. `loss`: task loss of a batch with the adapters active.
+        warmup: steps before the scores change. `turn`: steps between their updates, each from `subsets` candidate subsets.
         lr: of the adapters (AdamW); 0 leaves them as they are.
     """
     learning = [p.requires_grad for p in model.parameters()]

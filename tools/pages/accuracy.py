@@ -1,12 +1,10 @@
-"""Draw docs/accuracy.svg from the leaderboard. Run: python docs/make_figure.py (needs matplotlib)
+"""Draw docs/accuracy.svg from the leaderboard. Run: python -m tools.pages.accuracy (needs matplotlib)
 
-One panel per way of asking: mean recall over the tasks against the share of the KV bytes that was really stored.
+One panel per way of asking: mean recall over the tasks against the share of the KV bytes that was actually stored.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -14,11 +12,11 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-ROOT = Path(__file__).parents[1]
-LINES = ROOT / "benchmarks" / "results" / "leaderboard.json"
-FIGURE = ROOT / "docs" / "accuracy.svg"
+from tools.pages.parts import DOCS, results
+
+FIGURE = DOCS / "accuracy.svg"
 TITLES = {"aware": "question in view", "agnostic": "question comes later"}
-# Okabe and Ito's palette: told apart by colour-blind readers, too
+# Okabe and Ito's palette: colour-blind readers can tell them apart
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8A8A8A"]
 SHOWN = ["snapkv", "kivi", "expected_attention", "keydiff", "fastkv", "compresskv", "streaming_llm", "random"]
 
@@ -35,7 +33,10 @@ def curves(lines: list[dict[str, Any]], mode: str) -> dict[str, list[tuple[float
 
 def main() -> None:
     """Read the lines, draw, write."""
-    lines = json.loads(LINES.read_text(encoding="utf-8"))["lines"]
+    found = results("leaderboard")
+    if found is None:
+        raise SystemExit("no results yet; run make leaderboard")
+    lines = found["lines"]
     plt.rcParams.update({"font.size": 10, "svg.hashsalt": "laconic", "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = plt.subplots(1, len(TITLES), figsize=(9.6, 3.9), sharey=True)
     for axis, (mode, title) in zip(axes, TITLES.items(), strict=True):

@@ -1,13 +1,11 @@
-"""Draw docs/kvpress.svg from benchmarks/results. Run: python docs/make_kvpress_figure.py (needs matplotlib)
+"""Draw docs/kvpress.svg from benchmarks/results. Run: python -m tools.pages.kvpress_figure (needs matplotlib)
 
-laconic beside kvpress 0.5.5: recall of every method in two panels, the time of a decoded token and the bytes behind it in a
+laconic beside kvpress 0.5.5: recall of every method in two panels, the time of a decoded token and the bytes it reads in a
 third.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -17,11 +15,11 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-FIGURE = ROOT / "docs" / "kvpress.svg"
+from tools.pages.parts import DOCS, results
+
+FIGURE = DOCS / "kvpress.svg"
 TITLES = {"aware": "recall, question in view", "agnostic": "recall, question comes later"}
-# Okabe and Ito's palette: told apart by colour-blind readers, too
+# Okabe and Ito's palette: colour-blind readers can tell them apart
 COLOURS = {0.25: "#0072B2", 0.1: "#D55E00"}
 WHO = {"laconic": "#009E73", "kvpress": "#8A8A8A"}
 
@@ -47,7 +45,7 @@ def recall(axis: Axes, rows: list[dict[str, Any]], mode: str, names: list[str]) 
 
 
 def decoding(axis: Axes, rows: list[dict[str, Any]]) -> None:
-    """Bars: milliseconds of a decoded token, the stored share written beside."""
+    """Bars: milliseconds of a decoded token, labelled with the stored share."""
     found = {row["who"]: row for row in rows if row.get("section") == "peer decode" and "who" in row}
     names = [name for name in ("none", "snapkv", "adakv") if all(f"{who} {name}" in found for who in WHO)]
     for i, name in enumerate(names):
@@ -57,7 +55,7 @@ def decoding(axis: Axes, rows: list[dict[str, Any]]) -> None:
             axis.text(row["ms"] + 1, y, f"{row['ms']:.0f} ms, {row['bytes_kept']:.0%} stored", va="center", fontsize=8)
     axis.set_yticks(range(len(names)), ["no method" if name == "none" else name for name in names])
     tokens = next(iter(found.values()))["tokens"]
-    axis.set_title(f"a decoded token behind {tokens // 1024}k, keep 0.1", fontsize=10)
+    axis.set_title(f"a decoded token after {tokens // 1024}k, keep 0.1", fontsize=10)
     axis.set_xlim(0, 1.75 * max(row["ms"] for who, row in found.items() if who.split()[1] in names))
     axis.set_xlabel("ms")
     axis.invert_yaxis()
@@ -65,7 +63,9 @@ def decoding(axis: Axes, rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Read the results, draw, write."""
-    scores = json.loads((RESULTS / "agree_scores.json").read_text(encoding="utf-8"))
+    scores, peer = results("agree_scores"), results("peer_decode")
+    if scores is None or peer is None:
+        raise SystemExit("no results yet; run benchmarks/run_all.py")
     rows = scores["rows"]
     plt.rcParams.update({"font.size": 9, "svg.hashsalt": "laconic", "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = plt.subplots(1, 3, figsize=(11, 4.4), width_ratios=[1, 1, 1.05])
@@ -73,7 +73,7 @@ def main() -> None:
     for axis, mode in zip(axes, TITLES, strict=False):
         recall(axis, rows, mode, names)
     axes[1].set_yticklabels([])
-    decoding(axes[2], json.loads((RESULTS / "peer_decode.json").read_text(encoding="utf-8"))["rows"])
+    decoding(axes[2], peer["rows"])
     marks = [Line2D([], [], marker="o", linestyle="", color=c, markersize=6, label=f"keep {k}") for k, c in COLOURS.items()]
     style: dict[str, Any] = {"linestyle": "", "color": "#444444"}
     marks.append(Line2D([], [], marker="o", markersize=4, label="laconic (dot)", **style))

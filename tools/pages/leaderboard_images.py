@@ -1,7 +1,7 @@
 """Write docs/leaderboard-images.md, its figure and the checked-in table from a finished bench over scenes.
 
     laconic bench --preset images_leaderboard --out leaderboard-images
-    python docs/make_image_leaderboard.py leaderboard-images
+    python -m tools.pages.leaderboard_images leaderboard-images
 
 `make leaderboard-images` is both. Every figure comes from results.jsonl.
 """
@@ -12,15 +12,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from heat_map import Block, heat_map
-from leaderboard_parts import ROOT, arrow, traits, write_results
-
 from laconic.bench.comparison import comparisons
 from laconic.bench.specs import NONE
 from laconic.bench.statistics import Interval
 from laconic.bench.store import read
 from laconic.bench.summary import Line, gain_at_equal_cost, summarise
 from laconic.bench.table import percent, spread
+from tools.pages.heat_map import Block, heat_map
+from tools.pages.leaderboard_parts import arrow, traits, write_results
+from tools.pages.parts import DOCS
 
 KEEPS = (0.5, 0.25, 0.11, 0.055)
 REFERENCE = comparisons()["image"].references[0]
@@ -34,26 +34,26 @@ NAMED = {
 }
 """Methods, and the baselines that their papers beat."""
 NEAR = 1.05
-"""A baseline whose lowest cost is up to so many times a method's is still compared with it."""
+"""A baseline is still compared with a method if its lowest cost is at most this many times the method's."""
 CLOSE = 0.15
 """Achieved shares of visual tokens within this part of the share asked for are not printed beside the result."""
 INTRODUCTION = """# Leaderboard for images
 
 Every method that removes or merges visual tokens on `testbed/vlm` ([model
 card](../src/laconic/testbed/vlm/README.md): 144 visual tokens, eight decoder layers), {samples} scenes for each kind
-of question, keeping 50, 25, 11 and 5.5 % of the visual tokens. The scenes are of seeds that no training and no
-calibration has seen. Made with `make leaderboard-images`, resumable.
+of question, keeping 50, 25, 11 and 5.5 % of the visual tokens. No training and no calibration has seen the
+seeds of these scenes. Made with `make leaderboard-images`, resumable.
 
 ![Right answers by method, budget and part](leaderboard-images.svg)
 
 A share kept is the mean over all decoder layers, so methods in one column cost about the same prefill FLOPs, whether
-they cut once before the decoder or between its layers; where a method ran another share than was asked for, it stands
-behind the cell. A cell is the mean over the seven kinds of question in percent with its 95 % bootstrap interval. ▲
-and ▼: better or worse than `random_visual` at equal achieved FLOPs (on the straight line between its two nearest
-budgets), with an interval of the paired difference that excludes 0. `-`: the method cannot go there, and says so
-({refusals}). `q`: the choice depends on the question.
+they cut once before the decoder or between its layers; where a method ran at another share than was asked for, that
+share follows in parentheses. A cell is the mean over the seven kinds of question in percent with its 95 % bootstrap
+interval. ▲ and ▼: better or worse than `random_visual` at equal achieved FLOPs (on the straight line between its two nearest
+budgets), with an interval of the paired difference that excludes 0. `-`: the method cannot reach this share and
+refuses it ({refusals}). `q`: the choice depends on the question.
 
-The **hard part** are the {hard} of {all} samples that the uncompressed model answers wrongly once the sides of the
+The **hard part** is the {hard} of {all} samples that the uncompressed model answers wrongly once the sides of the
 image are four times shorter. What survives that says little about a choice of tokens. The whole table, with
 differences to `random_visual`, `downsample` and `pool`, FLOPs, bytes and times, is
 [here](../benchmarks/results/leaderboard-images.md); what it means is in [findings](findings.md#visual-tokens).
@@ -122,7 +122,7 @@ def named(lines: list[Line], hard: set[tuple[str, int]]) -> list[str]:
 
 
 def difference(line: Line | None, reference: list[Line], only: set[tuple[str, int]] | None) -> str:
-    """``+3 [1, 5] ▲`` in points; † where the baseline costs a little more; nothing where it cannot come near."""
+    """``+3 [1, 5] ▲`` in points; † where the baseline costs a little more; `-` where it costs much more."""
     gain = gain_at_equal_cost(line, reference, 0, only) if line else None
     if line is None or gain is None or (least := min(x.cost for x in reference)) > NEAR * line.cost:
         return "-"
@@ -132,8 +132,13 @@ def difference(line: Line | None, reference: list[Line], only: set[tuple[str, in
 
 
 def hard_mean(line: Line) -> Interval | None:
-    """Of the hard part, each sample counting the same."""
+    """The mean over the hard part; each sample counts the same."""
     return line.hard.mean if line.hard else None
+
+
+def of_kind(kind: str) -> Callable[[Line], Interval]:
+    """What picks the interval of one kind of question."""
+    return lambda line: line.tasks[kind]
 
 
 def block(title: str, rows: dict[str, dict[float, Line]], pick: Callable[[Line], Interval | None]) -> Block:
@@ -147,9 +152,9 @@ def block(title: str, rows: dict[str, dict[float, Line]], pick: Callable[[Line],
     return Block(title, SHARES, score)
 
 
-def main() -> None:
-    """Read the rows, write the files."""
-    rows = read(Path(sys.argv[1]) / "results.jsonl")
+def main(folder: Path) -> None:
+    """Read the rows of a finished bench in `folder`, write the files."""
+    rows = read(folder / "results.jsonl")
     lines = summarise(rows, rows[0]["grid_seed"])
     whole, by_method = next(line for line in lines if line.method == NONE), rows_of(lines)
     kinds = list(whole.tasks)
@@ -180,19 +185,19 @@ def main() -> None:
     parts += [
         "Points of difference at equal achieved FLOPs, with 95 % intervals of paired differences. `-`: one of the two cannot"
     ]
-    parts += ["go there. †: the baseline takes up to 5 % more FLOPs, which is as low as it goes.", ""]
+    parts += ["reach this share. †: the baseline takes up to 5 % more FLOPs, which is as low as it goes.", ""]
     parts += named(lines, {(row["task"], row["seed"]) for row in rows if row["hard"]})
     for keep, share in zip(KEEPS, SHARES, strict=True):
         parts += ["", f"## Kinds of question at {share}", ""]
-        parts += ["Score and interval over all samples, and behind the stroke the score on the hard ones.", ""]
+        parts += ["Score and interval over all samples, and after the slash the score on the hard ones.", ""]
         parts += kinds_table(by_method, keep, kinds)
     write_results("leaderboard-images", rows, lines)
     blocks = [block("All samples", by_method, lambda line: line.mean), block("The hard part", by_method, hard_mean)]
-    blocks += [block(kind.capitalize(), by_method, lambda line, kind=kind: line.tasks[kind]) for kind in kinds]
-    (ROOT / "docs" / "leaderboard-images.svg").write_text(heat_map(list(by_method), blocks), encoding="utf-8")
-    (ROOT / "docs" / "leaderboard-images.md").write_text("\n".join([*parts, ""]), encoding="utf-8")
+    blocks += [block(kind.capitalize(), by_method, of_kind(kind)) for kind in kinds]
+    (DOCS / "leaderboard-images.svg").write_text(heat_map(list(by_method), blocks), encoding="utf-8")
+    (DOCS / "leaderboard-images.md").write_text("\n".join([*parts, ""]), encoding="utf-8")
     print(f"{len(rows)} rows -> docs/leaderboard-images.{{md,svg}}, benchmarks/results/leaderboard-images.{{json,md}}")
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

@@ -8,7 +8,7 @@ from html import escape
 
 LEFT, TOP, WIDE, HIGH, GAP = 250, 58, 46, 22, 14
 FULL = (0, 82, 136)
-"""The colour of 100 %; 0 % is white, and grey says that there is no result."""
+"""The colour of 100 %; 0 % is white, and grey means that there is no result."""
 
 
 @dataclass(frozen=True)

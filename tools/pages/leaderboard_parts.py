@@ -1,17 +1,15 @@
-"""What the two leaderboard pages share: marks beside a cell and beside a method, and the tables that are checked in."""
+"""What the two leaderboards share: marks of cells and methods, and the tables that are checked in."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from laconic.bench.statistics import Interval
 from laconic.bench.store import Row
 from laconic.bench.summary import Line
 from laconic.bench.table import markdown
-from laconic.method import CATALOGUE
-
-ROOT = Path(__file__).parents[1]
+from laconic.method import find
+from tools.pages.parts import RESULTS
 
 
 def arrow(difference: Interval) -> str:
@@ -21,13 +19,12 @@ def arrow(difference: Interval) -> str:
 
 def traits(method: str) -> str:
     """``q`` if a method looks at the question, and what was learned offline for it: ``q trained``."""
-    entry = CATALOGUE[method.partition(":")[0]]
+    entry = find(method.partition(":")[0])
     return " ".join(["q"] * entry.query_aware + [entry.training] * (entry.training != "none"))
 
 
 def write_results(name: str, rows: list[Row], lines: list[Line]) -> None:
     """The lines as benchmarks/results/`name`.json and, as one table, .md."""
-    results = ROOT / "benchmarks" / "results"
     plain = {"machine": rows[0]["machine"], "settings": rows[0]["settings"], "lines": [line.as_dict() for line in lines]}
-    (results / f"{name}.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
-    (results / f"{name}.md").write_text(markdown(lines), encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.md").write_text(markdown(lines), encoding="utf-8")

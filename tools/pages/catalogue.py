@@ -1,14 +1,14 @@
-"""Write docs/methods.md from the catalogue. Run: python docs/make_catalogue.py [--check]"""
+"""Write docs/methods.md from the catalogue. Run: python -m tools.pages.catalogue [--check]"""
 
 from __future__ import annotations
 
 import inspect
 import sys
-from pathlib import Path
 
 import laconic
+from tools.pages.parts import DOCS
 
-PAGE = Path(__file__).parent / "methods.md"
+PAGE = DOCS / "methods.md"
 
 
 def catalogue() -> str:
@@ -16,8 +16,8 @@ def catalogue() -> str:
     lines = [
         "# Methods",
         "",
-        "Generated from the catalogue by `python docs/make_catalogue.py`; do not edit. What each method did on the testbed",
-        "is in [findings.md](findings.md).",
+        "Generated from the catalogue by `python -m tools.pages.catalogue`; do not edit. What each method did on the",
+        "testbed is in [findings.md](findings.md).",
         "",
         "Every method takes `keep=`, `tokens=` or `bytes=`, and `protect=`; `keep=1.0` changes nothing.",
         "",
@@ -46,7 +46,7 @@ def main() -> int:
     text = catalogue()
     if "--check" in sys.argv[1:]:
         current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == text
-        print("docs/methods.md is current." if current else "docs/methods.md is stale: run python docs/make_catalogue.py")
+        print("docs/methods.md is current." if current else "docs/methods.md is stale: run python -m tools.pages.catalogue")
         return 0 if current else 1
     PAGE.write_text(text, encoding="utf-8")
     print(f"wrote {PAGE}")

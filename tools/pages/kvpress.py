@@ -1,25 +1,21 @@
 """results/*.json -> results/kvpress.md: laconic beside kvpress 0.5.5, one page.
 
-    python benchmarks/kvpress_page.py
+    python -m tools.pages.kvpress
 
-Which entries are kept and why they differ, what is answered, and what it costs. Measures nothing; a result file that is
-missing leaves its section out.
+Which entries are kept and why they differ, what is answered, and what it costs. A missing
+result file leaves its section out.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from common import RESULTS
-from tables import table
+from tools.pages.parts import Row, results, table, write_page
 
-Row = dict[str, Any]
 WHO = ("laconic", "kvpress")
 DECODING = ("tova", "streaming_llm", "h2o")
-"""Methods that evict while decoding, too, in laconic."""
+"""Methods that laconic also lets evict while decoding."""
 CAUSES = {
     "snapkv": "a window of 32 is over half of a budget of about 50: laconic forces the newest 25 and lets scores choose the "
     "rest, kvpress forces all 32",
@@ -34,12 +30,12 @@ CAUSES = {
 
 
 def load(name: str) -> Row:
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else {"rows": []}
+    """A result file; one without rows where nothing has been measured."""
+    return results(name) or {"rows": []}
 
 
 def exactly(share: float) -> str:
-    """Three digits, and 1 for nothing less than 1."""
+    """Three digits; 1 only for exactly 1."""
     return "1" if share == 1 else f"{min(share, 0.999):.3f}"
 
 
@@ -125,7 +121,7 @@ def scores(data: Row, agreed: Row) -> list[str]:
 
 
 def followed(answered: Sequence[Row], agreed: Sequence[Row]) -> str:
-    """What answers say of the methods whose kept entries were all the same."""
+    """How the answers compare for the methods whose kept entries all agree."""
     same = [
         m for m in dict.fromkeys(r["method"] for r in agreed) if all(r["share"] == 1 for r in agreed if r["method"] == m)
     ]
@@ -141,7 +137,7 @@ def followed(answered: Sequence[Row], agreed: Sequence[Row]) -> str:
 
 
 def cost(scorers: Row, decoding: Row, memory: Row) -> list[str]:
-    """Own share of prefill, decode time, stored and peak bytes, of methods that both were measured on."""
+    """Own share of prefill, decode time, stored and peak bytes of the methods that both were measured on."""
     share = {(r["method"], r["tokens"]): r["share"] for r in scorers["rows"] if r.get("section") == "scorers"}
     decode = {r["who"]: r for r in decoding["rows"] if r.get("section") == "peer decode" and "who" in r}
     peak = {(r["who"], r["method"]): r for r in memory["rows"] if r.get("section") == "memory"}
@@ -183,7 +179,8 @@ def cost(scorers: Row, decoding: Row, memory: Row) -> list[str]:
     ]
 
 
-def main() -> int:
+def page() -> str | None:
+    """The whole page; None where nothing has been measured."""
     agreed, answered = load("agree_kept"), load("agree_scores")
     out = ["# laconic beside kvpress 0.5.5"]
     if agreed["rows"]:
@@ -191,7 +188,7 @@ def main() -> int:
         machine = agreed["machine"]
         out.append(
             f"Peer: {peer}. laconic: transformers {machine['transformers']}, torch {machine['torch']}. Entries and answers "
-            f"taken {machine['date']}. Written by `benchmarks/kvpress_page.py`; how to run: `benchmarks/README.md`; figure: "
+            f"taken {machine['date']}. Written by `tools/pages/kvpress.py`; how to run: `benchmarks/README.md`; figure: "
             "[docs/kvpress.svg](../../docs/kvpress.svg)."
         )
         out += ["QUICK RUN: sizes left out."] * bool(agreed["quick"])
@@ -202,13 +199,8 @@ def main() -> int:
     parts = [load(name) for name in ("peer_scorers", "peer_decode", "memory")]
     if any(part["rows"] for part in parts):
         out += cost(*parts)
-    if len(out) == 1:
-        print("no results yet; run benchmarks/run_all.py", file=sys.stderr)
-        return 1
-    (RESULTS / "kvpress.md").write_text("\n\n".join(out) + "\n")
-    print(f"wrote {RESULTS / 'kvpress.md'}", file=sys.stderr)
-    return 0
+    return "\n\n".join(out) + "\n" if len(out) > 1 else None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_page("kvpress", page(), "run_all.py"))

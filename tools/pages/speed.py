@@ -1,18 +1,16 @@
-"""results/*.json -> results/speed.md: one table of targets (wanted, measured, reached), then every measurement.
+"""results/*.json -> results/speed.md: one table of targets (wanted, measured, reached), then all measurements.
 
-python benchmarks/tables.py
+python -m tools.pages.speed
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from common import RESULTS
+from tools.pages.parts import Row, machine, results, spread, table, write_page
 
-Row = dict[str, Any]
 FILES = [
     "speed_attention",
     "speed_decode",
@@ -25,15 +23,6 @@ FILES = [
     "memory",
     "long_memory",
 ]
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows])
-
-
-def spread(ratio: Row) -> str:
-    return f"{ratio['ratio']:.2f} ({ratio['quartiles'][0]:.2f} to {ratio['quartiles'][1]:.2f})"
 
 
 def targets(rows: Sequence[Row]) -> str:
@@ -142,17 +131,17 @@ def measurements(name: str, rows: Sequence[Row]) -> str:
     return table(head, body)
 
 
-def main() -> int:
-    found = {name: json.loads(path.read_text()) for name in FILES if (path := RESULTS / f"{name}.json").exists()}
+def page() -> str | None:
+    """The whole page; None where nothing has been measured."""
+    found = {name: data for name in FILES if (data := results(name)) is not None}
     if not found:
-        print("no results yet; run benchmarks/run_all.py", file=sys.stderr)
-        return 1
+        return None
     wanted = [row for data in found.values() for row in data["rows"] if row.get("kind") == "target"]
     first = next(iter(found.values()))["machine"]
     out = [
         "# Speed and memory, measured",
-        f"{first['cpu']}, {first['threads']} threads; torch {first['torch']}, transformers {first['transformers']}, Python "
-        f"{first['python']}; {first['date']}. Written by `benchmarks/tables.py`; how to run: `benchmarks/README.md`.",
+        f"{machine(first)}, Python {first['python']}; {first['date']}. Written by `tools/pages/speed.py`; how to run: "
+        "`benchmarks/README.md`.",
         f"{sum(r['reached'] for r in wanted)} of {len(wanted)} targets reached.",
         targets(wanted),
     ]
@@ -171,10 +160,8 @@ def main() -> int:
         if data.get("quick"):
             notes.append("QUICK RUN: sizes left out")
         out += [f"## {name}", "; ".join(notes) + ".", measurements(name, rows)]
-    (RESULTS / "speed.md").write_text("\n\n".join(out) + "\n")
-    print(f"wrote {RESULTS / 'speed.md'}", file=sys.stderr)
-    return 0
+    return "\n\n".join(out) + "\n"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_page("speed", page(), "run_all.py"))

@@ -1,24 +1,21 @@
 """results/vision.json -> results/vision.md: what removing visual tokens saves, method by method.
 
-python benchmarks/vision_page.py
+python -m tools.pages.vision
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import Any
 
-from common import RESULTS
-from tables import spread, table
+from tools.pages.parts import Row, machine, results, spread, table, write_page
 
 
 def bold(value: float, limit: float, text: str) -> str:
-    """A figure over its limit stands out."""
+    """A figure over its limit in bold."""
     return f"**{text}**" if value > limit else text
 
 
-def line(row: dict[str, Any], peaks: dict[str, float]) -> list[str]:
+def line(row: Row, peaks: dict[str, float]) -> list[str]:
     """One method at one prompt length."""
     name = row["method"].partition(":")[0]
     took = row["time"]["ratio"]
@@ -35,21 +32,18 @@ def line(row: dict[str, Any], peaks: dict[str, float]) -> list[str]:
     ]
 
 
-def main() -> int:
-    path = RESULTS / "vision.json"
-    if not path.exists():
-        print("no results yet; run benchmarks/vision.py", file=sys.stderr)
-        return 1
-    data = json.loads(path.read_text())
-    machine = data["machine"]
+def page() -> str | None:
+    """The whole page; None where nothing has been measured."""
+    data = results("vision")
+    if data is None:
+        return None
     rows = [row for row in data["rows"] if row.get("section") == "vision"]
     memory = [row for row in data["rows"] if row.get("section") == "vision memory"]
     wanted = [row for row in data["rows"] if row.get("kind") == "target"]
     out = [
         "# Fewer visual tokens, measured",
-        f"{machine['cpu']}, {machine['threads']} threads; torch {machine['torch']}, transformers {machine['transformers']}; "
-        f"{machine['date']}. Random models (LLaVA-1.5's class, LLaVA-NeXT's class), decoder of 8 layers x 512, fp32. "
-        "Written by `benchmarks/vision_page.py`.",
+        f"{machine(data['machine'])}; {data['machine']['date']}. Random models (LLaVA-1.5's class, LLaVA-NeXT's class), "
+        "decoder of 8 layers x 512, fp32. Written by `tools/pages/vision.py`.",
         f"{sum(row['reached'] for row in wanted)} of {len(wanted)} targets reached: prefill time within 10 % of what FLOPs "
         "predict, own work under 5 % of the uncompressed prefill, peak memory below the uncompressed one. **Bold**: not "
         "reached. Time and FLOPs are those of the LLM, own work and the embedding of images included, as shares of the "
@@ -65,10 +59,8 @@ def main() -> int:
             f"Uncompressed: {whole:.0f} ms" + (f", {peaks['none']:.0f} MB above the model." if peaks else "."),
             table(head, [line(row, peaks) for row in here]),
         ]
-    (RESULTS / "vision.md").write_text("\n\n".join(out) + "\n")
-    print(f"wrote {RESULTS / 'vision.md'}", file=sys.stderr)
-    return 0
+    return "\n\n".join(out) + "\n"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_page("vision", page(), "vision.py"))

@@ -1,6 +1,6 @@
 """Write LEADERBOARD.md, docs/leaderboard.svg and the checked-in tables from a finished bench folder.
 
-    laconic bench --preset leaderboard --out leaderboard && python docs/make_leaderboard.py leaderboard
+    laconic bench --preset leaderboard --out leaderboard && python -m tools.pages.leaderboard leaderboard
 
 `make leaderboard` is both. Every figure comes from results.jsonl.
 """
@@ -10,14 +10,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from heat_map import Block, heat_map
-from leaderboard_parts import ROOT, arrow, traits, write_results
-
 from laconic.bench.comparison import comparisons
 from laconic.bench.specs import NONE
 from laconic.bench.store import read
 from laconic.bench.summary import Line, summarise
 from laconic.bench.table import percent, spread
+from tools.pages.heat_map import Block, heat_map
+from tools.pages.leaderboard_parts import arrow, traits, write_results
+from tools.pages.parts import DOCS, ROOT
 
 TEXT = comparisons()["text"]
 KEEPS = (0.5, 0.25, 0.1, 0.05)
@@ -31,7 +31,7 @@ CLOSE = 0.15
 """A KV share within this part of the share asked for is not printed beside the result."""
 INTRODUCTION = """# Leaderboard
 
-[Methods for visual tokens](docs/leaderboard-images.md) have a page of their own.
+Methods for visual tokens have [their own page](docs/leaderboard-images.md).
 
 Every cache method of the catalogue on `testbed/lm` ([model card](src/laconic/testbed/lm/README.md)), {samples}
 samples for each of {tasks} at {length} tokens, keeping 50, 25, 10 and 5 % of the cache. Made with `make leaderboard`
@@ -40,21 +40,22 @@ samples for each of {tasks} at {length} tokens, keeping 50, 25, 10 and 5 % of th
 ![Recall by method, budget and way of asking](docs/leaderboard.svg)
 
 A cell is the mean recall over the tasks in percent with its 95 % bootstrap interval. ▲ and ▼: better or worse than
-`snapkv` at the closest bytes, with an interval of the paired difference that excludes 0; ○: not told apart from
-`random`. Bytes are measured: where a method stores something else than was asked for, its share of the uncompressed
-bytes stands behind the cell. **Keys and values are float32 here**: shares of the quantisers (`kivi`, `gear`,
-`minicache`) are of 32 bits, so on a 16-bit model the same codes are twice the share. `-`: refused, the method cannot
-be had at this share ({refusals}).
+`snapkv` at the closest bytes, with an interval of the paired difference that excludes 0; ○: not distinguishable from
+`random`. Bytes are measured: where a method stores another share of the uncompressed bytes than was asked for, that
+share follows in parentheses. **Keys and values are float32 here**: shares of the quantisers (`kivi`, `gear`,
+`minicache`) are of 32 bits, so on a 16-bit model the same codes are twice the share. `-`: the method
+cannot reach this share and refuses it ({refusals}).
 
 `q` marks query-aware methods: their choice depends on the question in the prompt. Calibrated and trained ones use the
 recipes and weights that ship for this model. The whole table, with every task, paired differences and FLOPs, is
-[here](benchmarks/results/leaderboard.md); what it means, and what to pick, is in [findings](docs/findings.md). It is a
-small model and its contexts are short: orders between methods are worth something, distances on your model are not.
+[here](benchmarks/results/leaderboard.md); what it means, and what to pick, is in [findings](docs/findings.md). The
+model is small and its contexts are short: the order of the methods means something, the distances between them say
+little about your model.
 """
 
 
 def column(line: Line) -> float:
-    """The share asked for; for a method with a budget of its own the listed one that is closest to what it kept."""
+    """The share asked for; for a method with its own budget, the listed share closest to what it kept."""
     return line.keep if line.keep in KEEPS else min(KEEPS, key=lambda keep: abs(keep - line.achieved))
 
 
@@ -74,7 +75,7 @@ def cell(line: Line | None) -> str:
 
 
 def grouped(lines: list[Line], mode: str) -> dict[str, dict[float, Line]]:
-    """Method -> share -> line, the best first: by the mean over all shares, `random` standing in where it was refused."""
+    """Method -> share -> line, the best first: by the mean over all shares, with `random` in place of refused ones."""
     found: dict[str, dict[float, Line]] = {}
     for line in lines:
         if line.mode == mode and line.method != NONE:
@@ -106,7 +107,7 @@ def tables(lines: list[Line]) -> list[str]:
 
 
 def by_question(lines: list[Line]) -> list[str]:
-    """Who fails at later questions: recall of the first question and of the ones after it."""
+    """Which methods fail at later questions: recall of the first question and of those after it."""
     out = ["", "## The first question and the later ones", ""]
     out += [
         "Recall in percent at a quarter of the cache when the first question was in view: of that question, and of those"
@@ -141,9 +142,9 @@ def _over_modes(lines: list[Line], method: str) -> float:
     return sum(_mean(rows.get(method, {}), rows[TEXT.references[0]]) for rows in (grouped(lines, mode) for mode in TITLES))
 
 
-def main() -> None:
-    """Read the rows, write the files."""
-    rows = read(Path(sys.argv[1]) / "results.jsonl")
+def main(folder: Path) -> None:
+    """Read the rows of a finished bench in `folder`, write the files."""
+    rows = read(folder / "results.jsonl")
     lines = summarise(rows, rows[0]["grid_seed"])
     wanted = {line.method for line in lines} - {NONE}
     refused = [
@@ -161,7 +162,7 @@ def main() -> None:
         refusals=", ".join(refused),
     )
     write_results("leaderboard", rows, lines)
-    (ROOT / "docs" / "leaderboard.svg").write_text(figure(lines), encoding="utf-8")
+    (DOCS / "leaderboard.svg").write_text(figure(lines), encoding="utf-8")
     (ROOT / "LEADERBOARD.md").write_text(
         "\n".join([text.rstrip(), *tables(lines), *by_question(lines), ""]), encoding="utf-8"
     )
@@ -174,4 +175,4 @@ def _lacks(lines: list[Line], method: str, keep: float) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

@@ -1,0 +1,47 @@
+"""What the pages share: where things are, the results of the benchmarks, and tables in Markdown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+RESULTS = ROOT / "benchmarks" / "results"
+Row = dict[str, Any]
+
+
+def results(name: str) -> Row | None:
+    """benchmarks/results/`name`.json, or None where nothing has been measured."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def write_page(name: str, text: str | None, script: str) -> int:
+    """Write benchmarks/results/`name`.md; without text, name the `script` that measures what is missing. The exit status."""
+    if text is None:
+        print(f"no results yet; run benchmarks/{script}", file=sys.stderr)
+        return 1
+    path = RESULTS / f"{name}.md"
+    path.write_text(text, encoding="utf-8")
+    print(f"wrote {path}", file=sys.stderr)
+    return 0
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """One table, all columns aligned to the left."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows])
+
+
+def spread(ratio: Row) -> str:
+    """The median of paired ratios with their quartiles: ``1.50 (1.45 to 1.56)``."""
+    return f"{ratio['ratio']:.2f} ({ratio['quartiles'][0]:.2f} to {ratio['quartiles'][1]:.2f})"
+
+
+def machine(found: Row) -> str:
+    """Processor, threads and versions of one result file."""
+    return f"{found['cpu']}, {found['threads']} threads; torch {found['torch']}, transformers {found['transformers']}"
