@@ -63,7 +63,7 @@ _ERRORS = (
 )
 _HOMES |= dict.fromkeys(_ERRORS, "laconic.errors")
 
-__all__ = [*_HOMES, "__version__"]  # and every class of `laconic.methods`, such as SnapKV
+__all__ = [*_HOMES, "__version__"]  # and every class of `laconic.methods`
 
 
 def __getattr__(name: str) -> Any:

@@ -62,7 +62,7 @@ def load(
 
 
 def tokenizer_of(reader: Any) -> Any:
-    """The tokenizer of what `load` gave beside the model."""
+    """The tokenizer itself, or that of a processor: of what `load` returns with the model."""
     return reader.tokenizer if isinstance(reader, ProcessorMixin) else reader  # type: ignore[attr-defined]
 
 

@@ -184,7 +184,7 @@ def find(name: str) -> Entry:
 
 
 def create_method(spec: str, **budget: Any) -> Method:
-    """A method from text such as ``"snapkv"`` or ``"adakv:scorer=keydiff,alpha=0.1,keep=0.2"``.
+    """A method from text such as ``"NAME"`` or ``"NAME:key=value,keep=0.2"``.
 
     Args:
         spec: name, then parameters as ``key=value`` pairs; a budget given here wins over `budget`.

@@ -31,7 +31,7 @@ def no_high_water_mark(monkeypatch):
     monkeypatch.setattr(Path, "write_text", refused)
 
 
-def test_the_high_water_mark_starts_anew():
+def test_the_high_water_mark_is_reset():
     memory = Memory()
     if memory.kind != "process_peak":
         pytest.skip("this system has no high-water mark that can be reset")

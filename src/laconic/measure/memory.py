@@ -1,4 +1,4 @@
-"""Peak memory of a stretch of work."""
+"""Peak memory over a piece of work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INTERVAL = 0.01
 class Memory:
     """Peak memory since the start: of the GPU's allocator, or of the whole process on a CPU, model included.
 
-    What an earlier stretch left with the allocator counts too, so small differences mean nothing. There is one high-water
+    What earlier work left with the allocator counts too, so small differences mean nothing. There is one high-water
     mark in a process: a second `Memory` resets that of the first.
 
     Attributes:
