@@ -15,7 +15,7 @@ from laconic.methods.cache.random import Random
 from laconic.prompts.batch import encode
 from laconic.prompts.text import Prompt, PromptError, build
 from laconic.session import compress
-from laconic.tasks.scenes.suite import scenes
+from laconic.tasks import find_task
 
 CONTEXT = "The code for falcon is 4815263. The code for heron is 1623421. " * 6
 QUESTION = "What is the code for falcon?"
@@ -227,8 +227,7 @@ def vlm():
 @pytest.fixture(scope="module")
 def samples():
     """Three questions about images whose prompts are equally long."""
-    suite = scenes("count")
-    found = [suite.sample(1_000_000 + i) for i in range(12)]
+    found = find_task("count").samples(0, 12)
     by_length: dict[int, list] = {}
     for sample in found:
         by_length.setdefault(len(sample.question.split()), []).append(sample)
@@ -236,7 +235,7 @@ def samples():
 
 
 def batch_of(vlm, samples, spec):
-    inputs = encode(vlm.reader, [s.question for s in samples], [s.image() for s in samples])
+    inputs = encode(vlm.reader, [s.question for s in samples], [s.shown()[0] for s in samples])
     assert bool(inputs["attention_mask"].all())
     methods = None if spec is None else [create_method(spec)]
     return vlm.answer_batch(inputs, Request(methods=methods, max_new_tokens=4))

@@ -18,7 +18,7 @@ from transformers import (
 
 from laconic.errors import UnknownNameError
 from laconic.families.vision import supported_vision_families
-from laconic.testbed import model_path
+from laconic.shipped import model_path
 
 
 def load(

@@ -19,7 +19,6 @@ from laconic.cache import attention, saved
 from laconic.cache.cache import CompressedCache
 from laconic.errors import SessionError
 from laconic.families import family_of
-from laconic.families.vision.clock import EncoderSeam
 from laconic.measure.session_meter import SessionMeter
 from laconic.measure.stats import Stats
 from laconic.measure.trace import Trace
@@ -27,6 +26,7 @@ from laconic.method import Method, Protect
 from laconic.protect import Protection
 from laconic.seams import Host, Seam, check_claims, check_methods, seams_of
 from laconic.step import step_of
+from laconic.stream.encoder_clock import EncoderSeam
 from laconic.stream.pseudo import PseudoSeam
 from laconic.stream.seam import StreamSeam
 

@@ -15,8 +15,9 @@ from laconic.bench import harness
 from laconic.cache.contract import CacheMethod
 from laconic.cache.storage import StorageMethod
 from laconic.method import CATALOGUE, register
-from laconic.tasks.text.retrieval import make, messages
-from laconic.testbed import model_path
+from laconic.shipped import model_path
+from laconic.tasks.text.chat import messages
+from laconic.tasks.text.retrieval import make
 
 SAMPLES, TOKENS = 5, 384
 

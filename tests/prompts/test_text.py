@@ -5,7 +5,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from laconic.prompts.text import JOINT, PromptError, build
-from laconic.tasks.text import retrieval as tasks
+from laconic.tasks.text.chat import prompt_ids
+from laconic.tasks.text.retrieval import make
 
 CHAT = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{{ eos_token }}{% endfor %}"
@@ -114,16 +115,15 @@ def test_what_cannot_be_built(template, arguments, words):
 def test_it_is_the_prompt_that_the_testbed_was_trained_on():
     from transformers import AutoTokenizer
 
-    from laconic.testbed import model_path
+    from laconic.shipped import model_path
 
-    assert JOINT == tasks.QUESTION_JOINT
     t = AutoTokenizer.from_pretrained(model_path("testbed/lm"))
     for task in ("multikey", "vartrack"):
-        sample = tasks.make(task, 1_000_000, 300, t)
+        sample = make(task, 1_000_000, 300, t)
         turn = sample.turns[0]
         for prefix in (True, False):
             prompt = build(t, sample.context, turn.question, answer_prefix=turn.prefix if prefix else "")
-            assert (prompt.context, prompt.question) == tasks.prompt_ids(sample, t, 0, prefix)
+            assert (prompt.context, prompt.question) == prompt_ids(sample, t, 0, prefix)
 
 
 HISTORY = ({"role": "user", "content": "Hallo."}, {"role": "assistant", "content": "Ja?"})

@@ -25,8 +25,8 @@ from laconic.errors import SessionError
 from laconic.measure.stats import Stats
 from laconic.method import Method
 from laconic.session import Session, compress
+from laconic.shipped import MODELS, model_path
 from laconic.specs import create_methods
-from laconic.testbed import MODELS, model_path
 
 try:
     import lm_eval.models  # noqa: F401  fills the registry with the harness's own models

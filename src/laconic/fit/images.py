@@ -44,7 +44,7 @@ def scenes(count: int, seed: int) -> list[Asked]:
         raise ValueError(f"seed={seed} with {count} samples: seeds from {EVALUATION_SEED} on are reserved for evaluation.")
     kinds = list(QUESTIONS)
     samples = [make(kinds[i % len(kinds)], i) for i in range(seed, seed + count)]
-    return [Asked(s.image(), s.question.text, s.question.answer) for s in samples]
+    return [Asked(s.shown()[0], s.question, s.answers[0]) for s in samples]
 
 
 def from_file(path: str | Path, answers: bool = False) -> list[Asked]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from laconic.prompts.text import build
 from laconic.tasks.text import corpus
+from laconic.tasks.text.haystack import haystack
 from laconic.tasks.text.needles import numbers, singles
-from laconic.tasks.text.retrieval import haystack
 from laconic.tasks.text.words import NOUNS
 
 

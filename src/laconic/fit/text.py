@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from laconic.testbed.mixture import Example, Mixture
+from laconic.tasks.text.mixture import Example, Mixture
 
 IGNORED = -100
 """Label of a position without a loss."""

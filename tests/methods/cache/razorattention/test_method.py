@@ -17,8 +17,8 @@ from laconic.fit.layer_probe import LayerProbe
 from laconic.methods.cache.razorattention.method import RazorAttention
 from laconic.ops.attend import attend
 from laconic.tasks.text import corpus
+from laconic.tasks.text.haystack import haystack
 from laconic.tasks.text.needles import numbers, singles
-from laconic.tasks.text.retrieval import haystack
 from laconic.tasks.text.words import NOUNS
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}

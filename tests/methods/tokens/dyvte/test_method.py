@@ -14,7 +14,7 @@ from laconic.ops.pool import pool_rows
 from laconic.stream.assemble import assemble
 from laconic.stream.contract import TokenMethod
 from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS, make
-from laconic.testbed.evaluate_vlm import correct
+from laconic.testbed.evaluate_vlm import ask, correct
 
 
 def planted(path, fires, channels=(0,) * 7, d=128, width=4):
@@ -222,8 +222,8 @@ def test_7_trained_gates_know_which_questions_need_the_image_for_longer():
 
     def right(method, kind):
         samples = [make(kind, EVALUATION_SEED + 700_000 + i) for i in range(40)]
-        with compress(model, method) as session:
-            return sum(correct(model, processor, samples)) / 40, session.stats.achieved
+        answers = ask(model, processor, samples, methods=[method])
+        return sum(correct(samples, answers)) / 40, answers[0].final.achieved
 
     trained = {kind: right(DyVTE(), kind) for kind in QUESTIONS}
     fixed = {kind: right(VTW(layer=7), kind) for kind in QUESTIONS}

@@ -18,8 +18,9 @@ from laconic.fit.text import copies, labelled
 from laconic.methods.cache.lococo.fit import Squeeze, chunk_losses, chunks, heavy_hitters, mixing
 from laconic.methods.cache.lococo.network import Mixers, find
 from laconic.tasks.text import corpus
-from laconic.tasks.text.retrieval import EVALUATION_SEED, gold_ids, make, prompt_ids
-from laconic.testbed.mixture import Example
+from laconic.tasks.text.chat import gold_ids, prompt_ids
+from laconic.tasks.text.mixture import Example
+from laconic.tasks.text.retrieval import EVALUATION_SEED, make
 
 TASKS = ("single", "multikey", "multiquery", "multivalue")
 
