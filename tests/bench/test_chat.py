@@ -3,7 +3,7 @@ import torch
 
 from laconic.bench.chat import SPARE_TOKENS, answer
 from laconic.bench.comparison import comparisons
-from laconic.engine import Engine
+from laconic.engine.engine import Engine
 from laconic.method import create_method
 from laconic.methods.cache.random import Random
 from laconic.tasks.text.chat import gold_ids, prompt_ids, turn_ids

@@ -7,7 +7,7 @@ import pytest
 from laconic.bench.asking import Asked, Reply
 from laconic.bench.grid import Place
 from laconic.bench.rows import costs, scores
-from laconic.engine import Answer
+from laconic.engine.engine import Answer
 from laconic.measure.stats import Stats
 from laconic.tasks import Sample, Turn, find_task
 

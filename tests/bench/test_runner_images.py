@@ -10,7 +10,7 @@ from laconic.bench.grid import Grid
 from laconic.bench.outputs import write_outputs
 from laconic.bench.runner import Bench
 from laconic.bench.store import Store, StoreError
-from laconic.engine import Engine
+from laconic.engine.engine import Engine
 from laconic.errors import UnsupportedModelError
 from laconic.tasks.scenes.questions import make
 from laconic.testbed.evaluate_vlm import marks

@@ -84,7 +84,7 @@ def test_usage_errors_exit_with_2(laconic, args):
 
 
 def test_bugs_exit_with_1_and_debug_shows_them(laconic, model, context, monkeypatch):
-    from laconic.engine import Engine
+    from laconic.engine.engine import Engine
 
     def broken(*args, **kwargs):
         raise KeyError("surprise")
@@ -97,7 +97,7 @@ def test_bugs_exit_with_1_and_debug_shows_them(laconic, model, context, monkeypa
 
 
 def test_interrupt_exits_with_130(laconic, model, context, monkeypatch):
-    from laconic.engine import Engine
+    from laconic.engine.engine import Engine
 
     def stopped(*args, **kwargs):
         raise KeyboardInterrupt
@@ -109,7 +109,7 @@ def test_interrupt_exits_with_130(laconic, model, context, monkeypatch):
 def test_a_real_sigint_exits_with_130(model, tmp_path):
     """Ctrl-C while the model decodes."""
     script = (
-        "import os, signal, sys; from laconic.cli import main; import laconic.conversation as talk\n"
+        "import os, signal, sys; from laconic.cli import main; import laconic.engine.conversation as talk\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background starts with it ignored
         "real = talk.generate\n"
         "def slow(*a, **k):\n"

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from laconic.bench.grid import Cell, Column, Grid, Place
 from laconic.bench.store import Row
-from laconic.engine import Answer, Engine
+from laconic.engine.engine import Answer, Engine
 from laconic.method import Method
 from laconic.tasks import Sample, Task
 

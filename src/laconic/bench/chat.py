@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from laconic.bench.asking import Asked, Asking, Reply
 from laconic.bench.grid import Cell, Column, Grid, Place
-from laconic.engine import Answer, Engine, Request
+from laconic.engine.engine import Answer, Engine, Request
 from laconic.errors import LaconicError
 from laconic.loading import tokenizer_of
 from laconic.method import Method

@@ -13,7 +13,7 @@ from laconic.bench.asking import Asked, Asking, Reply
 from laconic.bench.grid import Cell, Column, Grid, Place
 from laconic.bench.specs import build
 from laconic.bench.store import Row
-from laconic.engine import Answer, Request
+from laconic.engine.engine import Answer, Request
 from laconic.errors import LaconicError, UnsupportedModelError
 from laconic.media.coarse import FACTOR, coarse
 from laconic.method import Method

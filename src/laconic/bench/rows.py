@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from laconic.bench.asking import Reply
 from laconic.bench.store import Row
-from laconic.engine import Answer
+from laconic.engine.engine import Answer
 
 
 def scores(reply: Reply) -> Row:

@@ -9,11 +9,11 @@ from typing import Any
 
 from laconic.cli.question import Question
 from laconic.cli.visual_tokens import VisualTokens
+from laconic.engine.request import Answer
+from laconic.engine.stock import StockSession
+from laconic.engine.warm_up import warm_up
 from laconic.measure.stats import Stats
-from laconic.request import Answer
 from laconic.session import Session
-from laconic.stock import StockSession
-from laconic.warm_up import warm_up
 
 
 @dataclass

@@ -10,12 +10,12 @@ import torch
 
 from laconic.cli.common import InputError, quiet, spinner
 from laconic.cli.options import Options
-from laconic.engine import Engine
+from laconic.engine.engine import Engine
+from laconic.engine.request import Request
 from laconic.loading import load
 from laconic.media import Frame, gather
 from laconic.method import Method, Span
 from laconic.prompts.text import Prompt
-from laconic.request import Request
 from laconic.specs import create_methods
 
 TRAINED_TOKENS = {"testbed/lm": 2048, "testbed/vlm": 192, "testbed/vlm-large": 800}

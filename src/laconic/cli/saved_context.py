@@ -11,8 +11,8 @@ from laconic.cache.saved import load
 from laconic.cli.common import InputError, spinner
 from laconic.cli.options import Options
 from laconic.cli.question import Question, check_length, engine_of, methods_of, request_of
-from laconic.engine import Engine
-from laconic.generation import read_context
+from laconic.engine.engine import Engine
+from laconic.engine.generation import read_context
 from laconic.session import Session
 
 

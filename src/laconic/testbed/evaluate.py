@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from laconic.engine import Engine, Request
+from laconic.engine.engine import Engine, Request
 from laconic.shipped import MODELS, model_path
 from laconic.tasks import Sample
 from laconic.tasks.text.chat import prompt_ids

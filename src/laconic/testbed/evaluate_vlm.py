@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from laconic.engine import Answer, Engine, Request
+from laconic.engine.engine import Answer, Engine, Request
 from laconic.media.coarse import FACTOR, coarse
 from laconic.method import Method
 from laconic.prompts.batch import encode

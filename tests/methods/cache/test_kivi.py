@@ -8,7 +8,7 @@ from helpers.storage_tools import GREEDY, NEW, N, fed, kinds, logits, padded_bat
 import laconic
 from laconic.bench.chat import answer
 from laconic.cache.parts.quantised import QuantisedPart
-from laconic.engine import Engine
+from laconic.engine.engine import Engine
 from laconic.errors import ConflictError, SessionError
 from laconic.methods.cache.kivi import KIVI
 from laconic.ops.attend import merge

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from laconic.engine.request import Request
+from laconic.engine.stock import StockSession
 from laconic.measure.token_clock import TokenClock, Words
 from laconic.prompts.inputs import on_device
-from laconic.request import Request
 from laconic.session import Session
-from laconic.stock import StockSession
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Literal
 from PIL import Image
 
 from laconic.cache.saved import SavedContext
+from laconic.engine.stock import StockSession
 from laconic.measure.stats import Stats
 from laconic.method import Method, Protect
 from laconic.prompts.text import Prompt
 from laconic.session import Session
-from laconic.stock import StockSession
 
 Mode = Literal["in view", "later"]
 """Whether the question is in view when the context is compressed, or comes later."""

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from laconic.generation import generate, read_context
+from laconic.engine.generation import generate, read_context
+from laconic.engine.request import Answer, Request
+from laconic.engine.stock import StockSession
 from laconic.measure.memory import Memory
 from laconic.measure.stats import Stats
 from laconic.prompts.inputs import on_device
 from laconic.prompts.text import Prompt
-from laconic.request import Answer, Request
 from laconic.session import Session
-from laconic.stock import StockSession
 
 OnText = Callable[[str], None]
 AtPrompt = Callable[[Any], None]

@@ -3,10 +3,10 @@
 import pytest
 from helpers.bench_tools import tiny
 
+from laconic.engine.warm_up import TOKENS, warm_up
 from laconic.method import create_method
 from laconic.methods.cache.random import Random
 from laconic.prompts.text import build
-from laconic.warm_up import TOKENS, warm_up
 
 
 @pytest.fixture(scope="module")

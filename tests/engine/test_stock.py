@@ -4,8 +4,8 @@ import pytest
 import torch
 from helpers.bench_tools import tiny
 
+from laconic.engine.stock import StockSession
 from laconic.session import compress
-from laconic.stock import StockSession
 
 
 @pytest.fixture(scope="module")

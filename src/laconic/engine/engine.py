@@ -18,18 +18,18 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from laconic.conversation import AtPrompt, Conversation, OnText
-from laconic.generation import generate
+from laconic.engine.conversation import AtPrompt, Conversation, OnText
+from laconic.engine.generation import generate
+from laconic.engine.request import Answer as Answer
+from laconic.engine.request import Request as Request
+from laconic.engine.stock import StockSession
 from laconic.loading import tokenizer_of
 from laconic.measure.memory import Memory
 from laconic.measure.stats import Stats
 from laconic.prompts import media, text
 from laconic.prompts.inputs import on_device
 from laconic.prompts.text import Prompt, PromptError
-from laconic.request import Answer as Answer
-from laconic.request import Request as Request
 from laconic.session import Session
-from laconic.stock import StockSession
 
 SHARED = ("kv_bytes", "kv_bytes_full", "kv_bytes_allocated", "prefill_flops", "prefill_flops_full", "decode_flops")
 CLOCKS = ("encoder_seconds", "prefill_seconds", "decode_seconds", "compress_seconds")

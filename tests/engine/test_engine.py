@@ -9,7 +9,7 @@ from helpers.image_tools import enter_methods, leave_methods, small_vlm
 from helpers.vision_zoo import CASES, IMAGE
 from torch.nn.functional import pad
 
-from laconic.engine import Engine, Request
+from laconic.engine.engine import Engine, Request
 from laconic.method import create_method
 from laconic.methods.cache.random import Random
 from laconic.prompts.batch import encode
