@@ -110,7 +110,7 @@ class Method:
         return False
 
     def attach(self, model: PreTrainedModel) -> None:
-        """Called by `compress()` before any work: load what belongs to this model (a recipe, weights), or refuse a model
+        """Called by `compress()` before any work: load what belongs to this model (an artifact), or refuse a model
         that the method does not fit."""
 
     def parameters(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from laconic.cache.layer import CompressedLayer
 from laconic.cache.parts.base import KINDS
 from laconic.errors import SavedContextError
 from laconic.method import Method, find
-from laconic.recipe import fingerprint, model_name
+from laconic.artifact import fingerprint, model_name
 from laconic.version import versions
 
 FORMAT = 1

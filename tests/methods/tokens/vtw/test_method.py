@@ -51,6 +51,6 @@ def test_budgets_that_cannot_be_met_are_refused(vlm):
     with pytest.raises(ValueError, match="layer=0"):
         VTW(layer=0)
     with pytest.raises(ValueError, match="not both"):
-        VTW(layer=3, recipe="x")
+        VTW(layer=3, artifact="x")
     with pytest.raises(BudgetError, match="protected"), compress(vlm, VTW(), protect=(10, 12)), torch.no_grad():
         vlm(**inputs([(3, 9)]))

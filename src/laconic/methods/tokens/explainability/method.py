@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from laconic.artifact import Artifact
 from laconic.errors import UnsupportedModelError
 from laconic.method import register
-from laconic.methods.tokens.explainability import network as relevance_net
+from laconic.methods.tokens.explainability import network
 from laconic.stream.assemble import assemble, choose
 from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
 from laconic.stream.lookahead import attention_of
@@ -34,21 +35,21 @@ if TYPE_CHECKING:
 class Explainability(TokenMethod):
     """Relevance to the answer, guessed before layer 0 by a trained network from what the instruction attends to there.
 
-    All visual tokens of a sequence (images or frames) are one line of numbers: attention of the text behind the last
+    All visual tokens of a sequence (images or frames) are one line of numbers: attention of the text after the last
     image to them in layer 0, the mean over its tokens and the heads. The network turns it into relevance; the best
     ``keep * total`` go on.
 
     Args:
-        weights: a file that `laconic train explainability` wrote, or the name of a shipped one; None takes the shipped one
-            that was trained for this very model.
-        positions: ``"gather"``: what stays keeps its positions; ``"renumber"``: they are counted anew.
+        artifact: a file that `laconic fit explainability` wrote, a shipped name, or a Hub id; None takes the artifact shipped
+            for these weights.
+        positions: ``"gather"``: what stays keeps its positions; ``"renumber"``: they are renumbered.
 
     Raises:
-        RecipeError: no weights for this model.
-        UnsupportedModelError: no text stands behind the images.
+        ArtifactError: none for this model.
+        UnsupportedModelError: no text follows the images.
     """
 
-    weights: str | None = None
+    artifact: str | None = None
     positions: Policy = "gather"
 
     def __post_init__(self) -> None:
@@ -58,7 +59,7 @@ class Explainability(TokenMethod):
 
     def attach(self, model: PreTrainedModel) -> None:
         if not self.neutral:
-            self._net = relevance_net.find(model, self.weights).net.to(model.device)
+            self._net = network.load(Artifact.find(self.name, model, self.artifact)).to(model.device)
 
     def cut(self, stream: Stream) -> Cut | None:
         kept, scores = [], []

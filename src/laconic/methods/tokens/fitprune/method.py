@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from laconic import recipe as recipes
+from laconic.artifact import Artifact
 from laconic.errors import BudgetError
 from laconic.method import register
 from laconic.ops.peaks import peak_mass
@@ -75,25 +75,25 @@ def for_budget(fits: list[list[float]], share: float) -> list[float] | None:
 class FitPrune(TokenMethod):
     """After each layer a number of visual tokens go that was fitted to a FLOPs budget, those least attended to.
 
-    A recipe says how many; per sample those go whose attention from text times that from visual tokens is smallest.
+    An artifact says how many; per sample those go whose attention from text times that from visual tokens is smallest.
     Survivors keep order and positions.
 
     Layer l's cache keeps what layer l ran on. The paper deletes within layer l, between attention and its output
     projection; here tokens leave behind layer l, which gives the survivors the same numbers and costs layer l's FFN.
 
     Args:
-        reduction: percent of the visual tokens' FLOPs to save; one that the recipe was fitted for. 60 when nothing else is
-            given. With a budget instead, the recipes next to it are interpolated, so that the mean share is met.
-        recipe: a file that `laconic calibrate fitprune` wrote, or the name of a shipped one; None takes the shipped one made
-            for these weights.
+        reduction: percent of the visual tokens' FLOPs to save; one that was fitted. 60 when nothing else is
+            given. With a budget instead, the fits next to it are interpolated, so that the mean share is met.
+        artifact: a file that `laconic fit fitprune` wrote, a shipped name, or a Hub id; None takes the artifact shipped for
+            these weights.
 
     Raises:
-        RecipeError: no recipe for this model.
-        BudgetError: a budget below all recipes, or a reduction that was not fitted.
+        ArtifactError: none for this model.
+        BudgetError: a budget below all fits, or a reduction that was not fitted.
     """
 
     reduction: int | None = None
-    recipe: str | None = None
+    artifact: str | None = None
 
     default_keep: ClassVar[float | None] = None
 
@@ -106,7 +106,7 @@ class FitPrune(TokenMethod):
     def attach(self, model: PreTrainedModel) -> None:
         if self.neutral:
             return
-        data: dict[str, Any] = recipes.find(self.name, model, self.recipe).data
+        data: dict[str, Any] = Artifact.find(self.name, model, self.artifact).data
         self._fits = {int(fit["reduction"]): shares_left(fit["deleted"]) for fit in data["fits"]}
         if self.budget_from_parameters or self.keep is not None:
             self._left(self.keep)
@@ -117,16 +117,17 @@ class FitPrune(TokenMethod):
             wanted = self.reduction or PUBLISHED_REDUCTION
             if wanted not in self._fits:
                 raise BudgetError(
-                    f"fitprune: the recipe was fitted for reductions of {', '.join(map(str, sorted(self._fits)))} percent, "
-                    f"not for {wanted}; take one of them, a budget (keep=), or calibrate with --reductions {wanted}."
+                    f"fitprune: the artifact was fitted for reductions of {', '.join(map(str, sorted(self._fits)))} percent, "
+                    f"not for {wanted}; take one of them, a budget (keep=), or fit one with `laconic fit "
+                    f"fitprune --set reductions={wanted}`."
                 )
             return self._fits[wanted]
         left = for_budget(list(self._fits.values()), share)
         if left is None:
             least = min(sum(fit) / len(fit) for fit in self._fits.values())
             raise BudgetError(
-                f"fitprune: a share of {share:.4f} is below what the recipe was fitted for ({least:.4f}); ask for more, or "
-                "calibrate for a larger reduction."
+                f"fitprune: a share of {share:.4f} is below what the artifact was fitted for ({least:.4f}); ask for more, or "
+                "fit a larger reduction with `laconic fit fitprune --set reductions=...`."
             )
         return left
 
@@ -135,7 +136,7 @@ class FitPrune(TokenMethod):
             return []
         left = [self._left(self.keep)] if self.budget_from_parameters or self.keep is not None else list(self._fits.values())
         if len(left[0]) != depth:
-            raise ValueError(f"fitprune: the recipe is for {len(left[0])} layers, the model has {depth}.")
+            raise ValueError(f"fitprune: the artifact is for {len(left[0])} layers, the model has {depth}.")
         return [layer for layer in range(1, depth) if any(curve[layer] < curve[layer - 1] for curve in left)]
 
     def observes(self, depth: int) -> Collection[int]:
