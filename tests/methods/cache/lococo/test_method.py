@@ -281,7 +281,7 @@ def test_budgets_of_the_learned_mode(llama, prompt, artifact):
     for given in ({"tokens": M + 1}, {"memory": M + 1}, {"keep_rate": 0.4}, {"local": M // 2 + 1}):
         with pytest.raises(BudgetError, match="lococo: "):
             laconic.compress(llama, LoCoCo(artifact=artifact, **given))
-    with laconic.compress(llama, LoCoCo(artifact=artifact, keep=0.5)), pytest.raises(BudgetError, match="work for 20 only"):
+    with laconic.compress(llama, LoCoCo(artifact=artifact, keep=0.5)), pytest.raises(BudgetError, match="works for 20 only"):
         llama(prompt(1, 4 * M))
 
 

@@ -36,7 +36,7 @@ class CompressKV(CacheMethod):
     is cut), was measured once per model: `laconic fit compresskv`.
 
     Args:
-        artifact: a file that `laconic fit compresskv` wrote, a shipped name, or a Hub id; None takes the artifact shipped for
+        artifact: what `laconic fit compresskv` wrote: a file, a shipped name, or a Hub id. None takes the one shipped for
             these weights.
         heads: query heads of every layer instead, best first, such as ``"L0H1+L1H3"`` or ``"all"``; see `heads.HeadList`.
         layer_errors: with `heads`: one error per layer, adding up to 1; None gives every layer the same.

@@ -55,8 +55,8 @@ class LoCoCo(CacheMethod):
         slack: entries over M that are tolerated (16).
         local: newest entries that always stay, among the heavy ones and up to half of M (0).
         mode: ``"conv"``, or ``"hh"``: the M best entries stay and nothing is mixed; needs no artifact.
-        artifact: a file that `laconic fit lococo` wrote, a shipped name, or a Hub id; None takes the artifact shipped for these
-            weights. It works for one memory size and share only.
+        artifact: what `laconic fit lococo` wrote: a file, a shipped name, or a Hub id. None takes the one shipped for
+            these weights. It works for one memory size and share only.
 
     Raises:
         BudgetError: in mode "conv", a budget that is not the artifact's M.
@@ -96,7 +96,8 @@ class LoCoCo(CacheMethod):
         wanted, slots = network.learned_slots(memory, self.keep_rate), network.slots_of(layers)
         if slots != wanted:
             raise BudgetError(
-                f"lococo: keep_rate={self.keep_rate} leaves {wanted} learned slots of {memory}, but the artifact has {slots}."
+                f"lococo: keep_rate={self.keep_rate} leaves {wanted} learned slots of {memory}, but the artifact has "
+                f"{slots}."
             )
         self._heavy, self._slots = memory - slots, memory
         if self.local > self._heavy:

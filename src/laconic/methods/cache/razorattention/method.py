@@ -16,7 +16,7 @@ from laconic.cache.heads import HeadList, highest, resolve, shape
 from laconic.cache.layer import CompressedLayer, selected
 from laconic.cache.observe import Observation
 from laconic.cache.parts.base import FILL, Part
-from laconic.errors import BudgetError, ArtifactError
+from laconic.errors import ArtifactError, BudgetError
 from laconic.method import register
 from laconic.ops.select import best, from_mask
 from laconic.step import Step
@@ -40,7 +40,7 @@ class RazorAttention(CacheMethod):
     later passes drop is folded into it exactly.
 
     Args:
-        artifact: a file that `laconic fit razorattention` wrote, a shipped name, or a Hub id; None takes the artifact shipped
+        artifact: what `laconic fit razorattention` wrote: a file, a shipped name, or a Hub id. None takes the one shipped
             for these weights.
         heads: the retrieval heads (KV heads) instead, such as ``"L0H1+L3H0"`` or ``"no"``; see `heads.HeadList`.
         buffer: least length of the recent buffer (4000), while no budget is given.

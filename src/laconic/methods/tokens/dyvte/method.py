@@ -39,8 +39,8 @@ class DyVTE(TokenMethod):
         tau: threshold on the gate's probability (0.5, as published). With ``keep=`` instead, the largest threshold that came
             to that share on the training samples: met on average, not by every sample.
         exit_layer: leave after this layer, whatever the gates say; needs no artifact. The last one: never.
-        artifact: a file that `laconic fit dyvte` wrote, a shipped name, or a Hub id; None takes the artifact shipped for these
-            weights.
+        artifact: what `laconic fit dyvte` wrote: a file, a shipped name, or a Hub id. None takes the one shipped for
+            these weights.
 
     Raises:
         ArtifactError: no gates for this model.

@@ -40,7 +40,7 @@ class Explainability(TokenMethod):
     ``keep * total`` go on.
 
     Args:
-        artifact: a file that `laconic fit explainability` wrote, a shipped name, or a Hub id; None takes the artifact shipped
+        artifact: what `laconic fit explainability` wrote: a file, a shipped name, or a Hub id. None takes the one shipped
             for these weights.
         positions: ``"gather"``: what stays keeps its positions; ``"renumber"``: they are renumbered.
 

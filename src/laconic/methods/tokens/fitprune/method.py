@@ -84,7 +84,7 @@ class FitPrune(TokenMethod):
     Args:
         reduction: percent of the visual tokens' FLOPs to save; one that was fitted. 60 when nothing else is
             given. With a budget instead, the fits next to it are interpolated, so that the mean share is met.
-        artifact: a file that `laconic fit fitprune` wrote, a shipped name, or a Hub id; None takes the artifact shipped for
+        artifact: what `laconic fit fitprune` wrote: a file, a shipped name, or a Hub id. None takes the one shipped for
             these weights.
 
     Raises:
@@ -117,8 +117,8 @@ class FitPrune(TokenMethod):
             wanted = self.reduction or PUBLISHED_REDUCTION
             if wanted not in self._fits:
                 raise BudgetError(
-                    f"fitprune: the artifact was fitted for reductions of {', '.join(map(str, sorted(self._fits)))} percent, "
-                    f"not for {wanted}; take one of them, a budget (keep=), or fit one with `laconic fit "
+                    f"fitprune: the artifact was fitted for reductions of {', '.join(map(str, sorted(self._fits)))} "
+                    f"percent, not for {wanted}; take one of them, a budget (keep=), or fit one with `laconic fit "
                     f"fitprune --set reductions={wanted}`."
                 )
             return self._fits[wanted]
@@ -126,8 +126,8 @@ class FitPrune(TokenMethod):
         if left is None:
             least = min(sum(fit) / len(fit) for fit in self._fits.values())
             raise BudgetError(
-                f"fitprune: a share of {share:.4f} is below what the artifact was fitted for ({least:.4f}); ask for more, or "
-                "fit a larger reduction with `laconic fit fitprune --set reductions=...`."
+                f"fitprune: a share of {share:.4f} is below what the artifact was fitted for ({least:.4f}); ask for more, "
+                "or fit a larger reduction with `laconic fit fitprune --set reductions=...`."
             )
         return left
 

@@ -38,7 +38,7 @@ class LLaVolta(TokenMethod):
 
     Groups of S tokens that follow each other become their mean, at the mean of their positions, rounded down; what is left
     over at the end of an image is dropped, as in ``avg_pool1d``. The published use is training in stages, after which the
-    model runs without compression, or with that of the last stage: see `laconic.methods.tokens.llavolta.fit`.
+    model runs without compression, or with that of the last stage: see `laconic.methods.tokens.llavolta.schedule`.
 
     Args:
         layer: K, the decoder layer in front of which tokens are averaged; 0 is behind the projector (the release's -1).

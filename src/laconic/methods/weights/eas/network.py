@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from laconic.artifact import fingerprint, model_name
 from laconic.errors import ArtifactError, SessionError, UnsupportedModelError
 from laconic.families import family_of
-from laconic.artifact import fingerprint, model_name
 
 GROUPS = 2
 PARTS = ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm")
