@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,16 +135,21 @@ def _fit(
 
     def log(line: str) -> None:
         lines.append(line)
-        (common.err() if as_json else common.out()).print(line, markup=False, soft_wrap=True)
+        if folder is not None:  # a training takes long: its lines are shown as they come
+            (common.err() if as_json else common.out()).print(line, markup=False, soft_wrap=True)
 
     began = time.perf_counter()
     try:
-        artifact = Trainer(fit, network, tokenizer, folder, log).run(resume)
+        with common.spinner(f"fitting {name} on {model}") if folder is None else nullcontext():
+            artifact = Trainer(fit, network, tokenizer, folder, log).run(resume)
     except KeyboardInterrupt:
         if folder is not None:
             common.err().print(f"the last checkpoint is in {folder}; --resume goes on from there", soft_wrap=True)
         raise
     artifact.save(file)
+    if folder is None and not as_json:
+        for line in lines:
+            common.out().print(line, markup=False, soft_wrap=True)
     _tell(artifact, file, time.perf_counter() - began, lines, as_json)
 
 

@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 
-from laconic.errors import UnknownNameError, closest
+from laconic.errors import UnknownNameError
 from laconic.fit.contract import Fit
 from laconic.method import Entry, find, list_methods
 
@@ -15,7 +15,7 @@ def find_fit(name: str) -> type[Fit]:
     """The fit of method `name`; raises `UnknownNameError` for a method that is unknown or has none."""
     found = fit_of(find(name))
     if found is None:
-        raise UnknownNameError(f"{name} needs no fit: {closest(name, fits())}")
+        raise UnknownNameError(f"{name} needs no fit; methods that have one: {', '.join(sorted(fits()))}.")
     return found
 
 

@@ -6,8 +6,8 @@ from safetensors.torch import load_file, save_file
 
 import laconic
 from laconic import BudgetError
-from laconic.cache.parts.base import DensePart
 from laconic.artifact import Artifact, numbers
+from laconic.cache.parts.base import DensePart
 from laconic.methods.cache.lococo.method import MIXED, LoCoCo
 from laconic.methods.cache.lococo.network import Mixer, compress
 

@@ -8,7 +8,8 @@ from helpers.vision_tools import inputs
 
 from laconic import ArtifactError, BudgetError, UnsupportedModelError, compress
 from laconic.artifact import Artifact, numbers
-from laconic.methods.tokens.explainability.fit import Settings, run
+from laconic.fit import Trainer
+from laconic.methods.tokens.explainability.fit import ExplainabilityFit
 from laconic.methods.tokens.explainability.method import Explainability, instruction_attention
 from laconic.methods.tokens.explainability.network import RelevanceNet, load
 from laconic.stream.assemble import assemble, choose
@@ -25,6 +26,13 @@ def saved(path, model=None, seed=0, kernel=5):
     else:
         Artifact.of("explainability", "trained", model, {"kernel": kernel}, numbers(net)).save(path)
     return str(path)
+
+
+class Toys(ExplainabilityFit):
+    """Asks the toy's questions."""
+
+    def source_of(self, processor):
+        return Toy(0, 160)
 
 
 class Probe(TokenMethod):
@@ -145,12 +153,9 @@ def test_10_all_layers_store_less(vlm, tmp_path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The toy host and a network trained on its right answers (160 images, 80 steps)."""
-    model, out = host(), tmp_path_factory.mktemp("toy")
-    model.set_attn_implementation("eager")
-    settings = Settings(samples=160, new_tokens=1, steps=80, batch=32)
-    weights = run(model, Toy(0, 160), settings, out, False, lambda line: None)
-    model.set_attn_implementation("sdpa")
-    return model, str(weights)
+    model, path = host(), tmp_path_factory.mktemp("toy") / "net.safetensors"
+    Trainer(Toys(samples=160, new_tokens=1, steps=80, batch_size=32), model, None).run().save(path)
+    return model, str(path)
 
 
 @pytest.mark.slow

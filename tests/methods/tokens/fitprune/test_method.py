@@ -10,7 +10,7 @@ from helpers.vision_tools import inputs, random_vlm
 from laconic import ArtifactError, BudgetError, compress
 from laconic.artifact import Artifact
 from laconic.methods.tokens.fitprune import method as fitprune
-from laconic.methods.tokens.fitprune.fit import Fit
+from laconic.methods.tokens.fitprune.fit import Search
 from laconic.methods.tokens.fitprune.method import FitPrune, for_budget, received, shares_left
 from laconic.stream.contract import TokenMethod
 
@@ -184,10 +184,10 @@ def test_less_of_the_totals_goes_than_with_one_cut_or_at_random(tmp_path, monkey
     for layer in model.model.language_model.layers:
         layer.self_attn.q_proj.weight.mul_(2.5)
         layer.self_attn.k_proj.weight.mul_(2.5)
-    fit = Fit(model, [inputs([(3, 9)], seed=seed) for seed in range(2)])
-    _, deleted = fit.search(0.5)
-    flops = fit.share_of_macs(deleted)
-    single = min((k / 144 for k in range(144)), key=lambda d: abs(fit.share_of_macs([0, d] + [0] * 6) - flops))
+    search = Search(model, [inputs([(3, 9)], seed=seed) for seed in range(2)])
+    _, deleted = search.fit(0.5)
+    flops = search.share_of_macs(deleted)
+    single = min((k / 144 for k in range(144)), key=lambda d: abs(search.share_of_macs([0, d] + [0] * 6) - flops))
     fresh = [inputs([(3, 9)], seed=seed) for seed in range(4, 6)]
 
     def run(deleted):

@@ -11,8 +11,8 @@ from transformers import LlavaForConditionalGeneration, Trainer, TrainingArgumen
 
 from laconic import compress, load
 from laconic.fit.losses import answer_loss, short_labels
-from laconic.methods.tokens.llavolta.schedule import FOUR_STAGES, HEAVY, LIGHT, Schedule, Stage, StagedCompression
 from laconic.methods.tokens.llavolta.method import LLaVolta, compression_ratio
+from laconic.methods.tokens.llavolta.schedule import FOUR_STAGES, HEAVY, LIGHT, Schedule, Stage, StagedCompression
 from laconic.tasks.scenes.questions import make
 from laconic.testbed.evaluate_vlm import ask, correct
 
