@@ -1,4 +1,4 @@
-"""FitPrune at inference against a slow loop; "line n" is what the card must show. The search: tests/calibrate."""
+"""FitPrune at inference against a slow loop; "line n" is what the card must show. The search: test_fit.py."""
 
 from dataclasses import dataclass, field
 
