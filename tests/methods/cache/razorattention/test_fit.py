@@ -160,7 +160,7 @@ def test_the_shipped_artifact_is_what_a_fit_gives():
 
 
 def test_beyond_the_scope_of_an_alibi_head_nothing_weighs():
-    """Random inputs behind a layer norm: every weight farther away than the scope is below eps."""
+    """Random inputs after a layer norm: every weight farther away than the scope is below eps."""
     generator = torch.Generator().manual_seed(0)
     hidden, d, n, eps = 12, 4, 400, 1e-3
     query, key = (torch.randn(hidden, d, generator=generator) * 0.2 for _ in range(2))

@@ -42,7 +42,7 @@ def planted(path, fires, channels=(0,) * 7, d=128, width=4):
 
 
 def leaving(exit_layer):
-    """Slow reference: visual tokens are dropped behind a layer, positions stay."""
+    """Slow reference: visual tokens are dropped after a layer, positions stay."""
 
     def change(i, hidden, visual, positions):
         if i != exit_layer + 1:
@@ -53,7 +53,7 @@ def leaving(exit_layer):
 
 
 def masked(model, given, exit_layer):
-    """The full model, visual columns hidden from every query behind a layer; logits [T, V]. The training's branch B."""
+    """The full model, visual columns hidden from every query after a layer; logits [T, V]. The training's branch B."""
     stack = model.model.language_model
     hidden, visual = embedded(model, given)
     n = hidden.shape[1]

@@ -144,7 +144,7 @@ def test_bad_settings(vlm, llama, artifact):
 
 @dataclass(kw_only=True)
 class Totals(TokenMethod):
-    """Notes (cross, self, token) of the first prompt at every layer, before anything is deleted behind it."""
+    """Notes (cross, self, token) of the first prompt at every layer, before anything is deleted after it."""
 
     name = "totals"
     claims = frozenset()

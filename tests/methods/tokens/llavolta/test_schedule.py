@@ -44,7 +44,7 @@ def test_switched_off_loss_and_gradients_are_the_host_s(how):
 
 
 def test_gradients_through_a_compressed_pass_are_slopes_of_the_loss():
-    """Of weights in front of the compressor and behind it, and of the images: differences along the gradient."""
+    """Of weights before the compressor and after it, and of the images: differences along the gradient."""
     model = toy().train()
     given, labels, _ = batch(0, 4)
     given["pixel_values"].requires_grad_(True)

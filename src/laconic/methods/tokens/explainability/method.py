@@ -73,13 +73,13 @@ class Explainability(TokenMethod):
 
 
 def instruction_attention(stream: Stream) -> list[Tensor]:
-    """What visual tokens get from the text behind the last image in the layer that runs next, mean over heads and tokens
+    """What visual tokens receive from the text after the last image in the layer that runs next, mean over heads and tokens
     of that text, fp32 [v] for every batch row; a row without images has none.
 
     Raises:
-        UnsupportedModelError: no text stands behind the images of a row, so nothing there can see them.
+        UnsupportedModelError: no text follows the images of a row, so nothing there can see them.
     """
-    asking = [behind(stream.images(row), stream.texts(row)) for row in range(len(stream.hidden))]
+    asking = [following(stream.images(row), stream.texts(row)) for row in range(len(stream.hidden))]
     rows = torch.full((len(asking), max(len(a) for a in asking)), -1, dtype=torch.long, device=stream.hidden.device)
     for row, at in enumerate(asking):
         rows[row, : len(at)] = at
@@ -92,8 +92,8 @@ def instruction_attention(stream: Stream) -> list[Tensor]:
     ]
 
 
-def behind(images: Tensor, texts: Tensor) -> Tensor:
-    """Those of the rows `texts` [t] that stand behind the last of `images` [v]; none where there are no images.
+def following(images: Tensor, texts: Tensor) -> Tensor:
+    """Those of the rows `texts` [t] that come after the last of `images` [v]; none where there are no images.
 
     Raises:
         UnsupportedModelError: there are images and no such text.
@@ -103,7 +103,7 @@ def behind(images: Tensor, texts: Tensor) -> Tensor:
     found = texts[texts > images[-1]]
     if not len(found):
         raise UnsupportedModelError(
-            "explainability reads what the question attends to, and no text stands behind the images; put the images "
-            "first and the question behind them."
+            "explainability reads what the question attends to, and no text follows the images; put the images first "
+            "and the question after them."
         )
     return found

@@ -23,20 +23,20 @@ PUBLISHED_REDUCTION = 60
 
 def received(stream: Stream) -> list[tuple[Tensor, Tensor]]:
     """Attention that the visual tokens of each batch row get in the layer before, its largest value over heads: mean over
-    the text behind the last image (cross) and over the visual tokens themselves (self), fp64 [v] each.
+    the text after the last image (cross) and over the visual tokens themselves (self), fp64 [v] each.
 
     Raises:
-        ValueError: no text stands behind the images.
+        ValueError: no text follows the images.
     """
     obs = stream.seen
     assert obs is not None
     groups = torch.stack([torch.zeros_like(stream.shown), stream.shown], 1)
     for b in range(len(groups)):
         at, text = stream.images(b), stream.texts(b)
-        behind = text[text > at[-1]] if len(at) else text
-        if not len(behind):
-            raise ValueError("fitprune ranks visual tokens by the text behind them, but a prompt ends with its image.")
-        groups[b, 0, behind] = True
+        asking = text[text > at[-1]] if len(at) else text
+        if not len(asking):
+            raise ValueError("fitprune ranks visual tokens by the text after them, but a prompt ends with its image.")
+        groups[b, 0, asking] = True
     sums = peak_mass(obs.queries, obs.keys, obs.scale, groups, bias=obs.bias, softcap=obs.softcap)
     means = sums[..., -obs.new :] / groups.sum(-1, keepdim=True).clamp(min=1)
     return [(means[b, 0, stream.shown[b]], means[b, 1, stream.shown[b]]) for b in range(len(groups))]
@@ -79,7 +79,7 @@ class FitPrune(TokenMethod):
     Survivors keep order and positions.
 
     Layer l's cache keeps what layer l ran on. The paper deletes within layer l, between attention and its output
-    projection; here tokens leave behind layer l, which gives the survivors the same numbers and costs layer l's FFN.
+    projection; here tokens leave after layer l, which gives the survivors the same numbers and costs layer l's FFN.
 
     Args:
         reduction: percent of the visual tokens' FLOPs to save; one that was fitted. 60 when nothing else is

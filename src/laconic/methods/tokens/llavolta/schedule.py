@@ -1,4 +1,4 @@
-"""LLaVolta's schedule: a model is tuned with averaged visual tokens, heavily first, not at all in the end (2406.20092).
+"""LLaVolta's schedule: a model is tuned with visual tokens averaged heavily at first and not at all in the end (2406.20092).
 
 In a loop of one's own:
 
