@@ -143,7 +143,7 @@ class Artifact:
 
     @staticmethod
     def shipped(pattern: str = "*") -> list[str]:
-        """Names of the artifacts that come with laconic and match a shell pattern, such as ``"compresskv-testbed-lm"``."""
+        """Names of the artifacts that come with laconic and match a shell pattern, such as ``"METHOD-testbed-lm"``."""
         return sorted(path.stem for path in SHIPPED.glob(f"*{SUFFIX}") if fnmatchcase(path.stem, pattern))
 
     @classmethod
