@@ -158,7 +158,7 @@ def test_what_a_method_cannot_do_is_left_out_and_said(tiny_model, tmp_path):
     grid = dataclasses.replace(GRID, tasks=("single",), modes=("agnostic",), methods=methods, keeps=(0.9, 0.1), samples=1)
     bench = Bench(*tiny_model, "tiny", grid)
     assert set(bench.refused) == {("minicache", 0.1), ("compresskv", 0.9), ("compresskv", 0.1)}
-    assert "smallest share" in bench.refused["minicache", 0.1] and "laconic calibrate" in bench.refused["compresskv", 0.1]
+    assert "smallest share" in bench.refused["minicache", 0.1] and "laconic fit" in bench.refused["compresskv", 0.1]
     with Store(tmp_path / "results.jsonl") as store:
         bench.run(store)
         assert len(store) == 4 and not bench.failures and not bench.pending(store)

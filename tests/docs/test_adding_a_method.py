@@ -12,6 +12,7 @@ import torch
 from helpers.vision_tools import inputs
 
 import laconic
+from laconic.fit import Trainer
 from laconic.method import CATALOGUE
 
 ROOT = Path(__file__).parents[2]
@@ -89,3 +90,9 @@ def test_files_that_the_page_names_exist():
     for path in re.findall(r"`((?:laconic/|methods/|tests/)[\w/.]+)`", PAGE):
         places = (ROOT / path, ROOT / "src" / path, ROOT / "src" / "laconic" / path)
         assert any(place.exists() for place in places), path
+
+
+def test_the_fit_runs(module):
+    fit = module(block("class LongValuesFit"))["LongValuesFit"](tokens=64)
+    found = Trainer(fit, *laconic.load("testbed/lm")).run()
+    assert (found.method, found.data, found.settings) == ("long_values", {"layers": [0, 3]}, {"seed": 0, "tokens": 64})

@@ -47,7 +47,7 @@ share follows in parentheses. **Keys and values are float32 here**: shares of th
 cannot reach this share and refuses it ({refusals}).
 
 `q` marks query-aware methods: their choice depends on the question in the prompt. Calibrated and trained ones use the
-recipes and weights that ship for this model. The whole table, with every task, paired differences and FLOPs, is
+artifacts that ship for this model. The whole table, with every task, paired differences and FLOPs, is
 [here](benchmarks/results/leaderboard.md); what it means, and what to pick, is in [findings](docs/findings.md). The
 model is small and its contexts are short: the order of the methods means something, the distances between them say
 little about your model.

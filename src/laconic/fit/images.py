@@ -1,4 +1,4 @@
-"""Images with questions and answers, to calibrate on and to train with: drawn scenes, or a file of one's own."""
+"""Images with questions and answers, to measure on and to train with: drawn scenes, or a file of your own."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def inputs(processor: Any, asked: list[Asked]) -> dict[str, Tensor]:
 
 
 def with_answers(processor: Any, asked: list[Asked]) -> tuple[dict[str, Tensor], Tensor]:
-    """Prompts with their answers and an end token behind them, padded on the left; and labels [B, T], -100 at prompts."""
+    """Prompts followed by their answers and an end token, padded on the left; and labels [B, T], -100 at prompts."""
     given = inputs(processor, asked)
     tokenizer = processor.tokenizer
     answers = [[*tokenizer.encode(one.answer, add_special_tokens=False), tokenizer.eos_token_id] for one in asked]
