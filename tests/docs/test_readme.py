@@ -45,6 +45,6 @@ def test_the_demo_asks_the_same():
 
 
 def test_it_names_every_command():
-    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands if not command.hidden}
     commands |= {group.name for group in app.registered_groups}
     assert set(re.findall(r"`laconic (\w+)`", README)) == commands

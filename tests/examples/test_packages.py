@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -35,8 +36,9 @@ def laconic(tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_they_are_listed(laconic):
-    found = {entry["name"]: entry["site"] for entry in laconic("methods", "loud*")}
-    assert found == {"loud_patches": "tokens", "loud_values": "cache"}
+    found = {entry["name"]: (entry["site"], entry["training"]) for entry in laconic("methods")}
+    assert found["loud_patches"] == ("tokens", "none") and found["loud_values"] == ("cache", "none")
+    assert found["learned_scores"] == ("cache", "trained")
 
 
 def test_a_cache_method_runs(laconic):
@@ -50,3 +52,21 @@ def test_a_method_on_visual_tokens_runs(laconic):
     asked = ("--image", ROOT / "docs" / "scene.png", "--question", "What does the white sign say?")
     result = laconic("run", "--method", "loud_patches", "--keep", 0.5, *asked)
     assert result["visual_in"] == 144 and result["visual"]["0"] == 72
+
+
+def test_a_method_trains_and_runs(laconic, tmp_path: Path):
+    note, artifact = EXAMPLES / "note.txt", tmp_path / "scores.safetensors"
+    assert "learned_scores" in {row["method"] for row in laconic("fit")}
+    settings = ("--set", f"text={note}", "--set", "steps=30", "--set", "log_every=15")
+    trained = laconic("fit", "learned_scores", "--model", "testbed/lm", "--out", artifact, *settings)
+    first, last = (float(line.split()[3]) for line in trained["notes"][-2:])
+    assert last < first < math.log(128)  # which is that of scores that are all equal, over 128 entries
+    method = f"learned_scores:artifact={artifact}"
+    asked = ("--query-agnostic", "--context", note, "--question", "What is the code for falcon?")
+    result = laconic("run", "--method", method, "--keep", 0.5, *asked)
+    assert result["answer"] == "The code for falcon is 4815263."
+
+
+def test_the_trained_package_is_short():
+    lines = [line for file in (EXAMPLES / "learned_scores").rglob("*.py") for line in file.read_text("utf-8").splitlines()]
+    assert 0 < len(lines) < 120
