@@ -4,17 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE = 1
+export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: demo test slow lint lint-assets types leaderboard leaderboard-images check clean
+.PHONY: demo test slow lint lint-assets types docs leaderboard leaderboard-images check clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip uninstall -qq --yes laconic  # what this project was called before it was renamed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench,video]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,bench,video]'
 	touch $(READY)
 
 demo: $(READY)  ## the main job on the shipped model: an answer from a compressed context, a table, an HTML report
-	$(BIN)/laconic run --model testbed/lm --method snapkv --keep 0.1 --compare --context README.md --question "What is the code for falcon?"
+	$(BIN)/laconic run --model testbed/lm --method snapkv --keep 0.1 --compare --context examples/note.txt --question "What is the code for falcon?"
 	$(BIN)/laconic run --method visionzip --keep 0.25 --compare --image docs/scene.png --question "What does the white sign say?"
 	$(BIN)/laconic bench --preset demo --out demo
 
@@ -38,6 +40,9 @@ tools/node_modules/.package-lock.json: tools/package.json tools/package-lock.jso
 types: $(READY)
 	$(BIN)/mypy
 
+docs: $(READY)  ## the documentation site in site/, its links checked
+	$(BIN)/mkdocs build --quiet --strict
+
 leaderboard: $(READY)  ## every cache method on every task: under half an hour on one idle core; goes on where it was stopped
 	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset leaderboard --out leaderboard
 	$(BIN)/python -m tools.pages.leaderboard leaderboard
@@ -46,7 +51,7 @@ leaderboard-images: $(READY)  ## every method for visual tokens on scenes: a qua
 	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset images_leaderboard --out leaderboard-images
 	$(BIN)/python -m tools.pages.leaderboard_images leaderboard-images
 
-check: lint types test slow demo  ## what CI runs
+check: lint types docs demo slow test  ## what CI runs
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site

@@ -23,7 +23,7 @@ from laconic.methods.tokens.adsc import ADSC
 from laconic.stream.assemble import assemble
 from laconic.stream.contract import Cut, Stream
 from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS, make
-from laconic.testbed.evaluate_vlm import correct
+from laconic.testbed.evaluate_vlm import ask, correct
 
 LAYERS, FACTOR = (2, 4), 4
 SEED, ROWS, RATE = EVALUATION_SEED + 800_000, 32, 5e-4
@@ -48,8 +48,8 @@ def right(model: Any, processor: Any, method: ADSC, samples: int) -> tuple[float
     found = {}
     for kind in QUESTIONS:
         asked = [make(kind, SEED + i) for i in range(samples)]
-        with compress(model.eval(), method):
-            found[kind] = 100 * sum(correct(model, processor, asked)) / samples
+        answers = ask(model.eval(), processor, asked, methods=[method])
+        found[kind] = 100 * sum(correct(asked, answers)) / samples
     return sum(found.values()) / len(found), found
 
 

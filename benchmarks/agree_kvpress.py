@@ -23,8 +23,10 @@ from subjects import METHODS, RAGGED
 
 import laconic
 from laconic.bench.statistics import Interval, bootstrap
-from laconic.tasks.text.retrieval import EVALUATION_SEED, Sample, gold_ids, make, prompt_ids, score
-from laconic.testbed import model_path
+from laconic.shipped import model_path
+from laconic.tasks import Sample, metrics
+from laconic.tasks.text.chat import gold_ids, prompt_ids
+from laconic.tasks.text.retrieval import EVALUATION_SEED, make
 
 TASKS = ("single", "multikey", "multiquery", "multivalue")
 KEEPS, LENGTHS = (0.5, 0.25, 0.1), (512, 2048)
@@ -153,7 +155,7 @@ def score_rows(workers: dict[str, Worker], folder: str, tokenizer: Any, samples:
                     given[who] = worker.ask(do="ask", **request)["answers"]
                     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in given[who]]
                     asked = [sample.turns[0].answers for sample in made[task]]
-                    recall[who].append([score(task, *pair) for pair in zip(texts, asked, strict=True)])
+                    recall[who].append([metrics.string_match_all(*pair) for pair in zip(texts, asked, strict=True)])
                 alike += [a == b for a, b in zip(given["laconic"], given["kvpress"], strict=True)]
                 read = [len(context) + len(question) * (mode == "aware") for context, question, _ in prompts[task]]
                 even += [not one_apart(tokens, keep) for tokens in read]

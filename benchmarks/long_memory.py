@@ -39,7 +39,7 @@ BUDGET = CHUNK = 2048
 LENGTHS = (8192, 16384, 32768, 65536, 131072)
 MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 SETTINGS = {
-    "compresskv": "heads=all",  # recipes and weights belong to trained models
+    "compresskv": "heads=all",  # artifacts belong to trained models
     "razorattention": "heads=no",
     "lococo": "mode=hh",
     "fastkv": "tsp_rate=0.5",  # what travels on must fill the budget of the deep layers

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 import laconic
 from laconic import UnknownNameError
-from laconic.testbed import model_path
+from laconic.shipped import model_path
 
 
 @pytest.fixture

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 from laconic.version import __version__
 
 if TYPE_CHECKING:
+    from laconic.artifact import Artifact as Artifact
     from laconic.cache.contract import CacheMethod as CacheMethod
     from laconic.cache.saved import SavedContext as SavedContext
     from laconic.cache.saved import load as load_cache  # noqa: F401
     from laconic.cache.storage import StorageMethod as StorageMethod
+    from laconic.errors import ArtifactError as ArtifactError
     from laconic.errors import BudgetError as BudgetError
     from laconic.errors import ConflictError as ConflictError
     from laconic.errors import LaconicError as LaconicError
     from laconic.errors import MediaError as MediaError
     from laconic.errors import ProtectError as ProtectError
-    from laconic.errors import RecipeError as RecipeError
     from laconic.errors import SavedContextError as SavedContextError
     from laconic.errors import SessionError as SessionError
     from laconic.errors import UnknownNameError as UnknownNameError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from laconic.weights.contract import WeightMethod as WeightMethod
 
 _HOMES = {
+    "Artifact": "laconic.artifact",
     "CacheMethod": "laconic.cache.contract",
     "Method": "laconic.method",
     "SavedContext": "laconic.cache.saved",
@@ -52,12 +54,12 @@ _HOMES = {
     "register": "laconic.method",
 }
 _ERRORS = (
+    "ArtifactError",
     "BudgetError",
     "ConflictError",
     "LaconicError",
     "MediaError",
     "ProtectError",
-    "RecipeError",
     "SavedContextError",
     "SessionError",
     "UnknownNameError",
@@ -65,7 +67,7 @@ _ERRORS = (
 )
 _HOMES |= dict.fromkeys(_ERRORS, "laconic.errors")
 
-__all__ = [*_HOMES, "__version__"]  # and every class of `laconic.methods`, such as SnapKV
+__all__ = [*_HOMES, "__version__"]  # and every class of `laconic.methods`
 
 
 def __getattr__(name: str) -> Any:
@@ -75,6 +77,8 @@ def __getattr__(name: str) -> Any:
 
         warn("laconic.create", "laconic.create_method")
         name = "create_method"
+    if name == "RecipeError":
+        return getattr(import_module("laconic.errors"), name)
     if name in _HOMES:
         module, _, attribute = _HOMES[name].partition(":")
         found = getattr(import_module(module), attribute or name)

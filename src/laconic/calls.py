@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
@@ -50,6 +51,18 @@ def cache_of(given: Any, stack: PreTrainedModel) -> CompressedCache:
         f"past_key_values is a {type(given).__name__} that {state}; inside a session pass nothing, an empty "
         "DynamicCache, or the cache of an earlier turn of a session."
     )
+
+
+def check_decoder(kwargs: dict[str, Any], decoder: nn.Module, cache: CompressedCache) -> None:
+    """Refuse a call of the decoder that did not come from the session's model, which passes the session's cache on.
+
+    Raises:
+        SessionError: another cache, or none, came with it.
+    """
+    if kwargs.get("past_key_values") is not cache:
+        raise SessionError(
+            f"{type(decoder).__name__} was called on its own; inside a session call the model that was given to compress()."
+        )
 
 
 def input_of(kwargs: dict[str, Any]) -> torch.Tensor:

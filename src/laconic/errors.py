@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class LaconicError(Exception):
@@ -34,8 +35,8 @@ class ProtectError(LaconicError, ValueError):
     """A protected span could not be found in the prompt."""
 
 
-class RecipeError(LaconicError, ValueError):
-    """A recipe or trained weights of a method are missing, broken, or belong to another model."""
+class ArtifactError(LaconicError, ValueError):
+    """What a method learned or measured for a model is missing, damaged, or belongs to another method or model."""
 
 
 class SavedContextError(LaconicError, ValueError):
@@ -51,3 +52,12 @@ def closest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {', '.join(near)}?" if near else f"known names: {', '.join(known)}."
+
+
+def __getattr__(name: str) -> Any:
+    if name != "RecipeError":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from laconic.deprecated import warn
+
+    warn("RecipeError", "ArtifactError")
+    return ArtifactError

@@ -18,7 +18,7 @@ from transformers import (
 
 from laconic.errors import UnknownNameError
 from laconic.families.vision import supported_vision_families
-from laconic.testbed import model_path
+from laconic.shipped import model_path
 
 
 def load(
@@ -62,7 +62,7 @@ def load(
 
 
 def tokenizer_of(reader: Any) -> Any:
-    """The tokenizer of what `load` gave beside the model."""
+    """The tokenizer itself, or that of a processor: of what `load` returns with the model."""
     return reader.tokenizer if isinstance(reader, ProcessorMixin) else reader  # type: ignore[attr-defined]
 
 

@@ -26,7 +26,7 @@ Protect = str | Span | Sequence[str | Span]
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the catalogue. `summary` is the first line of the class docstring."""
+    """One line of the catalogue. `summary` is the first line of the class docstring; `fit`: see `register`."""
 
     name: str
     cls: type[Method] = field(repr=False)
@@ -37,6 +37,7 @@ class Entry:
     source: str
     query_aware: bool
     inferred: str
+    fit: str = ""
 
     @property
     def summary(self) -> str:
@@ -110,7 +111,7 @@ class Method:
         return False
 
     def attach(self, model: PreTrainedModel) -> None:
-        """Called by `compress()` before any work: load what belongs to this model (a recipe, weights), or refuse a model
+        """Called by `compress()` before any work: load what belongs to this model (an artifact), or refuse a model
         that the method does not fit."""
 
     def parameters(self) -> dict[str, Any]:
@@ -150,6 +151,7 @@ def register(
     modality: str = "text",
     training: str = "none",
     inferred: str = "",
+    fit: str = "",
 ) -> Callable[[M], M]:
     """Class decorator that enters a `Method` into the catalogue.
 
@@ -160,6 +162,8 @@ def register(
         source: arXiv id or project.
         query_aware: its choice depends on the queries at the end of the prompt, so it may fail on a later question.
         inferred: what was not published and had to be chosen.
+        fit: ``"package.module:Class"`` of its `laconic.fit.contract.Fit`, imported when it is asked for; not needed where
+            the Fit is in the module `fit` of the method's own package.
     """
     if site not in sites():
         raise ValueError(
@@ -174,7 +178,7 @@ def register(
         if known is not None and (known.cls.__module__, known.cls.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"method name {name!r} is taken by {known.cls.__module__}.{known.cls.__qualname__}.")
         cls.name = name
-        CATALOGUE[name] = Entry(name, cls, site, modality, mechanism, training, source, query_aware, inferred)
+        CATALOGUE[name] = Entry(name, cls, site, modality, mechanism, training, source, query_aware, inferred, fit)
         return cls
 
     return enter
@@ -211,7 +215,7 @@ def find(name: str) -> Entry:
 
 
 def create_method(spec: str, **budget: Any) -> Method:
-    """A method from text such as ``"snapkv"`` or ``"adakv:scorer=keydiff,alpha=0.1,keep=0.2"``.
+    """A method from text such as ``"NAME"`` or ``"NAME:key=value,keep=0.2"``.
 
     Args:
         spec: name, then parameters as ``key=value`` pairs; a budget given here wins over `budget`.

@@ -19,7 +19,6 @@ from laconic.cache import attention, saved
 from laconic.cache.cache import CompressedCache
 from laconic.errors import SessionError
 from laconic.families import family_of
-from laconic.families.vision.clock import EncoderSeam
 from laconic.measure.session_meter import SessionMeter
 from laconic.measure.stats import Stats
 from laconic.measure.trace import Trace
@@ -27,6 +26,7 @@ from laconic.method import Method, Protect
 from laconic.protect import Protection
 from laconic.seams import Host, Seam, check_claims, check_methods, seams_of
 from laconic.step import step_of
+from laconic.stream.encoder_clock import EncoderSeam
 from laconic.stream.pseudo import PseudoSeam
 from laconic.stream.seam import StreamSeam
 
@@ -92,11 +92,10 @@ class Session:
             seam.prepare()
         self.trace = Trace()
         self.cache: CompressedCache | None = None
-        self._hold = False
+        self._hold, self._clock = False, 0.0
         self._ids: torch.Tensor | None = None
         self._restore = ExitStack()
         self._arguments = list(inspect.signature(model.forward).parameters)
-        self._clock = 0.0
         budgeted = next((seam.budgeted for seam in self._seams if seam.budgeted is not None), None)
         self.meter = SessionMeter(self.shape, budgeted, any(seam.stores_less for seam in self._seams))
 
@@ -184,16 +183,10 @@ class Session:
         until the model returns: a call that fails in between leaves some layers with its tokens and others without.
         """
         cache = self._current()
-        if kwargs.get("past_key_values") is not cache:
-            raise SessionError(
-                f"{type(module).__name__} was called on its own; inside a session call the model that was given to "
-                "compress()."
-            )
+        calls.check_decoder(kwargs, module, cache)
         x = calls.input_of(kwargs)
-        batch, length = x.shape[:2]
-        ids = kwargs.get("input_ids")
-        ids = self._ids if ids is None else ids  # models with images embed the prompt themselves
-        cache.step = step = step_of(kwargs, batch, length, cache.seen, cache.real, x.device, self._hold)
+        ids = self._ids if kwargs.get("input_ids") is None else x  # models with images embed the prompt themselves
+        cache.step = step = step_of(kwargs, x.shape[0], x.shape[1], cache.seen, cache.real, x.device, self._hold)
         self._protection.enter(cache, ids, step)
         if not step.prefill:
             cache.settle()
@@ -224,8 +217,7 @@ class Session:
         meter, logits = self.meter, getattr(output, "logits", None)
         batch, positions = (0, 0) if logits is None else logits.shape[:2]
         meter.ran(step, time.perf_counter() - self._clock, positions, batch)
-        meter.compress_seconds += cache.compress_seconds
-        cache.compress_seconds = 0.0
+        meter.compress_seconds, cache.compress_seconds = meter.compress_seconds + cache.compress_seconds, 0.0
         for seam in self._seams:
             seam.finish(step, meter)
         if step.prefill:

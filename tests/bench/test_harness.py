@@ -8,15 +8,16 @@ import pytest
 import torch
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-pytest.importorskip("lm_eval", reason="lm-eval is not installed; it comes with laconic[bench]")
+pytest.importorskip("lm_eval", reason="lm-eval is not installed; it comes with laconic-transformers[bench]")
 
 from laconic import BudgetError, ConflictError, SessionError, UnknownNameError, compress, create_method, load
 from laconic.bench import harness
 from laconic.cache.contract import CacheMethod
 from laconic.cache.storage import StorageMethod
 from laconic.method import CATALOGUE, register
-from laconic.tasks.text.retrieval import make, messages
-from laconic.testbed import model_path
+from laconic.shipped import model_path
+from laconic.tasks.text.chat import messages
+from laconic.tasks.text.retrieval import make
 
 SAMPLES, TOKENS = 5, 384
 

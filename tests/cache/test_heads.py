@@ -3,7 +3,7 @@
 import pytest
 
 from laconic.cache.heads import highest, resolve, shape, write
-from laconic.errors import RecipeError
+from laconic.errors import ArtifactError
 
 
 def test_text_and_lists():
@@ -26,7 +26,7 @@ def test_text_and_lists():
     ],
 )
 def test_what_does_not_fit_is_refused(heads, message):
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(ArtifactError, match=message):
         resolve(heads, 2, 3)
 
 

@@ -122,19 +122,19 @@ def test_changed_settings_are_refused(model, tmp_path):
 
 
 def test_ctrl_c_leaves_whole_rows_and_130(model, tmp_path, monkeypatch):
-    real, calls = Bench.row, []
+    real, calls = Bench.rows, []
 
-    def interrupted(self, cell):
-        calls.append(cell)
+    def interrupted(self, cells, batch):
+        calls.append(cells)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return real(self, cell)
+        return real(self, cells, batch)
 
-    monkeypatch.setattr(Bench, "row", interrupted)
+    monkeypatch.setattr(Bench, "rows", interrupted)
     done = run("--model", model, "--out", str(tmp_path), *SMALL)
     assert done.exit_code == 130 and "3 rows are safe" in " ".join(done.output.split())
     assert len(read(tmp_path)) == 3
-    monkeypatch.setattr(Bench, "row", real)
+    monkeypatch.setattr(Bench, "rows", real)
     assert run("--model", model, "--out", str(tmp_path), *SMALL).exit_code == 0
     assert len(read(tmp_path)) == 6
 

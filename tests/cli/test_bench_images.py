@@ -7,7 +7,7 @@ from helpers import image_formats as formats
 from helpers.image_tools import enter_methods, leave_methods, save_small_vlm
 from typer.testing import CliRunner
 
-from laconic.bench.images.runner import ImageBench
+from laconic.bench.runner import Bench
 from laconic.cli import app
 
 SMALL = ["--tasks=colour,existence", "--methods=test_first,test_late", "--keep=0.5", "--samples=3", "--batch=2"]
@@ -64,7 +64,7 @@ def test_a_public_benchmark_runs_by_its_folder(model, tmp_path):
 
 
 def test_ctrl_c_leaves_whole_rows_and_the_same_command_goes_on(model, tmp_path, monkeypatch):
-    real, calls = ImageBench.rows, []
+    real, calls = Bench.rows, []
 
     def interrupted(self, *arguments):
         calls.append(arguments)
@@ -72,11 +72,11 @@ def test_ctrl_c_leaves_whole_rows_and_the_same_command_goes_on(model, tmp_path, 
             raise KeyboardInterrupt
         return real(self, *arguments)
 
-    monkeypatch.setattr(ImageBench, "rows", interrupted)
+    monkeypatch.setattr(Bench, "rows", interrupted)
     done = run("--model", model, "--out", str(tmp_path), *SMALL)
     assert done.exit_code == 130 and "rows are safe" in " ".join(done.output.split())
     there = len(read(tmp_path))
-    monkeypatch.setattr(ImageBench, "rows", real)
+    monkeypatch.setattr(Bench, "rows", real)
     again = run("--model", model, "--out", str(tmp_path), *SMALL)
     assert again.exit_code == 0 and 0 < there < len(read(tmp_path)) == 12
 

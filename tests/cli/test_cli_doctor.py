@@ -1,8 +1,11 @@
 """`laconic doctor`."""
 
 import importlib
+import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 doctor = importlib.import_module("laconic.cli.doctor")  # `laconic.cli.doctor` is the command
 
@@ -27,6 +30,36 @@ def test_all_is_well(laconic, model):
 def test_a_failure_is_exit_status_1(laconic, tmp_path):
     shown = laconic("doctor", "--model", tmp_path)
     assert shown.exit_code == 1 and "failed" in shown.stdout and "something is wrong" in shown.stdout
+
+
+def install(site: Path, name: str, version: str) -> None:
+    """A dist-info folder, which is all that `importlib.metadata` reads."""
+    folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch) -> Path:
+    """A folder at the front of sys.path, the only one where distributions are looked for."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *(p for p in sys.path if "site-packages" not in p)])
+    return tmp_path
+
+
+def test_the_distribution_is_named(site):
+    found = doctor._distribution()
+    assert found.ok and found.detail.startswith("laconic-transformers")
+    install(site, "laconic-transformers", "9.8.7")
+    assert doctor._distribution() == doctor.Check("distribution", True, "laconic-transformers 9.8.7")
+
+
+def test_another_project_of_the_same_name_is_a_failure(site, laconic, model):
+    install(site, "laconic-transformers", "0.1.0")
+    install(site, "laconic", "0.14.0")
+    found = doctor._distribution()
+    assert not found.ok and found.required
+    assert "another project called laconic (0.14.0) is installed" in found.detail
+    assert "pip uninstall laconic, then pip install --force-reinstall --no-deps laconic-transformers" in found.detail
 
 
 def test_each_check_can_fail(monkeypatch, model):

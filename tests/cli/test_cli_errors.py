@@ -84,12 +84,12 @@ def test_usage_errors_exit_with_2(laconic, args):
 
 
 def test_bugs_exit_with_1_and_debug_shows_them(laconic, model, context, monkeypatch):
-    from laconic.cli import engine
+    from laconic.engine.engine import Engine
 
     def broken(*args, **kwargs):
         raise KeyError("surprise")
 
-    monkeypatch.setattr(engine, "compressed", broken)
+    monkeypatch.setattr(Engine, "answer", broken)
     line = laconic.bad(1, "run", "--model", model, "--context", context)
     assert "KeyError" in line and "--debug" in line
     shown = laconic("run", "--model", model, "--context", context, "--debug")
@@ -97,24 +97,24 @@ def test_bugs_exit_with_1_and_debug_shows_them(laconic, model, context, monkeypa
 
 
 def test_interrupt_exits_with_130(laconic, model, context, monkeypatch):
-    from laconic.cli import engine
+    from laconic.engine.engine import Engine
 
     def stopped(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine, "compressed", stopped)
+    monkeypatch.setattr(Engine, "answer", stopped)
     assert laconic.bad(130, "run", "--model", model, "--context", context) == "interrupted"
 
 
 def test_a_real_sigint_exits_with_130(model, tmp_path):
     """Ctrl-C while the model decodes."""
     script = (
-        "import os, signal, sys; from laconic.cli import main, engine\n"
+        "import os, signal, sys; from laconic.cli import main; import laconic.engine.conversation as talk\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background starts with it ignored
-        "real = engine._generate\n"
+        "real = talk.generate\n"
         "def slow(*a, **k):\n"
         "    os.kill(os.getpid(), signal.SIGINT); return real(*a, **k)\n"
-        "engine._generate = slow\n"
+        "talk.generate = slow\n"
         f"sys.argv = ['laconic', 'run', '--model', {model!r}, '-q', 'Wo?']\n"
         "main()"
     )

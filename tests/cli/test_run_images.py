@@ -1,7 +1,6 @@
 """`laconic run --image`, `--video`: answers and figures of images, and what is refused."""
 
 import io
-import sys
 import time
 from dataclasses import dataclass
 
@@ -170,7 +169,7 @@ def test_encoder_and_prefill_are_timed_apart(laconic, vlm, photo, monkeypatch, e
     model = loaded[0].model
     layers_of(model.vision_tower)[0].register_forward_pre_hook(slower(5.0), with_kwargs=True)
     model.language_model.layers[0].register_forward_pre_hook(slower(1.0), with_kwargs=True)
-    monkeypatch.setattr(sys.modules["laconic.loading"], "load", lambda *args, **kwargs: loaded)
+    monkeypatch.setattr("laconic.cli.question.load", lambda *args, **kwargs: loaded)
     found = laconic.json("run", "--model", vlm, "--image", photo, "--compare", *extra, *SHORT)
     passes = 2 if extra else 1  # image first, then the question
     assert (found["encoder_seconds"], found["prefill_seconds"], found["decode_seconds"]) == (5.0, passes, 0.0)

@@ -1,20 +1,12 @@
 """Optimizers that are saved and loaded go on as if nothing had happened; nothing on disk is a pickle."""
 
-import json
-from dataclasses import dataclass
-
 import pytest
 import torch
 
-from laconic import RecipeError
-from laconic.fit.checkpoint import frozen, load_state, noting, resumable, save_state
+from laconic import ArtifactError
+from laconic.fit import checkpoint
+from laconic.fit.checkpoint import CHECKPOINT, load_state, noting, resumable, save_state
 from laconic.testbed.optimizers import build_optimizers
-
-
-@dataclass
-class Settings:
-    lr: float = 0.1
-    steps: int = 5
 
 
 def train(weight, bias, optimizers, steps, start=0):
@@ -48,46 +40,58 @@ def test_a_loaded_state_goes_on_where_it_was(tmp_path):
     train(again, offset, others, 2, start=3)
     torch.testing.assert_close(again, weight, rtol=0, atol=0)
     torch.testing.assert_close(offset, bias, rtol=0, atol=0)
-    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+def test_a_module_is_saved_with_them(tmp_path):
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.randn(3, 2)).sum().backward()
+    optimizer.step()
+    save_state(tmp_path, [optimizer], {"done": 1}, net)
+    other = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    again = torch.optim.Adam(other.parameters())
+    assert load_state(tmp_path, [again], other) == {"done": 1}
+    assert all(torch.equal(x, other.state_dict()[name]) for name, x in net.state_dict().items())
+    assert again.state_dict()["state"][0]["exp_avg"].equal(optimizer.state_dict()["state"][0]["exp_avg"])
+
+
+def test_a_save_that_fails_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    save_state(tmp_path, [], {"done": 1})
+
+    def dies(tensors, target, metadata):
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save_file", dies)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(tmp_path, [], {"done": 2})
+    assert load_state(tmp_path, []) == {"done": 1} and [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
 
 
 def test_going_on_needs_a_checkpoint_made_with_the_same_settings(tmp_path):
-    with pytest.raises(RecipeError, match="holds no checkpoint"):
-        resumable(tmp_path, Settings())
-    save_state(tmp_path, [], {"done": 2, "settings": {"lr": 0.1, "steps": 5}})
-    assert resumable(tmp_path, Settings(steps=9))["done"] == 2
-    with pytest.raises(RecipeError, match=r"other settings \(lr\)"):
-        resumable(tmp_path, Settings(lr=0.2))
-    with pytest.raises(RecipeError, match=r"other settings \(steps\)"):
-        resumable(tmp_path, Settings(steps=9), free=())
-    (tmp_path / "trainer.json").write_text(json.dumps({"state": {"done": 2}}))
-    with pytest.raises(RecipeError, match="holds no checkpoint"):
-        resumable(tmp_path, Settings())
+    settings, free = {"lr": 0.1, "steps": 5, "lengths": (1, 2)}, ("steps",)
+    with pytest.raises(ArtifactError, match="holds no checkpoint"):
+        resumable(tmp_path, settings, free)
+    save_state(tmp_path, [], {"done": 2, "settings": settings})
+    assert resumable(tmp_path, settings | {"steps": 9}, free)["done"] == 2
+    with pytest.raises(ArtifactError, match=r"other settings \(lr, lengths\)"):
+        resumable(tmp_path, settings | {"lr": 0.2, "lengths": (1,)}, free)
+    with pytest.raises(ArtifactError, match=r"other settings \(steps\)"):
+        resumable(tmp_path, settings | {"steps": 9}, ())
+    for broken in (b"", b"x" * 100):
+        (tmp_path / CHECKPOINT).write_bytes(broken)
+        with pytest.raises(ArtifactError, match="holds no checkpoint"):
+            resumable(tmp_path, settings, free)
+    save_state(tmp_path, [], {"done": 2})
+    with pytest.raises(ArtifactError, match="holds no checkpoint"):
+        resumable(tmp_path, settings, free)
 
 
 def test_lines_go_to_the_file_and_to_the_listener(tmp_path):
-    heard = []
-    note = noting(tmp_path, heard.append)
+    told = []
+    note = noting(tmp_path, told.append)
     note("one"), note("two")
-    assert heard == ["one", "two"] and (tmp_path / "train.log").read_text() == "one\ntwo\n"
-
-
-def test_a_frozen_model_is_as_it_was_behind_the_block(make_llama):
-    model = make_llama(layers=1, implementation="sdpa")
-    first = next(iter(model.parameters()))
-    learning = [i % 2 == 0 for i, _ in enumerate(model.parameters())]
-    for parameter, learns in zip(model.parameters(), learning, strict=True):
-        parameter.requires_grad_(learns)
-    with pytest.raises(KeyError), frozen(model, "eager"):
-        assert not any(p.requires_grad for p in model.parameters()) and model.config._attn_implementation == "eager"
-        raise KeyError
-    assert [p.requires_grad for p in model.parameters()] == learning and first.requires_grad
-    assert model.config._attn_implementation == "sdpa"
-
-
-def test_a_model_that_cannot_attend_so_is_as_it_was(make_llama):
-    model = make_llama(layers=1, implementation="sdpa").requires_grad_(True)
-    with pytest.raises(ValueError, match="no_such_attention"), frozen(model, "no_such_attention"):
-        raise AssertionError("the block must not run")
-    assert model.config._attn_implementation == "sdpa"
-    assert all(p.requires_grad for p in model.parameters())
+    assert told == ["one", "two"] and (tmp_path / "train.log").read_text() == "one\ntwo\n"
+    noting(None, told.append)("three")
+    assert told[-1] == "three" and (tmp_path / "train.log").read_text() == "one\ntwo\n"

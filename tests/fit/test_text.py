@@ -8,7 +8,7 @@ import torch
 import laconic
 from laconic.fit.text import IGNORED, FileSource, TestbedSource, copies, labelled
 from laconic.tasks.text import corpus
-from laconic.testbed.mixture import Example
+from laconic.tasks.text.mixture import Example
 
 
 @pytest.fixture(scope="module")

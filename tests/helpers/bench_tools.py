@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from laconic.bench.grid import Cell, Grid
-from laconic.testbed import model_path
+from laconic.shipped import model_path
 
 GRID = Grid(("single", "kvturns"), ("random", "snapkv:window=8"), (0.5, 0.1), (128,), ("aware", "agnostic", "turns"), 2)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from laconic.bench.grid import IMAGES, Cell
+from laconic.bench.grid import Cell
 from laconic.method import CATALOGUE, register
 from laconic.stream.assemble import assemble
 from laconic.stream.contract import Cut, Stream, TokenMethod
@@ -80,12 +80,12 @@ def made_up(
     **facts: Any,
 ) -> dict[str, Any]:
     """A row over images as the runner writes it, `flops` of 1,000 spent."""
-    cell = Cell(task, 0, IMAGES, method, keep, number)
+    cell = Cell(task, 0, "images", method, keep, number)
     return {
         "key": cell.key,
         "task": task,
         "length": 0,
-        "mode": IMAGES,
+        "mode": "images",
         "method": method,
         "site": None,
         "query_aware": False,

@@ -5,7 +5,7 @@ from laconic.cache.storage import StorageMethod
 
 SPECS = {
     "fastkv": "fastkv:tsp_rate=0.6",  # the stream must be long enough for the budgets of the tests
-    "compresskv": "compresskv:heads=all",  # these models have no recipe
+    "compresskv": "compresskv:heads=all",  # these models have no artifact
     "razorattention": "razorattention:heads=no",
     "lococo": "lococo:mode=hh,slack=0",  # nor weights
     "zipvl": "zipvl:short=0",

@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from laconic.testbed import model_path
+from laconic.shipped import model_path
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
 import laconic
-from laconic.methods.tokens.explainability.network import Compressor, RelevanceNet
-from laconic.recipe import Recipe
+from laconic.artifact import Artifact, numbers
+from laconic.methods.tokens.explainability.network import RelevanceNet
 from laconic.tasks.scenes.scenes import SIZE
 from laconic.testbed.vlm_model import IMAGE as IMAGE_WORD
 from laconic.testbed.vlm_model import SPECIALS, VISUAL_TOKENS, build_model
@@ -71,13 +71,14 @@ def made_for(model: LlavaForConditionalGeneration, folder: Path) -> dict[str, st
     with torch.no_grad():
         for weight in net.parameters():
             weight.mul_(5.0 if weight.ndim > 1 else 1.0)  # else all tokens are nearly equal to it
-    Compressor(net).save(folder / "net.safetensors")
+    data = {"kernel": net.kernel}
+    Artifact.of("explainability", "trained", model, data, numbers(net)).save(folder / "net.safetensors")
     depth = model.config.text_config.num_hidden_layers
     fits = [{"reduction": 10 * i, "deleted": [0.1 * i] + [0.0] * (depth - 1)} for i in range(1, 10)]
-    Recipe.of("fitprune", model, {"fits": fits}, {}).save(folder / "fitprune.json")
+    Artifact.of("fitprune", "measured", model, {"fits": fits}).save(folder / "fitprune.safetensors")
     return {
-        "explainability": f"explainability:weights={folder / 'net.safetensors'}",
-        "fitprune": f"fitprune:recipe={folder / 'fitprune.json'}",
+        "explainability": f"explainability:artifact={folder / 'net.safetensors'}",
+        "fitprune": f"fitprune:artifact={folder / 'fitprune.safetensors'}",
     }
 
 

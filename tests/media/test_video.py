@@ -117,5 +117,5 @@ def test_mutated_videos_give_frames_or_a_clean_error(tmp_path):
 def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
     path = film(tmp_path / "film.mp4", greys(*SHADES))
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MediaError, match=r"pip install 'laconic\[video\]', or give a folder of frames"):
+    with pytest.raises(MediaError, match=r"pip install 'laconic-transformers\[video\]', or give a folder of frames"):
         list(load_frames(path, 3))

@@ -1,4 +1,4 @@
-"""Prompts with images: ids as the processor makes them, the cut behind the context, places for images, templates."""
+"""Prompts with images: ids as the processor makes them, the cut after the context, places for images, templates."""
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def test_ids_and_pixels_are_those_of_the_processor(processor, template, prefix):
 
 
 @pytest.mark.parametrize("template", [None, LLAVA, INTERLEAVED])
-def test_the_context_ends_behind_its_text_and_the_images(processor, tokenizer, template):
+def test_the_context_ends_after_its_text_and_the_images(processor, tokenizer, template):
     processor.chat_template = template or processor.chat_template
     found = media.build(processor, [noise()], "the red circle", "what color?")
     head = tokenizer.decode([t for t in found.context if t != IMAGE])

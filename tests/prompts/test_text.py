@@ -5,7 +5,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from laconic.prompts.text import JOINT, PromptError, build
-from laconic.tasks.text import retrieval as tasks
+from laconic.tasks.text.chat import prompt_ids
+from laconic.tasks.text.retrieval import make
 
 CHAT = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{{ eos_token }}{% endfor %}"
@@ -34,7 +35,7 @@ def tokenizer(template: str | None = CHAT, merges: tuple[tuple[str, str], ...] =
     return made
 
 
-def test_the_template_is_applied_and_cut_behind_the_context():
+def test_the_template_is_applied_and_cut_after_the_context():
     t = tokenizer()
     prompt = build(t, "Köln.", "Wo?", answer_prefix="In", system="Kurz.")
     assert prompt.templated and prompt.text == f"<s><|system|>Kurz.</s><|user|>Köln.{JOINT}Wo?</s><|assistant|>In"
@@ -100,8 +101,8 @@ def test_specials_of_a_plain_tokenizer():
     ("template", "arguments", "words"),
     [
         (CHAT, {"context": " ", "question": "\n"}, "prompt is empty"),
-        (CHAT, {"context": "a\ud800"}, "context is no valid text: character 1"),
-        (CHAT, {"context": "a", "question": "\udcff"}, "question is no valid text: character 0"),
+        (CHAT, {"context": "a\ud800"}, "context is not valid text: character 1"),
+        (CHAT, {"context": "a", "question": "\udcff"}, "question is not valid text: character 0"),
         (NO_SYSTEM, {"context": "a", "system": "s"}, "System role not supported"),
         (UPPER, {"context": "a"}, "changes the user's text"),
     ],
@@ -114,13 +115,30 @@ def test_what_cannot_be_built(template, arguments, words):
 def test_it_is_the_prompt_that_the_testbed_was_trained_on():
     from transformers import AutoTokenizer
 
-    from laconic.testbed import model_path
+    from laconic.shipped import model_path
 
-    assert JOINT == tasks.QUESTION_JOINT
     t = AutoTokenizer.from_pretrained(model_path("testbed/lm"))
     for task in ("multikey", "vartrack"):
-        sample = tasks.make(task, 1_000_000, 300, t)
+        sample = make(task, 1_000_000, 300, t)
         turn = sample.turns[0]
         for prefix in (True, False):
             prompt = build(t, sample.context, turn.question, answer_prefix=turn.prefix if prefix else "")
-            assert (prompt.context, prompt.question) == tasks.prompt_ids(sample, t, 0, prefix)
+            assert (prompt.context, prompt.question) == prompt_ids(sample, t, 0, prefix)
+
+
+HISTORY = ({"role": "user", "content": "Hallo."}, {"role": "assistant", "content": "Ja?"})
+
+
+def test_earlier_turns_belong_to_the_context():
+    t = tokenizer()
+    prompt = build(t, "Köln.", "Wo?", system="Kurz.", history=HISTORY)
+    opening = "<s><|system|>Kurz.</s><|user|>Hallo.</s><|assistant|>Ja?</s><|user|>"
+    assert prompt.text == f"{opening}Köln.{JOINT}Wo?</s><|assistant|>"
+    assert t.decode(prompt.context) == f"{opening}Köln."
+    alone = build(t, "", "Wo?", system="Kurz.", history=HISTORY)
+    assert t.decode(alone.context) == opening and t.decode(alone.question) == "Wo?</s><|assistant|>"
+
+
+def test_earlier_turns_need_a_template():
+    with pytest.raises(PromptError, match="no chat template, so how the model is shown earlier turns"):
+        build(tokenizer(None), "Köln.", "Wo?", history=HISTORY)

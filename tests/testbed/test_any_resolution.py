@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
-from laconic.tasks.scenes.questions import make
+from laconic.tasks.scenes.questions import pose
 from laconic.tasks.scenes.scenes import draw, patch_labels, render
 from laconic.testbed.any_resolution import (
     IGNORED,
@@ -44,9 +44,9 @@ def test_only_the_newline_is_new():
 
 
 def test_views_and_token_count_are_the_processors(processor):
-    sample = make("reading", 4, LARGE)
-    image = render(sample.scene)
-    text = f"<s><|user|>{IMAGE}{sample.question.text}</s><|assistant|>"
+    scene, question = pose("reading", 4, LARGE)
+    image = render(scene)
+    text = f"<s><|user|>{IMAGE}{question.text}</s><|assistant|>"
     inputs = processor(images=Image.fromarray(image), text=text, return_tensors="pt")
     assert inputs["pixel_values"].shape == (1, VIEWS, 3, 96, 96)
     torch.testing.assert_close(inputs["pixel_values"], pixels_of([cut(image)]), atol=1e-6, rtol=0)
@@ -74,12 +74,12 @@ def test_a_training_step_answers_as_the_model_itself_does(tmp_path, processor):
     settings = ["--out", str(tmp_path / "large"), "--large", "--start", str(tmp_path / "small"), "--rows", "1"]
     trainer = Trainer(parser().parse_args([*settings, "--questions", "1", "--no-bf16", "--help-weight", "0"]))
     assert trainer.state["stage"] == len(STAGES) - 1
-    sample = make("colour", 1, LARGE)
-    batch = trainer.batches.collate([sample.scene], [[sample.question]], [False])
+    scene, question = pose("colour", 1, LARGE)
+    batch = trainer.batches.collate([scene], [[question]], [False])
     with torch.no_grad():
         loss, right, _ = trainer.losses(batch)
-        text = f"<s><|user|>{IMAGE}{sample.question.text}</s><|assistant|>{sample.question.answer}</s>"
-        inputs = processor(images=Image.fromarray(render(sample.scene)), text=text, return_tensors="pt")
+        text = f"<s><|user|>{IMAGE}{question.text}</s><|assistant|>{question.answer}</s>"
+        inputs = processor(images=Image.fromarray(render(scene)), text=text, return_tensors="pt")
         trainer.model.set_attn_implementation("sdpa")
         logits = trainer.model(**inputs).logits[0]
     ids = inputs["input_ids"][0]

@@ -39,7 +39,7 @@ def test_the_any_resolution_form_is_loaded_by_its_own_class(tmp_path):
 
 
 def test_a_model_of_text_ships_with_its_tokenizer(make_llama, tmp_path):
-    from laconic.testbed import model_path
+    from laconic.shipped import model_path
 
     model = make_llama(layers=1)
     model.save_pretrained(tmp_path / "run")

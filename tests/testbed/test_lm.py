@@ -5,9 +5,9 @@ import torch
 from safetensors import safe_open
 from transformers import LlamaForCausalLM
 
-from laconic.tasks.text.retrieval import BELOW_GATE, EVALUATION_SEED, TASKS
-from laconic.testbed import model_path
-from laconic.testbed.evaluate import GATE, cell, generate
+from laconic.shipped import model_path
+from laconic.tasks.text.retrieval import EVALUATION_SEED, TASKS
+from laconic.testbed.evaluate import BELOW_GATE, GATE, cell, generate
 
 # Not the seeds of the model card's table.
 SEED = EVALUATION_SEED + 50_000

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
-from laconic.testbed.mixture import Example
+from laconic.tasks.text.mixture import Example
 from laconic.testbed.set_loss import collate, set_loss
 from laconic.testbed.train_lm import Trainer, parser
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, CLIPVisionModel, LlamaModel, LlavaForConditionalGeneration
 
-from laconic.tasks.scenes.questions import QUESTIONS, make
+from laconic.tasks.scenes.questions import QUESTIONS, pose
 from laconic.tasks.scenes.scenes import render
 from laconic.testbed.scene_batch import pixels_of
 from laconic.testbed.vlm_model import IMAGE, VISUAL_TOKENS, VOCAB_SIZE, build_model, build_processor, build_tokenizer
@@ -33,7 +33,7 @@ def test_questions_are_words_and_signs_are_letters():
     tokenizer = build_tokenizer()
     assert len(tokenizer) <= VOCAB_SIZE
     for kind in QUESTIONS:
-        q = make(kind, 11).question
+        _, q = pose(kind, 11)
         ids = tokenizer.encode(q.text, add_special_tokens=False)
         assert len(ids) == len(q.text.split()) + 1
         assert tokenizer.decode(ids) == q.text
@@ -44,7 +44,7 @@ def test_questions_are_words_and_signs_are_letters():
 
 
 def test_the_processor_writes_one_placeholder_for_each_visual_token(processor):
-    image = render(make("count", 3).scene)
+    image = render(pose("count", 3)[0])
     chat = [{"role": "user", "content": [{"type": "text", "text": "How many?"}, {"type": "image"}]}]
     text = processor.apply_chat_template(chat, add_generation_prompt=True)
     assert text == f"<s><|user|>{IMAGE}How many?</s><|assistant|>"

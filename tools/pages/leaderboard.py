@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from laconic.bench.grid import MODES, NONE, REFERENCES
+from laconic.bench.comparison import comparisons
+from laconic.bench.specs import NONE
 from laconic.bench.store import read
 from laconic.bench.summary import Line, summarise
 from laconic.bench.table import percent, spread
@@ -18,6 +19,7 @@ from tools.pages.heat_map import Block, heat_map
 from tools.pages.leaderboard_parts import arrow, traits, write_results
 from tools.pages.parts import DOCS, ROOT
 
+TEXT = comparisons()["text"]
 KEEPS = (0.5, 0.25, 0.1, 0.05)
 TITLES = {
     "aware": "Question in view",
@@ -45,7 +47,7 @@ share follows in parentheses. **Keys and values are float32 here**: shares of th
 cannot reach this share and refuses it ({refusals}).
 
 `q` marks query-aware methods: their choice depends on the question in the prompt. Calibrated and trained ones use the
-recipes and weights that ship for this model. The whole table, with every task, paired differences and FLOPs, is
+artifacts that ship for this model. The whole table, with every task, paired differences and FLOPs, is
 [here](benchmarks/results/leaderboard.md); what it means, and what to pick, is in [findings](docs/findings.md). The
 model is small and its contexts are short: the order of the methods means something, the distances between them say
 little about your model.
@@ -78,7 +80,7 @@ def grouped(lines: list[Line], mode: str) -> dict[str, dict[float, Line]]:
     for line in lines:
         if line.mode == mode and line.method != NONE:
             found.setdefault(line.method, {})[column(line)] = line
-    return dict(sorted(found.items(), key=lambda pair: -_mean(pair[1], found[REFERENCES[0]])))
+    return dict(sorted(found.items(), key=lambda pair: -_mean(pair[1], found[TEXT.references[0]])))
 
 
 def _mean(of: dict[float, Line], filler: dict[float, Line]) -> float:
@@ -95,7 +97,7 @@ def tables(lines: list[Line]) -> list[str]:
             "",
             f"## {TITLES[mode]}",
             "",
-            f"Mode `{mode}`: {MODES[mode]}. Tasks: {names}. Uncompressed: {spread(whole.mean)}.",
+            f"Mode `{mode}`: {TEXT.meanings[mode]}. Tasks: {names}. Uncompressed: {spread(whole.mean)}.",
             "",
         ]
         out += ["| method | | 50 % | 25 % | 10 % | 5 % |", "|---|---|---:|---:|---:|---:|"]
@@ -137,7 +139,7 @@ def figure(lines: list[Line]) -> str:
 
 
 def _over_modes(lines: list[Line], method: str) -> float:
-    return sum(_mean(rows.get(method, {}), rows[REFERENCES[0]]) for rows in (grouped(lines, mode) for mode in TITLES))
+    return sum(_mean(rows.get(method, {}), rows[TEXT.references[0]]) for rows in (grouped(lines, mode) for mode in TITLES))
 
 
 def main(folder: Path) -> None:

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from laconic.bench.grid import IMAGE_REFERENCES, NONE
+from laconic.bench.comparison import comparisons
+from laconic.bench.specs import NONE
 from laconic.bench.statistics import Interval
 from laconic.bench.store import read
 from laconic.bench.summary import Line, gain_at_equal_cost, summarise
@@ -22,6 +23,7 @@ from tools.pages.leaderboard_parts import arrow, traits, write_results
 from tools.pages.parts import DOCS
 
 KEEPS = (0.5, 0.25, 0.11, 0.055)
+REFERENCE = comparisons()["image"].references[0]
 SHARES = tuple(f"{100 * keep:g} %" for keep in KEEPS)
 NAMED = {
     "fitprune": ("fastv", "vtw"),
@@ -64,7 +66,7 @@ def rows_of(lines: list[Line]) -> dict[str, dict[float, Line]]:
     for line in lines:
         if line.method != NONE and line.keep is not None:
             found.setdefault(line.method, {})[line.keep] = line
-    filler = found[IMAGE_REFERENCES[0]]
+    filler = found[REFERENCE]
 
     def height(row: dict[float, Line]) -> float:
         return sum(line.mean.mean - filler[keep].mean.mean for keep, line in row.items()) / len(row)
@@ -77,9 +79,8 @@ def cell(line: Line | None, interval: Interval | None) -> str:
     if line is None or interval is None:
         return "-"
     text = spread(interval)
-    reference = IMAGE_REFERENCES[0]
-    if interval is line.mean and reference in line.gains:
-        text += arrow(line.gains[reference].interval)
+    if interval is line.mean and REFERENCE in line.gains:
+        text += arrow(line.gains[REFERENCE].interval)
     if interval is line.mean and line.keep and abs(line.achieved / line.keep - 1) > CLOSE:
         text += f" ({100 * line.achieved:.0f} %)"
     return text
@@ -101,7 +102,7 @@ def kinds_table(rows: dict[str, dict[float, Line]], keep: float, kinds: list[str
         if keep in row:
             line, cells = row[keep], []
             for kind in kinds:
-                hard = line.images.hard.get(kind) if line.images else None
+                hard = line.hard.tasks.get(kind) if line.hard else None
                 cells.append(spread(line.tasks[kind]) + (f" / {percent(hard.mean)}" if hard else ""))
             out.append(f"| `{method}` | " + " | ".join(cells) + " |")
     return out
@@ -132,7 +133,7 @@ def difference(line: Line | None, reference: list[Line], only: set[tuple[str, in
 
 def hard_mean(line: Line) -> Interval | None:
     """The mean over the hard part; each sample counts the same."""
-    return line.images.hard_mean if line.images else None
+    return line.hard.mean if line.hard else None
 
 
 def of_kind(kind: str) -> Callable[[Line], Interval]:
@@ -162,10 +163,10 @@ def main(folder: Path) -> None:
         for method, row in by_method.items()
         if len(row) < len(KEEPS)
     ]
-    assert whole.images is not None
+    assert whole.hard is not None
     text = INTRODUCTION.format(
         samples=whole.samples // len(kinds),
-        hard=whole.images.hard_samples,
+        hard=whole.hard.samples,
         all=whole.samples,
         refusals="; ".join(lacking) or "none",
     )
@@ -178,7 +179,7 @@ def main(folder: Path) -> None:
         "Each sample counts the same here: some kinds of question have few.",
         "",
     ]
-    parts += [f"Uncompressed: {spread(whole.images.hard_mean)}." if whole.images.hard_mean else "", ""]
+    parts += [f"Uncompressed: {spread(whole.hard.mean)}." if whole.hard.mean else "", ""]
     parts += table(by_method, hard_mean)
     parts += ["", "## Against the baselines that the papers name", ""]
     parts += [

@@ -9,8 +9,8 @@ FILE = DOCS / "scene.png"
 def main() -> None:
     """Write the image; print its question and the answer."""
     sample = make("reading", EVALUATION_SEED + 900_007)
-    sample.image().save(FILE)
-    print(f"{FILE.name}: {sample.question.text} {sample.question.answer}")
+    sample.shown()[0].save(FILE)
+    print(f"{FILE.name}: {sample.question} {sample.answers[0]}")
 
 
 if __name__ == "__main__":

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import ClassVar, Self
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, Self
 
-from laconic.errors import BudgetError, LaconicError, UnknownNameError, closest
-from laconic.method import CATALOGUE, Entry, Method, create_method, list_methods
-from laconic.tasks.text.retrieval import EVALUATION_SEED, MIN_TOKENS, SUITE, TASKS
+from laconic.bench.comparison import Comparison, comparisons
+from laconic.bench.specs import NONE, budget_from_parameters, build, check_spec, resolve
+from laconic.errors import BudgetError, UnknownNameError, closest
+from laconic.method import Method
+from laconic.tasks import Task, find_task, list_tasks
 
-MODES: dict[str, str] = {
-    "aware": "context, question and the opening of the answer are compressed together (RULER's way)",
-    "agnostic": "the context is compressed before the question is known; the question is stored whole",
-    "turns": "the context is compressed once; several questions follow on the one cache, each answered in turn",
-    "turns_aware": "context and first question are compressed together; further questions follow on the one cache",
-}
-SEVERAL_TURNS = ("kvturns", "laterneedle")
-NONE = "none"
-IMAGES = "images"
-"""The mode of rows over images."""
-REFERENCES = ("random", "snapkv")
-"""Methods that the others are compared with, sample by sample."""
-IMAGE_REFERENCES = ("random_visual", "downsample", "pool")
-"""The same over images."""
-# The papers' windows, and what they leave unpacked, are made for prompts of thousands of tokens; ours are short.
-SETTINGS = {
-    "snapkv": "snapkv:window=16",
-    "adakv": "adakv:scorer=snapkv:window=16",
-    "ems": "ems:window=16",
-    "gear": "gear:group=32,buffer=32",
-    "kivi": "kivi:residual=32",
-    "lococo": "lococo:tokens=128",  # what its weights were trained for
-    "minicache": "minicache:bits=4",
-}
+EVERYTHING = 10**9
+"""As a number of samples: all that a task has."""
+Column = tuple[str, float | None]
+"""A method and a share to keep."""
+
+
+class Place(NamedTuple):
+    """Where one sample of a grid is asked: it has one row for every column."""
+
+    task: str
+    length: int
+    mode: str
+    number: int
 
 
 @dataclass(frozen=True)
@@ -42,9 +34,10 @@ class Cell:
     """One row to be: a sample of a task under a method and a budget.
 
     Attributes:
+        length: tokens of the sample; 0 where it has the length that it has.
         method: ``"none"`` for the uncompressed model, or a method as `laconic.create_method` reads it.
         keep: share asked for; None where `method` names its own budget.
-        seed: of the sample, 1,000,000 or more; the same seeds for all methods.
+        seed: number of the sample; the same numbers for all methods.
     """
 
     task: str
@@ -60,9 +53,22 @@ class Cell:
         keep = "own" if self.keep is None else f"{self.keep:g}"
         return f"{self.task}/{self.length}/{self.mode}/{self.method}/{keep}/{self.seed}"
 
+    @classmethod
+    def at(cls, place: Place, method: str, keep: float | None) -> Cell:
+        """The cell of one method and budget at `place`."""
+        return cls(place.task, place.length, place.mode, method, keep, place.number)
+
+    @property
+    def place(self) -> Place:
+        return Place(self.task, self.length, self.mode, self.seed)
+
+    @property
+    def column(self) -> Column:
+        return self.method, self.keep
+
     def build(self) -> Method | None:
         """The method with its budget; None for the uncompressed model."""
-        return None if self.method == NONE else create_method(self.method, keep=self.keep)
+        return build(self.method, self.keep)
 
 
 @dataclass(frozen=True)
@@ -70,88 +76,118 @@ class Grid:
     """What to run. `cells` lists it.
 
     Args:
-        tasks: names of `laconic.tasks.text.retrieval.TASKS`.
-        methods: as `laconic.create_method` reads them; ``"all"`` or a pattern with ``*`` stands for cache methods of the
-            catalogue.
-        keeps: shares to keep.
-        lengths: tokens of a sample, question and answer included.
-        modes: of `MODES`; the last two take only tasks with several questions.
+        tasks: names of `laconic.tasks.list_tasks`, all of one modality.
+        methods: as `laconic.create_method` reads them; ``"all"`` or a pattern with ``*`` stands for methods of the catalogue
+            that act on this modality.
+        keeps: shares to keep. `lengths`: tokens of a sample, question and answer included. `modes`: ways of asking; those
+            of several turns take only tasks with several questions. Empty: what the modality's `Comparison` has.
         samples: per task, length and mode; the same for every method.
-        seed: of the first sample, counted from 1,000,000 (no training sample lies there), and of the bootstrap.
+        seed: number of samples that are left out at the start of every task; also the seed of the bootstrap.
+        folders: (task, folder) with the files of each task that is read from files.
+        modality: of the tasks; empty: what they have in common, text if they have nothing in common.
     """
 
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
-    keeps: tuple[float, ...] = (0.5, 0.25, 0.1)
-    lengths: tuple[int, ...] = (512,)
-    modes: tuple[str, ...] = ("aware", "agnostic")
+    keeps: tuple[float, ...] = ()
+    lengths: tuple[int, ...] = ()
+    modes: tuple[str, ...] = ()
     samples: int = 10
     seed: int = 0
+    folders: tuple[tuple[str, Path], ...] = ()
+    modality: str = ""
 
-    kind: ClassVar[str] = "cache"
-    """Of the methods that ``"all"`` and patterns stand for."""
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modality", self.modality or common_modality(self.tasks) or "text")
+        for name in ("keeps", "lengths", "modes"):
+            object.__setattr__(self, name, getattr(self, name) or getattr(self.comparison, name))
+
+    @property
+    def comparison(self) -> Comparison:
+        """How methods are compared over these tasks."""
+        return comparisons()[self.modality]
 
     def changed(self, **parts: object) -> Self:
         """The same grid with the parts that are not None replaced."""
         return replace(self, **{k: v for k, v in parts.items() if v is not None})  # type: ignore[arg-type]
 
+    @cached_property
+    def _from_files(self) -> dict[str, Task]:
+        """Tasks that are read from files, with their samples."""
+        folders, found = dict(self.folders), [find_task(name) for name in dict.fromkeys(self.tasks)]
+        return {task.name: task.opened(folder=folders[task.name]) for task in found if task.from_files}
+
+    def task(self, name: str) -> Task:
+        """The task called `name`; one that is read from files has its samples."""
+        return self._from_files.get(name) or find_task(name)
+
     def check(self) -> None:
         """Raise before any work if something in the grid cannot run.
 
         Raises:
-            UnknownNameError: a task, mode or method that does not exist; the closest names are offered.
-            BudgetError: a share, length or count that is out of range, or nothing to run at all.
+            UnknownNameError: a task, mode or method that does not exist, or a folder for no task; the closest names are
+                offered.
+            BudgetError: a share, length or count that is out of range, a task without its folder, or nothing to run.
+            FormatError: a folder that does not hold what its task's layout requires.
         """
-        for task in self.tasks:
-            if task not in TASKS:
-                raise UnknownNameError(f"unknown task {task!r}: {closest(task, TASKS)}")
-        for mode in self.modes:
-            if mode not in MODES:
-                raise UnknownNameError(f"unknown mode {mode!r}: {closest(mode, MODES)}")
-        for length in self.lengths:
-            if length < MIN_TOKENS:
-                raise BudgetError(f"length={length} is too short for a sample; ask for at least {MIN_TOKENS} tokens.")
-        self.check_methods()
-        if not self.cells():
-            raise BudgetError(
-                f"nothing to run: tasks {', '.join(self.tasks) or '(none)'} in modes {', '.join(self.modes) or '(none)'}. "
-                f"The modes of several turns need a task with several questions: {', '.join(SEVERAL_TURNS)}; "
-                "laterneedle goes with no other mode."
-            )
-
-    def check_methods(self) -> None:
-        """The part of `check` that does not look at tasks."""
+        self._check_tasks()
+        self._check_lengths_and_modes()
         if self.samples < 1 or self.seed < 0:
             raise BudgetError(f"samples={self.samples}, seed={self.seed}: samples is at least 1, seed at least 0.")
         for keep in self.keeps:
             for spec in self._methods():
-                _build(spec, keep)
+                check_spec(spec, keep)
+        for name in self.tasks:
+            if self.samples == EVERYTHING and self.task(name).count is None:
+                raise BudgetError(f"the samples of {name} have no end; say how many: --samples 100.")
+        if not self.places():
+            self._refuse_nothing()
 
-    def covers(self, entry: Entry) -> bool:
-        """True for methods that ``"all"`` and patterns stand for."""
-        return entry.site == "cache"
+    def _check_tasks(self) -> None:
+        known = {task.name: task for task in list_tasks(self.modality)}
+        kind = "task" if self.modality == "text" else f"{self.modality} task"
+        folders = dict(self.folders)
+        for name in (*self.tasks, *folders):
+            if name not in known:
+                raise UnknownNameError(f"unknown {kind} {name!r}: {closest(name, known)}")
+        for name in self.tasks:
+            if known[name].from_files and name not in folders:
+                raise BudgetError(f"{name} is read from files; say where they are: --data {name}=FOLDER.")
+
+    def _check_lengths_and_modes(self) -> None:
+        meanings = self.comparison.meanings
+        if not self.comparison.sized:
+            if self.lengths != (0,) or not set(self.modes) <= set(meanings):
+                raise BudgetError(f"modes and lengths are of text tasks; a bench over {self.modality}s has neither.")
+            return
+        for mode in self.modes:
+            if mode not in meanings:
+                raise UnknownNameError(f"unknown mode {mode!r}: {closest(mode, meanings)}")
+        for length in self.lengths:
+            for name in self.tasks:
+                if length < (least := self.task(name).min_tokens or 0):
+                    raise BudgetError(f"length={length} is too short for a sample; ask for at least {least} tokens.")
+
+    def _refuse_nothing(self) -> None:
+        tasks = [self.task(name) for name in self.tasks]
+        if not any(task.numbers(self.seed, self.samples) for task in tasks):
+            raise BudgetError(f"nothing to run: tasks {_listed(self.tasks)} have no sample after the first {self.seed}.")
+        known = list_tasks(self.modality)
+        several = _listed(task.name for task in known if task.several_turns)
+        never_alone = _listed(task.name for task in known if not task.single_turn)
+        raise BudgetError(
+            f"nothing to run: tasks {_listed(self.tasks)} in modes {_listed(self.modes)}. The modes of several turns need a "
+            f"task with several questions: {several}; {never_alone} goes with no other mode."
+        )
 
     def _methods(self) -> list[str]:
         """Method specs with patterns resolved, each once; the uncompressed model first."""
-        found = [NONE]
-        for spec in self.methods:
-            found += self._resolve(spec)
-        return list(dict.fromkeys(found))
+        found = [method for spec in self.methods for method in resolve(spec, self.comparison)]
+        return list(dict.fromkeys([NONE, *found]))
 
-    def _resolve(self, spec: str) -> list[str]:
-        """A method spec as it is, or the methods that a pattern stands for."""
-        if spec == "all":
-            spec = "*"
-        if "*" not in spec:
-            return [spec]
-        found = [entry.name for entry in list_methods(spec) if self.covers(entry)]
-        if not found:
-            raise UnknownNameError(f"no {self.kind} method matches {spec!r}: {closest(spec.strip('*'), CATALOGUE)}")
-        return [SETTINGS.get(name, name) for name in found]
-
-    def columns(self) -> list[tuple[str, float | None]]:
+    def columns(self) -> list[Column]:
         """(method, keep) pairs in order: uncompressed first, then every method at every budget."""
-        pairs: list[tuple[str, float | None]] = []
+        pairs: list[Column] = []
         for spec in self._methods():
             if spec == NONE:
                 pairs.append((spec, 1.0))
@@ -161,102 +197,37 @@ class Grid:
                 pairs += [(spec, keep) for keep in sorted(set(self.keeps), reverse=True)]
         return pairs
 
-    def cells(self) -> list[Cell]:
-        """All rows to be, in a fixed order: sample by sample, so that a run that was cut short is a smaller whole one."""
+    def places(self) -> list[Place]:
+        """All samples to ask: the first of every task, then the second ..., so that a run that was cut short is a smaller
+        whole one."""
+        numbers = {name: self.task(name).numbers(self.seed, self.samples) for name in dict.fromkeys(self.tasks)}
         return [
-            Cell(task, length, mode, method, keep, EVALUATION_SEED + self.seed + number)
-            for number in range(self.samples)
+            Place(name, length, mode, own[i])
+            for i in range(max(map(len, numbers.values()), default=0))
             for length in dict.fromkeys(self.lengths)
-            for task in dict.fromkeys(self.tasks)
+            for name, own in numbers.items()
+            if i < len(own)
             for mode in dict.fromkeys(self.modes)
-            if _fits(task, mode)
-            for method, keep in self.columns()
+            if _fits(self.task(name), mode)
         ]
 
-
-def _fits(task: str, mode: str) -> bool:
-    """Several turns need several questions; laterneedle, asked once, is multikey again."""
-    return task in SEVERAL_TURNS if mode.startswith("turns") else task != "laterneedle"
-
-
-def budget_from_parameters(spec: str) -> bool:
-    """True when the spec names keep, tokens or bytes itself."""
-    pairs = (pair.partition("=")[0].strip() for pair in spec.partition(":")[2].split(","))
-    return bool({"keep", "tokens", "bytes"} & set(pairs))
+    def cells(self) -> list[Cell]:
+        """All rows to be, sample by sample."""
+        columns = self.columns()
+        return [Cell.at(place, method, keep) for place in self.places() for method, keep in columns]
 
 
-def _build(spec: str, keep: float) -> None:
-    try:
-        Cell("", 0, "", spec, None if budget_from_parameters(spec) else keep, 0).build()
-    except LaconicError:
-        raise
-    except (TypeError, ValueError) as error:  # what a method says of its own parameters
-        raise BudgetError(f"{spec!r}: {error}") from error
+def common_modality(tasks: Iterable[str]) -> str | None:
+    """The modality that all tasks of these names have; None if there is no such."""
+    known = {task.name: task.modality for task in list_tasks()}
+    found = {known.get(name) for name in tasks}
+    return found.pop() if len(found) == 1 else None
 
 
-def split_methods(texts: Iterable[str]) -> tuple[str, ...]:
-    """Method specs from comma-separated lists; ``"snapkv:window=16,kernel=7,h2o"`` is two of them."""
-    found: list[str] = []
-    for text in texts:
-        first = True
-        for piece in filter(None, (p.strip() for p in text.split(","))):
-            key = piece.partition(":")[0]
-            if not first and "=" in key:  # a further parameter of the method before it
-                found[-1] += "," + piece
-            else:
-                found.append(piece)
-            first = False
-    return tuple(found)
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "(none)"
 
 
-_BASELINES = ("random", "truncate:side=middle", "streaming_llm")
-_SCORERS = ("snapkv:window=16", "adakv:scorer=snapkv:window=16", "expected_attention", "keydiff")
-
-PRESETS: dict[str, tuple[str, Grid]] = {
-    "demo": (
-        "two tasks, six methods, three budgets, with and without the question in view, few samples: under a minute",
-        Grid(
-            ("multikey", "multivalue"),
-            ("random", "streaming_llm", *_SCORERS),
-            modes=("aware", "agnostic"),
-            samples=4,
-        ),
-    ),
-    "quick": (
-        "four tasks, ten methods, all modes at 512 tokens: minutes",
-        Grid(
-            ("multikey", "multiquery", "multivalue", "kvturns"),
-            (*_BASELINES, "h2o", "tova", *_SCORERS, "pyramidkv"),
-            modes=tuple(MODES),
-            samples=10,
-        ),
-    ),
-    "leaderboard": (
-        "every task and cache method, four budgets, one and several turns, with and without the question in view: an hour",
-        Grid(
-            SUITE,
-            ("all",),
-            keeps=(0.5, 0.25, 0.1, 0.05),
-            modes=tuple(MODES),
-            samples=16,
-        ),
-    ),
-    "full": (
-        "every task and cache method, four budgets, three lengths, all modes: hours",
-        Grid(
-            SUITE,
-            ("all",),
-            keeps=(0.5, 0.25, 0.1, 0.05),
-            lengths=(512, 1024, 2048),
-            modes=tuple(MODES),
-            samples=50,
-        ),
-    ),
-}
-
-
-def preset(name: str, among: Mapping[str, tuple[str, Grid]] = MappingProxyType(PRESETS)) -> Grid:
-    """The grid called `name`; raises `UnknownNameError` with the closest names."""
-    if name not in among:
-        raise UnknownNameError(f"unknown preset {name!r}: {closest(name, among)}")
-    return among[name][1]
+def _fits(task: Task, mode: str) -> bool:
+    """Several turns need several questions."""
+    return task.several_turns if mode.startswith("turns") else task.single_turn

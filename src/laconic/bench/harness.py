@@ -3,7 +3,7 @@
 The harness finds models in its own registry and reads no entry points, so one of ours has to be registered first: importing
 this module does it, and so does ``python -m laconic.bench.harness``, which takes the arguments of ``lm_eval`` unchanged::
 
-    python -m laconic.bench.harness --model laconic --model_args pretrained=testbed/lm,method=snapkv,keep=0.2 --tasks ...
+    python -m laconic.bench.harness --model laconic --model_args pretrained=testbed/lm,method=NAME,keep=0.2 --tasks ...
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tqdm import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
 
 import laconic
-from laconic.cache.storage import StorageMethod
 from laconic.errors import SessionError
 from laconic.measure.stats import Stats
-from laconic.method import Method, create_method, find
+from laconic.method import Method
 from laconic.session import Session, compress
-from laconic.testbed import MODELS, model_path
+from laconic.shipped import MODELS, model_path
+from laconic.specs import create_methods
 
 try:
     import lm_eval.models  # noqa: F401  fills the registry with the harness's own models
@@ -34,14 +34,14 @@ try:
     from lm_eval.models.huggingface import HFLM
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"{error}: this adapter needs lm-evaluation-harness; install it with: pip install 'laconic[bench]'"
+        f"{error}: this adapter needs lm-evaluation-harness; install it with: pip install 'laconic-transformers[bench]'"
     ) from error
 
 NAME = "laconic"
-Request = tuple[tuple[str, str] | None, list[int], list[int]]
+Continuation = tuple[tuple[str, str] | None, list[int], list[int]]
 """(the strings, or None; context ids; continuation ids), as the harness hands them over."""
 Score = tuple[float, bool]
-"""Log-likelihood of a continuation, and whether greedy decoding would have said it."""
+"""Log-likelihood of a continuation, and whether greedy decoding would have produced it."""
 
 logger = logging.getLogger(__name__)
 
@@ -75,13 +75,13 @@ class LaconicLM(HFLM):
     """The harness's Hugging Face model, with every request inside a session.
 
     `generate_until` compresses the whole prompt, the question in view. `loglikelihood` compresses the context alone; the
-    continuation is stored whole and scored against what is left, which makes a multiple-choice task measure the compressed
+    continuation is stored whole and scored against what is left, so a multiple-choice task measures the compressed
     context. Contexts are read one by one there, whatever `batch_size` says.
 
     Args:
         pretrained: a Hugging Face id, a folder, or ``"testbed/lm"``.
         method: as `laconic.create_method` reads it, several joined with ``+``; none: nothing is compressed. `model_args`
-            splits at commas, so write ``;`` between parameters: ``adakv:scorer=keydiff;alpha=0.1``.
+            splits at commas, so write ``;`` between parameters: ``NAME:key=value;key=value``.
         keep, tokens, bytes: the budget, for methods whose own spec names none; see `build`.
         mode: ``"aware"``, the only one: a request does not say where its context ends and its question begins.
         options: of the harness's ``hf`` model: dtype, device, batch_size, max_length ...
@@ -151,7 +151,7 @@ class LaconicLM(HFLM):
         )
 
     def _loglikelihood_tokens(
-        self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
+        self, requests: Sequence[Continuation], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[Score]:
         bar = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
         answers: list[Score] = []
@@ -166,7 +166,7 @@ class LaconicLM(HFLM):
                 bar.update(len(same))
         return answers
 
-    def _fitted(self, request: Request) -> Request:
+    def _fitted(self, request: Continuation) -> Continuation:
         """`request` with its context cut from the left to what the model has positions for, as the harness does."""
         text, context, continuation = request
         if not 0 < len(continuation) <= self.max_length:
@@ -177,7 +177,7 @@ class LaconicLM(HFLM):
         return text, context[-room:], continuation
 
     def _scores(self, context: list[int], continuations: list[list[int]]) -> list[Score]:
-        """Read `context`, compress it, and score each continuation behind it."""
+        """Read `context`, compress it, and score each continuation that may follow it."""
         scores: list[Score] = []
         first = torch.empty(0)
         with torch.inference_mode(), self.session() as session:
@@ -224,11 +224,10 @@ class _Once(LogitsProcessor):
 
 
 def build(spec: str | None, **budget: float | None) -> list[Method]:
-    """Methods from text such as ``"snapkv+kivi"``.
+    """Methods from text such as ``"NAME:key=value;key=value+NAME"``.
 
     Args:
-        budget: keep=, tokens= or bytes=, for methods whose spec names none. Beside others, a storage method (a quantiser)
-            does not get it: the budget says how many entries are chosen.
+        budget: keep=, tokens= or bytes=, for methods whose spec names none; see `create_methods`.
 
     Raises:
         ValueError: a budget without a method.
@@ -236,12 +235,8 @@ def build(spec: str | None, **budget: float | None) -> list[Method]:
     given = {name: value for name, value in budget.items() if value is not None}
     specs = [one.strip().replace(";", ",") for one in (spec or "").split("+") if one.strip()]
     if given and not specs:
-        raise ValueError(f"{given} is a budget for no method; add method=, for example method=snapkv.")
-    chosen = []
-    for one in specs:
-        takes = len(specs) == 1 or not issubclass(find(one.partition(":")[0].strip()).cls, StorageMethod)
-        chosen.append(create_method(one, **(given if takes else {})))
-    return chosen
+        raise ValueError(f"{given} is a budget for no method; add method=NAME, one that `laconic methods` lists.")
+    return create_methods(specs, **given)
 
 
 def register() -> None:

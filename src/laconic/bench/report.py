@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from laconic.bench.grid import IMAGES, NONE
+from laconic.bench.specs import NONE
 from laconic.bench.statistics import Interval
 from laconic.bench.store import Row
 from laconic.bench.summary import Line
@@ -58,16 +58,12 @@ def intro(lines: list[Line], rows: list[Row]) -> str:
     """What was compared, in two sentences."""
     methods = len({line.method for line in lines} - {NONE})
     samples = len({(row["task"], row["length"], row["mode"], row["seed"]) for row in rows})
-    cost = "prefill FLOPs that a method really cost" if _images(lines) else "KV bytes that a method really stored"
+    spent = lines[0].comparison.words.spent
     return (
         f"{methods} methods on {len(tasks(lines))} tasks, {samples} samples, {len(rows)} rows. Every method saw the same "
-        f"samples; curves are drawn at the {cost}, not at what it was asked for. "
+        f"samples; points are plotted at the {spent}, not at what it was asked for. "
         "Up and to the left is better."
     )
-
-
-def _images(lines: list[Line]) -> bool:
-    return lines[0].mode == IMAGES
 
 
 def chart(lines: list[Line], scripts: bool) -> str:
@@ -132,7 +128,7 @@ def _curve(lines: list[Line], task: str | None, number: int, legend: bool) -> go
     """One method in one panel, with its intervals as bars and the figures on hover."""
     points = [(line, interval) for line in lines if (interval := _interval(line, task)) is not None]
     points.sort(key=lambda pair: pair[0].cost)
-    cost, score = ("FLOPs", "score") if _images(lines) else ("KV", "recall")
+    words = lines[0].comparison.words
     colour = COLOURS[number % len(COLOURS)]
     method = lines[0].method
     return go.Scatter(
@@ -154,8 +150,8 @@ def _curve(lines: list[Line], task: str | None, number: int, legend: bool) -> go
         marker={"symbol": MARKERS[number % len(MARKERS)], "size": 8, "color": colour},
         customdata=[[line.budget, line.achieved, 100 * i.low, 100 * i.high] for line, i in points],
         hovertemplate=(
-            f"<b>%{{fullData.name}}</b><br>{score} %{{y:.1f}} % [%{{customdata[2]:.1f}}, %{{customdata[3]:.1f}}]<br>"
-            f"{cost} %{{x:.2f}} %<br>"
+            f"<b>%{{fullData.name}}</b><br>{words.score} %{{y:.1f}} % [%{{customdata[2]:.1f}}, %{{customdata[3]:.1f}}]<br>"
+            f"{words.short_cost} %{{x:.2f}} %<br>"
             "asked %{customdata[0]}, kept %{customdata[1]:.4f}<extra></extra>"
         ),
     )
@@ -183,7 +179,7 @@ def _ceiling(figure: go.Figure, interval: Interval, legend: bool, where: dict[st
 
 def _axes(figure: go.Figure, lines: list[Line], places: list[Panel], columns: int, wide: bool) -> None:
     """Logarithmic share of the cost, recall from 0 to 100; titles at the outer panels only."""
-    cost, score = ("prefill FLOPs", "score") if _images(lines) else ("KV bytes", "recall")
+    words = lines[0].comparison.words
     low = min(70 * min(line.cost for line in lines), 50)
     ticks = [t for t in (1, 2, 5, 10, 20, 50, 100) if t >= low]
     ends = [math.log10(low), math.log10(115)]
@@ -193,9 +189,9 @@ def _axes(figure: go.Figure, lines: list[Line], places: list[Panel], columns: in
     for panel in places:
         where = {"row": panel.row, "col": panel.col}
         if lowest[panel.col] == panel.row or (wide and panel.row == 1):
-            figure.update_xaxes(title_text=f"{cost} of uncompressed", title_standoff=6, **where)
+            figure.update_xaxes(title_text=f"{words.cost} of uncompressed", title_standoff=6, **where)
         if panel.col == 1:
-            figure.update_yaxes(title_text=f"{score}, %", title_standoff=4, **where)
+            figure.update_yaxes(title_text=f"{words.score}, %", title_standoff=4, **where)
 
 
 def html_table(lines: list[Line]) -> str:

@@ -26,7 +26,7 @@ class StoreError(LaconicError, RuntimeError):
 class Store:
     """The rows of one results file, open for appending. Use it as a context manager.
 
-    Opening repairs what a kill left behind: a torn last line goes, a whole one that lacks its line break stays.
+    Opening repairs what a kill left behind: a torn last line is removed, a whole one that lacks its line break is kept.
 
     Args:
         path: of results.jsonl; made if missing, with its folder.

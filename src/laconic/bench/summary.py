@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from laconic.bench.grid import IMAGE_REFERENCES, IMAGES, NONE, REFERENCES
+from laconic.bench.comparison import Comparison, comparisons, of_mode
+from laconic.bench.specs import NONE
 from laconic.bench.statistics import Interval, bootstrap
 from laconic.bench.store import Row
-from laconic.tasks.public import official
+from laconic.tasks import Judged, list_tasks
 
 SAME_COST = 0.02
 """Two costs that differ by less than this part of themselves count as equal."""
@@ -35,29 +36,26 @@ class Gain:
 
 
 @dataclass
-class ImageFigures:
-    """Figures of one line over images.
+class HardPart:
+    """Scores of one line over the samples that are hard for the uncompressed model; see `laconic.bench.media`.
 
     Attributes:
-        hard: interval of the score per task over the hard samples; tasks without one are missing.
-        hard_mean: of all hard samples, each counting the same, since some tasks have few; None without any.
-        hard_samples: how many there are.
-        official: the public benchmarks' own figures, task -> name -> value.
+        tasks: interval per task; tasks without a hard sample are missing.
+        mean: of all hard samples, each counting the same, since some tasks have few; None without any.
+        samples: how many there are.
     """
 
-    hard: dict[str, Interval]
-    hard_mean: Interval | None
-    hard_samples: int
-    official: dict[str, dict[str, float]]
+    tasks: dict[str, Interval]
+    mean: Interval | None
+    samples: int
 
     @classmethod
-    def of(cls, tasks: dict[str, list[Row]], seed: int) -> ImageFigures:
+    def of(cls, tasks: dict[str, list[Row]], seed: int) -> HardPart:
         hard = {task: own for task, group in tasks.items() if (own := [row["score"] for row in group if row["hard"]])}
         return cls(
-            hard={task: bootstrap([values], seed) for task, values in hard.items()},
-            hard_mean=bootstrap([list(chain(*hard.values()))], seed) if hard else None,
-            hard_samples=sum(len(values) for values in hard.values()),
-            official={task: found for task, group in tasks.items() if (found := official(task, group))},
+            tasks={task: bootstrap([values], seed) for task, values in hard.items()},
+            mean=bootstrap([list(chain(*hard.values()))], seed) if hard else None,
+            samples=sum(len(values) for values in hard.values()),
         )
 
 
@@ -72,7 +70,8 @@ class Line:
         gains: differences to the references, by their names; none to itself, and none where a reference did not run.
         achieved: entries that stay of what was compressed; `kv_share`: bytes stored of bytes uncompressed when the answer
             begins, the question included; `flops_share`: prefill FLOPs of the full prompt's.
-        images: what rows over images have besides; None for text.
+        hard: scores over the hard part of the samples; None where the modality has no hard part.
+        figures: the tasks' own figures, task -> name -> value; tasks without any are missing.
         seconds: first_token, per_token and compress, medians over samples. Bytes are means, `peak_memory` the maximum.
     """
 
@@ -97,7 +96,8 @@ class Line:
     peak_memory: int
     seconds: dict[str, float | None]
     gains: dict[str, Gain] = field(default_factory=dict)
-    images: ImageFigures | None = None
+    hard: HardPart | None = None
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
     scores: Scores = field(default_factory=dict, repr=False)
     """Recall by (task, seed), for pairing."""
 
@@ -105,40 +105,40 @@ class Line:
         """Stable keys for ``laconic bench --json``."""
         plain = asdict(self)
         del plain["scores"]
-        if self.images is None:
-            del plain["images"]
-        return plain
+        return {key: value for key, value in plain.items() if value or key not in ("hard", "figures")}
 
     @property
     def section(self) -> tuple[str, int]:
         return self.mode, self.length
 
     @property
-    def cost(self) -> float:
-        """What methods are compared at: the share of FLOPs over images, of KV bytes elsewhere."""
-        return self.flops_share if self.mode == IMAGES else self.kv_share
+    def comparison(self) -> Comparison:
+        """How methods are compared over these tasks."""
+        return of_mode(self.mode)
 
     @property
-    def references(self) -> tuple[str, ...]:
-        return IMAGE_REFERENCES if self.mode == IMAGES else REFERENCES
+    def cost(self) -> float:
+        """What methods are compared at, a share of the uncompressed model's."""
+        return float(getattr(self, self.comparison.cost))
 
 
 def summarise(rows: Iterable[Row], seed: int = 0) -> list[Line]:
-    """Lines by mode and length, then method, in the order of the rows; the uncompressed model and `random` first."""
+    """Lines by mode and length, then method, in the order of the rows; the uncompressed model and what the
+    others are compared with come first."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["mode"], row["length"], row["method"], row["keep"]), []).append(row)
     lines = [_line(group, seed) for group in groups.values()]
     sections = list(dict.fromkeys(line.section for line in lines))
-    first = [NONE, REFERENCES[0], *IMAGE_REFERENCES]
+    first = [NONE, *(name for one in comparisons().values() for name in one.first)]
     order = {method: place for place, method in enumerate(dict.fromkeys([*first, *(x.method for x in lines)]))}
     lines.sort(key=lambda line: (sections.index(line.section), order[line.method], -line.cost))
     for line in lines:
-        for name in line.references:
-            same = [x for x in lines if x.section == line.section]
+        same = [x for x in lines if x.section == line.section]
+        for name in line.comparison.references:
             others = [x for x in same if x.method == name] or [x for x in same if x.method.partition(":")[0] == name]
             if others and line.method not in (NONE, others[0].method):
-                if line.mode == IMAGES:  # at its neutral budget the reference is the uncompressed model
+                if line.comparison.at_equal_cost:  # at its neutral budget the reference is the uncompressed model
                     found = gain_at_equal_cost(line, [*others, *(x for x in same if x.method == NONE)], seed)
                 else:
                     other = min(others, key=lambda x: abs(x.cost - line.cost))
@@ -196,9 +196,17 @@ def _line(rows: Sequence[Row], seed: int) -> Line:
             "per_token": _median(rows, "seconds_per_token"),
             "compress": _median(rows, "seconds_compress"),
         },
-        images=ImageFigures.of(tasks, seed) if first["mode"] == IMAGES else None,
+        hard=HardPart.of(tasks, seed) if "hard" in first else None,
+        figures=_own_figures(tasks),
         scores={(row["task"], row["seed"]): row["score"] for row in rows},
     )
+
+
+def _own_figures(tasks: dict[str, list[Row]]) -> dict[str, dict[str, float]]:
+    """Of the tasks that are known here: rows can be summarised without the package that a task comes from."""
+    known = {task.name: task for task in list_tasks()}
+    judged = {task: [Judged.of(row) for row in group] for task, group in tasks.items() if task in known}
+    return {task: found for task, answers in judged.items() if (found := known[task].figures(answers))}
 
 
 def _by_turn(rows: Sequence[Row]) -> list[list[float]]:
@@ -219,13 +227,13 @@ def equal_cost(cost: float, lines: list[Line]) -> tuple[Scores, str, bool]:
     """What a reference scores at `cost`: on the straight line between its two nearest costs, sample by sample.
 
     Accuracy bends downwards as tokens go, so between two budgets the straight line is a little below the reference itself.
-    Nothing is extrapolated: outside of all its costs the nearest one stands in.
+    Nothing is extrapolated: outside of the range of its costs the nearest one is taken.
 
     Args:
         lines: of the reference at all its budgets.
 
     Returns:
-        its scores, where they come from, and whether they stand at `cost`.
+        its scores, where they come from, and whether they are at `cost`.
     """
     below = max((x for x in lines if x.cost <= cost), key=lambda x: x.cost, default=None)
     above = min((x for x in lines if x.cost >= cost), key=lambda x: x.cost, default=None)

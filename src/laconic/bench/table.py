@@ -7,31 +7,12 @@ import math
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from laconic.bench.grid import IMAGE_REFERENCES, IMAGES, MODES, NONE, REFERENCES
+from laconic.bench.comparison import Comparison, of_mode
+from laconic.bench.specs import NONE
 from laconic.bench.statistics import Interval
 from laconic.bench.summary import Line
 
 TABLE_FILE = "table.md"
-SPARE = ("KV bytes", "vs snapkv", "compress", "prefill FLOPs", "n", "kept", "per token", "first token", "q")
-IMAGE_SPARE = ("KV bytes", "compress", "KV", "n", "kept", "per token", "first token", "q")
-"""Columns that a narrow terminal does without, before it does without tasks."""
-FOOT = (
-    "Recall in percent (RULER: share of the reference answers found in the output); [..] is a 95 % bootstrap interval over "
-    "samples. KV: bytes stored of bytes uncompressed when the answer begins; in the modes agnostic and turns the question, "
-    "stored whole, is part of both. vs random, vs snapkv: mean difference on the same samples to that method's line with "
-    "the closest KV bytes; † where these differ by over 2 %. q: the method looks at the question. The chat template is "
-    "always applied. "
-    "Few samples that all agree give an interval of no width: it is not certainty."
-)
-IMAGE_FOOT = (
-    "Scores in percent; [..] is a 95 % bootstrap interval over samples. hard: over the samples that the uncompressed model "
-    "gets wrong with sides four times shorter; behind each task's score, too. kept: visual tokens, mean over layers (of a "
-    "cache method: entries). prefill FLOPs: of the uncompressed decoder's; the encoder's are not counted. vs ..: mean "
-    "difference on the same samples to that method at equal prefill FLOPs, on the straight line between its two nearest "
-    "budgets (the uncompressed model is the largest); † where it has no budget as low. Budgets that a method cannot reach "
-    "are left out. q: the method looks at the question. Few samples that all agree give an interval of no width: it is not "
-    "certainty."
-)
 
 
 def sections(lines: list[Line]) -> list[tuple[str, int]]:
@@ -47,29 +28,24 @@ def tasks(lines: list[Line]) -> list[str]:
 def title(section: tuple[str, int]) -> str:
     """One section in words."""
     mode, length = section
-    if mode == IMAGES:
-        return "images: the image and the question are read and compressed together"
-    return f"mode {mode}, {length:,} tokens: {MODES.get(mode, '')}"
+    return of_mode(mode).title(mode, length)
 
 
 def foot(lines: list[Line]) -> str:
     """What the columns of the sections mean."""
-    modes = {line.mode for line in lines}
-    return " ".join([*([FOOT] if modes - {IMAGES} else []), *([IMAGE_FOOT] if IMAGES in modes else [])])
+    return " ".join(dict.fromkeys(line.comparison.table.foot for line in lines))
 
 
-def _around(mode: str) -> tuple[list[str], list[str]]:
-    """Names of the columns before the tasks, and of those behind them."""
-    if mode == IMAGES:
-        first = ["method", "q", "asked", "kept", "prefill FLOPs", "mean", "hard", *(f"vs {x}" for x in IMAGE_REFERENCES)]
-        return first, ["KV", "KV bytes", "first token", "per token", "compress", "n"]
-    first = ["method", "q", "asked", "kept", "KV", "KV bytes", "mean", *(f"vs {name}" for name in REFERENCES)]
-    return first, ["prefill FLOPs", "first token", "per token", "compress", "n"]
+def _around(comparison: Comparison) -> tuple[list[str], list[str]]:
+    """Names of the columns before the tasks, and of those after them."""
+    over = [f"vs {name}" for name in comparison.references]
+    first = [name for column in comparison.table.first for name in (over if column == "vs" else [column])]
+    return first, list(comparison.table.last)
 
 
 def head(lines: list[Line]) -> list[str]:
     """Column names for one section."""
-    first, last = _around(lines[0].mode)
+    first, last = _around(lines[0].comparison)
     return [*first, *tasks(lines), *last]
 
 
@@ -84,23 +60,23 @@ def cells(line: Line, names: list[str]) -> list[str]:
         "KV": f"{100 * line.kv_share:.1f} %",
         "KV bytes": size(line.kv_bytes),
         "mean": spread(line.mean),
-        "hard": "-" if line.images is None or line.images.hard_mean is None else spread(line.images.hard_mean),
-        "prefill FLOPs": f"{100 * line.flops_share:.{1 if line.mode == IMAGES else 0}f} %",
+        "hard": "-" if line.hard is None or line.hard.mean is None else spread(line.hard.mean),
+        "prefill FLOPs": f"{100 * line.flops_share:.{line.comparison.table.flops_digits}f} %",
         "first token": milliseconds(line.seconds["first_token"]),
         "per token": milliseconds(line.seconds["per_token"]),
         "compress": milliseconds(line.seconds["compress"]) if not none else "-",
         "n": str(line.samples),
     }
-    texts |= {f"vs {name}": gain(line, name) for name in line.references}
-    first, last = _around(line.mode)
+    texts |= {f"vs {name}": gain(line, name) for name in line.comparison.references}
+    first, last = _around(line.comparison)
     return [*(texts[name] for name in first), *(task(line, name) for name in names), *(texts[name] for name in last)]
 
 
 def task(line: Line, name: str) -> str:
-    """A task's score, and over images its score on hard samples: ``93 / 71``."""
+    """A task's score, and where there are hard samples its score on them: ``93 / 71``."""
     if name not in line.tasks:
         return ""
-    hard = line.images.hard.get(name) if line.images else None
+    hard = line.hard.tasks.get(name) if line.hard else None
     return percent(line.tasks[name].mean) + (f" / {percent(hard.mean)}" if hard else "")
 
 
@@ -123,7 +99,7 @@ def gain(line: Line, over: str) -> str:
 
 
 def tone(line: Line, column: str) -> str:
-    """``"good"`` or ``"bad"`` where a column such as "vs random" differs from nothing for certain."""
+    """``"good"`` or ``"bad"`` where the interval of a column such as "vs random" excludes 0."""
     found = line.gains.get(column.removeprefix("vs "))
     if found is None:
         return ""
@@ -147,8 +123,8 @@ def rich_table(lines: list[Line], section: tuple[str, int], width: int = 160) ->
     """One section for the terminal; a narrow one gets the columns that matter most and says which are missing."""
     own = [line for line in lines if line.section == section]
     names, texts = head(own), [cells(line, tasks(own)) for line in own]
-    some = tuple(reversed(tasks(own)))
-    spare = (*IMAGE_SPARE, *some, "vs pool", "vs downsample") if section[0] == IMAGES else (*SPARE, *some)
+    some = list(reversed(tasks(own)))
+    spare = [name for column in own[0].comparison.table.spare for name in (some if column == "tasks" else [column])]
     show = _fitting(names, texts, width, spare)
     table = Table(title=title(section), title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     if missing := [name for i, name in enumerate(names) if i not in show]:
@@ -164,7 +140,7 @@ def rich_table(lines: list[Line], section: tuple[str, int], width: int = 160) ->
     return table
 
 
-def _fitting(names: list[str], texts: list[list[str]], width: int, spare: tuple[str, ...]) -> list[int]:
+def _fitting(names: list[str], texts: list[list[str]], width: int, spare: list[str]) -> list[int]:
     """Columns that a terminal of `width` has room for; those of `spare` go, the first one first."""
     widths = [max(len(row[i]) for row in [names, *texts]) + 3 for i in range(len(names))]
     show = set(range(len(names)))
@@ -198,10 +174,10 @@ def markdown(lines: list[Line]) -> str:
 
 
 def official_tables(lines: list[Line]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """(benchmark, column names, rows) of the public benchmarks among the tasks of one section."""
+    """(task, column names, rows) of the tasks of one section that have figures of their own."""
     found = []
     for name in tasks(lines):
-        own = [(line, line.images.official[name]) for line in lines if line.images and name in line.images.official]
+        own = [(line, line.figures[name]) for line in lines if name in line.figures]
         names = list(dict.fromkeys(figure for _, figures in own for figure in figures))
         rows = []
         for line, figures in own:

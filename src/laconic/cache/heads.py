@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedModel
 
 from laconic.cache.cache import CompressedCache
-from laconic.errors import RecipeError
+from laconic.errors import ArtifactError
 from laconic.families import family_of
 
 HeadList = str | Sequence[Sequence[int]]
@@ -28,18 +28,18 @@ def resolve(heads: HeadList, layers: int, count: int) -> list[list[int]]:
     """Head numbers of every layer, in the order given, for a model of `layers` compressed layers of `count` heads.
 
     Raises:
-        RecipeError: the text cannot be read, or the model has no such layer or head.
+        ArtifactError: the text cannot be read, or the model has no such layer or head.
     """
     if isinstance(heads, str):
         found = _parse(heads, layers, count)
     else:
         found = [[int(head) for head in layer] for layer in heads]
     if len(found) != layers:
-        raise RecipeError(f"heads are given for {len(found)} layers, but the model has {layers} compressed layers.")
+        raise ArtifactError(f"heads are given for {len(found)} layers, but the model has {layers} compressed layers.")
     for layer, row in enumerate(found):
         wrong = [head for head in row if not 0 <= head < count]
         if wrong or len(set(row)) != len(row):
-            raise RecipeError(f"heads {row} of layer {layer}: give different numbers from 0 to {count - 1}.")
+            raise ArtifactError(f"heads {row} of layer {layer}: give different numbers from 0 to {count - 1}.")
     return found
 
 
@@ -50,9 +50,9 @@ def _parse(text: str, layers: int, count: int) -> list[list[int]]:
     for piece in text.split("+"):
         match = _HEAD.fullmatch(piece.strip())
         if match is None:
-            raise RecipeError(f"heads={text!r}: write 'all', 'no', or heads such as L0H1+L2H3; {piece!r} is neither.")
+            raise ArtifactError(f"heads={text!r}: write 'all', 'no', or heads such as L0H1+L2H3; {piece!r} is neither.")
         if int(match[1]) >= layers:
-            raise RecipeError(f"heads={text!r}: layer {match[1]} is not one of the {layers} compressed layers.")
+            raise ArtifactError(f"heads={text!r}: layer {match[1]} is not one of the {layers} compressed layers.")
         found[int(match[1])].append(int(match[2]))
     return found
 

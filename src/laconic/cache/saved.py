@@ -21,12 +21,12 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
+from laconic.artifact import fingerprint, model_name
 from laconic.cache.cache import CompressedCache
 from laconic.cache.layer import CompressedLayer
 from laconic.cache.parts.base import KINDS
 from laconic.errors import SavedContextError
 from laconic.method import Method, find
-from laconic.recipe import fingerprint, model_name
 from laconic.version import versions
 
 FORMAT = 1

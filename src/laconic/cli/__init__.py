@@ -1,4 +1,4 @@
-"""The command line: `laconic run | cache | inspect | methods | bench | calibrate | train | doctor`."""
+"""The command line: `laconic run | cache | inspect | methods | bench | fit | doctor`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import typer
 
 from laconic.cli import cache
 from laconic.cli.bench import bench
-from laconic.cli.calibrate import calibrate
 from laconic.cli.common import Group, utf8_streams
 from laconic.cli.doctor import doctor
+from laconic.cli.fit import deprecated, fit
 from laconic.cli.inspect import inspect
 from laconic.cli.methods import methods
 from laconic.cli.run import run
-from laconic.cli.train import train
 
 app = typer.Typer(
     name="laconic",
@@ -51,9 +50,10 @@ app.command()(run)
 app.command()(inspect)
 app.command()(methods)
 app.command()(bench)
-app.command()(calibrate)
-app.command()(train)
+app.command()(fit)
 app.command()(doctor)
+for verb in ("calibrate", "train"):
+    app.command(verb, hidden=True)(deprecated(verb))
 app.add_typer(cache.app, name="cache")
 
 

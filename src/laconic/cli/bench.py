@@ -1,7 +1,4 @@
-"""`laconic bench`: tasks x methods x budgets x lengths x modes on one model; results.jsonl, a table and an HTML report.
-
-Over images: suites x methods x budgets; see `laconic.bench.images`.
-"""
+"""`laconic bench`: tasks x methods x budgets x lengths x modes on one model; results.jsonl, a table and an HTML report."""
 
 from __future__ import annotations
 
@@ -37,13 +34,16 @@ def bench(
             "tasks), images_leaderboard or public; the other options replace parts of it."
         ),
     ] = None,
-    tasks: Annotated[Many, typer.Option(help="Task names; commas or repeats, here and below.")] = None,
-    methods: Annotated[Many, typer.Option(help="Such as 'snapkv:window=16,h2o'; 'all'; 'snap*'.")] = None,
+    tasks: Annotated[Many, typer.Option(help="Task names, all of one modality; commas or repeats, here and below.")] = None,
+    methods: Annotated[
+        Many,
+        typer.Option(help="Names of `laconic methods`, parameters as NAME:key=value,key=value; 'all'; patterns with *."),
+    ] = None,
     keep: Annotated[Many, typer.Option(help="Shares to keep, e.g. 0.5,0.1.")] = None,
-    lengths: Annotated[Many, typer.Option(help="Tokens of a sample, 128 or more.")] = None,
-    modes: Annotated[Many, typer.Option(help="aware, agnostic, turns, turns_aware.")] = None,
+    lengths: Annotated[Many, typer.Option(help="Tokens of a sample of text, 128 or more.")] = None,
+    modes: Annotated[Many, typer.Option(help="Of text: aware, agnostic, turns, turns_aware.")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples per task, length and mode.")] = None,
-    seed: Annotated[int | None, typer.Option(help="First sample, counted from 1,000,000; also seeds the bootstrap.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Samples to leave out at the start; also seeds the bootstrap.")] = None,
     data: Annotated[
         Many,
         typer.Option(help="Files of a public image benchmark, such as mme=FOLDER; runs it if no --tasks are given."),
@@ -59,8 +59,8 @@ def bench(
 
     Every finished row is on disk at once: after Ctrl-C or a crash the same command goes on where it stopped.
     """
-    from laconic.bench.grid import split_methods
     from laconic.bench.outputs import RESULTS, write_outputs
+    from laconic.bench.specs import split_methods
     from laconic.bench.store import Store, read
 
     if report_only:
@@ -114,17 +114,17 @@ def _folders(data: Iterable[str] | None) -> tuple[tuple[str, Path], ...]:
 
 
 def _grid(model: str | None, preset: str | None, tasks: Sequence[str] | None, folders: tuple[tuple[str, Path], ...]) -> Grid:
-    """The preset, by name or by what is to be run: a bench over images or over text."""
-    from laconic.bench.grid import PRESETS
-    from laconic.bench.grid import preset as find
-    from laconic.bench.images.grid import IMAGE_PRESETS, is_image_task
+    """The preset, by name or by what is to be run."""
+    from laconic.bench.comparison import comparisons
+    from laconic.bench.grid import common_modality
+    from laconic.bench.presets import preset as find
 
-    images = model == IMAGE_MODEL or (bool(tasks) and all(is_image_task(task) for task in tasks or ()))
     if preset is None:
-        preset = "public" if folders else "images" if images else "demo"
-    grid = find(preset, {**PRESETS, **IMAGE_PRESETS})
+        modality = "image" if model == IMAGE_MODEL else common_modality(tasks or ()) or "text"
+        preset = "public" if folders else comparisons()[modality].preset
+    grid = find(preset)
     if folders:
-        if preset not in IMAGE_PRESETS:
+        if grid.modality == "text":
             raise common.InputError(f"--data is for public image benchmarks; preset {preset} runs text tasks.")
         grid = grid.changed(folders=folders, tasks=tuple(name for name, _ in folders))
     return grid
@@ -133,17 +133,12 @@ def _grid(model: str | None, preset: str | None, tasks: Sequence[str] | None, fo
 def _load(model: str | None, grid: Grid, batch: int) -> Bench:
     import laconic
     from laconic.bench import Bench
-    from laconic.bench.images.grid import ImageGrid
-    from laconic.bench.images.runner import ImageBench
-    from laconic.loading import tokenizer_of
 
-    model = model_for(model, isinstance(grid, ImageGrid))
+    model = model_for(model, grid.modality != "text")
     with common.spinner(f"loading {model}"):
         network, reader = laconic.load(model)
     name = Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model  # no paths in results
-    if isinstance(grid, ImageGrid):
-        return ImageBench(network, reader, name, grid, batch=batch)
-    return Bench(network, tokenizer_of(reader), name, grid)
+    return Bench(network, reader, name, grid, batch)
 
 
 def _run(made: Bench, store: Store, as_json: bool) -> None:

@@ -1,11 +1,12 @@
-"""`laconic doctor`: is everything that laconic stands on there, and does it work together?"""
+"""`laconic doctor`: is everything that laconic needs installed, and does it work together?"""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,13 +15,16 @@ from rich.table import Table
 
 from laconic.cli import common
 
+DISTRIBUTION = "laconic-transformers"
+FOREIGN = "laconic"
+"""An unrelated project on PyPI whose package and command have the same names as ours."""
 TRANSFORMERS = ">=5.16,<6"
 PACKAGES = ("accelerate", "safetensors", "tokenizers", "numpy", "numba", "pillow", "typer", "rich", "psutil")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding; only a required one that failed makes the exit status 1."""
+    """One finding; only a failed check that is required makes the exit status 1."""
 
     name: str
     ok: bool
@@ -46,9 +50,10 @@ def doctor(
 
 
 def examine(model: str) -> list[Check]:
-    """All checks; one that raises is a failed one."""
+    """All checks; one that raises has failed."""
     checks = [
         Check("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        _distribution(),
         _guarded("torch", _torch),
         _guarded("transformers", _transformers),
         *(_package(name) for name in PACKAGES),
@@ -67,6 +72,25 @@ def _guarded(name: str, check: Callable[[], str]) -> Check:
         return Check(name, True, check())
     except Exception as error:  # whatever is broken is the finding
         return Check(name, False, " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def _distribution() -> Check:
+    """Which laconic runs, and that no other project has written its files over it."""
+    try:
+        other = distribution(FOREIGN).version
+    except PackageNotFoundError:
+        pass
+    else:
+        return Check(
+            "distribution",
+            False,
+            f"another project called {FOREIGN} ({other}) is installed, with the same import and command; "
+            f"pip uninstall {FOREIGN}, then pip install --force-reinstall --no-deps {DISTRIBUTION}",
+        )
+    try:
+        return Check("distribution", True, f"{DISTRIBUTION} {version(DISTRIBUTION)}")
+    except PackageNotFoundError:
+        return Check("distribution", True, f"{DISTRIBUTION}, not installed: run from {Path(__file__).parents[2]}")
 
 
 def _torch() -> str:
@@ -93,7 +117,7 @@ def _package(name: str) -> Check:
 
 
 def _attention() -> str:
-    """A mask and an attention function are registered, found again, and not left behind in use."""
+    """A mask and an attention function can be registered and are found again."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     from laconic.cache import attention
@@ -113,7 +137,7 @@ def _cache() -> str:
 
     missing = CompressedLayer.__abstractmethods__
     if missing:
-        raise RuntimeError(f"CacheLayerMixin asks for methods that laconic lacks: {', '.join(sorted(missing))}")
+        raise RuntimeError(f"CacheLayerMixin asks for methods that laconic does not have: {', '.join(sorted(missing))}")
     return f"CacheLayerMixin fits ({len(CacheLayerMixin.__abstractmethods__)} required methods)"
 
 
@@ -143,11 +167,11 @@ def _gpu() -> Check:
         torch.ones(8, device="cuda").sum().item()
         return Check("GPU", True, ", ".join(names), required=False)
     except RuntimeError as error:
-        return Check("GPU", False, f"there, but does not compute: {' '.join(str(error).split())[:160]}")
+        return Check("GPU", False, f"found, but does not compute: {' '.join(str(error).split())[:160]}")
 
 
 def _tiny() -> tuple[Any, Any]:
-    """A random Llama-class model of two layers and a prompt, leaving the global random state alone."""
+    """A random two-layer Llama-class model and a prompt; the global random state stays as it was."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -5,21 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from laconic.cli import common
+import torch
 
-if TYPE_CHECKING:
-    from laconic.cli.options import Request
-    from laconic.media import Frame
-    from laconic.method import Method
-    from laconic.prompts.text import Prompt
-    from laconic.report.image_page import Gallery, Lens, Level, Numbers, View
-    from laconic.session import Session
+from laconic.cli import answering, common
+from laconic.cli.common import InputError
+from laconic.cli.inspect_patches import Eyes, level
+from laconic.cli.options import Options
+from laconic.cli.question import Question, methods_of, question_of
+from laconic.cli.record import method_dict
+from laconic.errors import BudgetError
+from laconic.lens import TokenReader
+from laconic.media import Frame
+from laconic.method import Method, find, list_methods
+from laconic.prompts.inputs import on_device
+from laconic.report.image_page import About, Gallery, Lens, Level, Numbers, View, image_page
+from laconic.report.image_png import image_png
+from laconic.session import Session
+from laconic.specs import create_methods
 
 KEEPS = (0.055, 0.11, 0.25, 0.5)
 """Tried when no budget is given; the uncompressed model always stands beside them."""
-LENS = "embedlens"
 QUESTION = "Describe the image."
 """Asked when there is neither a question nor a context."""
 BUDGETS = ("keep=", "tokens=", "bytes=")
@@ -34,87 +41,86 @@ class Trial:
 
 
 def inspect_image(
-    request: Request, keeps: list[float] | None, lens: str | None, page: Path | None, png: Path | None, as_json: bool
+    options: Options, keeps: list[float] | None, lens: str | None, page: Path | None, png: Path | None, as_json: bool
 ) -> None:
     """The command; what can be checked before a model is loaded has been."""
-    if lens is not None and lens.partition(":")[0] != LENS:
-        raise common.InputError(f"--lens {lens}: there is one lens for images: {LENS}, or {LENS}:FILE with its anchors.")
-    request.question = request.question or ("" if request.context else QUESTION)
-    text = request.text()
-    images = request.images()
-    trials = trials_of(request, keeps)
-    model, tokenizer = request.load()
-    prompt = request.prompt(tokenizer, text, images)
-    request.check_length(model, prompt)
+    options.question = options.question or ("" if options.context else QUESTION)
+    context = options.text()
+    with common.spinner("importing the methods"):
+        reader = None if lens is None else lens_of(lens.partition(":")[0])
+        trials = trials_of(options, keeps)
+    question = question_of(options, context, trials[0].methods)
     with common.spinner("looking and answering"):
-        gallery = sweep(request, model, tokenizer, prompt, images, trials)
-        if lens is not None:
-            gallery = replace(gallery, lens=read(request, model, tokenizer, prompt, gallery, lens.partition(":")[2]))
+        gallery = sweep(question, trials)
+        if reader is not None and lens is not None:
+            gallery = replace(gallery, lens=read(question, gallery, reader, lens))
     if page is not None:
-        page.write_text(_page(request, images, trials, gallery), encoding="utf-8")
+        page.write_text(_page(question, gallery), encoding="utf-8")
     if png is not None:
-        from laconic.report.image_png import image_png
-
-        image_png(gallery, f"{_title(images, trials)}: {request.model}").save(png, "PNG", optimize=True)
+        image_png(gallery, f"{_title(question)}: {options.model_name}").save(png, "PNG", optimize=True)
     if as_json:
-        common.emit(record(request, images, trials, gallery, page, png))
+        common.emit(record(question, trials, gallery, page, png))
         return
     console = common.out()
-    for warning in request.warnings:
+    for warning in options.warnings:
         common.err().print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
-    for level in gallery.levels:
-        mean = level.share.sum(1).mean()
-        answer = request.answer_prefix + level.answer
-        line = f"{level.label}: {mean:,.1f} of {len(gallery.numbers):,} visual tokens (mean over layers): {answer}"
+    for one in gallery.levels:
+        mean = one.share.sum(1).mean()
+        line = f"{one.label}: {mean:,.1f} of {len(gallery.numbers):,} visual tokens (mean over layers): {one.answer}"
         console.print(common.clean(line), markup=False, soft_wrap=True)
     console.print(", ".join(str(path) for path in (page, png) if path is not None), markup=False, soft_wrap=True)
 
 
-def trials_of(request: Request, keeps: list[float] | None) -> list[Trial]:
-    """What to run, the tightest budget first and the uncompressed model last."""
-    from laconic.method import find
+def lens_of(name: str) -> type[TokenReader]:
+    """The lens of the catalogue called `name`.
 
+    Raises:
+        InputError: there is none that reads visual tokens.
+    """
+    known = {entry.name: entry.cls for entry in list_methods() if issubclass(entry.cls, TokenReader)}
+    if name not in known:
+        raise InputError(
+            f"--lens {name}: choose one of {', '.join(known)}; a file with its classes may follow, as LENS:FILE."
+        )
+    return known[name]
+
+
+def trials_of(options: Options, keeps: list[float] | None) -> list[Trial]:
+    """What to run, the tightest budget first and the uncompressed model last."""
     full = Trial("1", [])
-    specs = request.method or []
+    specs = options.method or []
     if not specs:
         return [full]
-    given = request.tokens is not None or request.nbytes is not None
+    given = options.tokens is not None or options.nbytes is not None
     if given or all(any(budget in spec for budget in BUDGETS) for spec in specs):
-        return [Trial("as given", request.methods()), full]
+        return [Trial("as given", methods_of(options)), full]
     if keeps is None and all(find(spec.partition(":")[0].strip()).cls.default_keep is None for spec in specs):
-        return [Trial("own parameters", request.methods()), full]
+        return [Trial("own parameters", methods_of(options)), full]
     wanted = sorted(set(keeps or KEEPS) - {1.0})
-    return [*(Trial(f"{keep:g}", replace(request, keep=keep).methods()) for keep in wanted), full]
+    return [*(Trial(f"{keep:g}", create_methods(specs, keep=keep)) for keep in wanted), full]
 
 
-def sweep(
-    request: Request, model: Any, tokenizer: Any, prompt: Prompt, images: Sequence[Frame], trials: Sequence[Trial]
-) -> Gallery:
+def sweep(question: Question, trials: Sequence[Trial]) -> Gallery:
     """Run all trials; a budget that a method cannot keep to is left out with a warning.
 
     Raises:
         BudgetError: none of the budgets can be kept to.
     """
-    from laconic.cli import engine
-    from laconic.cli.inspect_patches import Eyes, level
-    from laconic.errors import BudgetError
-    from laconic.report.image_page import Gallery
-
     found: tuple[list[View], Numbers] | None = None
     levels: list[Level] = []
 
     def answer(trial: Trial) -> Level:
         traced: list[Level] = []
 
-        def ready(session: Session) -> None:
+        def at_prompt(session: Session) -> None:
             nonlocal found
-            found = found or eyes.views(_names(images))
+            found = found or eyes.views(_names(question.frames))
             traced.append(level(session, found[1], trial.label))
 
-        done = engine.compressed(model, tokenizer, prompt, trial.methods, request, ready=ready)
-        return replace(traced[0], answer=request.answer_prefix + done.result.text)
+        run = answering.compressed(question.with_methods(trial.methods), at_prompt=at_prompt)
+        return replace(traced[0], answer=question.options.answer_prefix + run.answer.text)
 
-    with Eyes(model, getattr(request.processor, "image_processor", None)) as eyes:
+    with Eyes(question.engine.model, getattr(question.engine.reader, "image_processor", None)) as eyes:
         full = answer(trials[-1])
     refusal: BudgetError | None = None
     for trial in trials[:-1]:
@@ -122,46 +128,29 @@ def sweep(
             levels.append(answer(trial))
         except BudgetError as error:
             refusal = refusal or error
-            request.warnings.append(f"budget {trial.label} is left out: {error}")
+            question.options.warnings.append(f"budget {trial.label} is left out: {error}")
     if refusal is not None and not levels:
         raise refusal
     assert found is not None
     return Gallery(*found, [*levels, full])
 
 
-def read(request: Request, model: Any, tokenizer: Any, prompt: Prompt, gallery: Gallery, anchors: str) -> Lens:
-    """What EmbedLens reads in every visual token: the nearest words, and classes where anchors of this model are known.
+def read(question: Question, gallery: Gallery, reader: type[TokenReader], lens: str) -> Lens:
+    """What a lens reads in every visual token: the nearest words, and classes where it knows them for this model.
 
     Args:
-        anchors: a recipe with anchors: a file, or the name of a shipped one; empty: the shipped one of this model.
-
-    Raises:
-        RecipeError: no such recipe, or one of another model.
+        lens: its name, and after a colon the file that tells its classes.
     """
-    import torch
-
-    from laconic import recipe
-    from laconic.cli.engine import on_device
-    from laconic.errors import RecipeError
-    from laconic.methods.lens import embedlens as lens
-    from laconic.report.image_page import Lens
-
-    known = None
-    try:
-        known = lens.Anchors.of(recipe.find(LENS, model, anchors or None).data)
-    except RecipeError:
-        if anchors:
-            raise
-        request.warnings.append(
-            "the lens gives words and no classes: no anchors are shipped for this model. "
-            "laconic.methods.lens.embedlens.discover finds them; "
-            f"give its file as --lens {LENS}:FILE."
-        )
+    name, _, file = lens.partition(":")
+    model, prompt = question.engine.model, question.prompt
     ids = torch.tensor([prompt.ids], device=model.device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **on_device(model, prompt.inputs)}
-    readings = {r.token: r for r in lens.read(model, tokenizer, inputs, anchors=known)}
-    mine = [readings[token] for token in gallery.numbers.tolist()]
-    return Lens(LENS, [r.words for r in mine], [r.cosines for r in mine], [r.kind for r in mine if r.kind is not None])
+    found, notes = reader.read_tokens(model, question.engine.tokenizer, inputs, file or None)
+    question.options.warnings += notes
+    readings = {reading.token: reading for reading in found}
+    shown = [readings[token] for token in gallery.numbers.tolist()]
+    kinds = [r.kind for r in shown if r.kind is not None]
+    return Lens(name, [r.words for r in shown], [r.cosines for r in shown], kinds)
 
 
 def _names(images: Sequence[Frame]) -> list[str]:
@@ -171,29 +160,28 @@ def _names(images: Sequence[Frame]) -> list[str]:
     return [Path(p.source).name if p.of == 1 else f"frame {p.number + 1}" for p in images]
 
 
-def _page(request: Request, images: Sequence[Frame], trials: Sequence[Trial], gallery: Gallery) -> str:
-    from laconic.report.image_page import About, image_page
-
+def _page(question: Question, gallery: Gallery) -> str:
+    options, images = question.options, question.frames
     files = dict.fromkeys(f"{Path(p.source).name} ({p.image.width} x {p.image.height})" for p in images)
     views = len(gallery.views)
     facts = [
-        ("model", request.model),
-        ("method", "; ".join(map(_parameters, trials[0].methods)) or "none: everything is stored"),
+        ("model", options.model_name),
+        ("method", "; ".join(map(_parameters, question.methods)) or "none: everything is stored"),
         ("image" if len(files) == 1 else "images", ", ".join(files)),
         ("read as", f"{views} view{'s' * (views > 1)}, {len(gallery.numbers):,} visual tokens"),
-        ("question", request.question),
+        ("question", options.question),
     ]
-    if request.query_agnostic:
+    if question.later:
         facts.append(("mode", "query-agnostic: the images were compressed before the question was known"))
-    if request.protect:
-        facts.append(("protected", "; ".join(request.protect)))
-    about = About(facts, request.warnings, start=(len(gallery.levels) - 1) // 2)
-    return image_page(_title(images, trials), about, gallery)
+    if options.protect:
+        facts.append(("protected", "; ".join(options.protect)))
+    about = About(facts, options.warnings, start=(len(gallery.levels) - 1) // 2)
+    return image_page(_title(question), about, gallery)
 
 
-def _title(images: Sequence[Frame], trials: Sequence[Trial]) -> str:
-    name = " + ".join(m.name for m in trials[0].methods) or "no method"
-    return f"What {name} kept of the image{'s' * (len(images) > 1)}"
+def _title(question: Question) -> str:
+    name = " + ".join(m.name for m in question.methods) or "no method"
+    return f"What {name} kept of the image{'s' * (len(question.frames) > 1)}"
 
 
 def _parameters(method: Method) -> str:
@@ -203,23 +191,17 @@ def _parameters(method: Method) -> str:
 
 
 def record(
-    request: Request,
-    images: Sequence[Frame],
-    trials: Sequence[Trial],
-    gallery: Gallery,
-    page: Path | None,
-    png: Path | None,
+    question: Question, trials: Sequence[Trial], gallery: Gallery, page: Path | None, png: Path | None
 ) -> dict[str, Any]:
     """The JSON of `inspect --image`; the keys are stable. Visual tokens are named by their place in the prompt."""
-    from laconic.cli.run import method_dict
-
+    options = question.options
     methods = {trial.label: [method_dict(m) for m in trial.methods] for trial in trials}
     names = gallery.numbers.tolist()
     return {
-        "model": request.model,
-        "images": [{"file": p.source, "frame": p.number, "frames": p.of} for p in images],
-        "question": request.question,
-        "answer_prefix": request.answer_prefix,
+        "model": options.model_name,
+        "images": [{"file": p.source, "frame": p.number, "frames": p.of} for p in question.frames],
+        "question": options.question,
+        "answer_prefix": options.answer_prefix,
         "visual_tokens": names,
         "views": [
             {
@@ -233,7 +215,7 @@ def record(
         "levels": [{"methods": methods[level.label], **_level(gallery, level)} for level in gallery.levels],
         "out": None if page is None else str(page),
         "png": None if png is None else str(png),
-        "warnings": request.warnings,
+        "warnings": options.warnings,
     }
 
 

@@ -135,8 +135,8 @@ def _name(span: VisualSpan, item: str) -> str:
 
 
 def level(session: Session, numbers: Numbers, label: str) -> Level:
-    """What a session has done to the visual tokens `numbers` of its first batch row, read when the prompt is in the cache
-    and nothing has been decoded. The answer is filled in later."""
+    """What a session did to the visual tokens `numbers` of its first batch row, read when the prompt is in the cache and
+    nothing has been decoded. The caller adds the answer."""
     cache = session.cache
     assert cache is not None
     layers = list(cache.layer_ids)
@@ -155,7 +155,7 @@ def fates(session: Session, numbers: Numbers, layers: Sequence[int]) -> tuple[Nu
     """Which visual token holds each one in each of `layers` [layers, n] (-1: none), and the cuts of the stream."""
     methods = {m.name for m in session.methods if isinstance(m, CacheMethod)}
     total = int(session.cache.seen) if session.cache is not None else 0
-    stream = np.arange(total)  # the prompt's token in every row of the stream, -1 in rows that are none
+    stream = np.arange(total)  # the prompt's token in every row of the stream, -1 in rows that hold none
     holder = np.arange(total)
     history: list[tuple[int, Numbers]] = []
     cuts: list[ImageCut] = []

@@ -20,7 +20,7 @@ WIDE = 150
 
 
 def methods(
-    pattern: Annotated[str, typer.Argument(help="Shell pattern of method names, e.g. 'snap*'.")] = "*",
+    pattern: Annotated[str, typer.Argument(help="Shell pattern of method names, such as 'random*'.")] = "*",
     as_json: Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")] = False,
 ) -> None:
     """List the compression methods; with one match, its parameters and what was inferred."""

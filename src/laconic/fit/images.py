@@ -1,4 +1,4 @@
-"""Images with questions and answers, to calibrate on and to train with: drawn scenes, or a file of one's own."""
+"""Images with questions and answers, to measure on and to train with: drawn scenes, or a file of your own."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def scenes(count: int, seed: int) -> list[Asked]:
         raise ValueError(f"seed={seed} with {count} samples: seeds from {EVALUATION_SEED} on are reserved for evaluation.")
     kinds = list(QUESTIONS)
     samples = [make(kinds[i % len(kinds)], i) for i in range(seed, seed + count)]
-    return [Asked(s.image(), s.question.text, s.question.answer) for s in samples]
+    return [Asked(s.shown()[0], s.question, s.answers[0]) for s in samples]
 
 
 def from_file(path: str | Path, answers: bool = False) -> list[Asked]:
@@ -90,7 +90,7 @@ def inputs(processor: Any, asked: list[Asked]) -> dict[str, Tensor]:
 
 
 def with_answers(processor: Any, asked: list[Asked]) -> tuple[dict[str, Tensor], Tensor]:
-    """Prompts with their answers and an end token behind them, padded on the left; and labels [B, T], -100 at prompts."""
+    """Prompts followed by their answers and an end token, padded on the left; and labels [B, T], -100 at prompts."""
     given = inputs(processor, asked)
     tokenizer = processor.tokenizer
     answers = [[*tokenizer.encode(one.answer, add_special_tokens=False), tokenizer.eos_token_id] for one in asked]

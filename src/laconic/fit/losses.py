@@ -1,4 +1,4 @@
-"""Training through a session: the stream is shorter behind the last layer than the prompt, and so the labels have to be."""
+"""Training through a session: the stream is shorter after the last layer than the prompt, and so the labels have to be."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from laconic.session import Session
 def short_labels(session: Session | None, labels: Tensor) -> Tensor:
     """Labels [B, T] of the tokens that reached the end of the latest pass, [B, m]; -100 at padding.
 
-    Call the model without ``labels=`` inside the session: it would hold them against all T tokens.
+    Call the model without ``labels=`` inside the session: it would compare them with all T tokens.
 
     Args:
         session: in which the model was called, with token methods only; None when nothing was shortened.

@@ -1,4 +1,4 @@
-"""Needle prompts for calibration: one sentence in documentation that no evaluation uses, and the question about it."""
+"""Needle prompts to measure on: one sentence in documentation that no evaluation uses, and the question about it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from laconic.prompts.text import build
 from laconic.tasks.text import corpus
+from laconic.tasks.text.haystack import haystack
 from laconic.tasks.text.needles import numbers, singles
-from laconic.tasks.text.retrieval import haystack
 from laconic.tasks.text.words import NOUNS
 
 
@@ -43,7 +43,7 @@ def trials(tokenizer: Any, lengths: Sequence[int], depths: int, needles: int, se
 def trial(rng: random.Random, tokenizer: Any, length: int, depth: float) -> Trial:
     """One prompt of at most `length` tokens; the needle is a line of its own at `depth` (0 to 1) of the lines.
 
-    Published: behind the nearest full stop before that depth. Documentation has long lists without one.
+    Published: after the nearest full stop before that depth. Documentation has long lists without one.
     """
     turn = singles(rng, rng.sample(NOUNS, 1), numbers(rng, 1)).turns[0]
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from laconic.testbed.mixture import Example, Mixture
+from laconic.tasks.text.mixture import Example, Mixture
 
 IGNORED = -100
 """Label of a position without a loss."""
@@ -68,8 +68,8 @@ class FileSource:
 
 
 def copies(rng: random.Random, prose: list[int], tokens: int) -> Example:
-    """Passages of prose one after the other, each of which may come again later: repeats are supervised but for their first
-    tokens, which nothing foretells."""
+    """Passages of prose one after the other, each of which may come again later: repeats are supervised except for
+    their first tokens, which nothing predicts."""
     example = Example()
     passages: list[list[int]] = []
     while len(example.ids) < tokens:

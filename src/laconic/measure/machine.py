@@ -11,6 +11,7 @@ import psutil
 import torch
 
 import laconic
+from laconic.measure.memory import Memory as Memory
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 
@@ -46,32 +47,3 @@ def cpu_model(info: Path = Path("/proc/cpuinfo")) -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-class Memory:
-    """Peak memory over a piece of work: of the GPU's allocator, or of the whole process on a CPU.
-
-    ``kind`` names the measure: ``cuda_allocated``; ``process_peak`` where Linux allows the high-water mark to be reset;
-    otherwise ``process_now``, the resident size at the end.
-    """
-
-    def __init__(self) -> None:
-        self.kind = "cuda_allocated" if torch.cuda.is_available() else "process_peak"
-        if self.kind == "cuda_allocated":
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            try:
-                Path("/proc/self/clear_refs").write_text("5")
-            except OSError:
-                self.kind = "process_now"
-
-    def peak(self) -> int:
-        """Bytes at the peak since the start."""
-        if self.kind == "cuda_allocated":
-            return int(torch.cuda.max_memory_allocated())
-        if self.kind == "process_peak":
-            for line in Path("/proc/self/status").read_text().splitlines():
-                if line.startswith("VmHWM"):
-                    return int(line.split()[1]) * 1024
-            self.kind = "process_now"
-        return int(psutil.Process().memory_info().rss)

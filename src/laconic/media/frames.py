@@ -33,7 +33,7 @@ def load_frames(path: str | os.PathLike[str], count: int) -> Iterator[Frame]:
 
     Args:
         path: a folder of images in natural order (2.png before 10.png; files whose names are not those of images are
-            ignored), an animated GIF, WebP or PNG, or a video file (needs the extra ``laconic[video]``).
+            ignored), an animated GIF, WebP or PNG, or a video file (needs the extra ``laconic-transformers[video]``).
         count: at least 1. The frames chosen are in the middle of `count` equal segments.
 
     Raises:
@@ -105,8 +105,8 @@ def _decoded(path: Path) -> Iterator[Iterator[Any]]:
         import av
     except ImportError as error:
         raise MediaError(
-            f"{path}: video files are read with PyAV, which is not installed; pip install 'laconic[video]', or give a "
-            "folder of frames or an animated GIF, WebP or PNG."
+            f"{path}: video files are read with PyAV, which is not installed; pip install 'laconic-transformers[video]', or "
+            "give a folder of frames or an animated GIF, WebP or PNG."
         ) from error
     try:
         with av.open(str(path)) as container:

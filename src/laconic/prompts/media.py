@@ -1,4 +1,4 @@
-"""From images and text to a model's inputs, through its processor's chat template, cut exactly behind the context."""
+"""From images and text to a model's inputs, through its processor's chat template, cut exactly after the context."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def build(
         answer_prefix: opens the answer. `system`: text of the system turn.
 
     Returns:
-        the prompt; its context ends behind the context's text and behind the last image.
+        the prompt; its context ends after the context's text and after the last image.
 
     Raises:
         MediaError: images and their places do not match, or the processor refuses the images.
@@ -68,7 +68,7 @@ def build(
 
 
 def _content(body: str, token: str, images: int) -> list[dict[str, str]]:
-    """A user's turn as the parts of a message: images where the text has places for them, else all in front."""
+    """A user's turn as the parts of a message: images where the text has places for them, else all at the front."""
     parts = re.split(f"{re.escape(PLACE)}|{re.escape(token)}", body)
     places = len(parts) - 1
     if places and places != images:
@@ -110,8 +110,8 @@ def _render(processor: Any, content: list[dict[str, str]], answer_prefix: str, s
 def _encoded(processor: Any, images: Sequence[Image.Image], text: str, cut: int) -> Prompt:
     """Ids and pixels, the text up to `cut` its context.
 
-    A processor turns each placeholder into as many as the image takes. All of them lie before the cut, so what lies
-    behind it has the same tokens with and without that.
+    A processor replaces each placeholder by as many as the image takes. All of them lie before the cut, so what comes
+    after it has the same tokens either way.
     """
     tokenizer = processor.tokenizer
     specials = not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))  # some templates leave it to the tokenizer
@@ -124,8 +124,8 @@ def _encoded(processor: Any, images: Sequence[Image.Image], text: str, cut: int)
     ids = found.pop("input_ids")[0].tolist()
     found.pop("attention_mask", None)
     plain, opening = (tokenizer(part, add_special_tokens=specials)["input_ids"] for part in (text, text[:cut]))
-    behind = len(plain) - common(opening, plain) if cut else len(plain)
-    at = len(ids) - behind
-    if ids[at:] != plain[len(plain) - behind :]:
-        raise PromptError(f"{type(processor).__name__} changes the text behind the images; the question cannot be found.")
+    after = len(plain) - common(opening, plain) if cut else len(plain)
+    at = len(ids) - after
+    if ids[at:] != plain[len(plain) - after :]:
+        raise PromptError(f"{type(processor).__name__} changes the text after the images; the question cannot be found.")
     return Prompt(ids[:at], ids[at:], True, text, dict(found))

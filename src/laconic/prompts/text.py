@@ -1,4 +1,4 @@
-"""From a context and a question to token ids: through the chat template when there is one, cut exactly behind the context.
+"""From a context and a question to token ids: through the chat template when there is one, cut exactly after the context.
 
 The whole prompt is rendered and tokenised once, so query-aware and query-agnostic runs see the same ids; the cut only says
 how many of them may be read (and compressed) before the question is known.
@@ -6,7 +6,7 @@ how many of them may be read (and compressed) before the question is known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +55,15 @@ class Prompt:
         return len(self.context) + len(self.question)
 
 
-def build(tokenizer: Any, context: str, question: str = "", *, answer_prefix: str = "", system: str | None = None) -> Prompt:
+def build(
+    tokenizer: Any,
+    context: str,
+    question: str = "",
+    *,
+    answer_prefix: str = "",
+    system: str | None = None,
+    history: Sequence[Mapping[str, str]] = (),
+) -> Prompt:
     """Build the prompt of one question about one context.
 
     Args:
@@ -64,9 +72,10 @@ def build(tokenizer: Any, context: str, question: str = "", *, answer_prefix: st
         context, question: text; one of them may be empty.
         answer_prefix: opens the answer (RULER's answer prefix), so the model goes on from there.
         system: text of the system turn.
+        history: earlier turns of user and assistant, ``{"role": ..., "content": text}``; they belong to the context.
 
     Raises:
-        PromptError: nothing to ask, or the template refuses the turns.
+        PromptError: nothing to ask, no chat template for earlier turns, or one that refuses the turns.
     """
     given = {"context": context, "question": question, "answer prefix": answer_prefix, "system message": system or ""}
     for name, text in given.items():
@@ -76,21 +85,24 @@ def build(tokenizer: Any, context: str, question: str = "", *, answer_prefix: st
     body = context + JOINT + question if context and question else context or question
     templated = bool(getattr(tokenizer, "chat_template", None))
     if templated:
-        text = _render(tokenizer, body, answer_prefix, system)
-        at, end = _locate(tokenizer, text, body, answer_prefix, system)
+        opening_turns = [{"role": "system", "content": system}] if system else []
+        opening_turns += [dict(turn) for turn in history]
+        text = _render(tokenizer, body, answer_prefix, opening_turns)
+        at, end = _locate(tokenizer, text, body, answer_prefix, opening_turns)
+    elif history:
+        raise PromptError("this tokenizer has no chat template, so how the model is shown earlier turns is unknown.")
     else:
         head = f"{system}\n\n" if system else ""
         tail = (PLAIN_ANSWER if question else "") + (f" {answer_prefix}" if answer_prefix else "")
         text, at, end = head + body + tail, len(head), len(head + body)
     ids = _encode(tokenizer, text, not templated)
     opening = text[: min(at + len(context), end)]
-    cut = common(_encode(tokenizer, opening, not templated), ids) if context else 0
+    cut = common(_encode(tokenizer, opening, not templated), ids) if context or history else 0
     return Prompt(ids[:cut], ids[cut:], templated, text)
 
 
-def _render(tokenizer: Any, body: str, answer_prefix: str, system: str | None) -> str:
-    chat = [{"role": "system", "content": system}] if system else []
-    chat.append({"role": "user", "content": body})
+def _render(tokenizer: Any, body: str, answer_prefix: str, opening_turns: list[dict[str, str]]) -> str:
+    chat = [*opening_turns, {"role": "user", "content": body}]
     if answer_prefix:
         chat.append({"role": "assistant", "content": answer_prefix})
     opened = bool(answer_prefix)
@@ -104,9 +116,11 @@ def _render(tokenizer: Any, body: str, answer_prefix: str, system: str | None) -
         raise PromptError(f"the chat template refuses the turns {[m['role'] for m in chat]}: {error}") from error
 
 
-def _locate(tokenizer: Any, text: str, body: str, answer_prefix: str, system: str | None) -> tuple[int, int]:
+def _locate(
+    tokenizer: Any, text: str, body: str, answer_prefix: str, opening_turns: list[dict[str, str]]
+) -> tuple[int, int]:
     """Where `body` begins and ends in the rendered text; it begins earlier by what a template has stripped off its front."""
-    head, _, tail = _render(tokenizer, MARK, answer_prefix, system).partition(MARK)
+    head, _, tail = _render(tokenizer, MARK, answer_prefix, opening_turns).partition(MARK)
     shown = text[len(head) : len(text) - len(tail)]
     if text != head + shown + tail or shown not in (body, body.strip(), body.lstrip(), body.rstrip()):
         raise PromptError("the chat template changes the user's text, so the end of the context cannot be found in it.")
@@ -135,4 +149,4 @@ def check_text(name: str, text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise PromptError(f"the {name} is no valid text: character {error.start} is a lone surrogate.") from error
+        raise PromptError(f"the {name} is not valid text: character {error.start} is a lone surrogate.") from error

@@ -1,1 +1,9 @@
-"""Questions with answers that can be scored."""
+"""Questions with answers that can be scored.
+
+``text/``: retrieval from documents; ``scenes/``: questions about drawn images; ``public/``: benchmarks from their files.
+"""
+
+from laconic.tasks.registry import find_task, list_tasks
+from laconic.tasks.task import Judged, Sample, Task, Turn
+
+__all__ = ["Judged", "Sample", "Task", "Turn", "find_task", "list_tasks"]

@@ -1,8 +1,8 @@
 """The scores of RULER (arXiv 2404.06654) and LongBench (arXiv 2308.14508), one answer at a time, between 0 and 1.
 
-They give what the authors' own scripts give, oddities included (each said where it is), so that figures can be laid beside
-published ones; the benchmarks print 100 times the mean over samples. LongBench's scores for Chinese answers, which need a
-word segmenter, are not here.
+They give what the authors' own scripts give, oddities included (each noted where it occurs), so that figures can be compared
+with published ones; the benchmarks print 100 times the mean over samples. LongBench's scores for Chinese answers, which need
+a word segmenter, are not here.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ def rouge_score(output: str, references: Sequence[str]) -> float:
 
     A text is cut into sentences at every full stop. Overlap is the number of different words in any longest common
     subsequence of a sentence of one and a sentence of the other; recall and precision divide it by the number of different
-    words. Words are split at blanks, with case and punctuation. A blank sentence, as after a final full stop and a blank, is
+    words. Words are split at spaces, with case and punctuation. A blank sentence, as after a final full stop and a space, is
     one empty word.
 
-    Differs in one thing: the package's recursion fails on sentences of about a thousand words, and LongBench's script counts
-    that as 0; here they are scored.
+    It differs in one point: the package's recursion fails on sentences of about a thousand words, and LongBench's script
+    counts that as 0; here they are scored.
     """
     return _best(_rouge_l, output, references)
 
@@ -108,8 +108,8 @@ def _common_words(a: list[str], b: list[str]) -> list[str]:
 def classification_score(output: str, references: Sequence[str], classes: Sequence[str]) -> float:
     """1 / (number of classes that `output` names) if the reference is among them.
 
-    Classes whose name is a part of the reference's are not counted. The published loop takes them out of the list that it
-    walks, and so steps over the class behind each of them; so does this one.
+    Classes whose name is a part of the reference's are not counted. The published loop removes them from the list that
+    it iterates over, and so skips the class after each of them; so does this one.
     """
 
     def score(output: str, reference: str) -> float:
@@ -155,7 +155,7 @@ def _share_of_numbers(output: str, wanted: str) -> float:
 
 
 def code_sim_score(output: str, references: Sequence[str]) -> float:
-    """Similarity in hundredths of the first line of `output` that is no comment and no fence; of the closest reference.
+    """Similarity in hundredths of the first line of `output` that is neither comment nor fence; of the closest reference.
 
     It is what `fuzzywuzzy.fuzz.ratio` gives without python-Levenshtein, as LongBench installs it: difflib's ratio, rounded;
     1 for equal texts, 0 when one is empty.

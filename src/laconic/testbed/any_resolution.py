@@ -19,11 +19,10 @@ from transformers import (
     LlavaNextProcessor,
 )
 
-from laconic.tasks.scenes.scenes import SIZE, Scene, patch_labels
+from laconic.tasks.scenes.scenes import LARGE, SIZE, Scene, patch_labels
 from laconic.testbed.vlm_model import PATCH, PIXELS, PLACES
 
-CROPS = 2
-LARGE = CROPS * SIZE
+CROPS = LARGE // SIZE
 VIEWS = 1 + CROPS * CROPS
 _CELLS = SIZE // PATCH
 VISUAL_TOKENS = _CELLS**2 + CROPS * _CELLS * (CROPS * _CELLS + 1)

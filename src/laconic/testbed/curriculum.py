@@ -4,7 +4,7 @@ import argparse
 import random
 from typing import Any
 
-from laconic.testbed.mixture import Example, Mixture
+from laconic.tasks.text.mixture import Example, Mixture
 from laconic.testbed.tokenizer import SPECIALS, VOCAB_SIZE
 
 INDUCTION_IDS = VOCAB_SIZE - len(SPECIALS)

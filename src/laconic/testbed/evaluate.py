@@ -12,43 +12,37 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from laconic.tasks.text.retrieval import EVALUATION_SEED, TASKS, Sample, Turn, make, prompt_ids, score
-from laconic.testbed import MODELS, model_path
+from laconic.engine.engine import Engine, Request
+from laconic.shipped import MODELS, model_path
+from laconic.tasks import Sample
+from laconic.tasks.text.chat import prompt_ids
+from laconic.tasks.text.retrieval import EVALUATION_SEED, TASKS, Retrieval
 
 LENGTHS = (512, 1024, 2048)
 GATE = 0.95
+SOLVED = ("single", "multikey", "multiquery", "multivalue", "kvturns", "laterneedle")
+"""Tasks that the uncompressed ``testbed/lm`` solves to 95 % at 512, 1,024 and 2,048 tokens: the ones to compare methods on.
+``vartrack`` misses the gate by a point at 1,024 and 2,048 (see the model card)."""
+BELOW_GATE: frozenset[tuple[str, int]] = frozenset({("vartrack", 1024), ("vartrack", 2048)})
+"""Where ``testbed/lm`` itself stays below the gate (94.3 % each)."""
 
 
-@torch.no_grad()
 def generate(model: Any, tokenizer: Any, prompts: list[list[int]], new_tokens: int) -> list[str]:
-    """Greedy continuations of ``prompts`` (token ids), generated as one left-padded batch, without special
-    tokens.
-    """
+    """Greedy continuations of `prompts` (token ids), generated as one left-padded batch, without special tokens."""
     longest = max(map(len, prompts))
     ids = torch.tensor([[tokenizer.pad_token_id] * (longest - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    out = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False, use_cache=True)
-    return tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+    request = Request(methods=None, max_new_tokens=new_tokens)
+    answers = Engine(model, tokenizer).answer_batch({"input_ids": ids, "attention_mask": mask}, request)
+    return [answer.text for answer in answers]
 
 
 def ask(model: Any, tokenizer: Any, samples: list[Sample], turn: int, prefix: bool) -> list[str]:
-    """Answers of the model to question ``turn`` of every sample, earlier turns answered with the gold
-    answers.
-    """
+    """Answers of the model to question `turn` of every sample; earlier turns have their gold answers."""
     prompts = [[i for part in prompt_ids(sample, tokenizer, turn, prefix) for i in part] for sample in samples]
     wanted = [sample.turns[turn] for sample in samples]
     longest = max(len(tokenizer.encode(t.gold.removeprefix(t.prefix) if prefix else t.gold)) for t in wanted)
     return generate(model, tokenizer, prompts, longest + 2)
-
-
-def whole(output: str, turn: Turn) -> float:
-    """1 if the answer is all right: the reference answer itself, or for an unordered list its items in any
-    order.
-    """
-    gold = turn.gold.removeprefix(turn.prefix)
-    if turn.ordered:
-        return float(output.strip() == gold.strip())
-    return float(sorted(output.strip(" .").split(", ")) == sorted(turn.answers))
 
 
 def cell(
@@ -60,19 +54,17 @@ def cell(
     prefix: bool = True,
     seed: int = EVALUATION_SEED,
 ) -> tuple[float, float]:
-    """Mean recall and mean whole-answer accuracy of ``task`` at ``tokens`` over ``samples`` seeds from
-    ``seed`` on.
-    """
+    """Mean recall and mean whole-answer accuracy of `task` at `tokens` over `samples` seeds from `seed` on."""
+    source = Retrieval(task, tokens, tokenizer)
     recall, right, asked = 0.0, 0.0, 0
     batch = max(1, 16384 // tokens)
     for start in range(0, samples, batch):
-        chunk = [make(task, seed + i, tokens, tokenizer) for i in range(start, min(start + batch, samples))]
+        chunk = [source.sample(seed + i) for i in range(start, min(start + batch, samples))]
         for turn in range(len(chunk[0].turns)):
             for sample, output in zip(chunk, ask(model, tokenizer, chunk, turn, prefix), strict=True):
-                expected = sample.turns[turn]
-                shown = output if prefix else output.removeprefix(expected.prefix)
-                recall += score(task, shown, expected.answers)
-                right += whole(shown, expected)
+                shown = output if prefix else output.removeprefix(sample.turns[turn].prefix)
+                recall += source.score(shown, sample, turn)
+                right += source.exact(shown, sample, turn)
                 asked += 1
     return recall / asked, right / asked
 
@@ -96,7 +88,7 @@ def report(
     dtype: str = "auto",
     device: str = "cpu",
 ) -> bool:
-    """Load the model in ``folder``, print its table, and say whether it passes the gate."""
+    """Load the model in `folder` and print its table; true if it passes the gate."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(device)
     began = time.time()

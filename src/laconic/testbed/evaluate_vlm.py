@@ -2,14 +2,15 @@
 
     python -m laconic.testbed.evaluate_vlm src/laconic/testbed/vlm --samples 400
 
-A sample is hard if the model answers it wrongly once the sides of its image are four times shorter (then enlarged again):
-what survives that says little about a method that removes visual tokens. The mark is the model's, so each model has its own
-hard part; see `laconic.media.coarse`.
+A sample is hard if the model gets it wrong once the sides of its image are made four times shorter (and enlarged again):
+the other samples say little about a method that removes visual tokens. Each model has its own hard part; see
+`laconic.media.coarse`.
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +20,50 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from laconic.engine.engine import Answer, Engine, Request
 from laconic.media.coarse import FACTOR, coarse
+from laconic.method import Method
 from laconic.prompts.batch import encode
-from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS, Sample, make
-from laconic.tasks.scenes.scenes import SIZE
-from laconic.testbed.any_resolution import LARGE
+from laconic.tasks import Sample, find_task
+from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS, make
+from laconic.tasks.scenes.scenes import LARGE, SIZE
+from laconic.tasks.scenes.tasks import NEW_TOKENS
 from laconic.testbed.evaluate import GATE
 
-NEW_TOKENS = 6
 BATCH = 50
 
 
-@torch.no_grad()
-def answers(model: Any, processor: Any, samples: list[Sample], images: list[Image.Image]) -> list[str]:
-    """Greedy answers to ``samples`` shown as ``images``, generated as one batch."""
-    inputs = encode(processor, [sample.question.text for sample in samples], images).to(model.device, model.dtype)
-    out = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
-    told = processor.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [text.strip() for text in told]
+def ask(
+    model: Any,
+    processor: Any,
+    samples: list[Sample],
+    images: list[Image.Image] | None = None,
+    methods: Sequence[Method] | None = None,
+) -> list[Answer]:
+    """Answers to `samples`, as one batch.
+
+    Args:
+        images: shown in place of the samples' own.
+        methods: what compresses; None: the uncompressed model.
+    """
+    shown = images or [image for sample in samples for image in sample.shown()]
+    inputs = encode(processor, [sample.question for sample in samples], shown)
+    return Engine(model, processor).answer_batch(inputs, Request(methods=methods, max_new_tokens=NEW_TOKENS))
 
 
-def correct(model: Any, processor: Any, samples: list[Sample], images: list[Image.Image] | None = None) -> list[bool]:
-    """Whether each of ``samples`` is answered rightly; ``images`` are shown in place of its own."""
-    told = answers(model, processor, samples, images or [sample.image() for sample in samples])
-    return [answer == sample.question.answer for answer, sample in zip(told, samples, strict=True)]
+def correct(samples: list[Sample], answers: Sequence[Answer]) -> list[bool]:
+    """Whether each of `samples` is answered correctly."""
+    return [find_task(x.task).score(answer.text, x) == 1 for x, answer in zip(samples, answers, strict=True)]
 
 
 def marks(model: Any, processor: Any, samples: list[Sample], factor: int = FACTOR) -> NDArray[np.bool_]:
-    """For each sample whether the answer is right, and whether it is when its sides are ``factor`` times shorter: [2, N]."""
+    """Per sample, whether the answer is right, and whether it is with the sides `factor` times shorter: [2, N]."""
     right = np.zeros((2, len(samples)), dtype=bool)
     for start in range(0, len(samples), BATCH):
         some = samples[start : start + BATCH]
-        images = [sample.image() for sample in some]
+        images = [image for sample in some for image in sample.shown()]
         for row, shown in enumerate((images, [coarse(image, factor) for image in images])):
-            right[row, start : start + len(some)] = correct(model, processor, some, shown)
+            right[row, start : start + len(some)] = correct(some, ask(model, processor, some, shown))
     return right
 
 
@@ -79,7 +90,7 @@ def table(model: Any, processor: Any, samples: int, seed: int = EVALUATION_SEED,
 
 
 def report(folder: Path, samples: int = 400, seed: int = EVALUATION_SEED, dtype: str = "auto", factor: int = FACTOR) -> bool:
-    """Load the model in ``folder``, print its table, and say whether it passes the gate."""
+    """Load the model in `folder` and print its table; true if it passes the gate."""
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval()
     began = time.time()

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from laconic.tasks.scenes.questions import QUESTIONS, Question, dialogue
-from laconic.tasks.scenes.scenes import COLOURS, KINDS, SIZE, Scene, draw, patch_labels, render
-from laconic.testbed.any_resolution import LARGE, cut, view_labels, view_scenes
+from laconic.tasks.scenes.scenes import COLOURS, KINDS, LARGE, SIZE, Scene, draw, patch_labels, render
 from laconic.testbed.any_resolution import VISUAL_TOKENS as LARGE_TOKENS
+from laconic.testbed.any_resolution import cut, view_labels, view_scenes
 from laconic.testbed.vlm_model import VISUAL_TOKENS
 
 KIND_NAMES = list(QUESTIONS)

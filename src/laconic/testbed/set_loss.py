@@ -1,13 +1,13 @@
 """Batches and the loss of the testbed's training: any of several next tokens may be right.
 
-Which of several values a list names next is no mistake, so the loss asks only that the probability mass lies
-on the values not yet said. Only supervised positions meet the LM head.
+A list may name its values in any order, so the loss asks only that the probability mass lies on the values not yet
+named. Only supervised positions go through the LM head.
 """
 
 import torch
 from torch import Tensor
 
-from laconic.testbed.mixture import Example
+from laconic.tasks.text.mixture import Example
 
 
 def collate(examples: list[Example], tokens: int, device: str) -> tuple[Tensor, ...]:

@@ -1,10 +1,8 @@
-"""Trains the testbed tokenizer: byte-level BPE of 4,096 tokens, so that any UTF-8 text round-trips without
-unknowns.
+"""Trains the testbed tokenizer: byte-level BPE of 4,096 tokens, so that any UTF-8 text round-trips without unknowns.
 
-Pre-tokenisation follows Llama 3 (digits in groups of one to three, without a leading blank) but for one
-change: a line break is never glued to the punctuation before it. Text that ends in a non-blank, followed by a
-line break, is therefore always tokenised as if the two parts stood alone; the tasks rely on it to compress a
-context before its question is known.
+Pre-tokenisation follows Llama 3 (digits in groups of one to three, without a leading space) but for one change: a line break
+never joins the punctuation before it. Text that ends in a visible character, followed by a line break, is therefore always
+tokenised as if the two parts were separate; the tasks rely on it to compress a context before its question is known.
 """
 
 from pathlib import Path

@@ -22,10 +22,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from laconic.fit.checkpoint import load_state, save_state
+from laconic.tasks.text.mixture import KINDS, Mixture
 from laconic.testbed import evaluate
 from laconic.testbed import tokenizer as tokenizer_module
 from laconic.testbed.curriculum import STAGES, draw
-from laconic.testbed.mixture import KINDS, Mixture
 from laconic.testbed.set_loss import collate, set_loss
 
 

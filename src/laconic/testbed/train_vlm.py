@@ -5,9 +5,10 @@
     python -m laconic.testbed.train_vlm --out runs/large --large --start runs/vlm --rows 6    # then at any resolution
 
 Curriculum: what lies in each patch (the vision tower alone), then questions about existence and colour, then position and
-relation, then comparing, counting and reading. The patches' loss stays as a help with ``--help-weight``; it also trains the
-CLS token, which LLaVA never reads but methods that score patches by CLS attention do. Kinds of question that are answered
-worse are asked more. Fresh scenes at every step; schedules count steps, so a stopped process loses nothing.
+relation, then comparing, counting and reading. The patches' loss remains as an auxiliary loss with ``--help-weight``; it
+also trains the CLS token, which LLaVA never reads but methods that score patches by CLS attention do. Kinds of question that
+are answered worse are asked more often. Fresh scenes at every step; schedules count steps, so a stopped process loses
+nothing.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def plain_attention(
 
 
 class AuxiliaryHeads(nn.Module):
-    """The help: linear readers of every patch's feature and of the CLS token; not part of the shipped model."""
+    """The auxiliary loss: linear readers of every patch's feature and of the CLS token; not part of the shipped model."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -66,7 +67,7 @@ class AuxiliaryHeads(nn.Module):
         self.scene = nn.Linear(width, SCENE_CLASSES)
 
     def forward(self, features: Tensor, summary: Tensor, batch: Batch) -> tuple[Tensor, float]:
-        """Loss of ``features`` [B, V, D] and ``summary`` [B, D], and the share of occupied patches read right.
+        """Loss of ``features`` [B, V, D] and ``summary`` [B, D], and the share of occupied patches read correctly.
 
         Most patches hold nothing, so occupied and empty ones weigh the same.
         """
@@ -125,7 +126,7 @@ class Trainer:
         self.state = load_state(self.out, self.optimizers)
 
     def weights(self) -> dict[str, float]:
-        """How often each kind of the stage is asked: more where more is wrong."""
+        """How often each kind of the stage is asked: more often where more is wrong."""
         ema = self.state["ema"]
         return {kind: 0.1 + 1 - ema.get(kind, (0.0, 0))[0] for kind in STAGES[self.state["stage"]]}
 
@@ -142,7 +143,7 @@ class Trainer:
         return self.batches.draw(rng, self.args.rows, self.args.questions, self.weights())
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor | None, float]:
-        """Loss, answers right [Q] (none in the first stage), and the share of patches read right."""
+        """Loss, correct answers [Q] (none in the first stage), and the share of patches read correctly."""
         parts, layer = self.model.model, self.model.config.vision_feature_layer
         with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
             where = {"vision_feature_layer": layer, "vision_feature_select_strategy": "default"}

@@ -25,9 +25,9 @@ VISUAL_TOKENS = (SIZE // PATCH) ** 2
 VOCAB_SIZE = 448
 IMAGE = "<image>"
 SPECIALS = ("<pad>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>", IMAGE)
-# Capitals and digits alone, words with the blank before them: what a sign says is spelt letter by letter.
+# Capitals and digits alone, words with the space before them: the text of a sign is spelled letter by letter.
 SPLIT = r" ?\p{Lu}?\p{Ll}+|\p{Lu}|\p{N}|\s+|[^\s\p{L}\p{N}]"
-# The image of a user's turn stands before its text, however the two are ordered in the message.
+# The image of a user's turn comes before its text, however the two are ordered in the message.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"

@@ -10,7 +10,8 @@ from laconic.measure.cost import Shape
 from laconic.methods.cache.dapq import DapQ
 from laconic.methods.cache.snapkv import SnapKV
 from laconic.tasks.text import corpus
-from laconic.tasks.text.retrieval import make, prompt_ids
+from laconic.tasks.text.chat import prompt_ids
+from laconic.tasks.text.retrieval import make
 
 N = 6
 GREEDY = {"max_new_tokens": 5, "do_sample": False, "return_dict_in_generate": True, "output_logits": True, "pad_token_id": 0}

@@ -11,7 +11,8 @@ from laconic.methods.cache.gear import GEAR, GearPart
 from laconic.methods.cache.kivi import KIVI
 from laconic.ops.attend import merge
 from laconic.ops.corrected import Settings, approximate
-from laconic.tasks.text import retrieval as tasks
+from laconic.tasks.text.chat import prompt_ids
+from laconic.tasks.text.retrieval import make
 
 SMALL = {"group": 8, "buffer": 16, "outliers": 0.15}
 
@@ -281,8 +282,8 @@ def test_next_tokens_of_a_trained_model_are_closer_than_with_kivi():
     sums = {"kivi": 0.0, "gear": 0.0}
     methods = {"kivi": KIVI(bits=2, group=32, residual=64), "gear": GEAR(bits=2, group=32)}
     for task in ("multikey", "vartrack"):
-        sample = tasks.make(task, 5, 512, tokenizer)
-        context, question = tasks.prompt_ids(sample, tokenizer)
+        sample = make(task, 5, 512, tokenizer)
+        context, question = prompt_ids(sample, tokenizer)
         ids = torch.tensor([[*context, *question]])
         with torch.inference_mode():
             want = model(ids).logits[0, len(context) :].log_softmax(-1)

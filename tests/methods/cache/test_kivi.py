@@ -6,13 +6,16 @@ from helpers.reference import slow_attend
 from helpers.storage_tools import GREEDY, NEW, N, fed, kinds, logits, padded_batch, restored, stream
 
 import laconic
-from laconic.bench.ask import answer
+from laconic.bench.chat import answer
 from laconic.cache.parts.quantised import QuantisedPart
+from laconic.engine.engine import Engine
 from laconic.errors import ConflictError, SessionError
 from laconic.methods.cache.kivi import KIVI
 from laconic.ops.attend import merge
 from laconic.ops.quantise import quantise_keys, quantise_values
-from laconic.tasks.text import retrieval as tasks
+from laconic.tasks.metrics import string_match_all
+from laconic.tasks.text.chat import prompt_ids
+from laconic.tasks.text.retrieval import make
 
 SMALL = {"group": 8, "residual": 16}
 
@@ -269,8 +272,8 @@ def test_eight_bits_leave_the_perplexity_of_a_trained_model_alone(lm):
     for name, method in (("full", KIVI(bits=16)), ("kivi", KIVI(bits=8))):
         total = 0.0
         for seed in range(2):
-            sample = tasks.make("multikey", seed, 512, tokenizer)
-            context, question = tasks.prompt_ids(sample, tokenizer)
+            sample = make("multikey", seed, 512, tokenizer)
+            context, question = prompt_ids(sample, tokenizer)
             ids = torch.tensor([[*context, *question]])
             with laconic.compress(model, method) as session, torch.inference_mode():
                 out = [model(ids[:, :-40]).logits[:, -1:]]
@@ -284,7 +287,7 @@ def test_eight_bits_leave_the_perplexity_of_a_trained_model_alone(lm):
 def test_four_bits_answer_a_trained_models_questions(lm):
     model, tokenizer = lm
     for seed in range(3):
-        sample = tasks.make("multikey", seed, 512, tokenizer)
-        outcome = answer(model, tokenizer, sample, "agnostic", KIVI(bits=4))
-        assert tasks.score("multikey", outcome.answers[0].text, sample.turns[0].answers) == 1.0
-        assert outcome.final.kv_bytes < 0.6 * outcome.final.kv_bytes_full
+        sample = make("multikey", seed, 512, tokenizer)
+        (found,) = answer(Engine(model, tokenizer), sample, "agnostic", KIVI(bits=4))
+        assert string_match_all(found.text, sample.answers) == 1.0
+        assert found.final.kv_bytes < 0.6 * found.final.kv_bytes_full

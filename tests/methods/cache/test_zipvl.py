@@ -12,7 +12,8 @@ from laconic import BudgetError, ConflictError
 from laconic.cache.layer import CompressedLayer
 from laconic.methods.cache.zipvl import ZipVL, received, share_of_bytes, smallest_prefix
 from laconic.ops.quantise import quantise_keys, quantise_values
-from laconic.tasks.text import retrieval as tasks
+from laconic.tasks.text.chat import gold_ids, prompt_ids
+from laconic.tasks.text.retrieval import make
 
 GREEDY = {"do_sample": False, "pad_token_id": 0, "return_dict_in_generate": True, "output_logits": True}
 
@@ -79,9 +80,9 @@ def lm():
 
 
 def task_ids(tokenizer, seed, task="multikey"):
-    sample = tasks.make(task, seed, 512, tokenizer)
-    context, question = tasks.prompt_ids(sample, tokenizer)
-    return torch.tensor([context + question]), torch.tensor([tasks.gold_ids(sample, tokenizer)])
+    sample = make(task, seed, 512, tokenizer)
+    context, question = prompt_ids(sample, tokenizer)
+    return torch.tensor([context + question]), torch.tensor([gold_ids(sample, tokenizer)])
 
 
 # line 1

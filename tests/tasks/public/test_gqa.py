@@ -1,9 +1,9 @@
 import pytest
 from helpers import image_formats as formats
 
+from laconic.tasks import Judged
 from laconic.tasks.public import gqa
 from laconic.tasks.public.base import FormatError
-from laconic.tasks.sample import Judged
 
 
 def test_questions_are_read(tmp_path):

@@ -1,9 +1,9 @@
 import pytest
 from helpers import image_formats as formats
 
+from laconic.tasks import Judged
 from laconic.tasks.public import mmbench
 from laconic.tasks.public.base import FormatError
-from laconic.tasks.sample import Judged
 
 OPTIONS = {"A": "cat", "B": "dog", "C": "cow"}
 
@@ -13,13 +13,13 @@ def test_a_plain_file(tmp_path):
     asked = "A hint.\nWhat is it?\nA. cat\nB. dog\nC. cow\nAnswer with the option's letter from the given choices directly."
     assert samples[0].question == asked and samples[0].answers == ("B",)
     assert samples[1].facts["options"] == {"A": "yes", "B": "no"}  # "nan" is no option
-    assert samples[0].image().getpixel((0, 0)) == (0, 0, 255)
+    assert samples[0].shown()[0].getpixel((0, 0)) == (0, 0, 255)
 
 
 def test_a_circular_file_has_its_passes_together(tmp_path):
     samples = mmbench.read(formats.mmbench(tmp_path, circular=True))
     assert [(s.facts["question"], s.answers[0]) for s in samples] == [(241, x) for x in "BAC"] + [(252, x) for x in "AB"]
-    assert samples[1].image().size == (20, 12)  # the pass names the row that holds the image
+    assert samples[1].shown()[0].size == (20, 12)  # the pass names the row that holds the image
 
 
 def test_a_file_without_the_columns_is_said(tmp_path):

@@ -1,9 +1,9 @@
 import pytest
 from helpers import image_formats as formats
 
+from laconic.tasks import Judged
 from laconic.tasks.public import mme
 from laconic.tasks.public.base import FormatError
-from laconic.tasks.sample import Judged
 
 
 def test_both_layouts_are_read(tmp_path):
@@ -15,7 +15,7 @@ def test_both_layouts_are_read(tmp_path):
     ]
     assert [s.number for s in samples] == list(range(8))
     assert samples[0].question == "Is there one dog? Please answer yes or no."
-    assert samples[0].image().size == (20, 12)
+    assert samples[0].shown()[0].size == (20, 12)
 
 
 def test_a_text_without_its_image_is_said(tmp_path):

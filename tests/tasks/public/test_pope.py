@@ -1,9 +1,9 @@
 import pytest
 from helpers import image_formats as formats
 
+from laconic.tasks import Judged
 from laconic.tasks.public import pope
 from laconic.tasks.public.base import FormatError
-from laconic.tasks.sample import Judged
 
 
 def test_files_are_read_with_their_category(tmp_path):
@@ -11,7 +11,7 @@ def test_files_are_read_with_their_category(tmp_path):
     assert [s.facts["category"] for s in samples] == ["popular"] * 3 + ["random"] * 3
     assert [s.answers[0] for s in samples[:3]] == ["yes", "no", "yes"]
     assert samples[0].question == "Is there a thing 0?\nAnswer the question using a single word or phrase."
-    assert samples[5].image().size == (20, 12)
+    assert samples[5].shown()[0].size == (20, 12)
 
 
 def test_a_missing_image_is_said(tmp_path):

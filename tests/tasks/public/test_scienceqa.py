@@ -1,8 +1,8 @@
 import pytest
 from helpers import image_formats as formats
 
+from laconic.tasks import Judged
 from laconic.tasks.public import scienceqa
-from laconic.tasks.sample import Judged
 
 
 def test_test_questions_with_an_image_are_read(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,11 +12,9 @@ from transformers import PreTrainedModel
 
 from laconic.errors import UnsupportedModelError
 from laconic.families.vision.base import vision_family_of
-from laconic.seams import Host, Order, Seam
-from laconic.step import Step
 
 if TYPE_CHECKING:
-    from laconic.measure.session_meter import SessionMeter
+    pass
 
 
 class EncoderClock:
@@ -56,25 +53,3 @@ def encoder_clock(model: PreTrainedModel) -> EncoderClock | None:
         return EncoderClock(model)
     except UnsupportedModelError:
         return None
-
-
-class EncoderSeam(Seam):
-    """Times the vision encoder of a session's model, whatever its methods; a model without one costs nothing.
-
-    It opens after the stream seam: what methods do inside the encoder in post-hooks is part of the encoder's time.
-    """
-
-    order = Order.ENCODER
-
-    def __init__(self, host: Host, methods: tuple[Any, ...]):
-        super().__init__(host, methods)
-        self.clock: EncoderClock | None = None
-
-    def install(self, restore: ExitStack) -> None:
-        self.clock = encoder_clock(self.host.model)
-        for handle in [] if self.clock is None else self.clock.handles:
-            restore.callback(handle.remove)
-
-    def finish(self, step: Step, meter: SessionMeter) -> None:
-        if self.clock is not None:  # taken when a pass ends, because `generate()` encodes before the pass begins
-            meter.encoder_seconds += self.clock.take()

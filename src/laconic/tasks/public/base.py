@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from PIL import Image
 
 from laconic.errors import LaconicError
-from laconic.tasks.sample import ImageSample, Judged, Score
+from laconic.tasks.task import Judged, Sample, Task, digest
 
 WORD = "\nAnswer the question using a single word or phrase."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
-"""What LLaVA-1.5 (arXiv 2310.03744) puts behind the questions of these benchmarks; most papers on visual tokens do."""
+"""What LLaVA-1.5 (arXiv 2310.03744) appends to the questions of these benchmarks; most papers on visual tokens do."""
 
 
 class FormatError(LaconicError, ValueError):
@@ -23,21 +24,77 @@ class FormatError(LaconicError, ValueError):
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """One public benchmark.
+class Benchmark(Task):
+    """One public benchmark over images.
 
-    Attributes:
+    Args:
         read: a folder with its files -> all samples, numbered from 0.
-        score: of one answer, 0 to 1.
+        judge: an answer and its sample -> its score, 0 to 1.
         official: the benchmark's own figures, by their names, from a run's answers; in percent (MME's scores: its points).
-        new_tokens: an answer is cut after so many.
+        answer_tokens: an answer is cut after so many.
+        held: the samples that were read; see `opened`.
     """
 
-    name: str
-    read: Callable[[Path], list[ImageSample]]
-    score: Score
+    read: Callable[[Path], list[Sample]]
+    judge: Callable[[str, Sample], float]
     official: Callable[[Sequence[Judged]], dict[str, float]]
-    new_tokens: int = 16
+    answer_tokens: int = 16
+    held: tuple[Sample, ...] | None = None
+
+    modality: ClassVar[str] = "image"
+    from_files: ClassVar[bool] = True
+
+    @property
+    def new_tokens(self) -> int:
+        return self.answer_tokens
+
+    @property
+    def first(self) -> int:
+        return 0
+
+    @property
+    def count(self) -> int:
+        return len(self._samples)
+
+    @cached_property
+    def data(self) -> str:
+        return digest(self._samples)
+
+    def opened(self, tokens: int = 0, tokenizer: Any = None, folder: Path | None = None) -> Self:
+        """The benchmark with the samples in `folder`.
+
+        Raises:
+            FormatError: the folder does not hold what the benchmark's layout requires.
+        """
+        if folder is None:
+            raise FormatError(f"{self.name} is read from files; give the folder that it is unpacked in.")
+        folder = folder.expanduser()
+        if not folder.is_dir():
+            raise FormatError(f"{folder} is no folder; give the one that {self.name} is unpacked in.")
+        try:
+            samples = self.read(folder)
+        except FormatError:
+            raise
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            raise FormatError(f"{folder} is not laid out as {self.name} is: {type(error).__name__}: {error}.") from error
+        if not samples:
+            raise FormatError(f"{folder} holds no sample of {self.name}.")
+        return replace(self, held=tuple(samples))
+
+    @property
+    def _samples(self) -> tuple[Sample, ...]:
+        if self.held is None:
+            raise FormatError(f"{self.name} is read from files; call opened(folder=...) first.")
+        return self.held
+
+    def sample(self, number: int) -> Sample:
+        return self._samples[number]
+
+    def score(self, answer: str, sample: Sample, turn: int = 0) -> float:
+        return self.judge(answer, sample)
+
+    def figures(self, answers: Sequence[Judged]) -> dict[str, float]:
+        return self.official(answers)
 
 
 def only(folder: Path, *patterns: str) -> Path:
@@ -78,7 +135,7 @@ def opener(path: Path) -> Callable[[], Image.Image]:
 def existing(path: Path) -> Path:
     """`path`; raises `FormatError` if there is no such file."""
     if not path.is_file():
-        raise FormatError(f"{path} does not exist; the images of the benchmark belong into its folder.")
+        raise FormatError(f"{path} does not exist; the images of the benchmark belong in its folder.")
     return path
 
 

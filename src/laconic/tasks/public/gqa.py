@@ -13,20 +13,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from laconic.tasks.public.base import WORD, Benchmark, FormatError, existing, only, opener, percent, read_json
-from laconic.tasks.sample import ImageSample, Judged
+from laconic.tasks.task import Judged, Sample, about_image
 
 
-def read(folder: Path) -> list[ImageSample]:
+def read(folder: Path) -> list[Sample]:
     """All questions in the order of the file."""
     path = only(folder, "testdev_balanced_questions.json", "*balanced_questions.json", "*questions.json")
-    samples: list[ImageSample] = []
+    samples: list[Sample] = []
     for key, entry in read_json(path).items():
         if not {"imageId", "question", "answer"} <= entry.keys():
             raise FormatError(f"{path}: question {key} lacks imageId, question or answer.")
         image = existing(folder / "images" / f"{entry['imageId']}.jpg")
         structure = entry.get("types", {}).get("structural")
         facts = {"kind": None if structure is None else "open" if structure == "query" else "binary"}
-        samples.append(ImageSample("gqa", len(samples), entry["question"] + WORD, (entry["answer"],), opener(image), facts))
+        samples.append(about_image("gqa", len(samples), entry["question"] + WORD, (entry["answer"],), opener(image), facts))
     return samples
 
 
@@ -34,7 +34,7 @@ def normalised(output: str) -> str:
     return output.strip().rstrip(".").lower()
 
 
-def score(output: str, sample: ImageSample) -> float:
+def score(output: str, sample: Sample) -> float:
     return float(normalised(output) == sample.answers[0])
 
 

@@ -19,16 +19,16 @@ from pathlib import Path
 from PIL import Image
 
 from laconic.tasks.public.base import LETTER, Benchmark, FormatError, only, percent
-from laconic.tasks.sample import ImageSample, Judged
+from laconic.tasks.task import Judged, Sample, about_image
 
 LETTERS = "ABCD"
 PASS = 1_000_000
 _PUNCTUATION = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 
 
-def read(folder: Path) -> list[ImageSample]:
-    """All rows, the passes of a question one behind the other."""
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # images stand in the cells
+def read(folder: Path) -> list[Sample]:
+    """All rows, the passes of a question one after the other."""
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # cells hold whole images
     path = only(folder, "*.tsv")
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
@@ -36,7 +36,7 @@ def read(folder: Path) -> list[ImageSample]:
         raise FormatError(f"{path} lacks one of the columns index, question, A, B, answer, image.")
     images = {row["index"]: row["image"] for row in rows}
     rows.sort(key=lambda row: (int(row["index"]) % PASS, int(row["index"])))
-    samples: list[ImageSample] = []
+    samples: list[Sample] = []
     for row in rows:
         image = row["image"]
         image = images.get(image, image) if len(image) < 64 else image  # a later pass names the row with the image
@@ -47,7 +47,7 @@ def read(folder: Path) -> list[ImageSample]:
             "ability": row.get("l2-category") or None,
             "options": own,
         }
-        samples.append(ImageSample("mmbench", len(samples), prompt(row), (row["answer"],), _decoder(image), facts))
+        samples.append(about_image("mmbench", len(samples), prompt(row), (row["answer"],), _decoder(image), facts))
     return samples
 
 
@@ -85,7 +85,7 @@ def letter(output: str, options: dict[str, str]) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
-def score(output: str, sample: ImageSample) -> float:
+def score(output: str, sample: Sample) -> float:
     return float(letter(output, sample.facts["options"]) == sample.answers[0])
 
 

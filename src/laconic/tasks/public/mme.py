@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from laconic.tasks.public.base import Benchmark, FormatError, opener, percent
-from laconic.tasks.sample import ImageSample, Judged
+from laconic.tasks.task import Judged, Sample, about_image
 
 PERCEPTION = ("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR")
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 
 
-def read(folder: Path) -> list[ImageSample]:
+def read(folder: Path) -> list[Sample]:
     """All questions, subtask by subtask; a subtask whose folder is missing is left out."""
-    samples: list[ImageSample] = []
+    samples: list[Sample] = []
     for category in (*PERCEPTION, *COGNITION):
         place = folder / category
         split = (place / "questions_answers_YN").is_dir()
@@ -30,7 +30,7 @@ def read(folder: Path) -> list[ImageSample]:
                 raise FormatError(f"{text} is not two lines 'question<tab>answer' with an image of the same name.")
             for question, answer in lines:
                 facts = {"category": category, "image": text.stem}
-                samples.append(ImageSample("mme", len(samples), question.strip(), (answer.strip(),), opener(image), facts))
+                samples.append(about_image("mme", len(samples), question.strip(), (answer.strip(),), opener(image), facts))
     return samples
 
 
@@ -40,7 +40,7 @@ def said(output: str) -> str:
     return next((word for word in ("yes", "no") if word in text[:4]), "other")
 
 
-def score(output: str, sample: ImageSample) -> float:
+def score(output: str, sample: Sample) -> float:
     return float(said(output) == sample.answers[0].lower())
 
 

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from laconic.tasks.public.base import WORD, Benchmark, FormatError, only, opener, read_json_lines
-from laconic.tasks.sample import ImageSample, Judged
+from laconic.tasks.task import Judged, Sample, about_image
 
 
-def read(folder: Path) -> list[ImageSample]:
+def read(folder: Path) -> list[Sample]:
     """All questions, one file after the other; the file's name gives the category."""
     only(folder, "*pope_*.json")
     places = [place for name in ("val2014", "images", ".") if (place := folder / name).is_dir()]
-    samples: list[ImageSample] = []
+    samples: list[Sample] = []
     for path in sorted(folder.glob("*pope_*.json")):
         category = path.stem.rpartition("pope_")[2]
         for line in read_json_lines(path):
@@ -27,7 +27,7 @@ def read(folder: Path) -> list[ImageSample]:
             if image is None:
                 raise FormatError(f"{line['image']} of {path.name} is not in val2014/ or images/ of {folder}.")
             question, answers = line["text"] + WORD, (line["label"],)
-            samples.append(ImageSample("pope", len(samples), question, answers, opener(image), {"category": category}))
+            samples.append(about_image("pope", len(samples), question, answers, opener(image), {"category": category}))
     return samples
 
 
@@ -37,7 +37,7 @@ def said(output: str) -> str:
     return "no" if {"No", "no", "not"} & set(words) else "yes"
 
 
-def score(output: str, sample: ImageSample) -> float:
+def score(output: str, sample: Sample) -> float:
     return float(said(output) == sample.answers[0])
 
 

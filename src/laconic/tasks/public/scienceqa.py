@@ -14,25 +14,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from laconic.tasks.public.base import LETTER, Benchmark, existing, only, opener, percent, read_json
-from laconic.tasks.sample import ImageSample, Judged
+from laconic.tasks.task import Judged, Sample, about_image
 
 LETTERS = "ABCDE"
 _SENTENCE = re.compile(r"The answer is ([A-Z]).")
 SPLIT = "test"
 
 
-def read(folder: Path) -> list[ImageSample]:
+def read(folder: Path) -> list[Sample]:
     """The test questions with an image, in the order of the split."""
     problems = read_json(only(folder, "problems.json"))
     place = next((p for name in ("images", ".") if (p := folder / name / SPLIT).is_dir()), folder / SPLIT)
-    samples: list[ImageSample] = []
+    samples: list[Sample] = []
     for key in read_json(only(folder, "pid_splits.json"))[SPLIT]:
         problem = problems[key]
         if problem.get("image"):
             answer, choices = LETTERS[problem["answer"]], problem["choices"]
             facts = {"choices": len(choices), "subject": problem.get("subject")}
             image = opener(existing(place / key / problem["image"]))
-            samples.append(ImageSample("scienceqa", len(samples), prompt(problem), (answer,), image, facts))
+            samples.append(about_image("scienceqa", len(samples), prompt(problem), (answer,), image, facts))
     return samples
 
 
@@ -56,7 +56,7 @@ def letter(output: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def score(output: str, sample: ImageSample) -> float:
+def score(output: str, sample: Sample) -> float:
     return float(letter(output) == sample.answers[0])
 
 

@@ -3,7 +3,7 @@
 Layout: ``TextVQA_0.5.1_val.json`` with ``data``: a list of ``question``, ``image_id``, ``answers`` (ten) ...; images
 ``train_images/IMAGE_ID.jpg``. No OCR tokens are put into the prompt.
 
-Both sides go through the answer processor of the VQA evaluation, oddities included (each said where it is).
+Both sides go through the answer processor of the VQA evaluation, oddities included (each noted where it occurs).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from laconic.tasks.public.base import WORD, Benchmark, FormatError, existing, only, opener, percent, read_json
-from laconic.tasks.sample import ImageSample, Judged
+from laconic.tasks.task import Judged, Sample, about_image
 
 PEOPLE = 10
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -41,16 +41,16 @@ def _without_one(word: str) -> list[str]:
 _CONTRACTIONS = {bare: word for word in _SHORT.split() for bare in _without_one(word)} | {"somebody'd": "somebodyd"}  # sic
 
 
-def read(folder: Path) -> list[ImageSample]:
+def read(folder: Path) -> list[Sample]:
     """All questions in the order of the file."""
     path = only(folder, "TextVQA_0.5.1_val.json", "TextVQA*val.json")
-    samples: list[ImageSample] = []
+    samples: list[Sample] = []
     for entry in read_json(path)["data"]:
         answers = tuple(entry["answers"])
         if len(answers) != PEOPLE:
             raise FormatError(f"{path}: question {entry.get('question_id')} has {len(answers)} answers, not {PEOPLE}.")
         image = opener(existing(folder / "train_images" / f"{entry['image_id']}.jpg"))
-        samples.append(ImageSample("textvqa", len(samples), entry["question"] + WORD, answers, image))
+        samples.append(about_image("textvqa", len(samples), entry["question"] + WORD, answers, image))
     return samples
 
 
@@ -63,10 +63,10 @@ def processed(answer: str) -> str:
 
 
 def _without_marks(text: str) -> str:
-    """Punctuation becomes nothing beside a blank and a blank elsewhere; full stops go unless a digit follows.
+    """Punctuation is dropped next to a space and becomes a space elsewhere; full stops go unless a digit follows.
 
-    The script means to keep full stops behind digits too, but its pattern does not; and it hands a flag to the place of a
-    count, so that only the first 32 go.
+    The script means to keep full stops after digits, too, but its pattern does not; and it passes a flag where a count
+    belongs, so that only the first 32 go.
     """
     out = text
     for mark in _MARKS:
@@ -77,7 +77,7 @@ def _without_marks(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def accuracies(answers: tuple[str, ...]) -> dict[str, float]:
-    """Processed answer -> accuracy: the mean over the ten ways to leave one person out of min(1, others who said it / 3)."""
+    """Processed answer -> accuracy: the mean over the ten ways to leave one person out of min(1, others who gave it / 3)."""
     said = [processed(answer) for answer in answers]
     found = {}
     for one in set(said):
@@ -86,7 +86,7 @@ def accuracies(answers: tuple[str, ...]) -> dict[str, float]:
     return found
 
 
-def score(output: str, sample: ImageSample) -> float:
+def score(output: str, sample: Sample) -> float:
     return accuracies(sample.answers).get(processed(output), 0.0)
 
 

@@ -1,6 +1,6 @@
 """Questions about a scene and their answers, taken from its description: a word, two words or a number each.
 
-Everything is made from a seed. Seeds from :data:`EVALUATION_SEED` on are for evaluation only; the training script draws its
+Everything is made from a seed. Seeds from `EVALUATION_SEED` on are for evaluation only; the training script draws its
 scenes from smaller ones. Questions are asked only where the image leaves no doubt: a name must fit one shape, a position
 must be clear of the middle, and one of two sizes must be a third larger.
 """
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from PIL import Image
 
 from laconic.tasks.scenes.scenes import COLOURS, KINDS, SIZE, Scene, Shape, draw, render
-from laconic.tasks.text.retrieval import EVALUATION_SEED
+from laconic.tasks.task import EVALUATION_SEED, Sample, about_image
 
-__all__ = ["EVALUATION_SEED", "QUESTIONS", "Question", "Sample", "dialogue", "make", "vocabulary"]
+__all__ = ["EVALUATION_SEED", "QUESTIONS", "Question", "dialogue", "make", "pose", "vocabulary"]
 
 SIZE_RATIO = 1.35
 """Smallest ratio of two radii that are compared."""
@@ -25,24 +25,16 @@ COUNT_ALL, COUNT_COLOUR, ABSENT = 0.2, 0.45, 0.12
 
 @dataclass(frozen=True)
 class Question:
-    """``kind`` is one of :data:`QUESTIONS`; ``answer`` is the whole reference answer."""
+    """A question about a scene: `kind` is one of `QUESTIONS`, `answer` the whole reference answer."""
 
     kind: str
     text: str
     answer: str
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One scene and one question about it."""
-
-    seed: int
-    scene: Scene
-    question: Question
-
-    def image(self) -> Image.Image:
-        """The scene as it is shown, RGB; drawn anew at every call."""
-        return Image.fromarray(render(self.scene))
+def drawn(scene: Scene) -> Image.Image:
+    """`scene` as it is shown, RGB; drawn at every call."""
+    return Image.fromarray(render(scene))
 
 
 def _a(name: str) -> str:
@@ -164,10 +156,13 @@ QUESTIONS: dict[str, Callable[[random.Random, Scene], Question | None]] = {
 """Question types; each function returns nothing where the scene holds nothing to ask about."""
 
 
-def make(kind: str, seed: int, size: int = SIZE) -> Sample:
-    """The sample of ``kind`` and ``seed``: the first scene drawn from them that can be asked about.
+def pose(kind: str, seed: int, size: int = SIZE) -> tuple[Scene, Question]:
+    """The first scene drawn from `kind` and `seed` that a question of this kind can be asked about, and that question.
 
-    Deterministic in (kind, seed, size). Raises ``ValueError`` for an unknown kind.
+    Deterministic in (kind, seed, size).
+
+    Raises:
+        ValueError: an unknown kind.
     """
     if kind not in QUESTIONS:
         raise ValueError(f"kind={kind!r} is unknown; choose one of {', '.join(QUESTIONS)}")
@@ -176,7 +171,13 @@ def make(kind: str, seed: int, size: int = SIZE) -> Sample:
         scene = draw(rng, size)
         question = QUESTIONS[kind](rng, scene)
         if question:
-            return Sample(seed, scene, question)
+            return scene, question
+
+
+def make(kind: str, seed: int, size: int = SIZE) -> Sample:
+    """The scene and question of `pose` as a sample of the task `kind`."""
+    scene, question = pose(kind, seed, size)
+    return about_image(kind, seed, question.text, (question.answer,), lambda: drawn(scene))
 
 
 def dialogue(rng: random.Random, scene: Scene, questions: int, weights: dict[str, float]) -> list[Question]:

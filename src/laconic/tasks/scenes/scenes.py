@@ -30,6 +30,7 @@ COLOURS = {
 SIGN_COLOURS = {"white": (244, 244, 240), "black": (18, 18, 22)}
 BACKGROUNDS = ("plain", "gradient", "stripes", "checks", "noise", "photo")
 SIZE = 96
+LARGE = 2 * SIZE
 MIN_RADIUS, MAX_RADIUS = 5.0, 13.0
 # Consonant, vowel, consonant(, vowel): about 9,000 words that no list holds, so a word must be read letter by letter.
 _CONSONANTS, _VOWELS = "BCDFGHJKLMNPQRSTVWXYZ", "AEIOU"
@@ -53,7 +54,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Sign:
-    """A white or black plate with ``text``: left top corner of its box, glyphs enlarged ``scale`` times."""
+    """A white or black plate with ``text``: top left corner of its box, glyphs enlarged ``scale`` times."""
 
     colour: str
     text: str
@@ -75,7 +76,7 @@ class Sign:
         return (HEIGHT + 4) * self.scale
 
     def corner(self, i: int) -> tuple[int, int]:
-        """Left top pixel (x, y) of glyph ``i``."""
+        """Top left pixel (x, y) of glyph ``i``."""
         return self.x + 2 * self.scale + i * self.pitch + (self.pitch - WIDTH * self.scale) // 2, self.y + 2 * self.scale
 
 

@@ -1,10 +1,9 @@
-"""Natural text that every Python installation carries: the haystacks of the testbed and the text its
-tokenizer is trained on.
+"""Natural text that comes with every Python installation: the haystacks, and what the testbed's tokenizer is trained on.
 
-Two kinds of document: ``prose`` (the help topics of ``pydoc_data`` and the docstrings of a fixed list of
-standard modules) and ``code`` (source lines of a few of those modules). About one document in eight is held
-out: never read in training, used as haystack in every evaluation. The text follows the Python version that
-runs, so samples are reproducible per Python minor version.
+Two kinds of document: ``prose`` (the help topics of ``pydoc_data`` and the docstrings of a fixed list of standard modules)
+and ``code`` (source lines of a few of those modules). About one document in eight is held out: never read in training, used
+as haystack in every evaluation. The text follows the Python version that runs, so samples are reproducible per minor
+version of Python.
 """
 
 import hashlib
@@ -34,7 +33,7 @@ MAX_LINE_CHARS = 100
 
 
 def _clean(text: str) -> tuple[str, ...]:
-    """Lines without trailing blanks, tabs, rulers of one repeated sign, and overlong lines."""
+    """Lines without trailing spaces and tabs; rulers of one repeated sign and overlong lines are left out."""
     lines = (line.rstrip() for line in text.expandtabs(4).splitlines())
     return tuple(
         line
@@ -64,7 +63,7 @@ def _all(kind: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
         raw = [(f"topic {key}", topics[key]) for key in sorted(topics)]
         with warnings.catch_warnings():
-            # Reading a deprecated name, such as typing.io, warns.
+            # Reading a deprecated name, such as typing.io, raises a warning.
             warnings.simplefilter("ignore", DeprecationWarning)
             for name in MODULES:
                 raw += _docstrings(importlib.import_module(name), name)
@@ -81,8 +80,12 @@ def _all(kind: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
 def documents(kind: str = "prose", held_out: bool = False) -> tuple[tuple[str, ...], ...]:
     """The documents of one kind, each a tuple of cleaned lines, in a fixed order.
 
-    ``held_out`` chooses the evaluation part (about 1 document in 8, by a hash of the document's name) or the
-    training part; the two never overlap. Raises ``ValueError`` for an unknown kind.
+    Args:
+        held_out: the evaluation part (about 1 document in 8, by a hash of the document's name), else the training part; the
+            two never overlap.
+
+    Raises:
+        ValueError: an unknown kind.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is unknown; choose one of {', '.join(KINDS)}")
@@ -96,7 +99,7 @@ def documents(kind: str = "prose", held_out: bool = False) -> tuple[tuple[str, .
 
 @lru_cache
 def lines(kind: str = "prose", held_out: bool = False) -> tuple[str, ...]:
-    """All lines of :func:`documents`, one after the other: a haystack is a window of these."""
+    """All lines of `documents`, one after the other: a haystack is a window of these."""
     return tuple(line for document in documents(kind, held_out) for line in document)
 
 

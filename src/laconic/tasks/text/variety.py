@@ -1,6 +1,4 @@
-"""Looks that a user's own document may have: made-up words as keys, bullets, quotes and blank lines around
-needles.
-"""
+"""What a user's own document may look like: made-up words as keys, bullets, quotes and blank lines around needles."""
 
 import random
 
@@ -14,9 +12,7 @@ def made_up(rng: random.Random) -> str:
 
 
 def decorate(rng: random.Random, needles: list[str], hay: list[str]) -> tuple[list[str], list[str]]:
-    """Markdown looks that cost at most two tokens a needle: bullets, quotes, a heading, blank lines around a
-    needle.
-    """
+    """Needles and hay as Markdown, at most two tokens more per needle: bullets, quotes, blank lines around a needle."""
     mark = rng.choice(["", "", "- ", "* ", "> "])
     needles = [mark + needle for needle in needles]
     if rng.random() < 0.4:

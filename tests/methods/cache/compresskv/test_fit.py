@@ -5,12 +5,12 @@ import torch
 from helpers.reference import slow_attend
 
 import laconic
-from laconic import recipe
-from laconic.errors import RecipeError
-from laconic.fit.calibrations import calibrate
+from laconic.artifact import Artifact, fingerprint
+from laconic.errors import ArtifactError
+from laconic.fit import Trainer
 from laconic.fit.layer_probe import LayerProbe, greedy
 from laconic.fit.needles import Trial, trials
-from laconic.methods.cache.compresskv.fit import HeadScores, LayerErrors, layer_errors, recall, watched
+from laconic.methods.cache.compresskv.fit import CompressKVFit, HeadScores, LayerErrors, layer_errors, recall, watched
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_scores_are_the_mass_times_the_number_of_answering_steps():
 
 
 def test_a_model_that_answers_nothing_is_refused():
-    with pytest.raises(RecipeError, match="none of 4 needle prompts"):
+    with pytest.raises(ArtifactError, match="none of 4 needle prompts"):
         HeadScores().mean(4)
 
 
@@ -118,12 +118,12 @@ def test_lengths_weigh_the_same(lm, monkeypatch):
     assert sum(both) == pytest.approx(1)
 
 
-def test_the_shipped_recipe_is_what_calibration_gives(lm):
-    """A smaller grid than the shipped one's finds the same best heads where there are any, and a recipe that works."""
+def test_the_shipped_artifact_is_what_a_fit_gives(lm):
+    """A smaller grid than the shipped one's finds the same best heads where there are any, and an artifact that works."""
     model, tokenizer = lm
-    shipped = recipe.load(recipe.SHIPPED / "compresskv-testbed-lm.json")
-    assert shipped.fingerprint == recipe.fingerprint(model)
-    made = calibrate("compresskv", model, tokenizer, lengths=(256,), depths=3, needles=2)
+    shipped = Artifact.load("compresskv-testbed-lm")
+    assert shipped.fingerprint == fingerprint(model)
+    made = Trainer(CompressKVFit(lengths=(256,), depths=3, needles=2), model, tokenizer).run()
     assert made.data["trials"] == {"needles": 6, "answered": 6}
     assert set(made.data["heads"][3][:2]) == set(shipped.data["heads"][3][:2]) == {0, 1}
     assert made.data["heads"][2][0] == shipped.data["heads"][2][0] == 1

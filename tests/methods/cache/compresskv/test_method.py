@@ -8,9 +8,9 @@ from helpers.reference import left_padding, observe, slow_logits, slow_top
 from helpers.slow_scores import slow_pool
 
 import laconic
-from laconic import recipe
+from laconic.artifact import Artifact
 from laconic.cache.scores import window_scores
-from laconic.errors import RecipeError
+from laconic.errors import ArtifactError
 from laconic.fit.needles import trials
 from laconic.methods.cache.compresskv.method import CompressKV, budgets
 
@@ -134,7 +134,7 @@ def test_layer_budgets_equal_the_loop():
 
 
 def test_the_worked_example_of_the_published_constants():
-    data = recipe.load(recipe.SHIPPED / "compresskv-llama-3.1-8b-instruct.json").data
+    data = Artifact.load("compresskv-llama-3.1-8b-instruct").data
     found = budgets(tuple(data["layer_errors"]), 256)
     assert sum(found) == 8192 and found[0] == 164
     assert (min(found), found.index(min(found))) == (83, 31)
@@ -184,27 +184,27 @@ def test_first_k_is_clipped_to_the_heads_there_are(llama, shipped_model):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({}, "laconic calibrate compresskv"),
-        ({"recipe": "compresskv-llama-3.1-8b-instruct"}, "given for 32 layers"),
+        ({}, "laconic fit compresskv"),
+        ({"artifact": "compresskv-llama-3.1-8b-instruct"}, "given for 32 layers"),
         ({"heads": "L0H1"}, "at least one head"),
         ({"heads": "all", "layer_errors": [0.5, 0.5]}, "2 layer errors"),
         ({"heads": "all", "layer_errors": [1, 1, 1, 1]}, "add up to 1"),
     ],
 )
-def test_recipes_and_heads_that_do_not_fit(llama, parameters, message):
-    with pytest.raises(RecipeError, match=message):
+def test_artifacts_and_heads_that_do_not_fit(llama, parameters, message):
+    with pytest.raises(ArtifactError, match=message):
         laconic.compress(llama, CompressKV(**parameters))
 
 
 def test_parameters_that_make_no_sense():
-    for bad in ({"first_k": 0}, {"kernel": 4}, {"window": 0}, {"floor": 0}, {"recipe": "x", "heads": "all"}):
+    for bad in ({"first_k": 0}, {"kernel": 4}, {"window": 0}, {"floor": 0}, {"artifact": "x", "heads": "all"}):
         with pytest.raises(ValueError, match="compresskv"):
             CompressKV(**bad)
 
 
-def test_a_recipe_file_by_its_spec(llama, tmp_path, prompt):
+def test_an_artifact_by_its_spec(llama, tmp_path, prompt):
     data = {"heads": [[1, 0]] * 4, "layer_errors": [0.25] * 4}
-    recipe.Recipe.of("compresskv", llama, data, {}).save(tmp_path / "r.json")
-    with laconic.compress(llama, laconic.create_method(f"compresskv:recipe={tmp_path}/r.json,keep=0.5")) as session:
+    Artifact.of("compresskv", "measured", llama, data).save(tmp_path / "r.safetensors")
+    with laconic.compress(llama, laconic.create_method(f"compresskv:artifact={tmp_path}/r.safetensors,keep=0.5")) as session:
         llama(prompt(1, 40))
     assert session.stats.achieved == 0.5

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 import laconic
-from laconic import FastKV, recipe
-from laconic.fit.calibrations import calibrate
+from laconic import FastKV
+from laconic.artifact import Artifact
+from laconic.fit import Trainer
 from laconic.fit.needles import trials
-from laconic.methods.cache.fastkv.fit import flattens, last_hidden
+from laconic.methods.cache.fastkv.fit import FastKVFit, flattens, last_hidden
 
 
 def test_the_first_layer_of_the_flat_part():
@@ -18,7 +19,7 @@ def test_the_first_layer_of_the_flat_part():
 
 def test_distances_are_of_the_last_token_s_state():
     model, tokenizer = laconic.load("testbed/lm")
-    made = calibrate("fastkv", model, tokenizer, lengths=(256,), depths=2)
+    made = Trainer(FastKVFit(lengths=(256,), depths=2), model, tokenizer).run()
     prompts = [t.ids for t in trials(tokenizer, (256,), 2, 1, 0)]
     assert len(made.data["distances"]) == 3
     for layer, got in enumerate(made.data["distances"]):
@@ -32,11 +33,11 @@ def test_distances_are_of_the_last_token_s_state():
     assert made.data["tsp_layer"] == flattens(made.data["distances"], 0.1)
 
 
-def test_a_recipe_sets_the_layer(llama, tmp_path, prompt):
-    path = tmp_path / "r.json"
-    recipe.Recipe.of("fastkv", llama, {"tsp_layer": 2, "distances": [1, 1, 0]}, {}).save(path)
-    with laconic.compress(llama, laconic.create_method(f"fastkv:recipe={path},tsp_rate=0.5,keep=0.5")) as session:
+def test_an_artifact_sets_the_layer(llama, tmp_path, prompt):
+    path = tmp_path / "r.safetensors"
+    Artifact.of("fastkv", "measured", llama, {"tsp_layer": 2, "distances": [1, 1, 0]}).save(path)
+    with laconic.compress(llama, laconic.create_method(f"fastkv:artifact={path},tsp_rate=0.5,keep=0.5")) as session:
         llama(prompt(1, 40))
     assert session.stats.stream == {0: 40, 1: 40, 2: 40, 3: 20}
     with pytest.raises(ValueError, match="not both"):
-        FastKV(recipe=str(path), tsp_layer=1)
+        FastKV(artifact=str(path), tsp_layer=1)

@@ -1,20 +1,25 @@
 """Training of LoCoCo's mixers: what learns, what does not, and that it trains what the session runs."""
 
-import json
 import random
+from dataclasses import dataclass
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import laconic
-from laconic import RecipeError, UnsupportedModelError
+from laconic import UnsupportedModelError
+from laconic.artifact import Artifact, fingerprint, numbers
+from laconic.fit import Trainer
+from laconic.fit.checkpoint import CHECKPOINT
 from laconic.fit.text import IGNORED, TestbedSource, labelled
-from laconic.methods.cache.lococo.fit import WEIGHTS, Settings, Training, chunk_losses, chunks, heavy_hitters, mixing
+from laconic.fit.trainer import step
+from laconic.methods.cache.lococo.fit import LoCoCoFit, chunk_losses, chunks, heavy_hitters, mixing
 from laconic.methods.cache.lococo.method import LoCoCo
-from laconic.methods.cache.lococo.network import load
+from laconic.methods.cache.lococo.network import load, slots_of
 from laconic.methods.cache.lococo.table import mean_loss
 
-TINY = {"memory": 12, "kernel": 5, "slack": 2, "chunk": 8, "tokens": 40, "batch": 2, "steps": 4, "log_every": 2}
+TINY = {"memory": 12, "kernel": 5, "slack": 2, "chunk": 8, "tokens": 40, "batch_size": 2, "steps": 4, "log_every": 2}
 
 
 class Repeats:
@@ -36,8 +41,20 @@ def model(make_llama):
     return make_llama(layers=2, implementation="eager")
 
 
-def training(model, out, **given):
-    return Training(model, Repeats(), Settings(**TINY | given), out, lambda line: None)
+@dataclass(kw_only=True)
+class Repeated(LoCoCoFit):
+    """Trains on `Repeats`."""
+
+    def source_of(self, tokenizer):
+        return Repeats()
+
+
+def built(model, **given):
+    """A fit of fresh mixers, before its first step."""
+    fit = Repeated(**TINY | given)
+    torch.manual_seed(fit.seed)
+    fit.build(model, None)
+    return fit
 
 
 def test_chunks_are_the_model_while_nothing_is_shortened(model, prompt):
@@ -48,12 +65,12 @@ def test_chunks_are_the_model_while_nothing_is_shortened(model, prompt):
 
 @pytest.mark.parametrize("mode", ["conv", "hh"])
 def test_what_is_trained_is_what_a_session_runs(model, prompt, tmp_path, mode):
-    made, ids = training(model, tmp_path), prompt(2, 40)
-    made.mixers.save(tmp_path / "w.safetensors", torch.float32)
-    squeeze = mixing(made.mixers.layers, 6) if mode == "conv" else heavy_hitters(12)
+    fit, ids = built(model), prompt(2, 40)
+    Artifact.of("lococo", "trained", model, fit.facts(), numbers(fit.layers)).save(tmp_path / "w.safetensors")
+    squeeze = mixing(fit.layers, 6) if mode == "conv" else heavy_hitters(12)
     want = torch.cat([x.detach() for x in chunks(model, ids, 8, 14, squeeze)], 1)
-    weights = {"weights": str(tmp_path / "w.safetensors")} if mode == "conv" else {}
-    with laconic.compress(model, LoCoCo(memory=12, slack=2, mode=mode, **weights)) as session:
+    artifact = {"artifact": str(tmp_path / "w.safetensors")} if mode == "conv" else {}
+    with laconic.compress(model, LoCoCo(memory=12, slack=2, mode=mode, **artifact)) as session:
         parts = [model(ids[:, i : i + 8], past_key_values=session.cache).logits for i in range(0, 40, 8)]
     torch.testing.assert_close(torch.cat(parts, 1), want, atol=1e-4, rtol=1e-4)
 
@@ -74,9 +91,9 @@ def test_the_loss_is_that_of_the_next_token_inside_each_chunk(prompt):
 
 
 # line 6 of the card
-def test_gradients_reach_the_mixers_of_the_current_chunk_only(model, prompt, tmp_path):
-    made, ids = training(model, tmp_path), prompt(2, 40)
-    inner, taken, given = mixing(made.mixers.layers, 6), [], []
+def test_gradients_reach_the_mixers_of_the_current_chunk_only(model, prompt):
+    fit, ids = built(model), prompt(2, 40)
+    inner, taken, given = mixing(fit.layers, 6), [], []
 
     def squeeze(number, keys, values, score):
         taken.append((keys, values, score))
@@ -95,91 +112,78 @@ def test_gradients_reach_the_mixers_of_the_current_chunk_only(model, prompt, tmp
     assert losses == [False, False, True, True]  # 8 and 16 stored before chunks 1 and 2: over 14 from chunk 2 on
     assert not any(x.requires_grad for triple in taken for x in triple)
     assert all(x.grad is None for x in given[:before]) and all(float(x.grad.abs().sum()) > 0 for x in given[before:])
-    for mixer in made.mixers.layers:
+    for mixer in fit.layers:
         assert float(mixer.conv.weight.grad.abs().sum()) > 0 and float(mixer.nu.grad.abs()) > 0
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
 
 
-def test_a_step_moves_the_mixers_and_nothing_else(model, tmp_path):
-    made = training(model, tmp_path)
+def test_a_step_moves_the_mixers_and_nothing_else(model):
+    fit = built(model)
     frozen = {name: x.clone() for name, x in model.state_dict().items()}
-    before = {name: x.clone() for name, x in made.mixers.layers.state_dict().items()}
-    made.step()
+    before = {name: x.clone() for name, x in fit.layers.state_dict().items()}
+    step(fit, fit.layers, fit.optimizer(fit.layers), 0)
     assert all(torch.equal(x, frozen[name]) for name, x in model.state_dict().items())
-    assert all(not torch.equal(x, before[name]) for name, x in made.mixers.layers.state_dict().items())
+    assert all(not torch.equal(x, before[name]) for name, x in fit.layers.state_dict().items())
 
 
-def test_groups_schedule_and_clipping(model, tmp_path, monkeypatch):
-    made = training(model, tmp_path, lr=1e-3, lr_nu=1e-2)
-    norms = []
-    original = torch.nn.utils.clip_grad_norm_
-    monkeypatch.setattr(
-        torch.nn.utils, "clip_grad_norm_", lambda parameters, most: norms.append((most, original(parameters, most)))
-    )
-    rates = []
-    for _ in range(4):
-        made.step()
-        rates.append([group["lr"] for group in made.optimiser.param_groups])
-    assert rates == [pytest.approx([1e-3 * left, 1e-2 * left]) for left in (1, 0.75, 0.5, 0.25)]
-    assert [most for most, _ in norms] == [1.0] * 4
-    sizes = [sum(p.numel() for p in group["params"]) for group in made.optimiser.param_groups]
-    assert sizes == [2 * (16 * 6 * 5 + 6), 2] and all(group["weight_decay"] == 0 for group in made.optimiser.param_groups)
+def test_the_terms_of_a_step_are_the_mean_loss_of_its_chunks(model):
+    fit = built(model)
+    ids, labels = fit.batch(0)
+    terms = list(fit.loss((ids, labels)))
+    found = list(chunk_losses(chunks(model, ids, 8, 14, fit.squeeze), labels))
+    count = int((labels != IGNORED).sum())
+    assert [float(x.detach()) for x in terms] == pytest.approx([float(loss.detach()) / count for loss, _ in found])
+    assert [x.requires_grad for x in terms] == [False, False, True, True, True]
 
 
-def test_a_resumed_training_ends_where_an_unbroken_one_does(model, tmp_path):
-    for name in ("whole", "broken"):
-        (tmp_path / name).mkdir()
-    whole = training(model, tmp_path / "whole")
-    whole.run()
-    broken = training(model, tmp_path / "broken")
-    broken.step()
-    broken.step()
-    broken.save()
-    again = training(model, tmp_path / "broken")
-    again.resume()
-    assert again.done == 2
-    again.run()
-    for name, tensor in whole.mixers.layers.state_dict().items():
-        assert torch.equal(again.mixers.layers.state_dict()[name], tensor)
-    assert (tmp_path / "whole" / WEIGHTS).read_bytes() == (tmp_path / "broken" / WEIGHTS).read_bytes()
-    assert [line.split(" loss")[0] for line in (tmp_path / "whole" / "train.log").read_text().splitlines()] == [
-        "step 2",
-        "step 4",
-    ]
+def test_groups_schedule_and_clipping(model):
+    fit = built(model, lr=1e-3, lr_nu=1e-2)
+    optimizer = fit.optimizer(fit.layers)
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-3, 1e-2]
+    assert [fit.rate(number) for number in range(4)] == [1, 0.75, 0.5, 0.25] and fit.clip == 1.0
+    sizes = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
+    assert sizes == [2 * (16 * 6 * 5 + 6), 2] and all(group["weight_decay"] == 0 for group in optimizer.param_groups)
 
 
-def test_resuming_needs_a_checkpoint_of_the_same_settings(model, tmp_path):
-    made = training(model, tmp_path)
-    with pytest.raises(RecipeError, match="no checkpoint"):
-        made.resume()
-    made.step()
-    made.save()
-    assert json.loads((tmp_path / "trainer.json").read_text())["state"]["done"] == 1
-    with pytest.raises(RecipeError, match=r"other settings \(chunk\)"):
-        training(model, tmp_path, chunk=10).resume()
-    training(model, tmp_path, steps=9).resume()  # longer is fine
+def test_a_resumed_training_ends_where_an_unbroken_one_does(model, tmp_path, monkeypatch):
+    lines, given = [], TINY | {"save_every": 2}
+    whole = Trainer(Repeated(**given), model, None, tmp_path / "whole", lines.append).run()
+    assert [line.split(" loss")[0] for line in lines] == ["step 2", "step 4"] and " nu 0." in lines[0]
+    original = Repeats.batch
+
+    def stops(self, seed, step, size, tokens):
+        if step == 3:
+            raise KeyboardInterrupt
+        return original(self, seed, step, size, tokens)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Repeats, "batch", stops)
+        Trainer(Repeated(**given), model, None, tmp_path / "broken").run()
+    again = Trainer(Repeated(**given), model, None, tmp_path / "broken").run(resume=True)
+    assert again == whole and all(torch.equal(x, again.tensors[name]) for name, x in whole.tensors.items())
+    exact = [load_file(tmp_path / name / CHECKPOINT) for name in ("whole", "broken")]
+    assert all(torch.equal(x, exact[1][name]) for name, x in exact[0].items())
 
 
-def test_the_weights_say_what_they_are_for(model, tmp_path):
-    made = training(model, tmp_path, init="normal", keep_rate=0.25)
-    made.save()
-    found = load(tmp_path / WEIGHTS)
-    assert (found.memory, found.slots) == (12, 9)
-    assert found.fingerprint == made.mixers.fingerprint and found.made["settings"]["chunk"] == 8
+def test_the_artifact_says_what_it_is_for(model):
+    found = Trainer(Repeated(**TINY | {"init": "normal", "keep_rate": 0.25, "steps": 1}), model, None).run()
+    assert found.data == {"memory": 12} and slots_of(load(found)) == 9
+    assert found.fingerprint == fingerprint(model) and found.settings["chunk"] == 8
+    assert all(x.dtype == torch.bfloat16 for x in found.tensors.values())
 
 
-def test_other_layers_are_refused(tmp_path):
+def test_other_layers_are_refused():
     from helpers.zoo import MIXED, Tiny
 
     model = Tiny("Gemma2", {"layer_types": MIXED, "sliding_window": 16, "query_pre_attn_scalar": 16}).build()
     with pytest.raises(UnsupportedModelError, match="not full attention"):
-        training(model, tmp_path)
+        built(model)
 
 
 # line 8 of the card
 @pytest.mark.slow
-def test_after_a_short_training_on_repeats_it_beats_heavy_hitters(tmp_path):
-    """The small-model recipe on segments that come again and again; both losses on sequences never trained on."""
+def test_after_a_short_training_on_repeats_it_beats_heavy_hitters():
+    """The settings for small models on segments that come again and again; both losses on sequences never trained on."""
     model, tokenizer = laconic.load("testbed/lm")
     model.set_attn_implementation("eager")
     mixture = TestbedSource(tokenizer).mixture
@@ -192,13 +196,17 @@ def test_after_a_short_training_on_repeats_it_beats_heavy_hitters(tmp_path):
         def batch(self, seed, step, size, tokens):
             return labelled(self.examples(f"{seed}-{step}", size, tokens), tokens)
 
-    given = {"memory": 32, "kernel": 7, "chunk": 32, "slack": 4, "tokens": 256, "batch": 4, "lr": 1e-2, "lr_nu": 1e-2}
-    made = Training(model, Segments(), Settings(steps=200, **given), tmp_path, lambda line: None)
-    for _ in range(200):
-        made.step()
+    @dataclass(kw_only=True)
+    class Segmented(LoCoCoFit):
+        def source_of(self, tokenizer):
+            return Segments()
+
+    given = {"memory": 32, "kernel": 7, "chunk": 32, "slack": 4, "tokens": 256, "batch_size": 4, "lr": 1e-2, "lr_nu": 1e-2}
+    fit = Segmented(steps=200, **given)
+    Trainer(fit, model, tokenizer).run()
     unseen = Segments().examples("unseen", 16, 256)
     full, hh, conv = (
-        mean_loss(model, unseen, 256, 32, 36, way) for way in (None, heavy_hitters(32), mixing(made.mixers.layers, 16))
+        mean_loss(model, unseen, 256, 32, 36, way) for way in (None, heavy_hitters(32), mixing(fit.layers, 16))
     )
     assert full < conv < hh
 
@@ -215,4 +223,4 @@ def test_after_a_short_training_on_repeats_it_beats_heavy_hitters(tmp_path):
 )
 def test_settings_that_make_no_sense(given, message):
     with pytest.raises(ValueError, match=message):
-        Settings(**TINY | given)
+        LoCoCoFit(**TINY | given)

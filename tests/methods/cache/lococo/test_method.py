@@ -6,9 +6,10 @@ from safetensors.torch import load_file, save_file
 
 import laconic
 from laconic import BudgetError
+from laconic.artifact import Artifact, numbers
 from laconic.cache.parts.base import DensePart
 from laconic.methods.cache.lococo.method import MIXED, LoCoCo
-from laconic.methods.cache.lococo.network import Mixer, Mixers, compress
+from laconic.methods.cache.lococo.network import Mixer, compress
 
 M, SLACK = 20, 6
 GREEDY = {"max_new_tokens": 5, "do_sample": False, "return_dict_in_generate": True, "output_logits": True, "pad_token_id": 0}
@@ -18,14 +19,18 @@ GREEDY = {"max_new_tokens": 5, "do_sample": False, "return_dict_in_generate": Tr
 def mixers():
     """Random weights for the tiny model: four layers, keys of 8, M = 20, kernel 5."""
     torch.manual_seed(0)
-    return Mixers(torch.nn.ModuleList(Mixer(16, M // 2, 5) for _ in range(4)), M).layers.requires_grad_(False)
+    return torch.nn.ModuleList(Mixer(16, M // 2, 5) for _ in range(4)).requires_grad_(False)
+
+
+def saved(mixers, path):
+    """Mixers as an artifact for any model."""
+    Artifact("lococo", "trained", "any", None, {"memory": M}, numbers(mixers)).save(path)
+    return str(path)
 
 
 @pytest.fixture
-def weights(mixers, tmp_path):
-    path = tmp_path / "weights.safetensors"
-    Mixers(mixers, M).save(path, torch.float32)
-    return str(path)
+def artifact(mixers, tmp_path):
+    return saved(mixers, tmp_path / "mixers.safetensors")
 
 
 def logits(output):
@@ -40,31 +45,31 @@ def indices(session, layer=0):
 # line 1
 @pytest.mark.parametrize("mode", ["conv", "hh"])
 @pytest.mark.parametrize("length", [5, M + SLACK - 4])
-def test_up_to_the_slack_nothing_changes(llama, prompt, weights, mode, length):
+def test_up_to_the_slack_nothing_changes(llama, prompt, artifact, mode, length):
     ids = prompt(2, length)
     want = llama.generate(ids, **GREEDY)
-    method = LoCoCo(slack=SLACK, mode=mode, weights=weights if mode == "conv" else None, memory=M)
+    method = LoCoCo(slack=SLACK, mode=mode, artifact=artifact if mode == "conv" else None, memory=M)
     with laconic.compress(llama, method) as session:
         got = llama.generate(ids, **GREEDY)
     torch.testing.assert_close(logits(got), logits(want), atol=1e-5, rtol=1e-5)
     assert session.stats.entries == [length + 4] * 4  # the last of five tokens is not fed
 
 
-def test_one_more_is_compressed(llama, prompt, weights):
-    with laconic.compress(llama, LoCoCo(slack=SLACK, weights=weights)) as session:
+def test_one_more_is_compressed(llama, prompt, artifact):
+    with laconic.compress(llama, LoCoCo(slack=SLACK, artifact=artifact)) as session:
         llama(prompt(2, M + SLACK + 1))
     assert session.stats.entries == [M] * 4
 
 
 # line 2
 def test_without_nu_it_keeps_what_hh_keeps(llama, prompt, mixers, tmp_path):
-    plain = Mixers(torch.nn.ModuleList(Mixer(16, M // 2, 5) for _ in range(4)), M)
-    for mixer in plain.layers:
+    plain = torch.nn.ModuleList(Mixer(16, M // 2, 5) for _ in range(4))
+    for mixer in plain:
         torch.nn.init.zeros_(mixer.nu)
-    plain.save(tmp_path / "plain.safetensors")
+    path = saved(plain, tmp_path / "plain.safetensors")
     ids = prompt(2, 60)
     entries = []
-    for method in (LoCoCo(weights=str(tmp_path / "plain.safetensors")), LoCoCo(memory=M, mode="hh")):
+    for method in (LoCoCo(artifact=path), LoCoCo(memory=M, mode="hh")):
         with laconic.compress(llama, method) as session:
             llama(ids)
             entries.append([layer.restored()[:2] for layer in session.cache.compressed()])
@@ -109,9 +114,9 @@ def test_the_scores_are_those_of_the_last_chunk_alone(llama, prompt, passes):
 
 # line 4
 @pytest.mark.parametrize("chunk", [None, 16, 27])
-def test_the_memory_has_m_entries_after_every_compression(llama, prompt, weights, chunk):
+def test_the_memory_has_m_entries_after_every_compression(llama, prompt, artifact, chunk):
     ids = prompt(2, 81)
-    with laconic.compress(llama, LoCoCo(slack=SLACK, weights=weights)) as session:
+    with laconic.compress(llama, LoCoCo(slack=SLACK, artifact=artifact)) as session:
         llama.generate(ids, prefill_chunk_size=chunk, **GREEDY | {"max_new_tokens": 1})
     assert session.stats.entries == [M + (chunk == 16)] * 4  # 81 = 5 * 16 + 1: one is within the slack
     index = indices(session)[:, :, :M]
@@ -122,10 +127,10 @@ def test_the_memory_has_m_entries_after_every_compression(llama, prompt, weights
 
 
 # line 5
-def test_one_chunk_is_a_single_forward(llama, prompt, weights):
+def test_one_chunk_is_a_single_forward(llama, prompt, artifact):
     ids, runs = prompt(2, 60), []
     for chunk in (None, 60, 100):
-        with laconic.compress(llama, LoCoCo(weights=weights)):
+        with laconic.compress(llama, LoCoCo(artifact=artifact)):
             runs.append(logits(llama.generate(ids, prefill_chunk_size=chunk, **GREEDY)))
     assert torch.equal(runs[0], runs[1]) and torch.equal(runs[0], runs[2])
 
@@ -140,9 +145,9 @@ def test_a_memory_that_holds_the_text_changes_nothing(llama, prompt, chunk):
 
 
 # line 7
-def test_the_memory_is_bounded(llama, prompt, weights):
+def test_the_memory_is_bounded(llama, prompt, artifact):
     ids, chunk, most = prompt(1, 100), 10, []
-    with laconic.compress(llama, LoCoCo(slack=SLACK, weights=weights)) as session:
+    with laconic.compress(llama, LoCoCo(slack=SLACK, artifact=artifact)) as session:
         for start in range(0, 100, chunk):
             llama(ids[:, start : start + chunk], past_key_values=session.cache)
             most.append(max(layer.stored for layer in session.cache.compressed()))
@@ -153,10 +158,10 @@ def test_the_memory_is_bounded(llama, prompt, weights):
 
 
 # decoding
-def test_decoding_compresses_every_slack_tokens(llama, prompt, weights):
+def test_decoding_compresses_every_slack_tokens(llama, prompt, artifact):
     ids = prompt(1, 60)
     counts = []
-    with laconic.compress(llama, LoCoCo(slack=SLACK, weights=weights)) as session:
+    with laconic.compress(llama, LoCoCo(slack=SLACK, artifact=artifact)) as session:
         llama(ids)
         for i in range(2 * (SLACK + 1)):
             llama(ids[:, i : i + 1], past_key_values=session.cache)
@@ -164,10 +169,10 @@ def test_decoding_compresses_every_slack_tokens(llama, prompt, weights):
     assert counts == 2 * [*range(M + 1, M + SLACK + 1), M]
 
 
-def test_a_decoded_compression_is_compress_of_what_is_stored(llama, prompt, weights, mixers, passes):
+def test_a_decoded_compression_is_compress_of_what_is_stored(llama, prompt, artifact, mixers, passes):
     ids, stored = prompt(1, 40), []
     for slack in (1, 0):  # with a slack of 1 the decoded token is borne, without it is squeezed in
-        with laconic.compress(llama, LoCoCo(slack=slack, weights=weights)) as session:
+        with laconic.compress(llama, LoCoCo(slack=slack, artifact=artifact)) as session:
             llama(ids)
             llama(ids[:, :1], past_key_values=session.cache)
             keys, values, columns = next(session.cache.compressed()).restored()
@@ -184,12 +189,12 @@ def test_a_decoded_compression_is_compress_of_what_is_stored(llama, prompt, weig
 # batches, files, turns
 @pytest.mark.parametrize("chunk", [None, 16])
 @pytest.mark.parametrize("pad", [23, 50])
-def test_a_padded_batch_equals_single_runs(llama, prompt, weights, chunk, pad):
+def test_a_padded_batch_equals_single_runs(llama, prompt, artifact, chunk, pad):
     """With 50 of 70 tokens padding, one row is compressed and the other is not."""
     ids, mask = prompt(2, 70), torch.ones(2, 70, dtype=torch.long)
     ids[0, :pad], mask[0, :pad] = 0, 0
     many = GREEDY | {"max_new_tokens": 2 * SLACK}
-    method = LoCoCo(slack=SLACK, weights=weights)
+    method = LoCoCo(slack=SLACK, artifact=artifact)
     rows = []
     if chunk is None:
         with laconic.compress(llama, method):
@@ -209,28 +214,28 @@ def test_a_padded_batch_equals_single_runs(llama, prompt, weights, chunk, pad):
     torch.testing.assert_close(both, torch.stack(rows, 1), atol=1e-4, rtol=1e-4)
 
 
-def test_protected_tokens_stay(llama, prompt, weights):
+def test_protected_tokens_stay(llama, prompt, artifact):
     ids = prompt(1, 60)
-    with laconic.compress(llama, LoCoCo(slack=0, weights=weights), protect=[(3, 9)]) as session:
+    with laconic.compress(llama, LoCoCo(slack=0, artifact=artifact), protect=[(3, 9)]) as session:
         llama.generate(ids, prefill_chunk_size=20, **GREEDY)
     for layer in range(4):
         for head in range(2):
             assert set(range(3, 9)) <= set(session.kept(layer, head).tolist())
-    many = laconic.compress(llama, LoCoCo(weights=weights), protect=[(0, M // 2 + 1)])
+    many = laconic.compress(llama, LoCoCo(artifact=artifact), protect=[(0, M // 2 + 1)])
     with pytest.raises(BudgetError, match=r"11 tokens are protected, but only 10 of the 20"), many:
         llama(ids)
 
 
-def test_local_tokens_stay(llama, prompt, weights):
-    with laconic.compress(llama, LoCoCo(local=6, weights=weights)) as session:
+def test_local_tokens_stay(llama, prompt, artifact):
+    with laconic.compress(llama, LoCoCo(local=6, artifact=artifact)) as session:
         llama(prompt(1, 60))
     assert all(set(range(54, 60)) <= set(session.kept(layer).tolist()) for layer in range(4))
 
 
-def test_saved_parts_go_on_where_they_were(llama, prompt, weights, tmp_path):
+def test_saved_parts_go_on_where_they_were(llama, prompt, artifact, tmp_path):
     ids, outs = prompt(2, 60), []
     for saved in (False, True):
-        with laconic.compress(llama, LoCoCo(slack=2, weights=weights)) as session:
+        with laconic.compress(llama, LoCoCo(slack=2, artifact=artifact)) as session:
             llama(ids)
             if saved:
                 for number, layer in enumerate(session.cache.compressed()):
@@ -241,9 +246,9 @@ def test_saved_parts_go_on_where_they_were(llama, prompt, weights, tmp_path):
     assert torch.equal(*outs)
 
 
-def test_beams_and_turns(llama, prompt, weights):
+def test_beams_and_turns(llama, prompt, artifact):
     ids = prompt(2, 60)
-    with laconic.compress(llama, LoCoCo(slack=1, weights=weights)) as session:
+    with laconic.compress(llama, LoCoCo(slack=1, artifact=artifact)) as session:
         first = llama.generate(ids, **GREEDY).sequences
         llama.generate(torch.cat([first, prompt(2, 12, seed=1)], 1), past_key_values=session.cache, **GREEDY)
         assert session.cache.seen == 60 + 5 + 12 + 4
@@ -251,9 +256,9 @@ def test_beams_and_turns(llama, prompt, weights):
     assert beams.shape == (2, 65) and session.stats.entries[0] <= M + 1
 
 
-def test_bf16(make_llama, prompt, weights):
+def test_bf16(make_llama, prompt, artifact):
     model = make_llama().to(torch.bfloat16)
-    with laconic.compress(model, LoCoCo(weights=weights)) as session:
+    with laconic.compress(model, LoCoCo(artifact=artifact)) as session:
         out = model.generate(prompt(2, 60), **GREEDY)
     assert bool(logits(out).isfinite().all()) and session.stats.kv_bytes == 4 * 2 * 2 * (M + 4) * 2 * 8 * 2
 
@@ -268,15 +273,15 @@ def test_the_shipped_weights_are_those_of_the_testbed():
 
 
 # budgets
-def test_budgets_of_the_learned_mode(llama, prompt, weights):
+def test_budgets_of_the_learned_mode(llama, prompt, artifact):
     for given in ({"tokens": M}, {"keep": 0.25}, {"memory": M}, {"bytes": M * 512}):  # a token costs 512 bytes here
-        with laconic.compress(llama, LoCoCo(weights=weights, **given)) as session:
+        with laconic.compress(llama, LoCoCo(artifact=artifact, **given)) as session:
             llama(prompt(1, 4 * M))
         assert session.stats.entries == [M] * 4 and session.stats.asked == 0.25
     for given in ({"tokens": M + 1}, {"memory": M + 1}, {"keep_rate": 0.4}, {"local": M // 2 + 1}):
         with pytest.raises(BudgetError, match="lococo: "):
-            laconic.compress(llama, LoCoCo(weights=weights, **given))
-    with laconic.compress(llama, LoCoCo(weights=weights, keep=0.5)), pytest.raises(BudgetError, match="work for 20 only"):
+            laconic.compress(llama, LoCoCo(artifact=artifact, **given))
+    with laconic.compress(llama, LoCoCo(artifact=artifact, keep=0.5)), pytest.raises(BudgetError, match="works for 20 only"):
         llama(prompt(1, 4 * M))
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from helpers.reference import slow_top
 
-from laconic import RecipeError
-from laconic.methods.cache.lococo.network import Mixer, Mixers, compress, find, learned_slots, load
-from laconic.recipe import fingerprint
+from laconic import ArtifactError
+from laconic.artifact import Artifact, numbers
+from laconic.methods.cache.lococo.network import Mixer, compress, learned_slots, load, slots_of
 
 B, H, NUM, D, DV, HEAVY, SLOTS, KERNEL = 2, 2, 23, 4, 6, 5, 4, 5
 
@@ -141,40 +141,19 @@ def test_parameter_count(d, memory, kernel):
     assert 2 * 128 * learned_slots(512, 0.5) * 21 + learned_slots(512, 0.5) + 1 == 1_376_513  # Llama-2-7B, one layer
 
 
-# the file
-def checkpoint(model=None, memory=20):
+# the artifact
+def test_an_artifact_gives_back_what_was_saved():
     torch.manual_seed(0)
-    layers = torch.nn.ModuleList(Mixer(16, memory // 2, 5) for _ in range(4))
-    return Mixers(layers, memory, "tiny", None if model is None else fingerprint(model), {"steps": 3})
+    layers = torch.nn.ModuleList(Mixer(16, 10, 5) for _ in range(4))
+    for dtype in (torch.float32, torch.bfloat16):
+        found = load(Artifact("lococo", "trained", "tiny", None, {"memory": 20}, numbers(layers, dtype)))
+        assert slots_of(found) == 10 and not any(p.requires_grad for p in found.parameters())
+        for name, tensor in layers.state_dict().items():
+            assert torch.equal(found.state_dict()[name], tensor.to(dtype).float())
 
 
-def test_a_file_gives_back_what_was_saved(llama, tmp_path):
-    saved = checkpoint(llama)
-    saved.save(tmp_path / "exact.safetensors", torch.float32)
-    saved.save(tmp_path / "short.safetensors")
-    found = find(llama, str(tmp_path / "exact.safetensors"))
-    assert (found.memory, found.slots, found.model, found.made) == (20, 10, "tiny", {"steps": 3})
-    for name, tensor in saved.layers.state_dict().items():
-        assert torch.equal(found.layers.state_dict()[name], tensor)
-        short = load(tmp_path / "short.safetensors").layers.state_dict()[name]
-        assert torch.equal(short, tensor.to(torch.bfloat16).float())
-    assert not any(p.requires_grad for p in found.layers.parameters())
-
-
-def test_weights_of_another_model_are_refused(llama, make_llama, tmp_path):
-    path = tmp_path / "w.safetensors"
-    checkpoint(llama).save(path)
-    with pytest.raises(RecipeError, match=r"trained for another model \(tiny\)"):
-        find(make_llama(seed=5), str(path))
-    checkpoint().save(path)
-    assert find(llama, str(path)).memory == 20  # made for no model in particular
-
-
-def test_what_is_no_checkpoint_is_refused(llama, tmp_path):
-    with pytest.raises(RecipeError, match="do not exist"):
-        find(llama, str(tmp_path / "none.safetensors"))
-    (tmp_path / "text.safetensors").write_text("no tensors")
-    with pytest.raises(RecipeError, match="holds no weights"):
-        find(llama, str(tmp_path / "text.safetensors"))
-    with pytest.raises(RecipeError, match=r"none are shipped for this model.*laconic train lococo"):
-        find(llama, None)
+def test_an_artifact_without_mixers_is_refused():
+    with pytest.raises(ArtifactError, match="holds no tensors"):
+        load(Artifact("lococo", "trained", "tiny", None, {"memory": 20}))
+    with pytest.raises(ArtifactError, match="do not fit lococo"):
+        load(Artifact("lococo", "trained", "tiny", None, {"memory": 20}, {"x": torch.ones(1)}))

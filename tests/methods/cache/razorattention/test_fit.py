@@ -7,9 +7,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import laconic
-from laconic import recipe
-from laconic.fit.calibrations import calibrate
-from laconic.methods.cache.razorattention.fit import RazorAttentionCalibration, copies, scope
+from laconic.artifact import Artifact, fingerprint
+from laconic.fit import Trainer
+from laconic.methods.cache.razorattention.fit import RazorAttentionFit, copies, scope
 
 VOCAB, CODE, HEAD = 40, 16, 64
 
@@ -31,6 +31,10 @@ def test_mass_on_the_right_diagonals_counts_once_per_copy(start, shift):
     torch.testing.assert_close(got, torch.tensor([p * copied, 0.0]))
     in_blocks = sum(copies(rows[:, i : i + 4, : i + 4], i, period, start, shift) for i in range(0, n, 4))
     torch.testing.assert_close(in_blocks, got)
+
+
+def fitted(model, tokenizer, **settings):
+    return Trainer(RazorAttentionFit(**settings), model, tokenizer).run()
 
 
 class Plain:
@@ -90,7 +94,7 @@ def induction_model() -> LlamaForCausalLM:
 
 # line 6
 def test_a_hand_built_induction_head_comes_first():
-    made = calibrate("razorattention", induction_model(), Plain(), tokens=24, repeats=4)
+    made = fitted(induction_model(), Plain(), tokens=24, repeats=4)
     scores = {(layer, head): s for layer, row in enumerate(made.data["induction"]) for head, s in enumerate(row)}
     first, second = sorted(scores, key=lambda lh: -scores[lh])[:2]
     assert first == (1, 0) and scores[first] > 0.6 and scores[second] < 0.2
@@ -104,7 +108,7 @@ def test_scores_of_a_group_are_its_best_head_s(make_llama):
     for name in [k for k in state if "k_proj" in k or "v_proj" in k]:
         state[name] = state[name].view(2, 8, -1).repeat_interleave(2, 0).flatten(0, 1)
     single.load_state_dict(state)
-    few, all_heads = (calibrate("razorattention", m, Plain(), tokens=20, repeats=3).data for m in (grouped, single))
+    few, all_heads = (fitted(m, Plain(), tokens=20, repeats=3).data for m in (grouped, single))
     for kind in ("echo", "induction"):
         want = [[max(row[0:2]), max(row[2:4])] for row in all_heads[kind]]
         torch.testing.assert_close(torch.tensor(few[kind]), torch.tensor(want), atol=2e-5, rtol=1e-3)
@@ -114,8 +118,8 @@ def test_scores_of_a_group_are_its_best_head_s(make_llama):
 def test_scores_equal_the_loop(make_llama):
     """Against the model's own attention matrices, summed place by place."""
     model, period, repeats = make_llama(layers=2, implementation="eager"), 9, 3
-    made = calibrate("razorattention", model, Plain(), tokens=period, repeats=repeats)
-    ids, start = RazorAttentionCalibration(tokens=period, repeats=repeats)._sequence(model, Plain())
+    made = fitted(model, Plain(), tokens=period, repeats=repeats)
+    ids, start = RazorAttentionFit(tokens=period, repeats=repeats)._sequence(model, Plain())
     assert start == 0 and ids.shape == (1, 27) and not {0, 1} & set(ids[0].tolist())
     attentions = model(ids, output_attentions=True).attentions
     for layer, rows in enumerate(attentions):
@@ -132,7 +136,7 @@ def test_a_bos_is_put_in_front_and_is_no_copy(make_llama):
     class Opened(Plain):
         bos_token_id = 1
 
-    made = calibrate("razorattention", make_llama(layers=2), Opened(), tokens=8, repeats=2)
+    made = fitted(make_llama(layers=2), Opened(), tokens=8, repeats=2)
     assert made.data["period"] == 8
 
 
@@ -143,21 +147,20 @@ def test_what_does_not_fit(make_llama):
         ({"material": "x"}, "choose"),
     ):
         with pytest.raises(ValueError, match=message):
-            calibrate("razorattention", make_llama(layers=2), Plain(), **options)
+            fitted(make_llama(layers=2), Plain(), **options)
 
 
-def test_the_shipped_recipe_is_what_calibration_gives():
+def test_the_shipped_artifact_is_what_a_fit_gives():
     model, tokenizer = laconic.load("testbed/lm")
-    shipped = recipe.load(recipe.SHIPPED / "razorattention-testbed-lm.json")
-    assert shipped.fingerprint == recipe.fingerprint(model)
-    options = {k: v for k, v in shipped.made.items() if k != "by"}
-    made = calibrate("razorattention", model, tokenizer, **options)
+    shipped = Artifact.load("razorattention-testbed-lm")
+    assert shipped.fingerprint == fingerprint(model)
+    made = fitted(model, tokenizer, **shipped.settings)
     for kind in ("echo", "induction"):
         torch.testing.assert_close(torch.tensor(made.data[kind]), torch.tensor(shipped.data[kind]), atol=1e-4, rtol=1e-2)
 
 
 def test_beyond_the_scope_of_an_alibi_head_nothing_weighs():
-    """Random inputs behind a layer norm: every weight farther away than the scope is below eps."""
+    """Random inputs after a layer norm: every weight farther away than the scope is below eps."""
     generator = torch.Generator().manual_seed(0)
     hidden, d, n, eps = 12, 4, 400, 1e-3
     query, key = (torch.randn(hidden, d, generator=generator) * 0.2 for _ in range(2))

@@ -9,16 +9,17 @@ import torch
 from helpers.reference import left_padding, slow_attend
 
 import laconic
-from laconic import BudgetError, recipe
+from laconic import BudgetError
+from laconic.artifact import Artifact
 from laconic.cache import saved
 from laconic.cache.heads import write
-from laconic.errors import ConflictError, RecipeError
+from laconic.errors import ArtifactError, ConflictError
 from laconic.fit.layer_probe import LayerProbe
 from laconic.methods.cache.razorattention.method import RazorAttention
 from laconic.ops.attend import attend
 from laconic.tasks.text import corpus
+from laconic.tasks.text.haystack import haystack
 from laconic.tasks.text.needles import numbers, singles
-from laconic.tasks.text.retrieval import haystack
 from laconic.tasks.text.words import NOUNS
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
@@ -231,15 +232,15 @@ def test_as_many_heads_as_the_ratios_say(make_llama, tmp_path):
     model = make_llama(layers=7)
     generator = torch.Generator().manual_seed(0)
     echo, induction = (torch.rand(7, 2, generator=generator).tolist() for _ in range(2))
-    path = tmp_path / "r.json"
-    recipe.Recipe.of("razorattention", model, {"echo": echo, "induction": induction}, {}).save(path)
+    path = tmp_path / "r.safetensors"
+    Artifact.of("razorattention", "measured", model, {"echo": echo, "induction": induction}).save(path)
     flat = [(layer, head) for layer in range(7) for head in range(2)]
 
     def largest(scores, count):
         return set(sorted(flat, key=lambda lh: -scores[lh[0]][lh[1]])[:count])
 
     for share, other in ((0.14, 0.01), (0.5, 0.3), (1.0, 0.0), (0.0, 0.0)):
-        method = laconic.create_method(f"razorattention:recipe={path},induction={share},echo={other}")
+        method = laconic.create_method(f"razorattention:artifact={path},induction={share},echo={other}")
         method.attach(model)
         found = {(layer, head) for layer, row in enumerate(method.retrieval) for head in row}
         assert found == largest(induction, round(14 * share)) | largest(echo, round(14 * other))
@@ -392,12 +393,12 @@ def test_a_saved_cache_goes_on_exactly(llama, prompt, tmp_path):
 
 
 def test_errors(llama):
-    both = {"recipe": "x", "heads": "no"}
+    both = {"artifact": "x", "heads": "no"}
     for bad in ({"share": 0.5}, {"sinks": -1}, {"buffer": 0}, {"fold_every": 0}, {"induction": 1.5}, both):
         with pytest.raises(ValueError, match="razorattention"):
             RazorAttention(**bad)
-    with pytest.raises(RecipeError, match="laconic calibrate razorattention"):
+    with pytest.raises(ArtifactError, match="laconic fit razorattention"):
         laconic.compress(llama, RazorAttention())
     with pytest.raises(ConflictError):
         laconic.compress(llama, RazorAttention(heads="no"), laconic.SnapKV())
-    laconic.compress(llama, RazorAttention(keep=1.0))  # neutral: needs no recipe
+    laconic.compress(llama, RazorAttention(keep=1.0))  # neutral: needs no artifact

@@ -54,13 +54,13 @@ def planted_images(count, seed=0):
 
 def test_8_planted_classes_are_found(model):
     vectors, _ = planted_images(32)
-    recipe = discover(model, [prompt(vectors[i : i + 4], SIDE, [5, 6]) for i in range(0, 32, 4)])
-    assert recipe.data == {name: [word] for name, word in WORDS.items()}
-    assert recipe.method == "embedlens" and recipe.made["images"] == 32 and recipe.made["agreement"] >= 0.95
-    assert recipe.made["shares"]["dead"] == pytest.approx(10 / 36, abs=0.03)
+    artifact = discover(model, [prompt(vectors[i : i + 4], SIDE, [5, 6]) for i in range(0, 32, 4)])
+    assert artifact.data == {name: [word] for name, word in WORDS.items()}
+    assert artifact.method == "embedlens" and artifact.settings["images"] == 32 and artifact.settings["agreement"] >= 0.95
+    assert artifact.settings["shares"]["dead"] == pytest.approx(10 / 36, abs=0.03)
     fresh, truth = planted_images(8, seed=9)
     found = collect(model, [prompt(fresh, SIDE, [5, 6])])
-    said = torch.cat([Anchors.of(recipe.data).classify(p.words) for p in found])
+    said = torch.cat([Anchors.of(artifact.data).classify(p.words) for p in found])
     assert float((said == truth.flatten()).float().mean()) >= 0.95
 
 

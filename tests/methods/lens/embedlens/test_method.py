@@ -5,7 +5,7 @@ import torch
 from helpers.vision_tools import IMAGE, inputs, laconic_hooks
 from helpers.vision_zoo import CASES
 
-from laconic import BudgetError, RecipeError, SnapKV, UnsupportedModelError, compress
+from laconic import ArtifactError, BudgetError, SnapKV, UnsupportedModelError, compress
 from laconic.methods.lens.embedlens.method import EmbedLens
 from laconic.methods.lens.embedlens.readings import CLASSES, Anchors, nearest
 
@@ -248,7 +248,7 @@ def test_exit_drops_all_visual_tokens_and_a_cache_method_may_follow(vlm):
         ({"skip": "1.25"}, ValueError, "'1.25' is not a sub-layer"),
         ({"skip": "-1"}, ValueError, "is not a sub-layer"),
         ({"entry": 3, "exit": 3}, ValueError, "must come after entry=3"),
-        ({"anchors": Anchors(), "recipe": "x"}, ValueError, "not both"),
+        ({"anchors": Anchors(), "artifact": "x"}, ValueError, "not both"),
     ],
 )
 def test_settings_that_make_no_sense(given, error, message):
@@ -257,7 +257,7 @@ def test_settings_that_make_no_sense(given, error, message):
 
 
 def test_what_a_model_cannot_do(vlm, anchors):
-    with pytest.raises(RecipeError, match="none is shipped"):
+    with pytest.raises(ArtifactError, match="none is shipped"):
         compress(vlm, EmbedLens(prune="dead"))
     with pytest.raises(ValueError, match=r"layers 0\.\.7"):
         compress(vlm, EmbedLens(skip="8", skip_target="visual"))

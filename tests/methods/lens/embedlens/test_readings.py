@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.vision_tools import inputs
 
-from laconic import recipe
+from laconic.artifact import Artifact
 from laconic.methods.lens.embedlens.readings import CLASSES, Anchors, logit_lens, nearest, norms, read, shares
 from laconic.testbed.vlm_model import build_tokenizer
 
@@ -106,5 +106,5 @@ def test_lengths_layer_by_layer(vlm):
 
 
 def test_the_published_anchors_belong_to_one_model():
-    found = recipe.load(recipe.SHIPPED / "embedlens-llava-1.5-7b.json")
+    found = Artifact.load("embedlens-llava-1.5-7b")
     assert Anchors.of(found.data) == Anchors((1141,), (26673,), (30296,)) and found.model == "llava-1.5-7b-hf"

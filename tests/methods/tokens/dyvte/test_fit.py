@@ -7,15 +7,16 @@ import pytest
 import torch
 from helpers.vision_tools import random_vlm
 
-from laconic import RecipeError, compress
+from laconic import ArtifactError, compress
+from laconic.artifact import Artifact, numbers
+from laconic.fit import Trainer
+from laconic.fit.checkpoint import load_state
 from laconic.fit.images import inputs, scenes, with_answers
-from laconic.fit.trainers import find
-from laconic.methods.tokens.dyvte.fit import WEIGHTS, Settings, Training, answers_at, examples, safe, train
+from laconic.methods.tokens.dyvte.fit import DyVTEFit, answers_at, safe
 from laconic.methods.tokens.dyvte.method import DyVTE
-from laconic.methods.tokens.dyvte.network import load
 from laconic.testbed.vlm_model import build_processor, build_tokenizer
 
-TINY = {"width": 8, "batch": 3, "steps": 3, "check": 1, "log_every": 1, "save_every": 1, "lr": 1e-2}
+TINY = {"width": 8, "batch_size": 3, "steps": 3, "check": 1, "log_every": 1, "save_every": 1, "lr": 1e-2}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_identical_runs_are_always_safe():
     assert safe(logits, logits, labels, 0.99, 1.03).all()
 
 
-def test_answers_stand_behind_prompts(processor):
+def test_answers_follow_prompts(processor):
     asked = scenes(4, 10)
     given, labels = with_answers(processor, asked)
     prompts = inputs(processor, asked)
@@ -73,30 +74,35 @@ def test_answers_stand_behind_prompts(processor):
     assert answers_at(labels) == max(int((row != -100).sum()) for row in labels) + 1
 
 
+def built(model, processor, **given):
+    """A fit of fresh gates, before its first step."""
+    fit = DyVTEFit(**TINY | given)
+    torch.manual_seed(fit.seed)
+    fit.build(model, processor)
+    return fit
+
+
 def test_gates_read_in_training_what_they_read_at_inference(model, processor, tmp_path, monkeypatch):
-    settings = Settings(**TINY)
-    made = Training(model, examples(processor, settings), settings, tmp_path, lambda line: None)
-    given, labels = made.batch(0)
-    _, features = made.whole(given, labels)
-    made.save()
+    fit = built(model, processor)
+    _, features = fit.whole(*fit.examples(0))
+    Artifact.of("dyvte", "trained", model, {"shares": []}, numbers(fit.gates)).save(tmp_path / "w.safetensors")
     read = []
-    real = type(made.gates.layers[0]).forward
-    monkeypatch.setattr(type(made.gates.layers[0]), "forward", lambda self, x: read.append(x) or real(self, x))
-    with compress(model, DyVTE(weights=str(tmp_path / WEIGHTS), tau=1.0)):
+    real = type(fit.gates[0]).forward
+    monkeypatch.setattr(type(fit.gates[0]), "forward", lambda self, x: read.append(x) or real(self, x))
+    with compress(model, DyVTE(artifact=str(tmp_path / "w.safetensors"), tau=1.0)):
         model(**inputs(processor, scenes(3, 0)))
     torch.testing.assert_close(torch.stack(read), features.flatten(0, 1), rtol=1e-4, atol=1e-4)
 
 
-def test_labels_compare_the_whole_model_with_a_forced_exit(model, processor, tmp_path):
-    settings = Settings(**TINY)
-    made = Training(model, examples(processor, settings), settings, tmp_path, lambda line: None)
-    given, labels = made.batch(1)
-    whole, _ = made.whole(given, labels)
+def test_labels_compare_the_whole_model_with_a_forced_exit(model, processor):
+    fit = built(model, processor)
+    given, labels = fit.examples(1)
+    whole, _ = fit.whole(given, labels)
     full = model(**given).logits
     torch.testing.assert_close(whole, full[:, -whole.shape[1] :])
     with compress(model, DyVTE(exit_layer=2)):
         short = model(**given).logits
-    for b, got in enumerate(made.label(given, labels, whole, 2).tolist()):
+    for b, got in enumerate(fit.label(given, labels, whole, 2).tolist()):
         at = (labels[b] != -100).nonzero()[:, 0]
         one = full[b, at - 1], short[b, at - 1 - full.shape[1]]
         agree = float((one[0].argmax(-1) == one[1].argmax(-1)).float().mean())
@@ -108,52 +114,58 @@ def state(module):
     return hashlib.sha256(b"".join(x.numpy().tobytes() for x in module.state_dict().values())).hexdigest()
 
 
-def test_only_gates_learn_and_a_resumed_training_is_the_same(model, processor, tmp_path):
+def test_only_gates_learn_and_a_resumed_training_is_the_same(model, processor, tmp_path, monkeypatch):
     """line 8, and checkpoints"""
-    before = state(model)
-    straight = train(model, processor, Settings(**TINY), tmp_path / "a", False, lambda line: None)
+    before, first = state(model), state(built(model, processor).gates)
+    one = DyVTEFit(**TINY)
+    straight = Trainer(one, model, processor, tmp_path / "a").run()
     assert state(model) == before and not any(p.grad is not None for p in model.parameters())
-    lines = []
-    settings = Settings(**TINY)
-    (tmp_path / "b").mkdir()
-    half = Training(model, examples(processor, settings), settings, tmp_path / "b", lines.append)
-    first = state(half.gates.layers)
-    half.step(), half.step(), half.save()
-    assert state(half.gates.layers) != first
-    resumed = train(model, processor, settings, tmp_path / "b", True, lines.append)
-    one, two = load(straight.with_name(f"exact-{WEIGHTS}")), load(resumed.with_name(f"exact-{WEIGHTS}"))
-    assert state(one.layers) == state(two.layers) and one.shares == two.shares
-    assert [line.split(" loss")[0] for line in lines][:1] == ["step 3"]
-    taus, means = zip(*one.shares, strict=True)
+    assert state(one.gates) != first
+
+    original = DyVTEFit.batch
+
+    def stops(self, step):
+        if step == 2:
+            raise KeyboardInterrupt
+        return original(self, step)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(DyVTEFit, "batch", stops)
+        Trainer(DyVTEFit(**TINY), model, processor, tmp_path / "b").run()
+    lines, two = [], DyVTEFit(**TINY)
+    resumed = Trainer(two, model, processor, tmp_path / "b", lines.append).run(resume=True)
+    assert state(one.gates) == state(two.gates) and straight.data == resumed.data
+    for folder in ("a", "b"):  # the checkpoint has the exact numbers, the artifact short ones
+        load_state(tmp_path / folder, [two.optimizer(two.gates)], two.gates)
+        assert state(one.gates) == state(two.gates)
+    assert [line.split(" loss")[0] for line in lines][:1] == ["step 3"] and " right " in lines[0]
+    taus, means = zip(*straight.data["shares"], strict=True)
     assert list(taus) == sorted(taus) and list(means) == sorted(means) and 1 / 8 <= means[0] <= means[-1] <= 1
-    with compress(model, DyVTE(weights=str(straight), keep=max(means[0], 0.9))):
+    straight.save(tmp_path / "w.safetensors")
+    with compress(model, DyVTE(artifact=str(tmp_path / "w.safetensors"), keep=max(means[0], 0.9))):
         model(**inputs(processor, scenes(1, 3)))
-    with pytest.raises(RecipeError, match="other settings \\(width\\)"):
-        train(model, processor, Settings(**TINY | {"width": 9}), tmp_path / "b", True, lines.append)
-    with pytest.raises(RecipeError, match="no checkpoint"):
-        train(model, processor, settings, tmp_path / "c", True, lines.append)
+    with pytest.raises(ArtifactError, match=r"other settings \(width\)"):
+        Trainer(DyVTEFit(**TINY | {"width": 9}), model, processor, tmp_path / "b").run(resume=True)
+    more = Trainer(DyVTEFit(**TINY | {"check": 2}), model, processor, tmp_path / "b").run(resume=True)
+    assert more.settings["check"] == 2 and more.data != straight.data  # thresholds alone are measured again
 
 
-def test_the_schedule_and_the_seeds(model, processor, tmp_path):
-    settings = Settings(steps=100, warmup=0.1, batch=2, width=8)
-    made = Training(model, examples(processor, settings), settings, tmp_path, lambda line: None)
-    rates = []
-    for made.done in range(100):
-        rates.append(made.rate())
+def test_the_schedule_and_the_seeds(model, processor):
+    fit = DyVTEFit(steps=100, warmup=0.1)
+    rates = [fit.rate(step) for step in range(100)]
     assert rates[:3] == pytest.approx([0.1, 0.2, 0.3]) and max(rates) == 1.0 and rates[-1] < 0.01
     with pytest.raises(ValueError, match="reserved for evaluation"):
-        examples(processor, Settings(seed=10))(0)
-    assert find("dyvte").configure({"width": "16"}).width == 16
+        built(model, processor, seed=10).batch(0)
     for wrong in ({"width": 0}, {"warmup": 1.0}, {"seed": -1}):
         with pytest.raises(ValueError, match="must be"):
-            Settings(**wrong)
+            DyVTEFit(**wrong)
 
 
-def test_a_file_of_one_s_own(processor, tmp_path):
+def test_a_file_of_one_s_own(model, processor, tmp_path):
     one = scenes(1, 5)[0]
     one.image.save(tmp_path / "a.png")
     line = json.dumps({"image": "a.png", "question": one.question, "answer": one.answer})
     (tmp_path / "data.jsonl").write_text(line + "\n")
-    given, labels = examples(processor, Settings(batch=2, file=str(tmp_path / "data.jsonl")))(0)
+    given, labels = built(model, processor, batch_size=2, file=str(tmp_path / "data.jsonl")).examples(0)
     want, wanted = with_answers(processor, [one, one])
     assert torch.equal(given["input_ids"], want["input_ids"]) and torch.equal(labels, wanted)

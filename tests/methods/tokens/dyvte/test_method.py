@@ -1,4 +1,4 @@
-"""DyVTE with gates that are forced or planted; "line n" is what the card must show. Labels and training: tests/train."""
+"""DyVTE with gates that are forced or planted; "line n" is what the card must show. Labels and training: test_fit.py."""
 
 import pytest
 import torch
@@ -6,15 +6,26 @@ from helpers.vision_exact import embedded, generate, run
 from helpers.vision_tools import inputs
 from torch import nn
 
-from laconic import VTW, BudgetError, RecipeError, compress
+from laconic import VTW, ArtifactError, BudgetError, compress
 from laconic import load as load_model
+from laconic.artifact import Artifact, numbers
 from laconic.methods.tokens.dyvte.method import DyVTE
-from laconic.methods.tokens.dyvte.network import Gate, Gates, load, question_feature
+from laconic.methods.tokens.dyvte.network import Gate, load, question_feature
 from laconic.ops.pool import pool_rows
 from laconic.stream.assemble import assemble
 from laconic.stream.contract import TokenMethod
 from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS, make
-from laconic.testbed.evaluate_vlm import correct
+from laconic.testbed.evaluate_vlm import ask, correct
+
+
+def saved(layers, path, shares=(), model=None):
+    """Gates as an artifact, for any model if none is given."""
+    facts = {"shares": [list(pair) for pair in shares]}
+    if model is None:
+        Artifact("dyvte", "trained", "random", None, facts, numbers(layers)).save(path)
+    else:
+        Artifact.of("dyvte", "trained", model, facts, numbers(layers)).save(path)
+    return str(path)
 
 
 def planted(path, fires, channels=(0,) * 7, d=128, width=4):
@@ -27,12 +38,11 @@ def planted(path, fires, channels=(0,) * 7, d=128, width=4):
         gate.first.weight.data[1, d + channel] = -1.0
         gate.second.weight.data[1, 0] = sign
         gate.second.weight.data[1, 1] = -sign
-    Gates(layers, "random").save(path, torch.float32)
-    return str(path)
+    return saved(layers, path)
 
 
 def leaving(exit_layer):
-    """Slow reference: visual tokens are dropped behind a layer, positions stay."""
+    """Slow reference: visual tokens are dropped after a layer, positions stay."""
 
     def change(i, hidden, visual, positions):
         if i != exit_layer + 1:
@@ -43,7 +53,7 @@ def leaving(exit_layer):
 
 
 def masked(model, given, exit_layer):
-    """The full model, visual columns hidden from every query behind a layer; logits [T, V]. The training's branch B."""
+    """The full model, visual columns hidden from every query after a layer; logits [T, V]. The training's branch B."""
     stack = model.model.language_model
     hidden, visual = embedded(model, given)
     n = hidden.shape[1]
@@ -62,11 +72,11 @@ def test_never_changes_nothing(vlm, tmp_path, kind):
     """line 1"""
     given = inputs([(3, 9), (1, 5)])
     plain = vlm(**given).logits
-    weights = planted(tmp_path / "w.safetensors", [0.0] * 7)  # equal logits: not greater
+    artifact = planted(tmp_path / "w.safetensors", [0.0] * 7)  # equal logits: not greater
     methods = {
-        "never": DyVTE(weights=weights),
+        "never": DyVTE(artifact=artifact),
         "last layer": DyVTE(exit_layer=7),
-        "threshold": DyVTE(weights=planted(tmp_path / "v.safetensors", [9.0] * 7), tau=1.0),
+        "threshold": DyVTE(artifact=planted(tmp_path / "v.safetensors", [9.0] * 7), tau=1.0),
         "neutral": DyVTE(keep=1.0),
     }
     with compress(vlm, methods[kind]):
@@ -126,7 +136,7 @@ def test_rows_of_a_batch_leave_behind_their_own_layers(vlm, tmp_path):
     last = torch.stack([torch.stack(vlm(**one, output_hidden_states=True).hidden_states)[1:8, 0, -1] for one in alone])
     leaves = [0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0]
     channels = [int((last[:, i] > 0).float().var(0).argmax()) for i in range(7)]  # where rows differ most
-    method = DyVTE(weights=planted(tmp_path / "w.safetensors", leaves, channels))
+    method = DyVTE(artifact=planted(tmp_path / "w.safetensors", leaves, channels))
     with compress(vlm, method) as session:
         together = generate(vlm, given, 3)
         lengths = [[int(n) for n in layer.lengths[:, 0] - 2] for layer in session.cache.compressed()]
@@ -146,8 +156,8 @@ def test_it_is_decided_in_prefill_only(vlm, tmp_path, monkeypatch):
     asked = []
     real = Gate.forward
     monkeypatch.setattr(Gate, "forward", lambda self, x: asked.append(1) or real(self, x))
-    weights = planted(tmp_path / "w.safetensors", [0.0] * 7)
-    with compress(vlm, DyVTE(weights=weights)):
+    artifact = planted(tmp_path / "w.safetensors", [0.0] * 7)
+    with compress(vlm, DyVTE(artifact=artifact)):
         generate(vlm, inputs([(3, 9)]), 5)
     assert len(asked) == 7
 
@@ -185,17 +195,16 @@ def test_together_with_a_method_on_single_tokens(vlm):
     assert [layer.stored - 3 for layer in session.cache.compressed()] == lengths
 
 
-def test_weights_and_thresholds(vlm, tmp_path):
-    path = tmp_path / "w.safetensors"
-    made = Gates(nn.ModuleList(Gate(128, 3) for _ in range(7)), shares=[(0.1, 0.3), (0.2, 0.5), (0.3, 0.5), (0.4, 0.8)])
-    made.save(path, torch.float32)
-    for one, two in zip(load(path).layers.parameters(), made.layers.parameters(), strict=True):
+def test_artifacts_and_thresholds(vlm, llama, tmp_path):
+    gates, shares = nn.ModuleList(Gate(128, 3) for _ in range(7)), [(0.1, 0.3), (0.2, 0.5), (0.3, 0.5), (0.4, 0.8)]
+    path = saved(gates, tmp_path / "w.safetensors", shares)
+    for one, two in zip(load(Artifact.load(path)).parameters(), gates.parameters(), strict=True):
         assert torch.equal(one, two)
-    method = DyVTE(weights=str(path), keep=0.6)
+    method = DyVTE(artifact=path, keep=0.6)
     compress(vlm, method)
     assert method._tau == 0.3
     with pytest.raises(BudgetError, match=r"the least is 0\.3"):
-        compress(vlm, DyVTE(weights=str(path), keep=0.2))
+        compress(vlm, DyVTE(artifact=path, keep=0.2))
     with pytest.raises(BudgetError, match="no such budget"):
         DyVTE(tokens=30)
     with pytest.raises(ValueError, match="give one of them"):
@@ -204,15 +213,11 @@ def test_weights_and_thresholds(vlm, tmp_path):
         DyVTE(tau=1.5)
     with pytest.raises(ValueError, match=r"layers 0\.\.7"):
         compress(vlm, DyVTE(exit_layer=8))
-    with pytest.raises(RecipeError, match="do not exist"):
-        compress(vlm, DyVTE(weights=str(tmp_path / "no.safetensors")))
-    made.fingerprint = "other"
-    made.save(path)
-    with pytest.raises(RecipeError, match="another model"):
-        compress(vlm, DyVTE(weights=str(path)))
-    (tmp_path / "x.safetensors").write_bytes(b"x")
-    with pytest.raises(RecipeError, match="holds no weights"):
-        load(tmp_path / "x.safetensors")
+    with pytest.raises(ArtifactError, match=r"`laconic fit dyvte .*, or give exit_layer="):
+        compress(vlm, DyVTE())
+    saved(gates, path, shares, llama)
+    with pytest.raises(ArtifactError, match="made for other weights"):
+        compress(vlm, DyVTE(artifact=path))
 
 
 @pytest.mark.slow
@@ -222,8 +227,8 @@ def test_7_trained_gates_know_which_questions_need_the_image_for_longer():
 
     def right(method, kind):
         samples = [make(kind, EVALUATION_SEED + 700_000 + i) for i in range(40)]
-        with compress(model, method) as session:
-            return sum(correct(model, processor, samples)) / 40, session.stats.achieved
+        answers = ask(model, processor, samples, methods=[method])
+        return sum(correct(samples, answers)) / 40, answers[0].final.achieved
 
     trained = {kind: right(DyVTE(), kind) for kind in QUESTIONS}
     fixed = {kind: right(VTW(layer=7), kind) for kind in QUESTIONS}

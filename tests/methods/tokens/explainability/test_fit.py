@@ -1,6 +1,6 @@
 """Labels and training of `explainability`; numbers are the lines of the card's "must show"."""
 
-import json
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -9,14 +9,29 @@ from helpers.explained_toy import ASK, OBJECT, SIDE, Toy, host, images
 from helpers.planted_vlm import planted, prompt
 from transformers import AttentionInterface
 
-from laconic import RecipeError
-from laconic.fit.trainers import find
-from laconic.methods.tokens.explainability import fit as training
-from laconic.methods.tokens.explainability.fit import Chats, Fit, Labels, Settings, loss, run
+from laconic import ArtifactError
+from laconic.fit import Trainer
+from laconic.fit.checkpoint import CHECKPOINT
+from laconic.fit.trainer import step
+from laconic.methods.tokens.explainability.fit import PAIRS, Chats, ExplainabilityFit, Labels, divergence
 from laconic.methods.tokens.explainability.network import load
 from laconic.methods.tokens.explainability.relevance import explained, propagated, step_relevance, target, weighted
 
-TINY = {"samples": 12, "steps": 6, "batch": 4, "save_every": 2, "save_labels": 4, "log_every": 2}
+TINY = {"samples": 12, "steps": 6, "batch_size": 4, "save_every": 2, "save_labels": 4, "log_every": 2}
+
+
+@dataclass(kw_only=True)
+class Toys(ExplainabilityFit):
+    """Asks the toy's questions; `wrong`: none of the reference answers is right."""
+
+    new_tokens: int = 1
+    questions: int = 12
+    wrong: bool = False
+
+    def source_of(self, processor):
+        source = Toy(0, self.questions)
+        source.answers = source.answers + 100 * self.wrong
+        return source
 
 
 @pytest.fixture(scope="module")
@@ -147,25 +162,26 @@ def test_5_kl_is_zero_for_the_target_alone():
     goal = target(torch.tensor([0.1, 0.9, 0.4, 0.2, 0.7, 0.3]))
     equal = goal.clamp(min=1e-12).log()
     pair = [(torch.ones(6), goal)]
-    assert float(loss(Says(equal[None]), pair)) == pytest.approx(0.0, abs=1e-5)
+    assert float(divergence(Says(equal[None]), pair)) == pytest.approx(0.0, abs=1e-5)
     by_hand = sum(g * (g.log() - s) for g, s in zip(goal, torch.zeros(6).log_softmax(-1), strict=True) if g > 0)
-    assert float(loss(Says(torch.zeros(1, 6)), pair)) == pytest.approx(float(by_hand), rel=1e-5)
+    assert float(divergence(Says(torch.zeros(1, 6)), pair)) == pytest.approx(float(by_hand), rel=1e-5)
     other = equal.clone()
     other[1] += 0.1
-    assert float(loss(Says(other[None]), pair)) > 1e-4
+    assert float(divergence(Says(other[None]), pair)) > 1e-4
 
 
-def test_pairs_of_several_lengths_train_together():
-    fit = Fit([(torch.rand(n), target(torch.rand(n))) for n in (8, 8, 12, 12, 5, 5)], Settings(**TINY | {"batch": 6}))
-    first = fit.step()
-    for _ in range(30):
-        last = fit.step()
+def test_pairs_of_several_lengths_train_together(toy):
+    fit = Toys(**TINY | {"batch_size": 6})
+    net = fit.build(toy, None).train()
+    fit.labels.pairs = [(torch.rand(n), target(torch.rand(n))) for n in (8, 8, 12, 12, 5, 5)]
+    optimizer = fit.optimizer(net)
+    first, *_, last = [step(fit, net, optimizer, number) for number in range(31)]
     assert last < first
 
 
 def test_only_right_answers_are_labelled(toy):
     source = Toy(3, 20)
-    labels = Labels(toy, source, Settings(**TINY, new_tokens=1))
+    labels = Labels(toy, source, 1)
     right = [labels.label() for _ in range(20)]
     answers = [source.text(toy.generate(**source.ask(n)[0], max_new_tokens=1)[0, -1:]) for n in range(20)]
     assert right == [answer == source.ask(n)[1] for n, answer in enumerate(answers)]
@@ -179,50 +195,56 @@ def test_only_right_answers_are_labelled(toy):
 
 
 def test_a_resumed_training_ends_where_an_unbroken_one_does(toy, tmp_path, monkeypatch):
-    settings = Settings(**TINY, new_tokens=1)
-    said = []
-    whole = run(toy, Toy(0, 12), settings, tmp_path / "whole", False, said.append)
-    broken = tmp_path / "broken"
+    def run(folder, resume, lines=None, **given):
+        log = (lambda line: None) if lines is None else lines.append
+        return Trainer(Toys(**TINY | given), toy, None, folder, log).run(resume)
 
-    class Stop(Exception):
-        pass
+    whole, broken = run(tmp_path / "whole", False), tmp_path / "broken"
 
-    def stops(after, what):
-        original, count = getattr(what, "step" if what is Fit else "label"), [0]
+    def stops(original, after):
+        count = [0]
 
-        def call(self):
+        def call(self, *given):
             count[0] += 1
             if count[0] > after:
-                raise Stop
-            return original(self)
+                raise KeyboardInterrupt
+            return original(self, *given)
 
         return call
 
-    with monkeypatch.context() as patch, pytest.raises(Stop):  # while labelling
-        patch.setattr(Labels, "label", stops(6, Labels))
-        run(toy, Toy(0, 12), settings, broken, False, said.append)
-    with monkeypatch.context() as patch, pytest.raises(Stop):  # while fitting
-        patch.setattr(Fit, "step", stops(3, Fit))
-        run(toy, Toy(0, 12), settings, broken, True, said.append)
-    assert json.loads((broken / "trainer.json").read_text())["state"]["done"] == 2
-    again = run(toy, Toy(0, 12), settings, broken, True, said.append)
-    assert whole.read_bytes() == again.read_bytes()
-    found = load(whole)
-    assert 10 <= found.made["pairs"] <= 12 and found.fingerprint is not None and not found.net.training
-    assert any(line.startswith("step 6 KL ") for line in (broken / "train.log").read_text().splitlines())
-    with pytest.raises(RecipeError, match=r"other settings \(lr\)"):
-        run(toy, Toy(0, 12), Settings(**TINY, new_tokens=1, lr=0.1), broken, True, said.append)
-    with pytest.raises(RecipeError, match="no checkpoint"):
-        run(toy, Toy(0, 12), settings, tmp_path / "none", True, said.append)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # while labelling
+        patch.setattr(Labels, "label", stops(Labels.label, 6))
+        run(broken, False)
+    assert {path.name for path in broken.iterdir()} == {CHECKPOINT, PAIRS, "train.log"}
+    labelled = []
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # while training
+        patch.setattr(Toys, "loss", stops(Toys.loss, 3))
+        run(broken, True, labelled)
+    assert [line.split(",")[0] for line in labelled if "questions" in line] == ["8 questions", "12 questions"]
+    lines = []
+    again = run(broken, True, lines)
+    assert [line.split(" loss ")[0] for line in lines] == ["step 4", "step 6"]  # neither labelled nor trained again
+    assert again == whole and all(torch.equal(x, again.tensors[name]) for name, x in whole.tensors.items())
+    assert 10 <= whole.data["pairs"] <= 12 and whole.data["kernel"] == 5 and not load(whole).training
+    assert all(x.dtype != torch.bfloat16 for x in whole.tensors.values())
+    with pytest.raises(ArtifactError, match=r"other settings \(lr\)"):
+        run(broken, True, lr=0.1)
 
 
-def test_the_host_is_as_it_was(toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "Chats", lambda processor, questions: Toy(0, 12))
+def test_a_fresh_training_does_not_take_the_labels_of_another(toy, tmp_path):
+    run = Trainer(Toys(**TINY | {"samples": 4, "steps": 1}), toy, None, tmp_path).run
+    run()
+    before = (tmp_path / PAIRS).read_bytes()
+    (tmp_path / CHECKPOINT).unlink()
+    (tmp_path / PAIRS).write_bytes(b"broken")
+    run()
+    assert (tmp_path / PAIRS).read_bytes() == before
+
+
+def test_the_host_is_as_it_was(toy):
     toy.set_attn_implementation("sdpa")
     before = {name: x.clone() for name, x in toy.state_dict().items()}
-    trainer = find("explainability")
-    settings = trainer.configure({"samples": "4", "steps": "1", "new_tokens": "1"})
-    assert trainer.run(toy, None, settings, tmp_path, False, lambda line: None).name == "explainability.safetensors"
+    Trainer(Toys(samples=4, steps=1), toy, None).run()
     assert all(torch.equal(x, before[name]) for name, x in toy.state_dict().items())
     assert toy.model.language_model.config._attn_implementation == "sdpa"
     toy.set_attn_implementation("eager")
@@ -242,11 +264,9 @@ def test_questions_and_what_answers_say():
 @pytest.mark.parametrize(("given", "message"), [({"kernel": 4}, "must be odd"), ({"steps": 0}, "steps=0 must be positive")])
 def test_settings_that_make_no_sense(given, message):
     with pytest.raises(ValueError, match=message):
-        Settings(**given)
+        ExplainabilityFit(**given)
 
 
-def test_a_host_that_answers_nothing_is_refused(toy, tmp_path):
-    source = Toy(0, 4)
-    source.answers = source.answers + 100
+def test_a_host_that_answers_nothing_is_refused(toy):
     with pytest.raises(ValueError, match="answered 0 of 4 questions right"):
-        run(toy, source, Settings(**TINY | {"samples": 4}, new_tokens=1), tmp_path, False, lambda line: None)
+        Trainer(Toys(**TINY | {"samples": 4}, wrong=True), toy, None).run()

@@ -6,21 +6,33 @@ from helpers.explained_toy import ANSWER, ASK, ASK_OTHER, CONTENTS, OBJECT, OTHE
 from helpers.planted_vlm import prompt
 from helpers.vision_tools import inputs
 
-from laconic import BudgetError, RecipeError, UnsupportedModelError, compress
-from laconic.methods.tokens.explainability.fit import Settings, run
+from laconic import ArtifactError, BudgetError, UnsupportedModelError, compress
+from laconic.artifact import Artifact, numbers
+from laconic.fit import Trainer
+from laconic.methods.tokens.explainability.fit import ExplainabilityFit
 from laconic.methods.tokens.explainability.method import Explainability, instruction_attention
-from laconic.methods.tokens.explainability.network import Compressor, RelevanceNet, load
+from laconic.methods.tokens.explainability.network import RelevanceNet, load
 from laconic.stream.assemble import assemble, choose
 from laconic.stream.contract import TokenMethod
 
 
 def saved(path, model=None, seed=0, kernel=5):
-    """A network of random weights, for any host."""
+    """A network of random weights as an artifact, for any host if none is given."""
     torch.manual_seed(seed)
     net = RelevanceNet(kernel)
     net(torch.rand(32, 144))  # moves the running figures of the batch norms
-    Compressor(net).save(path)
+    if model is None:
+        Artifact("explainability", "trained", "any", None, {"kernel": kernel}, numbers(net)).save(path)
+    else:
+        Artifact.of("explainability", "trained", model, {"kernel": kernel}, numbers(net)).save(path)
     return str(path)
+
+
+class Toys(ExplainabilityFit):
+    """Asks the toy's questions."""
+
+    def source_of(self, processor):
+        return Toy(0, 160)
 
 
 class Probe(TokenMethod):
@@ -104,10 +116,10 @@ def test_what_the_network_ranks_first_goes_on(vlm, tmp_path):
     with compress(vlm, probe):
         vlm(**given)
     (stream, attention), *_ = probe.seen
-    with compress(vlm, Explainability(keep=0.25, weights=path)) as session:
+    with compress(vlm, Explainability(keep=0.25, artifact=path)) as session:
         vlm.generate(**given, max_new_tokens=2, do_sample=False)
     for b in range(2):
-        best = load(path).net(attention[b][None])[0].topk(36).indices.sort().values
+        best = load(Artifact.load(path))(attention[b][None])[0].topk(36).indices.sort().values
         at = stream.place[b, stream.images(b)][best]
         text = stream.place[b, stream.texts(b)]
         kept = session.kept(3, row=b)
@@ -121,7 +133,7 @@ def test_9_another_question_keeps_other_tokens(trained):
     vectors, _, _ = images(4, 77)
     kept = []
     for ask, kind in ((ASK, OBJECT), (ASK_OTHER, OTHER)):
-        with compress(model, Explainability(keep=0.25, weights=path)) as session:
+        with compress(model, Explainability(keep=0.25, artifact=path)) as session:
             model.generate(**prompt(vectors, SIDE, [ask]), max_new_tokens=1, do_sample=False)
         kept.append([set(session.kept(0, row=b).tolist()) for b in range(4)])
         for b in range(4):
@@ -132,7 +144,7 @@ def test_9_another_question_keeps_other_tokens(trained):
 
 def test_10_all_layers_store_less(vlm, tmp_path):
     path = saved(tmp_path / "net.safetensors")
-    with compress(vlm, Explainability(keep=0.25, weights=path)) as session:
+    with compress(vlm, Explainability(keep=0.25, artifact=path)) as session:
         vlm.generate(**inputs([(3, 9)]), max_new_tokens=1, do_sample=False)
     assert [layer.stored for layer in session.cache.compressed()] == [12 + 36] * 8
     assert session.stats.visual == dict.fromkeys(range(8), 36.0)
@@ -141,12 +153,9 @@ def test_10_all_layers_store_less(vlm, tmp_path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The toy host and a network trained on its right answers (160 images, 80 steps)."""
-    model, out = host(), tmp_path_factory.mktemp("toy")
-    model.set_attn_implementation("eager")
-    settings = Settings(samples=160, new_tokens=1, steps=80, batch=32)
-    weights = run(model, Toy(0, 160), settings, out, False, lambda line: None)
-    model.set_attn_implementation("sdpa")
-    return model, str(weights)
+    model, path = host(), tmp_path_factory.mktemp("toy") / "net.safetensors"
+    Trainer(Toys(samples=160, new_tokens=1, steps=80, batch_size=32), model, None).run().save(path)
+    return model, str(path)
 
 
 @pytest.mark.slow
@@ -167,9 +176,9 @@ def test_8_oracle_network_attention_random(trained):
             said = model.generate(**given, max_new_tokens=1, do_sample=False)[:, -1]
         return float((said - ANSWER == answers).float().mean())
 
-    net, drawn = load(path).net, torch.Generator().manual_seed(0)
+    net, drawn = load(Artifact.load(path)), torch.Generator().manual_seed(0)
     oracle = share(Probe(rank=lambda row, attention: labels[row]))
-    learned = share(Explainability(keep=0.25, weights=path))
+    learned = share(Explainability(keep=0.25, artifact=path))
     attended = share(Probe(rank=lambda row, attention: attention))
     by_chance = share(Probe(rank=lambda row, attention: torch.rand(64, generator=drawn)))
     assert learned == share(Probe(rank=lambda row, attention: net(attention[None])[0]))
@@ -178,7 +187,7 @@ def test_8_oracle_network_attention_random(trained):
 
 def test_several_images_are_one_line_of_tokens(vlm, tmp_path):
     path = saved(tmp_path / "net.safetensors")
-    with compress(vlm, Explainability(keep=0.25, weights=path)) as session:
+    with compress(vlm, Explainability(keep=0.25, artifact=path)) as session:
         vlm.generate(**inputs([(3, 9)], images=2), max_new_tokens=1, do_sample=False)
     assert session.stats.visual_in == 288 and session.stats.visual[0] == 72
 
@@ -187,7 +196,7 @@ def test_positions_can_be_counted_anew(vlm, tmp_path):
     path, given = saved(tmp_path / "net.safetensors"), inputs([(3, 9)])
     out = {}
     for policy in ("gather", "renumber"):
-        with compress(vlm, Explainability(keep=0.25, weights=path, positions=policy)) as session:
+        with compress(vlm, Explainability(keep=0.25, artifact=path, positions=policy)) as session:
             out[policy] = vlm(**given).logits[0, -1], session.kept(0)
     assert torch.equal(out["gather"][1], out["renumber"][1])
     assert not torch.allclose(out["gather"][0], out["renumber"][0], atol=1e-3)
@@ -196,7 +205,7 @@ def test_positions_can_be_counted_anew(vlm, tmp_path):
 def test_images_behind_the_question_are_refused(vlm, tmp_path):
     path = saved(tmp_path / "net.safetensors")
     with (
-        compress(vlm, Explainability(keep=0.25, weights=path)),
+        compress(vlm, Explainability(keep=0.25, artifact=path)),
         pytest.raises(UnsupportedModelError, match="images first"),
     ):
         vlm(**inputs([(9, 0)]))
@@ -204,27 +213,25 @@ def test_images_behind_the_question_are_refused(vlm, tmp_path):
 
 def test_protected_tokens_stay(vlm, tmp_path):
     path = saved(tmp_path / "net.safetensors")
-    with compress(vlm, Explainability(keep=0.1, weights=path, protect=(3, 10))) as session:
+    with compress(vlm, Explainability(keep=0.1, artifact=path, protect=(3, 10))) as session:
         vlm.generate(**inputs([(3, 9)]), max_new_tokens=1, do_sample=False)
     assert set(range(3, 10)) <= set(session.kept(0).tolist()) and session.stats.visual[0] == 14
     with (
-        compress(vlm, Explainability(keep=0.1, weights=path, protect=(3, 60))),
+        compress(vlm, Explainability(keep=0.1, artifact=path, protect=(3, 60))),
         pytest.raises(BudgetError, match="are protected"),
     ):
         vlm(**inputs([(3, 9)]))
 
 
-def test_weights_are_checked(vlm, tmp_path):
-    other = tmp_path / "other.safetensors"
-    Compressor(RelevanceNet(), "toy", "of other weights").save(other)
-    with pytest.raises(RecipeError, match="none are shipped"):
+def test_artifacts_are_checked(vlm, llama, tmp_path):
+    with pytest.raises(ArtifactError, match=r"none is shipped.*`laconic fit explainability"):
         compress(vlm, Explainability(keep=0.5))
-    with pytest.raises(RecipeError, match="do not exist"):
-        compress(vlm, Explainability(keep=0.5, weights=str(tmp_path / "none.safetensors")))
-    with pytest.raises(RecipeError, match="trained for another model"):
-        compress(vlm, Explainability(keep=0.5, weights=str(other)))
+    with pytest.raises(ArtifactError, match="does not exist"):
+        compress(vlm, Explainability(keep=0.5, artifact=str(tmp_path / "none.safetensors")))
+    with pytest.raises(ArtifactError, match="made for other weights"):
+        compress(vlm, Explainability(keep=0.5, artifact=saved(tmp_path / "other.safetensors", llama)))
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
-    with pytest.raises(RecipeError, match="holds no weights"):
-        compress(vlm, Explainability(keep=0.5, weights=str(tmp_path / "broken.safetensors")))
+    with pytest.raises(ArtifactError, match="is no artifact"):
+        compress(vlm, Explainability(keep=0.5, artifact=str(tmp_path / "broken.safetensors")))
     with pytest.raises(ValueError, match="choose 'gather' or 'renumber'"):
         Explainability(positions="moved")

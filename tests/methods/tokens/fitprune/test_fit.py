@@ -1,4 +1,4 @@
-"""The search for FitPrune's recipe; "line n" is what the card must show."""
+"""The search for FitPrune's deletions; "line n" is what the card must show."""
 
 import json
 from itertools import pairwise
@@ -10,11 +10,12 @@ from helpers.vision_tools import inputs as random_inputs
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from laconic import UnsupportedModelError, compress, recipe
+from laconic import UnsupportedModelError, compress
+from laconic.artifact import Artifact
+from laconic.fit import Trainer
 from laconic.fit import images as images
-from laconic.fit.calibrations import calibrate
 from laconic.methods.tokens.fitprune import fit as fitprune
-from laconic.methods.tokens.fitprune.fit import Fit, candidates, macs, stopped
+from laconic.methods.tokens.fitprune.fit import FitPruneFit, Search, candidates, macs, stopped
 from laconic.methods.tokens.fitprune.method import FitPrune, shares_left
 from laconic.testbed.vlm_model import build_processor, build_tokenizer
 
@@ -27,14 +28,14 @@ def processor():
 
 
 @pytest.fixture(scope="module")
-def fit(vlm):
-    return Fit(vlm, [random_inputs([(2, 8), (4, 3)], seed=1), random_inputs([(2, 6)], seed=2)])
+def search(vlm):
+    return Search(vlm, [random_inputs([(2, 8), (4, 3)], seed=1), random_inputs([(2, 6)], seed=2)])
 
 
 @pytest.mark.parametrize(("reduction", "saved"), [(50, 49.7), (60, 59.7), (80, 79.7), (90, 89.7)])
-def test_published_recipes_save_what_is_published(reduction, saved):
+def test_published_deletions_save_what_is_published(reduction, saved):
     """line 2, by the card's formula: deletion inside a layer"""
-    data = recipe.load(recipe.SHIPPED / "fitprune-llava-1.5-7b.json").data["fits"]
+    data = Artifact.load("fitprune-llava-1.5-7b").data["fits"]
     deleted = [round(576 * share) for share in next(f for f in data if f["reduction"] == reduction)["deleted"]]
     assert sum(deleted) == SHIPPED[reduction]
     entering, leaving, left = [], [], 576
@@ -64,17 +65,17 @@ def test_candidates_are_the_longest_prefix_that_keeps_the_mass(n, alpha, drift):
     assert spared.nonzero()[:, 0].tolist() == sorted(order[: int(spared.sum())])
 
 
-def test_alpha_zero_deletes_nothing_and_one_nearly_everything(fit):
+def test_alpha_zero_deletes_nothing_and_one_nearly_everything(search):
     """line 4"""
-    assert fit.sweep(0.0) == [[144] * 8] * 3
+    assert search.sweep(0.0) == [[144] * 8] * 3
     got = torch.rand(144, dtype=torch.float64)
     assert int(candidates(got, float(got.sum()), 1.0).sum()) == 143
-    assert all(row[1] < 15 for row in fit.sweep(1.0))
+    assert all(row[1] < 15 for row in search.sweep(1.0))
 
 
-def test_deletions_rise_with_alpha(fit):
+def test_deletions_rise_with_alpha(search):
     """line 5: exactly so at the first layer; over all layers (states are pruned on the way) up to small violations"""
-    swept = [fit.sweep(alpha) for alpha in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)]
+    swept = [search.sweep(alpha) for alpha in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)]
     for sample in range(3):
         first = [rows[sample][1] for rows in swept]
         assert first == sorted(first, reverse=True)
@@ -83,26 +84,26 @@ def test_deletions_rise_with_alpha(fit):
 
 
 @pytest.mark.parametrize("reduction", [20, 50, 70])
-def test_the_search_meets_the_budget_with_the_smallest_alpha(fit, reduction):
+def test_the_search_meets_the_budget_with_the_smallest_alpha(search, reduction):
     """line 6; rounding down the means may delete up to one token per layer less"""
-    alpha, deleted = fit.search(1 - reduction / 100)
+    alpha, deleted = search.fit(1 - reduction / 100)
     slack = [max(0, d - 1 / 144) for d in deleted]
-    got = fit.share_of_macs(deleted)
-    assert got <= 1 - reduction / 100 + fit.share_of_macs(slack) - got + 1e-9
+    got = search.share_of_macs(deleted)
+    assert got <= 1 - reduction / 100 + search.share_of_macs(slack) - got + 1e-9
     assert all(abs(144 * d - round(144 * d)) < 1e-9 for d in deleted)
-    budget = (1 - reduction / 100) * fit.macs([144] * 8)
-    assert fit.reached(fit.sweep(alpha), budget) is not None
-    lower = [a for a in fit._swept if 0 < a < alpha - 1e-9]
-    assert all(fit.reached(fit.sweep(a), budget) is None for a in lower if alpha - a <= 2 * fitprune.STEP)
+    budget = (1 - reduction / 100) * search.macs([144] * 8)
+    assert search.reached(search.sweep(alpha), budget) is not None
+    lower = [a for a in search._swept if 0 < a < alpha - 1e-9]
+    assert all(search.reached(search.sweep(a), budget) is None for a in lower if alpha - a <= 2 * fitprune.STEP)
     used = [i for i, d in enumerate(deleted) if d]
-    assert fit.reached(fit.sweep(alpha), budget) >= max(used) + 1  # none behind the layer where the forecast was met
+    assert search.reached(search.sweep(alpha), budget) >= max(used) + 1  # none after the layer where the forecast was met
 
 
 def test_the_sweep_equals_a_slow_one(vlm):
     """Totals, candidates and deletions of one sample, from attention maps written out."""
     given = random_inputs([(2, 5)], seed=3)
     alpha = 0.4
-    got = Fit(vlm, [given]).sweep(alpha)[0]
+    got = Search(vlm, [given]).sweep(alpha)[0]
     whole = list(slow(vlm, given, None))
     want, totals = [144], [(float(c.sum()), float(s.sum())) for c, s in whole]
     for left, _ in slow(vlm, given, (alpha, totals)):
@@ -146,38 +147,38 @@ def slow(model, given, prune):
         stack.set_attn_implementation(before)
 
 
-def test_a_recipe_from_drawn_scenes_runs(vlm, processor, tmp_path):
+def test_an_artifact_from_drawn_scenes_runs(vlm, processor, tmp_path):
     said = []
-    made = calibrate("fitprune", vlm, processor, said.append, samples=3, batch=2, reductions=(50, 95))
+    made = Trainer(FitPruneFit(samples=3, batch_size=2, reductions=(50, 95)), vlm, processor, log=said.append).run()
     assert [f["reduction"] for f in made.data["fits"]] == [50] and "95 % of the FLOPs cannot be saved" in said[-1]
-    assert made.made["samples"] == 3
-    path = tmp_path / "r.json"
+    assert made.settings["samples"] == 3
+    path = tmp_path / "r.safetensors"
     made.save(path)
-    with compress(vlm, FitPrune(recipe=str(path), reduction=50)) as session:
+    with compress(vlm, FitPrune(artifact=str(path), reduction=50)) as session:
         vlm(**random_inputs([(3, 9)]))
     left = [round(144 * share) for share in shares_left(made.data["fits"][0]["deleted"])]
     assert [session.stats.visual[i] for i in range(8)] == left
 
 
-def test_samples_with_unequal_images_give_shares(fit):
-    before, fit.whole = fit.whole, [144, 144, 72]
+def test_samples_with_unequal_images_give_shares(search):
+    before, search.whole = search.whole, [144, 144, 72]
     try:
-        assert fit.recipe([[144, 100], [144, 144], [72, 36]]) == pytest.approx([(44 / 144 + 0 + 0.5) / 3, 0])
+        assert search.deleted([[144, 100], [144, 144], [72, 36]]) == pytest.approx([(44 / 144 + 0 + 0.5) / 3, 0])
     finally:
-        fit.whole = before
-    assert fit.recipe([[144, 100], [144, 144], [144, 143]]) == [15 / 144, 0]
+        search.whole = before
+    assert search.deleted([[144, 100], [144, 144], [144, 143]]) == [15 / 144, 0]
     assert stopped([9, 5, 3, 1], 2) == [9, 5, 3, 3]
 
 
 def test_bad_input(vlm, processor, tmp_path):
     with pytest.raises(ValueError, match="reserved for evaluation"):
-        calibrate("fitprune", vlm, processor, samples=2, seed=999_999)
+        Trainer(FitPruneFit(samples=2, seed=999_999), vlm, processor).run()
     with pytest.raises(UnsupportedModelError, match="does not prepare images"):
-        calibrate("fitprune", vlm, processor.tokenizer, samples=1)
+        Trainer(FitPruneFit(samples=1), vlm, processor.tokenizer).run()
     file = tmp_path / "samples.jsonl"
     file.write_text(json.dumps({"question": "What?"}) + "\n")
     with pytest.raises(ValueError, match="line 1"):
-        calibrate("fitprune", vlm, processor, file=str(file))
+        Trainer(FitPruneFit(file=str(file)), vlm, processor).run()
 
 
 def test_samples_from_a_file(vlm, processor, tmp_path):
@@ -187,5 +188,5 @@ def test_samples_from_a_file(vlm, processor, tmp_path):
     (tmp_path / "samples.jsonl").write_text("\n".join(lines))
     read = images.from_file(tmp_path / "samples.jsonl")
     assert [x.question for x in read] == [one.question] * 2 and list(read[0].image.getdata()) == list(one.image.getdata())
-    made = calibrate("fitprune", vlm, processor, file=str(tmp_path / "samples.jsonl"), reductions=(40,))
+    made = Trainer(FitPruneFit(file=str(tmp_path / "samples.jsonl"), reductions=(40,)), vlm, processor).run()
     assert len(made.data["fits"][0]["deleted"]) == 8

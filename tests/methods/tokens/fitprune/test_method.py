@@ -1,4 +1,4 @@
-"""FitPrune at inference against a slow loop; "line n" is what the card must show. The search: tests/calibrate."""
+"""FitPrune at inference against a slow loop; "line n" is what the card must show. The search: test_fit.py."""
 
 from dataclasses import dataclass, field
 
@@ -7,21 +7,21 @@ import torch
 from helpers.vision_exact import embedded, generate, run
 from helpers.vision_tools import inputs, random_vlm
 
-from laconic import BudgetError, RecipeError, compress
+from laconic import ArtifactError, BudgetError, compress
+from laconic.artifact import Artifact
 from laconic.methods.tokens.fitprune import method as fitprune
-from laconic.methods.tokens.fitprune.fit import Fit
+from laconic.methods.tokens.fitprune.fit import Search
 from laconic.methods.tokens.fitprune.method import FitPrune, for_budget, received, shares_left
-from laconic.recipe import Recipe
 from laconic.stream.contract import TokenMethod
 
 DELETED = {30: [0, 20, 0, 30, 0, 0, 14, 0], 60: [40, 30, 20, 0, 0, 0, 33, 2]}
 
 
 @pytest.fixture(scope="module")
-def recipe(vlm, tmp_path_factory):
+def artifact(vlm, tmp_path_factory):
     fits = [{"reduction": r, "deleted": [d / 144 for d in deleted]} for r, deleted in DELETED.items()]
-    path = tmp_path_factory.mktemp("fitprune") / "r.json"
-    Recipe.of("fitprune", vlm, {"fits": [*fits, {"reduction": 1, "deleted": [0.0] * 8}]}, {}).save(path)
+    path = tmp_path_factory.mktemp("fitprune") / "r.safetensors"
+    Artifact.of("fitprune", "measured", vlm, {"fits": [*fits, {"reduction": 1, "deleted": [0.0] * 8}]}).save(path)
     return str(path)
 
 
@@ -55,17 +55,17 @@ def slow_choice(model, given, deleted):
     return entering
 
 
-def test_a_recipe_of_zeros_changes_nothing(vlm, recipe):
+def test_an_artifact_of_zeros_changes_nothing(vlm, artifact):
     """line 1"""
     given = inputs([(3, 9), (1, 5)])
     plain = vlm(**given).logits
-    for method in (FitPrune(recipe=recipe, reduction=1), FitPrune(recipe=recipe, keep=1.0)):
+    for method in (FitPrune(artifact=artifact, reduction=1), FitPrune(artifact=artifact, keep=1.0)):
         with compress(vlm, method):
             torch.testing.assert_close(vlm(**given).logits, plain, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("reduction", DELETED)
-def test_kept_tokens_lengths_and_decoding(vlm, recipe, reduction):
+def test_kept_tokens_lengths_and_decoding(vlm, artifact, reduction):
     """lines 3 and 7: a slow loop over the product score; layer l's cache keeps what layer l ran on; original positions"""
     given = inputs([(3, 9)])
     entering = slow_choice(vlm, given, DELETED[reduction])
@@ -73,7 +73,7 @@ def test_kept_tokens_lengths_and_decoding(vlm, recipe, reduction):
     for tokens, deleted in zip(entering, DELETED[reduction], strict=True):
         assert len(tokens) == 12 + left
         left -= deleted
-    with compress(vlm, FitPrune(recipe=recipe, reduction=reduction)) as session:
+    with compress(vlm, FitPrune(artifact=artifact, reduction=reduction)) as session:
         got = generate(vlm, given)[0]
     for layer, tokens in enumerate(entering):
         assert [n for n in session.kept(layer).tolist() if n < 156] == tokens
@@ -87,35 +87,35 @@ def test_kept_tokens_lengths_and_decoding(vlm, recipe, reduction):
     assert [layer.stored - 3 for layer in session.cache.compressed()] == lengths == [len(tokens) for tokens in entering]
 
 
-def test_rows_of_a_padded_batch_choose_as_alone(vlm, recipe):
+def test_rows_of_a_padded_batch_choose_as_alone(vlm, artifact):
     given = inputs([(3, 9), (8, 2)])
-    with compress(vlm, FitPrune(recipe=recipe)) as session:
+    with compress(vlm, FitPrune(artifact=artifact)) as session:
         vlm(**given)
         batch = [session.kept(7, row=b) for b in range(2)]
     for b, first in enumerate((1, 2)):
         real = given["attention_mask"][b] == 1
         alone = {"input_ids": given["input_ids"][b : b + 1, real], "pixel_values": given["pixel_values"][b : b + 1]}
-        with compress(vlm, FitPrune(recipe=recipe)) as session:
+        with compress(vlm, FitPrune(artifact=artifact)) as session:
             vlm(**alone)
             shift = int((~real).sum())
             assert (session.kept(7) + shift).tolist() == batch[b].tolist(), first
 
 
-def test_several_images_are_ranked_together_by_the_text_behind_them(vlm, recipe):
+def test_several_images_are_ranked_together_by_the_text_behind_them(vlm, artifact):
     given = inputs([(3, 9)], images=2)
-    with compress(vlm, FitPrune(recipe=recipe, reduction=30)) as session:
+    with compress(vlm, FitPrune(artifact=artifact, reduction=30)) as session:
         vlm(**given)
     assert [session.stats.visual[i] for i in range(8)] == [2 * n for n in (144, 144, 124, 124, 94, 94, 94, 80)]
     with (
         pytest.raises(ValueError, match="ends with its image"),
-        compress(vlm, FitPrune(recipe=recipe, reduction=30)),
+        compress(vlm, FitPrune(artifact=artifact, reduction=30)),
     ):
         vlm(**inputs([(3, 0)]))
 
 
 @pytest.mark.parametrize("budget", [{"keep": 0.9}, {"keep": 0.6}, {"tokens": 100}, {"bytes": 450_000}])
-def test_between_fitted_recipes_the_mean_share_is_met(vlm, recipe, budget):
-    with compress(vlm, FitPrune(recipe=recipe, **budget)) as session:
+def test_between_fits_the_mean_share_is_met(vlm, artifact, budget):
+    with compress(vlm, FitPrune(artifact=artifact, **budget)) as session:
         vlm(**inputs([(3, 9)]))
     assert session.stats.achieved == pytest.approx(session.stats.asked, abs=1 / 144)
 
@@ -129,22 +129,22 @@ def test_shares():
     assert for_budget(fits, 0.4) is None
 
 
-def test_bad_settings(vlm, llama, recipe):
+def test_bad_settings(vlm, llama, artifact):
     with pytest.raises(ValueError, match="not both"):
         FitPrune(reduction=50, keep=0.5)
     with pytest.raises(BudgetError, match="not for 55"):
-        compress(vlm, FitPrune(recipe=recipe, reduction=55))
-    with pytest.raises(BudgetError, match="below what the recipe"):
-        compress(vlm, FitPrune(recipe=recipe, keep=0.1))
-    with pytest.raises(RecipeError, match="laconic calibrate fitprune"):
+        compress(vlm, FitPrune(artifact=artifact, reduction=55))
+    with pytest.raises(BudgetError, match="below what the artifact"):
+        compress(vlm, FitPrune(artifact=artifact, keep=0.1))
+    with pytest.raises(ArtifactError, match="laconic fit fitprune"):
         compress(vlm, FitPrune())
     with pytest.raises(ValueError, match="32 layers, the model has 8"):
-        compress(vlm, FitPrune(recipe="fitprune-llava-1.5-7b", reduction=60))
+        compress(vlm, FitPrune(artifact="fitprune-llava-1.5-7b", reduction=60))
 
 
 @dataclass(kw_only=True)
 class Totals(TokenMethod):
-    """Notes (cross, self, token) of the first prompt at every layer, before anything is deleted behind it."""
+    """Notes (cross, self, token) of the first prompt at every layer, before anything is deleted after it."""
 
     name = "totals"
     claims = frozenset()
@@ -184,16 +184,16 @@ def test_less_of_the_totals_goes_than_with_one_cut_or_at_random(tmp_path, monkey
     for layer in model.model.language_model.layers:
         layer.self_attn.q_proj.weight.mul_(2.5)
         layer.self_attn.k_proj.weight.mul_(2.5)
-    fit = Fit(model, [inputs([(3, 9)], seed=seed) for seed in range(2)])
-    _, deleted = fit.search(0.5)
-    flops = fit.share_of_macs(deleted)
-    single = min((k / 144 for k in range(144)), key=lambda d: abs(fit.share_of_macs([0, d] + [0] * 6) - flops))
+    search = Search(model, [inputs([(3, 9)], seed=seed) for seed in range(2)])
+    _, deleted = search.fit(0.5)
+    flops = search.share_of_macs(deleted)
+    single = min((k / 144 for k in range(144)), key=lambda d: abs(search.share_of_macs([0, d] + [0] * 6) - flops))
     fresh = [inputs([(3, 9)], seed=seed) for seed in range(4, 6)]
 
     def run(deleted):
-        path = tmp_path / "r.json"
-        Recipe.of("fitprune", model, {"fits": [{"reduction": 60, "deleted": deleted}]}, {}).save(path)
-        return sum(divergence(model, one, FitPrune(recipe=str(path))) for one in fresh)
+        path = tmp_path / "r.safetensors"
+        Artifact.of("fitprune", "measured", model, {"fits": [{"reduction": 60, "deleted": deleted}]}).save(path)
+        return sum(divergence(model, one, FitPrune(artifact=str(path))) for one in fresh)
 
     ours = run(deleted)
 

@@ -6,9 +6,9 @@ from helpers.slow_attention import stay
 from helpers.vision_exact import run
 from helpers.vision_tools import inputs
 
-from laconic import RecipeError
-from laconic.fit.calibrations import calibrate
-from laconic.methods.tokens.vtw.fit import divergences, search
+from laconic import ArtifactError
+from laconic.fit import Trainer
+from laconic.methods.tokens.vtw.fit import VTWFit, divergences, search
 from laconic.methods.tokens.vtw.method import VTW
 from laconic.testbed.vlm_model import build_processor, build_tokenizer
 
@@ -37,15 +37,15 @@ def test_the_first_layer_within_eta():
     assert search(curve, 0.003) == 6 and search(curve, 0.002) == 8 and search(curve, 0.0001) is None
 
 
-def test_recipe(vlm, tmp_path):
+def test_an_artifact_sets_the_layer(vlm, tmp_path):
     processor, lines = build_processor(build_tokenizer()), []
-    options = {"samples": 4, "batch": 2}
-    made = calibrate("vtw", vlm, processor, lines.append, eta_per_million=100_000_000, **options)
+    options = {"samples": 4, "batch_size": 2}
+    made = Trainer(VTWFit(eta=100.0, **options), vlm, processor, log=lines.append).run()
     assert made.data["layer"] == 1 and len(made.data["divergences"]) == 7 and "before layer 1" in lines[-1]
-    made.save(tmp_path / "vtw.json")
-    method = VTW(recipe=str(tmp_path / "vtw.json"))
+    made.save(tmp_path / "vtw.safetensors")
+    method = VTW(artifact=str(tmp_path / "vtw.safetensors"))
     method.attach(vlm)
     assert list(method.cuts(8)) == [1]
-    with pytest.raises(RecipeError, match="gave nothing"):
-        calibrate("vtw", vlm, processor, lines.append, eta_per_million=1, **options)
+    with pytest.raises(ArtifactError, match="gave nothing"):
+        Trainer(VTWFit(eta=1e-6, **options), vlm, processor).run()
     assert torch.is_grad_enabled()

@@ -12,7 +12,7 @@ from laconic.methods.tokens.vtw.method import VTW
 
 @pytest.mark.parametrize(("method", "k"), [(VTW(), 4), (VTW(layer=1), 1), (VTW(keep=0.7), 5), (VTW(tokens=50), 2)])
 def test_equals_layers_run_by_hand(vlm, method, k):
-    """Must show 2 and 8: 15 of 32 layers is 4 of 8; positions with the gap; text alone in the cache behind it."""
+    """Must show 2 and 8: 15 of 32 layers is 4 of 8; positions with the gap; text alone in the cache after it."""
     given = inputs([(3, 9)])
     with compress(vlm, method) as session:
         ours = generate(vlm, given)[0]
@@ -51,6 +51,6 @@ def test_budgets_that_cannot_be_met_are_refused(vlm):
     with pytest.raises(ValueError, match="layer=0"):
         VTW(layer=0)
     with pytest.raises(ValueError, match="not both"):
-        VTW(layer=3, recipe="x")
+        VTW(layer=3, artifact="x")
     with pytest.raises(BudgetError, match="protected"), compress(vlm, VTW(), protect=(10, 12)), torch.no_grad():
         vlm(**inputs([(3, 9)]))

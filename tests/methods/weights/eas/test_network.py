@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from laconic import RecipeError, SessionError, SnapKV, UnsupportedModelError, compress
+from laconic import ArtifactError, SessionError, SnapKV, UnsupportedModelError, compress
 from laconic.methods.weights.eas.network import Adapter, Adapters, applied, folded
 
 SKIP = (1, 3)
@@ -239,10 +239,10 @@ def test_files_record_the_skipped_layers_and_the_model(llama, make_llama, prompt
         with applied(llama, some):
             found.append(llama(ids).logits)
     assert torch.equal(*found)
-    with pytest.raises(RecipeError, match="another model"):
+    with pytest.raises(ArtifactError, match="another model"):
         Adapters.load(tmp_path / "eas.safetensors", make_llama(seed=5))
     (tmp_path / "broken.safetensors").write_bytes(b"x")
-    with pytest.raises(RecipeError, match="holds no adapters"):
+    with pytest.raises(ArtifactError, match="holds no adapters"):
         Adapters.load(tmp_path / "broken.safetensors", llama)
 
 

@@ -1,4 +1,4 @@
-"""Calibration of CompressKV: which heads look at the whole answer, how much each layer suffers (arXiv 2508.02401, A-B)."""
+"""Measuring for CompressKV: which heads look at the whole answer, how much each layer suffers (arXiv 2508.02401, A-B)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel
 
 from laconic.cache.heads import shape
 from laconic.cache.observe import Observation
-from laconic.errors import RecipeError, UnsupportedModelError
+from laconic.errors import ArtifactError, UnsupportedModelError
 from laconic.families import family_of
-from laconic.fit.calibrations import Calibration, Say, calibration
+from laconic.fit.contract import Fit
 from laconic.fit.layer_probe import LayerProbe, greedy
 from laconic.fit.needles import Trial, trials
 from laconic.methods.cache.compresskv.method import CompressKV
@@ -24,9 +24,8 @@ from laconic.ops.attend import attend
 EPS = 1e-5
 
 
-@calibration("compresskv")
 @dataclass(kw_only=True)
-class CompressKVCalibration(Calibration):
+class CompressKVFit(Fit):
     """Needle prompts answered greedily, first to score heads, then to measure layers.
 
     Args:
@@ -43,19 +42,22 @@ class CompressKVCalibration(Calibration):
     answer_tokens: int = 50
     entries: int = 32
 
-    def run(self, model: PreTrainedModel, tokenizer: Any, say: Say) -> dict[str, Any]:
+    method: ClassVar[str] = "compresskv"
+
+    def facts(self) -> dict[str, Any]:
+        model, tokenizer = self.model, self.tokenizer
         prompts = list(trials(tokenizer, self.lengths, self.depths, self.needles, self.seed))
         found = HeadScores()
         for prompt in prompts:
             found.add(*watched(model, tokenizer, prompt, self.answer_tokens))
-        say(f"{found.counted} of {len(prompts)} needles answered; their heads are scored")
+        self.note(f"{found.counted} of {len(prompts)} needles answered; their heads are scored")
         scores = found.mean(len(prompts))
         order = scores.argsort(dim=-1, descending=True, stable=True).tolist()
         errors = layer_errors(model, tokenizer, prompts, order, self.entries, self.answer_tokens)
-        say("layer errors: " + " ".join(f"{e:.3f}" for e in errors))
+        self.note("layer errors: " + " ".join(f"{e:.3f}" for e in errors))
         rounded = [[round(score, 4) for score in row] for row in scores.tolist()]
-        trials_data = {"needles": len(prompts), "answered": found.counted}
-        return {"heads": order, "layer_errors": [round(e, 5) for e in errors], "scores": rounded, "trials": trials_data}
+        trials_found = {"needles": len(prompts), "answered": found.counted}
+        return {"heads": order, "layer_errors": [round(e, 5) for e in errors], "scores": rounded, "trials": trials_found}
 
 
 @dataclass
@@ -80,9 +82,9 @@ class HeadScores:
         self.counted += 1
 
     def mean(self, trials: int) -> torch.Tensor:
-        """Scores [layers, H]; raises `RecipeError` when no trial was answered."""
+        """Scores [layers, H]; raises `ArtifactError` when no trial was answered."""
         if not self.counted:
-            raise RecipeError(
+            raise ArtifactError(
                 f"the model answered none of {trials} needle prompts, so its retrieval heads cannot be told; "
                 "try shorter lengths, or a model that follows questions."
             )

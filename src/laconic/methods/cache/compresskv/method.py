@@ -9,12 +9,12 @@ from functools import lru_cache
 import torch
 from transformers import PreTrainedModel
 
-from laconic import recipe as recipes
+from laconic.artifact import Artifact
 from laconic.cache.contract import CacheMethod
 from laconic.cache.heads import HeadList, resolve, shape
 from laconic.cache.observe import Observation
 from laconic.cache.scores import check_window, pool
-from laconic.errors import RecipeError
+from laconic.errors import ArtifactError
 from laconic.method import register
 from laconic.ops.attend import attention_rows
 
@@ -33,19 +33,20 @@ class CompressKV(CacheMethod):
     """The layer's few semantic retrieval heads vote; all KV heads keep the tokens that they choose.
 
     Which heads vote, and how much of the budget each layer gets (in proportion to how far its output moves when its cache
-    is cut), was measured once per model: `laconic calibrate compresskv`.
+    is cut), was measured once per model: `laconic fit compresskv`.
 
     Args:
-        recipe: file or shipped name; None takes the one shipped for these weights.
+        artifact: what `laconic fit compresskv` wrote: a file, a shipped name, or a Hub id. None takes the one shipped for
+            these weights.
         heads: query heads of every layer instead, best first, such as ``"L0H1+L1H3"`` or ``"all"``; see `heads.HeadList`.
         layer_errors: with `heads`: one error per layer, adding up to 1; None gives every layer the same.
-        first_k: heads of each layer that vote (4), or all that the recipe lists when they are fewer.
+        first_k: heads of each layer that vote (4), or all that the artifact lists when they are fewer.
         window: last queries that vote; they stay (8).
         kernel: width of the average pooling, odd (5).
         floor: entries that every layer gets (32), up to the mean budget.
     """
 
-    recipe: str | None = None
+    artifact: str | None = None
     heads: HeadList | None = None
     layer_errors: Sequence[float] | None = None
     first_k: int = 4
@@ -59,8 +60,8 @@ class CompressKV(CacheMethod):
         for name, value in (("first_k", self.first_k), ("floor", self.floor)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"compresskv: {name}={value!r} must be a whole number of at least 1.")
-        if self.recipe is not None and (self.heads is not None or self.layer_errors is not None):
-            raise ValueError("compresskv: give recipe=, or heads= and layer_errors=, not both.")
+        if self.artifact is not None and (self.heads is not None or self.layer_errors is not None):
+            raise ValueError("compresskv: give artifact=, or heads= and layer_errors=, not both.")
         self._heads: list[list[int]] = []
         self._errors: tuple[float, ...] | None = None
 
@@ -70,15 +71,15 @@ class CompressKV(CacheMethod):
         layers, count, _ = shape(model)
         heads, errors = self.heads, self.layer_errors
         if heads is None:
-            data = recipes.find(self.name, model, self.recipe).data
+            data = Artifact.find(self.name, model, self.artifact, "give heads=").data
             heads, errors = data["heads"], data["layer_errors"] if errors is None else errors
         self._heads = [row[: self.first_k] for row in resolve(heads, layers, count)]
         if not all(self._heads):
-            raise RecipeError("compresskv: every layer needs at least one head that votes.")
+            raise ArtifactError("compresskv: every layer needs at least one head that votes.")
         if errors is not None and len(errors) != layers:
-            raise RecipeError(f"compresskv: {len(errors)} layer errors are given, but the model has {layers} layers.")
+            raise ArtifactError(f"compresskv: {len(errors)} layer errors are given, but the model has {layers} layers.")
         if errors is not None and (min(errors) < 0 or abs(sum(errors) - 1) > 0.01):
-            raise RecipeError(f"compresskv: layer errors are shares and add up to 1; these add up to {sum(errors):.3f}.")
+            raise ArtifactError(f"compresskv: layer errors are shares and add up to 1; these add up to {sum(errors):.3f}.")
         self._errors = None if errors is None else tuple(float(e) for e in errors)
 
     def forced(self) -> tuple[int, int]:

@@ -1,38 +1,40 @@
-"""Calibration of FastKV: how far the last hidden state moves when the tokens are selected at each layer."""
+"""Measuring for FastKV: how far the last hidden state moves when the tokens are selected at each layer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel
 
 from laconic.families import family_of
-from laconic.fit.calibrations import Calibration, Say, calibration
+from laconic.fit.contract import Fit
 from laconic.fit.needles import trials
 from laconic.methods.cache.fastkv.method import FastKV
 from laconic.session import compress
 
 
-@calibration("fastkv")
 @dataclass(kw_only=True)
-class FastKVCalibration(Calibration):
+class FastKVFit(Fit):
     """Needle prompts read once whole and once per candidate layer, with all of the cache kept.
 
     Args:
         lengths, depths, needles: of the prompts; a question about the needle ends each.
-        tsp_percent: share of the tokens that travels on, in percent (20).
-        tolerance_percent: the curve counts as flat within this much of its range above its lowest point (10).
+        tsp_rate: share of the tokens that travels on (0.2).
+        tolerance: the curve counts as flat within this much of its range above its lowest point (0.1).
     """
 
     lengths: tuple[int, ...] = (256, 512, 1024)
     depths: int = 5
     needles: int = 1
-    tsp_percent: int = 20
-    tolerance_percent: int = 10
+    tsp_rate: float = 0.2
+    tolerance: float = 0.1
 
-    def run(self, model: PreTrainedModel, tokenizer: Any, say: Say) -> dict[str, Any]:
+    method: ClassVar[str] = "fastkv"
+
+    def facts(self) -> dict[str, Any]:
+        model, tokenizer = self.model, self.tokenizer
         layers = len(family_of(model).stack(model).layers)  # type: ignore[arg-type]
         candidates = range(layers - 1)  # selecting at the last layer would shorten nothing
         distances = [0.0 for _ in candidates]
@@ -40,16 +42,16 @@ class FastKVCalibration(Calibration):
         for ids in prompts:
             whole = last_hidden(model, ids, None)
             for layer in candidates:
-                method = FastKV(keep=1.0, tsp_rate=self.tsp_percent / 100, tsp_layer=layer)
+                method = FastKV(keep=1.0, tsp_rate=self.tsp_rate, tsp_layer=layer)
                 distance = (last_hidden(model, ids, method) - whole).norm() / whole.norm()
                 distances[layer] += float(distance) / len(prompts)
-        chosen = flattens(distances, self.tolerance_percent / 100)
-        say("distance by layer: " + " ".join(f"{d:.3f}" for d in distances) + f"; selecting at layer {chosen}")
+        chosen = flattens(distances, self.tolerance)
+        self.note("distance by layer: " + " ".join(f"{d:.3f}" for d in distances) + f"; selecting at layer {chosen}")
         return {"tsp_layer": chosen, "distances": [round(d, 5) for d in distances]}
 
 
 def last_hidden(model: PreTrainedModel, ids: list[int], method: FastKV | None) -> torch.Tensor:
-    """The last token's state in front of the head, [hidden], with all tokens or under `method`."""
+    """The last token's state before the head, [hidden], with all tokens or under `method`."""
     states: list[torch.Tensor] = []
     stack = family_of(model).stack(model)
     hook = stack.register_forward_hook(lambda module, args, output: states.append(output.last_hidden_state[0, -1].float()))

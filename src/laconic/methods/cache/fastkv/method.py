@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from transformers import PreTrainedModel
 
-from laconic import recipe as recipes
+from laconic.artifact import Artifact
 from laconic.cache.contract import CacheMethod
 from laconic.cache.observe import Observation
 from laconic.cache.scores import Pooling, check_window, pool
@@ -38,7 +38,7 @@ class FastKV(CacheMethod):
         tsp_rate: share of the tokens that travels on (0.2); None means 0.2, or 1 when ``keep=1`` (neutral).
         tsp_tokens: a fixed number of tokens instead (the paper's constant mode: 2048).
         tsp_layer: selection layer from 0; None means half depth, ``layers // 2 - 1``.
-        recipe: take the selection layer from this file (`laconic calibrate fastkv`) instead.
+        artifact: take the selection layer from what `laconic fit fastkv` wrote instead: a file, a shipped name, or a Hub id.
         window: last queries that vote; they stay and travel on (8).
         kernel, pooling: max pooling of width 7 per query head, before the sum over the group.
     """
@@ -46,7 +46,7 @@ class FastKV(CacheMethod):
     tsp_rate: float | None = None
     tsp_tokens: int | None = None
     tsp_layer: int | None = None
-    recipe: str | None = None
+    artifact: str | None = None
     window: int = 8
     kernel: int = 7
     pooling: Pooling = "max"
@@ -61,14 +61,14 @@ class FastKV(CacheMethod):
             raise BudgetError(f"fastkv: tsp_rate={self.tsp_rate} must be in (0, 1].")
         if self.tsp_tokens is not None and self.tsp_tokens < 1:
             raise BudgetError(f"fastkv: tsp_tokens={self.tsp_tokens} must be at least 1.")
-        if self.recipe is not None and self.tsp_layer is not None:
-            raise ValueError("fastkv: give tsp_layer= or recipe=, not both.")
+        if self.artifact is not None and self.tsp_layer is not None:
+            raise ValueError("fastkv: give tsp_layer= or artifact=, not both.")
         self._rate = self.tsp_rate or (1.0 if self.budget.neutral else 0.2)
         self._layer = self.tsp_layer
 
     def attach(self, model: PreTrainedModel) -> None:
-        if self.recipe is not None and not self.neutral:
-            self._layer = int(recipes.find(self.name, model, self.recipe).data["tsp_layer"])
+        if self.artifact is not None and not self.neutral:
+            self._layer = int(Artifact.find(self.name, model, self.artifact).data["tsp_layer"])
 
     @property
     def neutral(self) -> bool:

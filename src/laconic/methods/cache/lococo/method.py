@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 
+from laconic.artifact import Artifact
 from laconic.budget import Budget
 from laconic.cache.contract import CacheMethod
 from laconic.cache.layer import CompressedLayer
@@ -15,7 +16,7 @@ from laconic.cache.observe import Observation
 from laconic.cache.parts.base import DensePart, Part
 from laconic.errors import BudgetError
 from laconic.method import register
-from laconic.methods.cache.lococo import network as mixers
+from laconic.methods.cache.lococo import network
 from laconic.step import Step
 
 if TYPE_CHECKING:
@@ -44,22 +45,22 @@ class LoCoCo(CacheMethod):
 
     ``s`` is what every entry received from the queries of the *last* pass (column sums, not accumulated). The best
     ``M - int(M (1 - keep_rate))`` stay as they are, the rest is mixed into the other slots by a convolution (see
-    `mixers.Mixer`). While decoding, a pass is one token, and so the memory is squeezed every `slack` + 1 tokens. For the
+    `network.Mixer`). While decoding, a pass is one token, and so the memory is squeezed every `slack` + 1 tokens. For the
     published recurrence run the prompt in chunks (``generate(..., prefill_chunk_size=)``); compressing after a chunk, as
     here, and before the next one, as published, are the same.
 
     Args:
-        memory: M; None takes the checkpoint's, in mode "hh" the budget's, or 512 when there is none.
-        keep_rate: share of M for heavy hitters (0.5); the checkpoint must have the slots that it leaves.
-        slack: entries over M that are borne (16).
+        memory: M; None takes the artifact's, in mode "hh" the budget's, or 512 when there is none.
+        keep_rate: share of M for heavy hitters (0.5); the artifact must have the slots that it leaves.
+        slack: entries over M that are tolerated (16).
         local: newest entries that always stay, among the heavy ones and up to half of M (0).
-        mode: ``"conv"``, or ``"hh"``: the M best entries stay and nothing is mixed; needs no weights.
-        weights: a file that `laconic train lococo` wrote or the name of a shipped one; None takes the shipped one that was
-            trained for this very model.
+        mode: ``"conv"``, or ``"hh"``: the M best entries stay and nothing is mixed; needs no artifact.
+        artifact: what `laconic fit lococo` wrote: a file, a shipped name, or a Hub id. None takes the one shipped for
+            these weights. It works for one memory size and share only.
 
     Raises:
-        BudgetError: in mode "conv", a budget that is not the checkpoint's M.
-        RecipeError: no weights for this model.
+        BudgetError: in mode "conv", a budget that is not the artifact's M.
+        ArtifactError: none for this model.
     """
 
     memory: int | None = None
@@ -67,7 +68,7 @@ class LoCoCo(CacheMethod):
     slack: int = 16
     local: int = 0
     mode: Literal["conv", "hh"] = "conv"
-    weights: str | None = None
+    artifact: str | None = None
     evicts_while_decoding = True
     default_keep: ClassVar[float | None] = None
 
@@ -85,23 +86,24 @@ class LoCoCo(CacheMethod):
             self._fix(self.memory or (PUBLISHED_MEMORY if self.budget_from_parameters else None))
 
     def attach(self, model: PreTrainedModel) -> None:
-        """Load the weights of mode "conv"."""
+        """Load the mixers of mode "conv"."""
         if self.mode == "hh" or self.neutral:
             return
-        found = mixers.find(model, self.weights)
-        if self.memory not in (None, found.memory):
-            raise BudgetError(f"lococo: memory={self.memory}, but the weights were trained for {found.memory} entries.")
-        slots = mixers.learned_slots(found.memory, self.keep_rate)
-        if found.slots != slots:
+        artifact = Artifact.find(self.name, model, self.artifact, "use mode='hh'")
+        layers, memory = network.load(artifact), int(artifact.data["memory"])
+        if self.memory not in (None, memory):
+            raise BudgetError(f"lococo: memory={self.memory}, but the artifact was trained for {memory} entries.")
+        wanted, slots = network.learned_slots(memory, self.keep_rate), network.slots_of(layers)
+        if slots != wanted:
             raise BudgetError(
-                f"lococo: keep_rate={self.keep_rate} leaves {slots} learned slots of {found.memory}, but the weights have "
-                f"{found.slots}."
+                f"lococo: keep_rate={self.keep_rate} leaves {wanted} learned slots of {memory}, but the artifact has "
+                f"{slots}."
             )
-        self._heavy, self._slots = found.memory - found.slots, found.memory
+        self._heavy, self._slots = memory - slots, memory
         if self.local > self._heavy:
             raise BudgetError(f"lococo: local={self.local} is more than the {self._heavy} heavy entries of the memory.")
-        self._mixers = found.layers.to(model.device)
-        self._fix(found.memory)
+        self._mixers = layers.to(model.device)
+        self._fix(memory)
 
     def _fix(self, memory: int | None) -> None:
         """The memory is this large from now on; a budget in tokens must be the same."""
@@ -122,7 +124,7 @@ class LoCoCo(CacheMethod):
             for count, target in zip(real, targets, strict=True):
                 if target not in (count, self._slots):
                     raise BudgetError(
-                        f"lococo: {self.budget} asks for {target} entries, but the weights work for {self._slots} only; "
+                        f"lococo: {self.budget} asks for {target} entries, but the artifact works for {self._slots} only; "
                         f"give tokens={self._slots} or no budget, or use mode='hh'."
                     )
         return targets
@@ -160,8 +162,8 @@ class LoCoCo(CacheMethod):
         self, keys: torch.Tensor, values: torch.Tensor, rank: torch.Tensor, index: torch.Tensor, layer: int
     ) -> Slots:
         mixer = self._mixers[layer]
-        assert isinstance(mixer, mixers.Mixer)
-        keys, values, heavy = mixers.compress(keys, values, rank, mixer, self._heavy)
+        assert isinstance(mixer, network.Mixer)
+        keys, values, heavy = network.compress(keys, values, rank, mixer, self._heavy)
         return keys, values, F.pad(index.gather(2, heavy), (0, self._slots - self._heavy), value=MIXED)
 
     def _check_heavy(self, obs: Observation) -> None:

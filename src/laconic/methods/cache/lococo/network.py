@@ -1,17 +1,12 @@
-"""The learned part of LoCoCo: one convolution and one scalar per layer that fold entries into slots, and their file."""
+"""The learned part of LoCoCo: one convolution and one scalar per layer that fold entries into slots."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from laconic import learned
+from laconic.artifact import Artifact
 from laconic.ops.select import best
 
 
@@ -68,48 +63,17 @@ def learned_slots(memory: int, keep_rate: float) -> int:
     return int(memory * (1 - keep_rate))
 
 
-@dataclass
-class Mixers:
-    """A checkpoint: the mixers of all compressed layers of one model. It works for one memory size and share only.
-
-    Attributes:
-        layers: one `Mixer` per compressed layer, in order.
-        memory: entries M that a layer holds after compression.
-        model, fingerprint: the model that it was trained for; the fingerprint is None for any model.
-        made: how it was made, for people.
-    """
-
-    layers: nn.ModuleList
-    memory: int
-    model: str = ""
-    fingerprint: str | None = None
-    made: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def slots(self) -> int:
-        """Learned slots m_c of the memory."""
-        return self.layers[0].conv.out_channels  # type: ignore[union-attr, return-value]
-
-    def save(self, path: str | Path, dtype: torch.dtype = torch.bfloat16) -> None:
-        """Write a safetensors file; numbers are stored as `dtype`."""
-        learned.save(path, "lococo", self, self.layers, dtype, memory=self.memory)
-
-
-def load(path: str | Path) -> Mixers:
-    """The checkpoint in a safetensors file, fp32 and frozen; raises `RecipeError` when it is none."""
-    return learned.load(path, "lococo", _built)
-
-
-def _built(about: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Mixers:
+def load(artifact: Artifact) -> nn.ModuleList:
+    """The mixers of all compressed layers, in order, fp32 and frozen."""
     layers = nn.ModuleList()
-    while (name := f"{len(layers)}.conv.weight") in tensors:
-        slots, channels, kernel = tensors[name].shape
+    while (name := f"{len(layers)}.conv.weight") in artifact.tensors:
+        slots, channels, kernel = artifact.tensors[name].shape
         layers.append(Mixer(channels, slots, kernel))
-    layers.load_state_dict(tensors)
-    layers.requires_grad_(False)
-    return Mixers(layers, about["memory"], about["model"], about["fingerprint"], about["made"])
+    return artifact.restore(layers)
 
 
-def find(model: nn.Module, given: str | None) -> Mixers:
-    """The checkpoint for `model`; see `laconic.learned.find`."""
-    return learned.find(model, "lococo", given, load, ", or use mode='hh'")
+def slots_of(layers: nn.ModuleList) -> int:
+    """Slots m_c of the memory that these mixers fill."""
+    mixer = layers[0]
+    assert isinstance(mixer, Mixer)
+    return mixer.conv.out_channels

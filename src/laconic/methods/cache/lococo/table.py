@@ -1,6 +1,6 @@
-"""The table of a LoCoCo checkpoint's model card: chunked loss on held-out text, uncompressed, heavy hitters, learned.
+"""The table of a LoCoCo artifact's card: chunked loss on held-out text, uncompressed, heavy hitters, learned.
 
-python -m laconic.methods.cache.lococo.table --weights lococo-testbed-lm
+python -m laconic.methods.cache.lococo.table --artifact lococo-testbed-lm
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import torch
 from transformers import PreTrainedModel
 
 import laconic
+from laconic.artifact import Artifact
 from laconic.fit.text import copies, labelled
 from laconic.methods.cache.lococo.fit import Squeeze, chunk_losses, chunks, heavy_hitters, mixing
-from laconic.methods.cache.lococo.network import Mixers, find
+from laconic.methods.cache.lococo.network import load, slots_of
 from laconic.tasks.text import corpus
-from laconic.tasks.text.retrieval import EVALUATION_SEED, gold_ids, make, prompt_ids
-from laconic.testbed.mixture import Example
+from laconic.tasks.text.chat import gold_ids, prompt_ids
+from laconic.tasks.text.mixture import Example
+from laconic.tasks.text.retrieval import EVALUATION_SEED, make
 
 TASKS = ("single", "multikey", "multiquery", "multivalue")
 
@@ -67,18 +69,18 @@ def mean_loss(
 
 
 def table(
-    model: PreTrainedModel, tokenizer: Any, mixers: Mixers, tokens: int, count: int, show: Callable[[str], None] = print
+    model: PreTrainedModel, tokenizer: Any, artifact: Artifact, tokens: int, count: int, show: Callable[[str], None] = print
 ) -> dict[str, dict[str, float]]:
     """Print and return the losses of all kinds of text and all ways to remember."""
-    settings = mixers.made["settings"]
-    ways = {"full": None, "hh": heavy_hitters(mixers.memory), "conv": mixing(mixers.layers, mixers.memory - mixers.slots)}
+    settings, memory, layers = artifact.settings, int(artifact.data["memory"]), load(artifact)
+    ways = {"full": None, "hh": heavy_hitters(memory), "conv": mixing(layers, memory - slots_of(layers))}
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     show("| text | full | hh | conv |\n|---|---|---|---|")
     losses = {}
     try:
         for kind, examples in texts(tokenizer, tokens, count).items():
-            most, chunk = mixers.memory + settings["slack"], settings["chunk"]
+            most, chunk = memory + settings["slack"], settings["chunk"]
             row = {way: mean_loss(model, examples, tokens, chunk, most, squeeze) for way, squeeze in ways.items()}
             show(f"| {kind} | " + " | ".join(f"{loss:.3f}" for loss in row.values()) + " |")
             losses[kind] = row
@@ -91,12 +93,12 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="testbed/lm")
-    parser.add_argument("--weights", help="a file or the name of a shipped checkpoint")
+    parser.add_argument("--artifact", help="a file, the name of a shipped one, or a Hub id")
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--count", type=int, default=48, help="examples of each kind")
     args = parser.parse_args()
     model, tokenizer = laconic.load(args.model)
-    table(model, tokenizer, find(model, args.weights), args.tokens, args.count)
+    table(model, tokenizer, Artifact.find("lococo", model, args.artifact), args.tokens, args.count)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Calibration of RazorAttention: which KV heads copy from far back, seen on repeated tokens (arXiv 2407.15891, A)."""
+"""Measuring for RazorAttention: which KV heads copy from far back, seen on repeated tokens (arXiv 2407.15891, A)."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from laconic.cache.heads import shape
 from laconic.cache.observe import Observation
 from laconic.families import family_of
-from laconic.fit.calibrations import Calibration, Say, calibration
+from laconic.fit.contract import Fit
 from laconic.fit.layer_probe import LayerProbe
 from laconic.ops.attend import attention_rows
 from laconic.session import compress
@@ -23,9 +23,8 @@ from laconic.tasks.text.words import NOUNS
 _SCORES = 1 << 24  # numbers of one block of attention rows
 
 
-@calibration("razorattention")
 @dataclass(kw_only=True)
-class RazorAttentionCalibration(Calibration):
+class RazorAttentionFit(Fit):
     """One pass over tokens that are repeated.
 
     Args:
@@ -39,7 +38,10 @@ class RazorAttentionCalibration(Calibration):
     repeats: int = 4
     material: str = "random"
 
-    def run(self, model: PreTrainedModel, tokenizer: Any, say: Say) -> dict[str, Any]:
+    method: ClassVar[str] = "razorattention"
+
+    def facts(self) -> dict[str, Any]:
+        model, tokenizer = self.model, self.tokenizer
         ids, start = self._sequence(model, tokenizer)
         period = (ids.shape[1] - start) // self.repeats
         layers, heads, kv_heads = shape(model)
@@ -55,11 +57,11 @@ class RazorAttentionCalibration(Calibration):
         queries = ids.shape[1] - start - period
         by_group = [(x / queries).view(layers, kv_heads, -1).amax(-1) for x in (echo, induction)]
         rounded = [[[round(score, 5) for score in row] for row in x.tolist()] for x in by_group]
-        say(f"{ids.shape[1]} tokens read; the best induction score is {float(by_group[1].max()):.3f}")
+        self.note(f"{ids.shape[1]} tokens read; the best induction score is {float(by_group[1].max()):.3f}")
         return {"induction": rounded[1], "echo": rounded[0], "period": period}
 
     def _sequence(self, model: PreTrainedModel, tokenizer: Any) -> tuple[torch.Tensor, int]:
-        """ids [1, repeats * period], behind a BOS where the tokenizer has one, and where the random tokens begin."""
+        """ids [1, repeats * period], after a BOS where the tokenizer has one, and where the random tokens begin."""
         if self.repeats < 2:
             raise ValueError("razorattention: repeats=1 shows no copy; repeat at least twice.")
         config = family_of(model).stack(model).config

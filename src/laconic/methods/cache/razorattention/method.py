@@ -10,13 +10,13 @@ from typing import ClassVar
 import torch
 from transformers import PreTrainedModel
 
-from laconic import recipe as recipes
+from laconic.artifact import Artifact
 from laconic.cache.contract import CacheMethod
 from laconic.cache.heads import HeadList, highest, resolve, shape
 from laconic.cache.layer import CompressedLayer, selected
 from laconic.cache.observe import Observation
 from laconic.cache.parts.base import FILL, Part
-from laconic.errors import BudgetError, RecipeError
+from laconic.errors import ArtifactError, BudgetError
 from laconic.method import register
 from laconic.ops.select import best, from_mask
 from laconic.step import Step
@@ -33,14 +33,15 @@ from laconic.step import Step
 )
 @dataclass(kw_only=True)
 class RazorAttention(CacheMethod):
-    """HeadList that look far back keep all their entries; in the others one averaged entry stands for the dropped middle.
+    """Heads that look far back keep all their entries; in the others one averaged entry stands for the dropped middle.
 
     The compensation token is the mean key and the mean value of the ``N_d`` dropped entries, and counts ``N_d`` times:
     ``log N_d`` in the column `bias`. It is stored with index -1, which is no token, so `session.kept` leaves it out. What
     later passes drop is folded into it exactly.
 
     Args:
-        recipe: file or shipped name; None takes the one shipped for these weights.
+        artifact: what `laconic fit razorattention` wrote: a file, a shipped name, or a Hub id. None takes the one shipped
+            for these weights.
         heads: the retrieval heads (KV heads) instead, such as ``"L0H1+L3H0"`` or ``"no"``; see `heads.HeadList`.
         buffer: least length of the recent buffer (4000), while no budget is given.
         share: the buffer is at least one entry in `share` (5), while no budget is given.
@@ -52,7 +53,7 @@ class RazorAttention(CacheMethod):
         fold_every: tokens that are decoded before they are folded together (32).
     """
 
-    recipe: str | None = None
+    artifact: str | None = None
     heads: HeadList | None = None
     buffer: int = 4000
     share: float = 5
@@ -69,8 +70,8 @@ class RazorAttention(CacheMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.recipe is not None and self.heads is not None:
-            raise ValueError("razorattention: give recipe= or heads=, not both.")
+        if self.artifact is not None and self.heads is not None:
+            raise ValueError("razorattention: give artifact= or heads=, not both.")
         for name, value, least in (("buffer", self.buffer, 1), ("sinks", self.sinks, 0), ("fold_every", self.fold_every, 1)):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"razorattention: {name}={value!r} must be a whole number of at least {least}.")
@@ -89,9 +90,9 @@ class RazorAttention(CacheMethod):
         if self.heads is not None:
             self._retrieval = resolve(self.heads, layers, count)
         else:
-            data = recipes.find(self.name, model, self.recipe).data
+            data = Artifact.find(self.name, model, self.artifact, "give heads=").data
             if len(data["induction"]) != layers or any(len(row) != count for row in data["induction"]):
-                raise RecipeError(f"razorattention: the recipe does not fit {layers} layers of {count} KV heads.")
+                raise ArtifactError(f"razorattention: the artifact does not fit {layers} layers of {count} KV heads.")
             found = highest(data["induction"], self.induction) | highest(data["echo"], self.echo)
             self._retrieval = [[head for head in range(count) if (layer, head) in found] for layer in range(layers)]
         self._heads = layers * count

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from laconic.artifact import Artifact
 from laconic.methods.lens.embedlens.readings import ALIVE, CLASSES, Anchors, look, nearest, shares, words_of
-from laconic.recipe import Recipe
 
 SINK, DEAD, REPEATS = 0.99, 0.9, 0.9
 """Cosines above which two tokens are the same sink or the same dead token; share of the other images that must have it."""
@@ -117,10 +117,10 @@ def clustered(images: Sequence[ImageTokens]) -> tuple[Anchors, Tensor]:
     return Anchors.of(anchors), kinds
 
 
-def discover(model: PreTrainedModel, prompts: Sequence[Mapping[str, Tensor]]) -> Recipe:
-    """The anchors of a model, from at least 32 different images, as a recipe for ``EmbedLens(recipe=FILE)``.
+def discover(model: PreTrainedModel, prompts: Sequence[Mapping[str, Tensor]]) -> Artifact:
+    """The anchors of a model, from at least 32 different images, as an artifact for ``EmbedLens(artifact=FILE)``.
 
-    `made` has the shares of the classes over the images (mean and deviation), and how often the anchors, a cheap
+    `settings` has the shares of the classes over the images (mean and deviation), and how often the anchors, a cheap
     approximation, agree with the clusters that they came from.
 
     Raises:
@@ -139,4 +139,4 @@ def discover(model: PreTrainedModel, prompts: Sequence[Mapping[str, Tensor]]) ->
         "deviations": dict(zip(CLASSES, found.deviation.tolist(), strict=True)),
     }
     data = {name: list(getattr(anchors, name)) for name in CLASSES[:ALIVE]}
-    return Recipe.of("embedlens", model, data, made)
+    return Artifact.of("embedlens", "measured", model, data, settings=made)

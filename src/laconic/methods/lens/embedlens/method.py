@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,11 +12,11 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from laconic import checks
-from laconic import recipe as recipes
-from laconic.errors import BudgetError, UnsupportedModelError
+from laconic.artifact import Artifact
+from laconic.errors import ArtifactError, BudgetError, UnsupportedModelError
 from laconic.families import family_of
 from laconic.method import register
-from laconic.methods.lens.embedlens.readings import CLASSES, Anchors, nearest, words_of
+from laconic.methods.lens.embedlens.readings import CLASSES, Anchors, Reading, nearest, read, words_of
 from laconic.step import Step
 from laconic.stream.assemble import assemble
 from laconic.stream.contract import Cut, Stream, TokenMethod
@@ -65,11 +65,12 @@ class EmbedLens(TokenMethod):
         entry: images enter before this decoder layer, as the projector made them; earlier layers run on text alone, at its
             own positions. 0 and None: from the start.
         exit: all visual tokens leave before this decoder layer.
-        anchors: word ids that mark the classes; or `recipe`: a file written by `discover`, or the name of a shipped one
-            ("embedlens-llava-1.5-7b", the published ids). Neither: the shipped one that was made for these weights.
+        anchors: word ids that mark the classes; or `artifact`.
+        artifact: a file written by `laconic fit embedlens` or `discover`, a shipped name ("embedlens-llava-1.5-7b": the
+            published ids), or a Hub id. Neither: the artifact shipped for these weights.
 
     Raises:
-        RecipeError: classes are asked for and no anchors are known for this model.
+        ArtifactError: classes are asked for and no anchors are known for this model.
         BudgetError: a budget is given; or every visual token of a sequence would be removed, or more than there are.
         UnsupportedModelError: late entry in a model with several positions per token (M-RoPE).
     """
@@ -81,7 +82,7 @@ class EmbedLens(TokenMethod):
     entry: int | None = None
     exit: int | None = None
     anchors: Anchors | None = None
-    recipe: str | None = None
+    artifact: str | None = None
     seed: int = 0
 
     default_keep: ClassVar[float | None] = None
@@ -93,8 +94,8 @@ class EmbedLens(TokenMethod):
         checks.one_of(self, "control", *CONTROLS)
         if self.exit is not None and self.exit <= (self.entry or 0):
             raise ValueError(f"embedlens: exit={self.exit} must come after entry={self.entry or 0}.")
-        if self.anchors is not None and self.recipe is not None:
-            raise ValueError("embedlens: give anchors= or recipe=, not both.")
+        if self.anchors is not None and self.artifact is not None:
+            raise ValueError("embedlens: give anchors= or artifact=, not both.")
         self._pruned, self._skipped = _classes(self.prune, "prune"), _classes(self.skip_target, "skip_target")
         self._attentions, self._mlps = _sub_layers(self.skip)
         self._step: Step | None = None
@@ -109,7 +110,25 @@ class EmbedLens(TokenMethod):
         self._words = words_of(model)
         asked = (*self._pruned, *(self._skipped if self.skip != "" else ()))
         if any(name != EVERY for name in asked) and not self.neutral:
-            self._anchors = self.anchors or Anchors.of(recipes.find(self.name, model, self.recipe).data)
+            self._anchors = self.anchors or Anchors.of(Artifact.find(self.name, model, self.artifact, "give anchors=").data)
+
+    @classmethod
+    def read_tokens(
+        cls, model: PreTrainedModel, tokenizer: Any, inputs: Mapping[str, Tensor], file: str | None
+    ) -> tuple[list[Reading], list[str]]:
+        """The nearest words of every visual token, and its class where anchors of this model are known; see
+        `laconic.lens.TokenReader`. `file`: an artifact with anchors, as `artifact` takes it."""
+        anchors, notes = None, []
+        try:
+            anchors = Anchors.of(Artifact.find(cls.name, model, file).data)
+        except ArtifactError:
+            if file is not None:
+                raise
+            notes.append(
+                "the lens gives words and no classes: no anchors are shipped for this model. "
+                f"`laconic fit {cls.name}` finds them; give its file as --lens {cls.name}:FILE."
+            )
+        return read(model, tokenizer, inputs, anchors=anchors), notes
 
     def cuts(self, depth: int) -> Sequence[int]:
         return sorted({0} | {layer for layer in (self.entry, self.exit) if layer is not None})

@@ -58,7 +58,7 @@ class Anchors:
 
     @classmethod
     def of(cls, data: Mapping[str, Sequence[int]]) -> Anchors:
-        """From a recipe's data."""
+        """From an artifact's data."""
         return cls(*(tuple(data[name]) for name in CLASSES[:ALIVE]))
 
     def classify(self, ids: Tensor) -> Tensor:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
+from laconic.artifact import Artifact
 from laconic.errors import BudgetError
 from laconic.method import register
-from laconic.methods.tokens.dyvte import network as gates
+from laconic.methods.tokens.dyvte import network
 from laconic.stream.assemble import assemble
 from laconic.stream.contract import Cut, Stream, TokenMethod
 
@@ -27,27 +29,27 @@ from laconic.stream.contract import Cut, Stream, TokenMethod
 )
 @dataclass(kw_only=True)
 class DyVTE(TokenMethod):
-    """All visual tokens of a sample leave behind the layer whose trained gate says that the question has read them.
+    """All visual tokens of a sample leave after the layer whose trained gate says that the question has read them.
 
     The gate reads the question's hidden states: their mean without the last token, and the last token. Positions keep the
-    gap. The decision is made in prefill, once per sample. The layer behind which tokens leave has paid for them. It goes
+    gap. The decision is made in prefill, once per sample. The layer after which tokens leave has paid for them. It goes
     together with methods that act on single tokens.
 
     Args:
         tau: threshold on the gate's probability (0.5, as published). With ``keep=`` instead, the largest threshold that came
             to that share on the training samples: met on average, not by every sample.
-        exit_layer: leave behind this layer, whatever the gates say; needs no weights. The last one: never.
-        weights: a file that `laconic train dyvte` wrote, or the name of a shipped one; None takes the shipped one that was
-            trained for this very model.
+        exit_layer: leave after this layer, whatever the gates say; needs no artifact. The last one: never.
+        artifact: what `laconic fit dyvte` wrote: a file, a shipped name, or a Hub id. None takes the one shipped for
+            these weights.
 
     Raises:
-        RecipeError: no gates for this model.
+        ArtifactError: no gates for this model.
         BudgetError: a share that no threshold came to, or a budget in tokens or bytes.
     """
 
     tau: float | None = None
     exit_layer: int | None = None
-    weights: str | None = None
+    artifact: str | None = None
 
     default_keep: ClassVar[float | None] = None
     claims: ClassVar[frozenset[str]] = frozenset({"stream.exit"})
@@ -63,16 +65,16 @@ class DyVTE(TokenMethod):
                 raise ValueError(f"dyvte: keep={self.keep}, tau={self.tau}, exit_layer={self.exit_layer}: give one of them.")
         if self.tau is not None and (not 0 <= self.tau <= 1 or self.exit_layer is not None):
             raise ValueError(f"dyvte: tau={self.tau} must lie between 0 and 1, and goes without exit_layer.")
-        self._gates: gates.Gates | None = None
+        self._gates: nn.ModuleList | None = None
         self._tau = 0.5 if self.tau is None else self.tau
 
     def attach(self, model: PreTrainedModel) -> None:
         if self.neutral or self.exit_layer is not None:
             return
-        self._gates = gates.find(model, self.weights)
-        self._gates.layers.to(model.device)
+        artifact = Artifact.find(self.name, model, self.artifact, "give exit_layer=")
+        self._gates = network.load(artifact).to(model.device)
         if self.keep is not None:
-            self._tau = self._threshold(self.keep, self._gates.shares)
+            self._tau = self._threshold(self.keep, [(float(tau), float(share)) for tau, share in artifact.data["shares"]])
 
     def _threshold(self, share: float, shares: list[tuple[float, float]]) -> float:
         """The largest threshold that kept at most this share."""
@@ -99,11 +101,11 @@ class DyVTE(TokenMethod):
         return assemble(stream, kept, separators=False)
 
     def _exits(self, stream: Stream, row: int) -> bool:
-        """The gate behind the layer that ran last says that this sample's visual tokens may leave."""
+        """The gate after the layer that ran last says that this sample's visual tokens may leave."""
         if self._gates is None:
             return True  # exit_layer
         text = stream.texts(row)
         question = stream.hidden[row, text[text > stream.images(row)[-1]]]
-        gate = self._gates.layers[stream.layer - 1]
-        stay, leave = gate(gates.question_feature(question)).float()
+        gate = self._gates[stream.layer - 1]
+        stay, leave = gate(network.question_feature(question)).float()
         return bool(torch.sigmoid(leave - stay) > self._tau)

@@ -1,16 +1,11 @@
-"""The learned part of DyVTE, a small network per layer that says whether visual tokens may leave behind it, and its file."""
+"""The learned part of DyVTE, a small network per layer that says whether visual tokens may leave after it."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from laconic import learned
+from laconic.artifact import Artifact
 
 
 class Gate(nn.Module):
@@ -36,48 +31,14 @@ def question_feature(question: Tensor) -> Tensor:
         ValueError: no token at all.
     """
     if not len(question):
-        raise ValueError("dyvte decides by the text behind the images, but a prompt ends with its image.")
+        raise ValueError("dyvte decides by the text after the images, but a prompt ends with its image.")
     return torch.cat([(question[:-1] if len(question) > 1 else question).mean(0), question[-1]])
 
 
-@dataclass
-class Gates:
-    """A checkpoint.
-
-    Attributes:
-        layers: the gate behind each decoder layer but the last.
-        model, fingerprint: what they were trained for; None for any.
-        shares: (threshold, mean share of the visual tokens over layers) on training samples, thresholds ascending.
-        made: how, for people.
-    """
-
-    layers: nn.ModuleList
-    model: str = ""
-    fingerprint: str | None = None
-    shares: list[tuple[float, float]] = field(default_factory=list)
-    made: dict[str, Any] = field(default_factory=dict)
-
-    def save(self, path: str | Path, dtype: torch.dtype = torch.bfloat16) -> None:
-        """Write a safetensors file; numbers are stored as `dtype`."""
-        learned.save(path, "dyvte", self, self.layers, dtype, shares=self.shares)
-
-
-def load(path: str | Path) -> Gates:
-    """The checkpoint in a safetensors file, fp32 and frozen; raises `RecipeError` when it is none."""
-    return learned.load(path, "dyvte", _built)
-
-
-def _built(about: Mapping[str, Any], tensors: dict[str, Tensor]) -> Gates:
+def load(artifact: Artifact) -> nn.ModuleList:
+    """The gate after each decoder layer but the last, fp32 and frozen."""
     layers = nn.ModuleList()
-    while (name := f"{len(layers)}.first.weight") in tensors:
-        width, twice = tensors[name].shape
+    while (name := f"{len(layers)}.first.weight") in artifact.tensors:
+        width, twice = artifact.tensors[name].shape
         layers.append(Gate(twice // 2, width))
-    layers.load_state_dict(tensors)
-    layers.requires_grad_(False)
-    shares = [(float(a), float(b)) for a, b in about["shares"]]
-    return Gates(layers, about["model"], about["fingerprint"], shares, about["made"])
-
-
-def find(model: nn.Module, given: str | None) -> Gates:
-    """The checkpoint for `model`; see `laconic.learned.find`."""
-    return learned.find(model, "dyvte", given, load)
+    return artifact.restore(layers)

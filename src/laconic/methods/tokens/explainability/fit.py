@@ -9,58 +9,25 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from laconic.fit.checkpoint import FREE, frozen, load_state, noting, resumable, save_state
+from laconic.atomic import replacing
+from laconic.fit.contract import TrainingFit
 from laconic.fit.images import Asked, inputs, numbered
-from laconic.fit.trainers import register
-from laconic.methods.tokens.explainability.network import Compressor, RelevanceNet, load
+from laconic.methods.tokens.explainability.network import RelevanceNet
 from laconic.methods.tokens.explainability.relevance import explained, target
-from laconic.recipe import fingerprint, model_name
 
-WEIGHTS, PAIRS = "explainability.safetensors", "pairs.safetensors"
-
-
-@dataclass(kw_only=True)
-class Settings:
-    """What can be set.
-
-    Attributes:
-        samples: questions to label; those that the host answers wrongly are left out.
-        new_tokens: longest answer; long ones make relevance flat.
-        steps: of the optimiser (Adam), `batch` pairs each, at the constant rate `lr`.
-        kernel: of the network.
-        file: lines of JSON ``{"image": FILE, "question": TEXT, "answer": TEXT}``, several per image if you like; empty
-            for the testbed's scenes (only for its models).
-        save_every: steps between checkpoints; labels are saved every `save_labels` questions.
-    """
-
-    samples: int = 2048
-    new_tokens: int = 8
-    steps: int = 1600
-    batch: int = 128
-    lr: float = 1e-3
-    kernel: int = 5
-    seed: int = 0
-    log_every: int = 50
-    save_every: int = 200
-    save_labels: int = 100
-    file: str = ""
-
-    def __post_init__(self) -> None:
-        if self.kernel % 2 == 0:
-            raise ValueError(f"kernel={self.kernel} must be odd.")
-        for name in ("samples", "new_tokens", "steps", "batch", "lr", "kernel", "log_every", "save_every", "save_labels"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive.")
+PAIRS = "pairs.safetensors"
+Pair = tuple[Tensor, Tensor]
+"""Attention and relevance of the visual tokens of one question, [v] each."""
 
 
 class Source(Protocol):
@@ -94,10 +61,10 @@ class Labels:
         done: questions asked so far; `pairs`: those that the host answered right.
     """
 
-    def __init__(self, model: PreTrainedModel, source: Source, settings: Settings):
-        self.model, self.source, self.settings = model, source, settings
+    def __init__(self, model: PreTrainedModel, source: Source, new_tokens: int):
+        self.model, self.source, self.new_tokens = model, source, new_tokens
         self.done = 0
-        self.pairs: list[tuple[Tensor, Tensor]] = []
+        self.pairs: list[Pair] = []
 
     def label(self) -> bool:
         """Ask the next question; true if its answer was right and a pair was made. `model` must attend eagerly."""
@@ -106,7 +73,7 @@ class Labels:
         given = {name: x.to(self.model.device) for name, x in prompt.items()}
         length = given["input_ids"].shape[1]
         with torch.no_grad():
-            out = self.model.generate(**given, max_new_tokens=self.settings.new_tokens, do_sample=False)  # type: ignore[operator]
+            out = self.model.generate(**given, max_new_tokens=self.new_tokens, do_sample=False)  # type: ignore[operator]
         answer = out[0, length:]
         if self.source.text(answer) != reference or not len(answer):
             return False
@@ -117,7 +84,8 @@ class Labels:
     def save(self, path: Path) -> None:
         """All pairs so far, and how many questions they took."""
         tensors = {f"{i}.{name}": x for i, pair in enumerate(self.pairs) for name, x in zip("ar", pair, strict=True)}
-        save_file({**tensors, "done": torch.tensor(self.done)}, path)
+        with replacing(path) as unfinished:
+            save_file({**tensors, "done": torch.tensor(self.done)}, unfinished)
 
     def load(self, path: Path) -> None:
         tensors = load_file(path)
@@ -134,9 +102,9 @@ def _spoken(answer: Tensor, model: PreTrainedModel) -> Tensor:
     return answer[: stops[0]] if stops and stops[0] else answer[: len(answer) if not stops else 1]
 
 
-def loss(net: RelevanceNet, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
+def divergence(net: nn.Module, pairs: list[Pair]) -> Tensor:
     """Mean KL(R* || softmax of what the network says). Pairs of one length run together; lengths do not mix."""
-    total = torch.zeros(())
+    total = torch.zeros((), device=pairs[0][0].device)
     for length in sorted({len(a) for a, _ in pairs}):
         some = [(a, r) for a, r in pairs if len(a) == length]
         said = net(torch.stack([a for a, _ in some])).log_softmax(-1)
@@ -144,83 +112,82 @@ def loss(net: RelevanceNet, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
     return total / len(pairs)
 
 
-class Fit:
-    """The state of the second half: network, optimiser, step; all of it is in the folder after `save`."""
+@dataclass(kw_only=True)
+class ExplainabilityFit(TrainingFit):
+    """The network that guesses which visual tokens an answer rests on.
 
-    def __init__(self, pairs: list[tuple[Tensor, Tensor]], settings: Settings):
-        self.pairs, self.settings, self.done = pairs, settings, 0
-        torch.manual_seed(settings.seed)
-        self.net = RelevanceNet(settings.kernel).train()
-        self.optimiser = torch.optim.Adam(self.net.parameters(), lr=settings.lr)
-
-    def step(self) -> float:
-        """One step on pairs drawn by (seed, step)."""
-        rng = random.Random(f"{self.settings.seed}-{self.done}")
-        value = loss(self.net, rng.sample(self.pairs, min(self.settings.batch, len(self.pairs))))
-        self.optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
-        self.done += 1
-        return float(value.detach())
-
-    def save(self, out: Path, about: Compressor) -> None:
-        """Weights, optimiser and step."""
-        about.save(out / WEIGHTS)
-        save_state(out, [self.optimiser], {"done": self.done, "settings": asdict(self.settings)})
-
-    def resume(self, out: Path, done: int) -> None:
-        self.net.load_state_dict(load(out / WEIGHTS).net.state_dict())
-        load_state(out, [self.optimiser])
-        self.done = done
-
-
-def run(
-    model: PreTrainedModel, source: Source, settings: Settings, out: Path, resume: bool, log: Callable[[str], None]
-) -> Path:
-    """Label, fit, and return the file of the weights. See `train`."""
-
-    out.mkdir(parents=True, exist_ok=True)
-    note = noting(out, log)
-    labels, began = Labels(model, source, settings), time.time()
-    done = int(resumable(out, settings, (*FREE, "save_labels"))["done"]) if resume else 0
-    if resume and (out / PAIRS).exists():
-        labels.load(out / PAIRS)
-    elif not resume:
-        save_state(out, [], {"done": 0, "settings": asdict(settings)})
-    while labels.done < settings.samples:
-        labels.label()
-        if labels.done % settings.save_labels == 0 or labels.done == settings.samples:
-            labels.save(out / PAIRS)
-            note(f"{labels.done} questions, {len(labels.pairs)} answered right, {time.time() - began:.0f} s")
-    if len(labels.pairs) < 2:
-        raise ValueError(
-            f"the host answered {len(labels.pairs)} of {labels.done} questions right; too few to train on. Give data that "
-            "it answers, whose reference answers are written as it writes them."
-        )
-    fit = Fit(labels.pairs, settings)
-    if done:
-        fit.resume(out, done)
-    made = {"settings": asdict(settings), "pairs": len(labels.pairs)}
-    about, recent = Compressor(fit.net, model_name(model), fingerprint(model), made), []
-    while fit.done < settings.steps:
-        recent.append(fit.step())
-        if fit.done % settings.log_every == 0 or fit.done == settings.steps:
-            note(f"step {fit.done} KL {sum(recent) / len(recent):.4f} {time.time() - began:.0f} s")
-            recent = []
-        if fit.done % settings.save_every == 0 or fit.done == settings.steps:
-            fit.save(out, about)
-    return out / WEIGHTS
-
-
-@register("explainability", "the network that guesses which visual tokens an answer rests on (frozen model)", Settings)
-def train(
-    model: PreTrainedModel, processor: Any, settings: Settings, out: Path, resume: bool, log: Callable[[str], None]
-) -> Path:
-    """Train the network for a model with images; `processor` is its processor (not the tokenizer alone).
-
-    Returns:
-        ``out/explainability.safetensors``.
+    Args:
+        samples: questions to label; those that the host answers wrongly are left out.
+        new_tokens: longest answer; long ones make relevance flat.
+        steps: of the optimiser (Adam), `batch_size` pairs each, at the constant rate `lr`.
+        kernel: of the network.
+        file: lines of JSON ``{"image": FILE, "question": TEXT, "answer": TEXT}``, several per image if you like; empty
+            for the testbed's scenes (only for its models).
+        save_labels: questions between savings of the labels.
     """
-    source = Chats(processor, numbered(settings.file, settings.seed))
-    with frozen(model, "eager"):
-        return run(model, source, settings, out, resume, log)
+
+    samples: int = 2048
+    new_tokens: int = 8
+    steps: int = 1600
+    batch_size: int = 128
+    kernel: int = 5
+    log_every: int = 50
+    save_every: int = 200
+    save_labels: int = 100
+    file: str = ""
+
+    method: ClassVar[str] = "explainability"
+    attention: ClassVar[str | None] = "eager"  # its attention weights have gradients
+    stored: ClassVar[torch.dtype] = torch.float32
+    free: ClassVar[tuple[str, ...]] = (*TrainingFit.free, "save_labels")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kernel % 2 == 0:
+            raise ValueError(f"explainability: kernel={self.kernel} must be odd.")
+
+    def build(self, model: PreTrainedModel, tokenizer: Any) -> RelevanceNet:
+        self.model, self.net = model, RelevanceNet(self.kernel)
+        self.labels = Labels(model, self.source_of(tokenizer), self.new_tokens)
+        return self.net
+
+    def source_of(self, processor: Any) -> Source:
+        """Where questions come from."""
+        return Chats(processor, numbered(self.file, self.seed))
+
+    def prepare(self, folder: Path | None, resume: bool) -> None:
+        """Ask the host all questions that are not labelled yet.
+
+        Raises:
+            ValueError: fewer than two answers were right.
+        """
+        labels, began = self.labels, time.monotonic()
+        if folder is not None and resume and (folder / PAIRS).exists():
+            labels.load(folder / PAIRS)
+        while labels.done < self.samples:
+            labels.label()
+            if labels.done % self.save_labels == 0 or labels.done == self.samples:
+                if folder is not None:
+                    labels.save(folder / PAIRS)
+                right, seconds = len(labels.pairs), time.monotonic() - began
+                self.note(f"{labels.done} questions, {right} answered right, {seconds:.0f} s")
+        if len(labels.pairs) < 2:
+            raise ValueError(
+                f"the host answered {len(labels.pairs)} of {labels.done} questions right; too few to train on. Give data "
+                "that it answers, whose reference answers are written as it writes them."
+            )
+
+    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adam(module.parameters(), lr=self.lr)
+
+    def batch(self, step: int) -> list[Pair]:
+        """Pairs drawn by seed and step."""
+        pairs, rng = self.labels.pairs, random.Random(f"{self.seed}-{step}")
+        some = rng.sample(pairs, min(self.batch_size, len(pairs)))
+        return [(a.to(self.model.device), r.to(self.model.device)) for a, r in some]
+
+    def loss(self, batch: list[Pair]) -> Tensor:
+        return divergence(self.net, batch)
+
+    def facts(self) -> dict[str, Any]:
+        return {"kernel": self.kernel, "pairs": len(self.labels.pairs)}

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from laconic.artifact import Artifact
 from laconic.errors import UnsupportedModelError
 from laconic.method import register
-from laconic.methods.tokens.explainability import network as relevance_net
+from laconic.methods.tokens.explainability import network
 from laconic.stream.assemble import assemble, choose
 from laconic.stream.contract import Cut, Policy, Stream, TokenMethod
 from laconic.stream.lookahead import attention_of
@@ -34,21 +35,21 @@ if TYPE_CHECKING:
 class Explainability(TokenMethod):
     """Relevance to the answer, guessed before layer 0 by a trained network from what the instruction attends to there.
 
-    All visual tokens of a sequence (images or frames) are one line of numbers: attention of the text behind the last
+    All visual tokens of a sequence (images or frames) are one line of numbers: attention of the text after the last
     image to them in layer 0, the mean over its tokens and the heads. The network turns it into relevance; the best
     ``keep * total`` go on.
 
     Args:
-        weights: a file that `laconic train explainability` wrote, or the name of a shipped one; None takes the shipped one
-            that was trained for this very model.
-        positions: ``"gather"``: what stays keeps its positions; ``"renumber"``: they are counted anew.
+        artifact: what `laconic fit explainability` wrote: a file, a shipped name, or a Hub id. None takes the one shipped
+            for these weights.
+        positions: ``"gather"``: what stays keeps its positions; ``"renumber"``: they are renumbered.
 
     Raises:
-        RecipeError: no weights for this model.
-        UnsupportedModelError: no text stands behind the images.
+        ArtifactError: none for this model.
+        UnsupportedModelError: no text follows the images.
     """
 
-    weights: str | None = None
+    artifact: str | None = None
     positions: Policy = "gather"
 
     def __post_init__(self) -> None:
@@ -58,7 +59,7 @@ class Explainability(TokenMethod):
 
     def attach(self, model: PreTrainedModel) -> None:
         if not self.neutral:
-            self._net = relevance_net.find(model, self.weights).net.to(model.device)
+            self._net = network.load(Artifact.find(self.name, model, self.artifact)).to(model.device)
 
     def cut(self, stream: Stream) -> Cut | None:
         kept, scores = [], []
@@ -72,13 +73,13 @@ class Explainability(TokenMethod):
 
 
 def instruction_attention(stream: Stream) -> list[Tensor]:
-    """What visual tokens get from the text behind the last image in the layer that runs next, mean over heads and tokens
+    """What visual tokens receive from the text after the last image in the layer that runs next, mean over heads and tokens
     of that text, fp32 [v] for every batch row; a row without images has none.
 
     Raises:
-        UnsupportedModelError: no text stands behind the images of a row, so nothing there can see them.
+        UnsupportedModelError: no text follows the images of a row, so nothing there can see them.
     """
-    asking = [behind(stream.images(row), stream.texts(row)) for row in range(len(stream.hidden))]
+    asking = [following(stream.images(row), stream.texts(row)) for row in range(len(stream.hidden))]
     rows = torch.full((len(asking), max(len(a) for a in asking)), -1, dtype=torch.long, device=stream.hidden.device)
     for row, at in enumerate(asking):
         rows[row, : len(at)] = at
@@ -91,8 +92,8 @@ def instruction_attention(stream: Stream) -> list[Tensor]:
     ]
 
 
-def behind(images: Tensor, texts: Tensor) -> Tensor:
-    """Those of the rows `texts` [t] that stand behind the last of `images` [v]; none where there are no images.
+def following(images: Tensor, texts: Tensor) -> Tensor:
+    """Those of the rows `texts` [t] that come after the last of `images` [v]; none where there are no images.
 
     Raises:
         UnsupportedModelError: there are images and no such text.
@@ -102,7 +103,7 @@ def behind(images: Tensor, texts: Tensor) -> Tensor:
     found = texts[texts > images[-1]]
     if not len(found):
         raise UnsupportedModelError(
-            "explainability reads what the question attends to, and no text stands behind the images; put the images "
-            "first and the question behind them."
+            "explainability reads what the question attends to, and no text follows the images; put the images first "
+            "and the question after them."
         )
     return found

@@ -1,17 +1,12 @@
-"""The small convolution network that turns first-layer attention into relevance, and its file (arXiv 2506.01097)."""
+"""The small convolution network that turns first-layer attention into relevance (arXiv 2506.01097)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from laconic import learned
+from laconic.artifact import Artifact
 
 CHANNELS = (1, 32, 64, 128, 256, 512)
 
@@ -47,37 +42,6 @@ class RelevanceNet(nn.Module):
         return self.head(self.blocks(x[:, None]))[:, 0]
 
 
-@dataclass
-class Compressor:
-    """A trained network and what it belongs to.
-
-    Attributes:
-        model, fingerprint: the host that it was trained for; the fingerprint is None for any host.
-        made: how it was made, for people.
-    """
-
-    net: RelevanceNet
-    model: str = ""
-    fingerprint: str | None = None
-    made: dict[str, Any] = field(default_factory=dict)
-
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file, fp32."""
-        learned.save(path, "explainability", self, self.net, torch.float32, kernel=self.net.kernel)
-
-
-def load(path: str | Path) -> Compressor:
-    """The network in a safetensors file, frozen, in eval mode (its batch norms must not see single prompts); raises
-    `RecipeError` when it is none."""
-    return learned.load(path, "explainability", _built)
-
-
-def _built(about: Mapping[str, Any], tensors: dict[str, Tensor]) -> Compressor:
-    net = RelevanceNet(about["kernel"])
-    net.load_state_dict(tensors)
-    return Compressor(net.eval().requires_grad_(False), about["model"], about["fingerprint"], about["made"])
-
-
-def find(model: nn.Module, given: str | None) -> Compressor:
-    """The network for `model`; see `laconic.learned.find`."""
-    return learned.find(model, "explainability", given, load)
+def load(artifact: Artifact) -> RelevanceNet:
+    """The trained network, frozen and in eval mode: its batch norms must not look at single prompts."""
+    return artifact.restore(RelevanceNet(artifact.data["kernel"]))

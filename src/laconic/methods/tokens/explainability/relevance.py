@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from laconic.families.vision import VisionWatch
-from laconic.methods.tokens.explainability.method import behind
+from laconic.methods.tokens.explainability.method import following
 
 
 def weighted(attention: Tensor, gradient: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def step_relevance(attentions: Sequence[Tensor], scalar: Tensor, last: int) -> T
         scalar: its logit at position `last`.
 
     Returns:
-        [T]; nothing behind `last`, whose rows have no gradient.
+        [T]; nothing after `last`, whose rows have no gradient.
     """
     gradients = torch.autograd.grad(scalar, list(attentions), retain_graph=True)
     layers = [weighted(a[0].detach(), g[0]) for a, g in zip(attentions, gradients, strict=True)]
@@ -74,13 +74,13 @@ def explained(model: PreTrainedModel, inputs: Mapping[str, Tensor], answer: Tens
                 relevance += step_relevance(out.attentions, out.logits[0, last, token], last)[at].float().cpu()
     finally:
         learn.remove()
-    asking = behind(at, (~visual.mask[0, :length]).nonzero()[:, 0])
+    asking = following(at, (~visual.mask[0, :length]).nonzero()[:, 0])
     attention = out.attentions[0][0].detach()[:, asking][..., at].float().mean((0, 1)).cpu()
     return attention, relevance / len(answer)
 
 
 def _longer(name: str, x: Tensor, answer: Tensor) -> Tensor:
-    """Ids, mask or token kinds of the prompt [1, T] with those of the answer behind them."""
+    """Ids, mask or token kinds of the prompt [1, T] followed by those of the answer."""
     if name == "input_ids":
         return torch.cat([x, answer[None].to(x)], 1)
     filler = torch.ones if name == "attention_mask" else torch.zeros

@@ -1,18 +1,18 @@
-"""Calibration of FitPrune: the smallest common divergence of attention totals whose deletions meet a FLOPs budget."""
+"""Fitting of FitPrune: the smallest common divergence of attention totals whose deletions meet a FLOPs budget."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import floor
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from laconic.families import family_of
-from laconic.fit.calibrations import Calibration, Say, calibration
+from laconic.fit.contract import Fit
 from laconic.fit.images import from_file, inputs, scenes
 from laconic.measure.cost import Shape
 from laconic.methods.tokens.fitprune.method import received, shares_left
@@ -78,42 +78,44 @@ class Sweep(TokenMethod):
         return assemble(stream, kept)
 
 
-@calibration("fitprune")
 @dataclass(kw_only=True)
-class FitPruneCalibration(Calibration):
+class FitPruneFit(Fit):
     """Attention of a few samples, one pass each without and about seven with deletions per fitted reduction.
 
     Args:
-        reductions: FLOPs of the visual tokens to save, in percent; a recipe is fitted for each. Those that are out of reach
-            (a model with few layers pays for all tokens in its first one) are left out, and said so.
+        reductions: FLOPs of the visual tokens to save, in percent; deletions are fitted for each. Those out of reach
+            (a model with few layers pays for all tokens in its first one) are left out, and noted.
         samples: how many images with questions (24).
-        batch: samples that run together (8).
+        batch_size: samples that run together (8).
         file: JSON lines with "image" and "question" instead of drawn scenes; all of them are used.
     """
 
     reductions: tuple[int, ...] = (50, 60, 80, 90)
     samples: int = 24
-    batch: int = 8
+    batch_size: int = 8
     file: str = ""
 
-    def run(self, model: PreTrainedModel, tokenizer: Any, say: Say) -> dict[str, Any]:
+    method: ClassVar[str] = "fitprune"
+
+    def facts(self) -> dict[str, Any]:
+        model, tokenizer = self.model, self.tokenizer
         asked = from_file(self.file) if self.file else scenes(self.samples, self.seed)
-        batches = [asked[i : i + self.batch] for i in range(0, len(asked), self.batch)]
-        fit = Fit(model, [{k: v.to(model.device) for k, v in inputs(tokenizer, some).items()} for some in batches])
+        batches = [asked[i : i + self.batch_size] for i in range(0, len(asked), self.batch_size)]
+        search = Search(model, [{k: v.to(model.device) for k, v in inputs(tokenizer, some).items()} for some in batches])
         fits = []
         for reduction in self.reductions:
-            found = fit.search(1 - reduction / 100)
+            found = search.fit(1 - reduction / 100)
             if found is None:
-                say(f"{reduction} % of the FLOPs cannot be saved: left out")
+                self.note(f"{reduction} % of the FLOPs cannot be saved: left out")
                 continue
             alpha, deleted = found
-            saved, gone = 1 - fit.share_of_macs(deleted), 100 * sum(deleted)
-            say(f"{reduction} %: alpha {alpha:.3f}, saves {100 * saved:.1f} %, deletes {gone:.1f} % of the tokens")
+            saved, gone = 1 - search.share_of_macs(deleted), 100 * sum(deleted)
+            self.note(f"{reduction} %: alpha {alpha:.3f}, saves {100 * saved:.1f} %, deletes {gone:.1f} % of the tokens")
             fits.append({"reduction": reduction, "alpha": round(alpha, 4), "deleted": [round(d, 6) for d in deleted]})
         return {"fits": fits} if fits else {}
 
 
-class Fit:
+class Search:
     """Deletions of one model on some batches of inputs; sweeps that were run are remembered.
 
     Attributes:
@@ -161,7 +163,7 @@ class Fit:
                 return layer
         return None
 
-    def search(self, share: float) -> tuple[float, list[float]] | None:
+    def fit(self, share: float) -> tuple[float, list[float]] | None:
         """The smallest alpha that leaves `share` of the multiply-adds, and the share of the tokens that each layer deletes,
         [L]; None when none does."""
         budget = share * sum(self.macs([n] * self.depth) for n in self.whole) / len(self.whole)
@@ -173,10 +175,10 @@ class Fit:
             if layer is None:
                 low = alpha
             else:
-                high, best = alpha, (alpha, self.recipe([stopped(row, layer) for row in entering]))
+                high, best = alpha, (alpha, self.deleted([stopped(row, layer) for row in entering]))
         return best
 
-    def recipe(self, entering: list[list[int]]) -> list[float]:
+    def deleted(self, entering: list[list[int]]) -> list[float]:
         """Mean share of the tokens that each layer deletes; of samples with equally many tokens the mean number, rounded
         down, as published."""
         deleted = [[a - b for a, b in zip(row, [*row[1:], row[-1]], strict=True)] for row in entering]
@@ -186,7 +188,7 @@ class Fit:
         return [sum(d / n for d, n in zip(column, self.whole, strict=True)) / len(column) for column in columns]
 
     def share_of_macs(self, deleted: list[float]) -> float:
-        """Multiply-adds that a recipe leaves, over all."""
+        """Multiply-adds that these deletions leave, over all."""
         shares = shares_left(deleted)
         spent = sum(self.macs([share * n for share in shares]) for n in self.whole)
         return spent / sum(self.macs([n] * self.depth) for n in self.whole)

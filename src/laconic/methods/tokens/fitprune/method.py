@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from laconic import recipe as recipes
+from laconic.artifact import Artifact
 from laconic.errors import BudgetError
 from laconic.method import register
 from laconic.ops.peaks import peak_mass
@@ -23,20 +23,20 @@ PUBLISHED_REDUCTION = 60
 
 def received(stream: Stream) -> list[tuple[Tensor, Tensor]]:
     """Attention that the visual tokens of each batch row get in the layer before, its largest value over heads: mean over
-    the text behind the last image (cross) and over the visual tokens themselves (self), fp64 [v] each.
+    the text after the last image (cross) and over the visual tokens themselves (self), fp64 [v] each.
 
     Raises:
-        ValueError: no text stands behind the images.
+        ValueError: no text follows the images.
     """
     obs = stream.seen
     assert obs is not None
     groups = torch.stack([torch.zeros_like(stream.shown), stream.shown], 1)
     for b in range(len(groups)):
         at, text = stream.images(b), stream.texts(b)
-        behind = text[text > at[-1]] if len(at) else text
-        if not len(behind):
-            raise ValueError("fitprune ranks visual tokens by the text behind them, but a prompt ends with its image.")
-        groups[b, 0, behind] = True
+        asking = text[text > at[-1]] if len(at) else text
+        if not len(asking):
+            raise ValueError("fitprune ranks visual tokens by the text after them, but a prompt ends with its image.")
+        groups[b, 0, asking] = True
     sums = peak_mass(obs.queries, obs.keys, obs.scale, groups, bias=obs.bias, softcap=obs.softcap)
     means = sums[..., -obs.new :] / groups.sum(-1, keepdim=True).clamp(min=1)
     return [(means[b, 0, stream.shown[b]], means[b, 1, stream.shown[b]]) for b in range(len(groups))]
@@ -75,25 +75,25 @@ def for_budget(fits: list[list[float]], share: float) -> list[float] | None:
 class FitPrune(TokenMethod):
     """After each layer a number of visual tokens go that was fitted to a FLOPs budget, those least attended to.
 
-    A recipe says how many; per sample those go whose attention from text times that from visual tokens is smallest.
+    An artifact says how many; per sample those go whose attention from text times that from visual tokens is smallest.
     Survivors keep order and positions.
 
     Layer l's cache keeps what layer l ran on. The paper deletes within layer l, between attention and its output
-    projection; here tokens leave behind layer l, which gives the survivors the same numbers and costs layer l's FFN.
+    projection; here tokens leave after layer l, which gives the survivors the same numbers and costs layer l's FFN.
 
     Args:
-        reduction: percent of the visual tokens' FLOPs to save; one that the recipe was fitted for. 60 when nothing else is
-            given. With a budget instead, the recipes next to it are interpolated, so that the mean share is met.
-        recipe: a file that `laconic calibrate fitprune` wrote, or the name of a shipped one; None takes the shipped one made
-            for these weights.
+        reduction: percent of the visual tokens' FLOPs to save; one that was fitted. 60 when nothing else is
+            given. With a budget instead, the fits next to it are interpolated, so that the mean share is met.
+        artifact: what `laconic fit fitprune` wrote: a file, a shipped name, or a Hub id. None takes the one shipped for
+            these weights.
 
     Raises:
-        RecipeError: no recipe for this model.
-        BudgetError: a budget below all recipes, or a reduction that was not fitted.
+        ArtifactError: none for this model.
+        BudgetError: a budget below all fits, or a reduction that was not fitted.
     """
 
     reduction: int | None = None
-    recipe: str | None = None
+    artifact: str | None = None
 
     default_keep: ClassVar[float | None] = None
 
@@ -106,7 +106,7 @@ class FitPrune(TokenMethod):
     def attach(self, model: PreTrainedModel) -> None:
         if self.neutral:
             return
-        data: dict[str, Any] = recipes.find(self.name, model, self.recipe).data
+        data: dict[str, Any] = Artifact.find(self.name, model, self.artifact).data
         self._fits = {int(fit["reduction"]): shares_left(fit["deleted"]) for fit in data["fits"]}
         if self.budget_from_parameters or self.keep is not None:
             self._left(self.keep)
@@ -117,16 +117,17 @@ class FitPrune(TokenMethod):
             wanted = self.reduction or PUBLISHED_REDUCTION
             if wanted not in self._fits:
                 raise BudgetError(
-                    f"fitprune: the recipe was fitted for reductions of {', '.join(map(str, sorted(self._fits)))} percent, "
-                    f"not for {wanted}; take one of them, a budget (keep=), or calibrate with --reductions {wanted}."
+                    f"fitprune: the artifact was fitted for reductions of {', '.join(map(str, sorted(self._fits)))} "
+                    f"percent, not for {wanted}; take one of them, a budget (keep=), or fit one with `laconic fit "
+                    f"fitprune --set reductions={wanted}`."
                 )
             return self._fits[wanted]
         left = for_budget(list(self._fits.values()), share)
         if left is None:
             least = min(sum(fit) / len(fit) for fit in self._fits.values())
             raise BudgetError(
-                f"fitprune: a share of {share:.4f} is below what the recipe was fitted for ({least:.4f}); ask for more, or "
-                "calibrate for a larger reduction."
+                f"fitprune: a share of {share:.4f} is below what the artifact was fitted for ({least:.4f}); ask for more, "
+                "or fit a larger reduction with `laconic fit fitprune --set reductions=...`."
             )
         return left
 
@@ -135,7 +136,7 @@ class FitPrune(TokenMethod):
             return []
         left = [self._left(self.keep)] if self.budget_from_parameters or self.keep is not None else list(self._fits.values())
         if len(left[0]) != depth:
-            raise ValueError(f"fitprune: the recipe is for {len(left[0])} layers, the model has {depth}.")
+            raise ValueError(f"fitprune: the artifact is for {len(left[0])} layers, the model has {depth}.")
         return [layer for layer in range(1, depth) if any(curve[layer] < curve[layer - 1] for curve in left)]
 
     def observes(self, depth: int) -> Collection[int]:

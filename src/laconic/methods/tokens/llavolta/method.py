@@ -38,10 +38,10 @@ class LLaVolta(TokenMethod):
 
     Groups of S tokens that follow each other become their mean, at the mean of their positions, rounded down; what is left
     over at the end of an image is dropped, as in ``avg_pool1d``. The published use is training in stages, after which the
-    model runs without compression, or with that of the last stage: see `laconic.methods.tokens.llavolta.fit`.
+    model runs without compression, or with that of the last stage: see `laconic.methods.tokens.llavolta.schedule`.
 
     Args:
-        layer: K, the decoder layer in front of which tokens are averaged; 0 is behind the projector (the release's -1).
+        layer: K, the decoder layer before which tokens are averaged; 0 is right after the projector (the release's -1).
             None: 2 of 32, scaled to the model's depth, 1 at least.
         stride: S; 1 changes nothing. None: 8, or under a budget the smallest that meets it.
 

@@ -1,50 +1,52 @@
-"""Calibration of VTW: how far the answer's first distribution moves when visual tokens leave before each layer."""
+"""Measuring for VTW: how far the answer's first distribution moves when visual tokens leave before each layer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from laconic.families import family_of
-from laconic.fit.calibrations import Calibration, Say, calibration
+from laconic.fit.contract import Fit
 from laconic.fit.images import from_file, inputs, scenes
 from laconic.methods.tokens.vtw.method import VTW
 from laconic.session import compress
 from laconic.stream.blocks import at_depth
 
 
-@calibration("vtw")
 @dataclass(kw_only=True)
-class VTWCalibration(Calibration):
+class VTWFit(Fit):
     """A few samples, read once whole and once per candidate layer (arXiv 2405.05803, 20 samples).
 
     K is the first layer whose mean KL(removed || full) of the last token's output distribution is at most eta.
 
     Args:
-        eta_per_million: eta times a million: 3000 (LLaVA-1.5-7B); 500 for the 13B model, 100 for LLaVA-NeXT-7B.
+        eta: largest divergence: 3e-3 (LLaVA-1.5-7B); 5e-4 for the 13B model, 1e-4 for LLaVA-NeXT-7B.
         first: the first candidate; 5 of 32, scaled to the model's depth.
         samples: how many images with questions (20).
-        batch: samples that run together (10).
+        batch_size: samples that run together (10).
         file: JSON lines with "image" and "question" instead of drawn scenes; all of them are used.
     """
 
-    eta_per_million: int = 3000
+    eta: float = 3e-3
     first: int | None = None
     samples: int = 20
-    batch: int = 10
+    batch_size: int = 10
     file: str = ""
 
-    def run(self, model: PreTrainedModel, tokenizer: Any, say: Say) -> dict[str, Any]:
+    method: ClassVar[str] = "vtw"
+
+    def facts(self) -> dict[str, Any]:
+        model, tokenizer = self.model, self.tokenizer
         asked = from_file(self.file) if self.file else scenes(self.samples, self.seed)
-        batches = [asked[i : i + self.batch] for i in range(0, len(asked), self.batch)]
+        batches = [asked[i : i + self.batch_size] for i in range(0, len(asked), self.batch_size)]
         found = divergences(model, [inputs(tokenizer, some) for some in batches], self.first)
-        layer = search(found, self.eta_per_million * 1e-6)
-        say("KL by layer: " + " ".join(f"{k}: {kl:.5f}" for k, kl in found.items()))
-        say(f"withdrawing before layer {layer}" if layer is not None else "no layer's divergence is small enough")
+        layer = search(found, self.eta)
+        self.note("KL by layer: " + " ".join(f"{k}: {kl:.5f}" for k, kl in found.items()))
+        self.note(f"withdrawing before layer {layer}" if layer is not None else "no layer's divergence is small enough")
         return {} if layer is None else {"layer": layer, "divergences": [round(kl, 7) for kl in found.values()]}
 
 
@@ -65,7 +67,7 @@ def divergences(model: PreTrainedModel, batches: list[dict[str, Tensor]], first:
 
 
 def last_distribution(model: PreTrainedModel, given: dict[str, Tensor], method: VTW | None) -> Tensor:
-    """Log-probabilities of the token behind each prompt, fp32 [B, V]."""
+    """Log-probabilities of the token after each prompt, fp32 [B, V]."""
     with torch.inference_mode(), compress(model, *([] if method is None else [method])):
         logits: Tensor = model(**given, logits_to_keep=1).logits[:, -1].float()
     return logits.log_softmax(-1)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from transformers import PreTrainedModel
 
-from laconic import recipe as recipes
+from laconic.artifact import Artifact
 from laconic.errors import BudgetError
 from laconic.method import register
 from laconic.stream.assemble import assemble
@@ -25,7 +25,7 @@ from laconic.stream.equal_budget import mean_tokens, visual_total
     source="arXiv 2405.05803",
     query_aware=False,
     training="calibration",
-    inferred="K without a recipe: 15 of 32 layers, scaled; a budget gives K = keep * depth, rounded down",
+    inferred="K without an artifact: 15 of 32 layers, scaled; a budget gives K = keep * depth, rounded down",
 )
 @dataclass(kw_only=True)
 class VTW(TokenMethod):
@@ -33,18 +33,18 @@ class VTW(TokenMethod):
 
     Args:
         layer: K, where no budget is given; None: 15 of 32, scaled to the model's depth. The depth itself changes nothing.
-        recipe: take K from this file (`laconic.methods.tokens.vtw.fit`) instead.
+        artifact: take K from what `laconic fit vtw` wrote instead: a file, a shipped name, or a Hub id.
     """
 
     layer: int | None = None
-    recipe: str | None = None
+    artifact: str | None = None
 
     default_keep: ClassVar[float | None] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.recipe is not None and self.layer is not None:
-            raise ValueError("vtw: give layer= or recipe=, not both.")
+        if self.artifact is not None and self.layer is not None:
+            raise ValueError("vtw: give layer= or artifact=, not both.")
         if self.layer is not None and self.layer < 1:
             raise ValueError(
                 f"vtw: layer={self.layer} must be at least 1; before layer 0 nothing would have seen the image."
@@ -52,8 +52,8 @@ class VTW(TokenMethod):
         self._layer = self.layer
 
     def attach(self, model: PreTrainedModel) -> None:
-        if self.recipe is not None and self.budget_from_parameters:
-            self._layer = int(recipes.find(self.name, model, self.recipe).data["layer"])
+        if self.artifact is not None and self.budget_from_parameters:
+            self._layer = int(Artifact.find(self.name, model, self.artifact).data["layer"])
 
     def cuts(self, depth: int) -> Sequence[int]:
         if self.budget_from_parameters:

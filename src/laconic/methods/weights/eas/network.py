@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from laconic.errors import RecipeError, SessionError, UnsupportedModelError
+from laconic.artifact import fingerprint, model_name
+from laconic.errors import ArtifactError, SessionError, UnsupportedModelError
 from laconic.families import family_of
-from laconic.recipe import fingerprint, model_name
 
 GROUPS = 2
 PARTS = ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm")
@@ -182,7 +182,7 @@ class Adapters(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path, model: PreTrainedModel) -> Adapters:
-        """The adapters in a file; raises `RecipeError` when it has none, or they belong to another model."""
+        """The adapters in a file; raises `ArtifactError` when it has none, or they belong to another model."""
         try:
             with safe_open(path, "pt") as file:
                 head = json.loads((file.metadata() or {})["laconic"])
@@ -190,9 +190,9 @@ class Adapters(nn.Module):
             made = cls(skip=head["skip"], **head["settings"])
             made.load_state_dict(tensors)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise RecipeError(f"{str(path)!r} holds no adapters written by `Adapters.save`: {error}") from error
+            raise ArtifactError(f"{str(path)!r} holds no adapters written by `Adapters.save`: {error}") from error
         if head["fingerprint"] != fingerprint(model):
-            raise RecipeError(f"adapters {str(path)!r} were trained for another model ({head['model']}).")
+            raise ArtifactError(f"adapters {str(path)!r} were trained for another model ({head['model']}).")
         return made.to(next(model.parameters())).eval()
 
 

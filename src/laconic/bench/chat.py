@@ -1,0 +1,89 @@
+"""Asking about text: one sample at a time, through the chat template, in one or several turns."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from laconic.bench.asking import Asked, Asking, Reply
+from laconic.bench.grid import Cell, Column, Grid, Place
+from laconic.engine.engine import Answer, Engine, Request
+from laconic.errors import LaconicError
+from laconic.loading import tokenizer_of
+from laconic.method import Method
+from laconic.prompts.text import Prompt
+from laconic.tasks import Sample, Task
+from laconic.tasks.text.chat import gold_ids, prompt_ids, turn_ids
+
+SPARE_TOKENS = 4
+"""An answer may be so much longer than the reference before it is cut."""
+
+
+class ChatAsking(Asking):
+    """Asks in the modes of text, the answer opened by the sample's prefix."""
+
+    def __init__(self, model: PreTrainedModel, reader: Any, name: str, grid: Grid, batch: int = 1):
+        super().__init__(model, tokenizer_of(reader), name, grid, batch)
+        self.settings = {
+            "answer_prefix": True,
+            "decoding": f"greedy, at most {SPARE_TOKENS} tokens more than the reference answer",
+        }
+        # several modes of one sample follow one another
+        self._sample = lru_cache(maxsize=8)(lambda name, length, number: self._task(name, length).sample(number))
+
+    def _task(self, name: str, length: int) -> Task:
+        return self.grid.task(name).opened(tokens=length, tokenizer=self.engine.tokenizer)
+
+    def task(self, place: Place) -> Task:
+        return self._task(place.task, place.length)
+
+    def warm_up(self, left: Sequence[Cell]) -> dict[Column, str]:
+        """On the shortest samples, which say nothing about longer ones: no budget is refused because of them."""
+        first: dict[str, Cell] = {}
+        for cell in left:
+            first.setdefault(cell.method, cell)
+        for cell in first.values():
+            shortest = self.grid.task(cell.task).min_tokens or 0
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    answer(self.engine, self._sample(cell.task, shortest, cell.seed), "agnostic", cell.build())
+            except (LaconicError, ValueError, TypeError):  # its own rows will say so
+                continue
+        return {}
+
+    def batches(self, wanted: Callable[[Place], bool], known: dict[tuple[str, int], bool]) -> Iterator[list[Asked]]:
+        for place in filter(wanted, self.grid.places()):
+            yield [Asked(place, self.task(place), self._sample(place.task, place.length, place.number))]
+
+    def ask(self, batch: Sequence[Asked], method: Method | None) -> list[Reply]:
+        return [Reply(asked, answer(self.engine, asked.sample, asked.place.mode, method)) for asked in batch]
+
+
+def answer(engine: Engine, sample: Sample, mode: str, method: Method | None) -> list[Answer]:
+    """Put `sample` to the model in one of the modes of text; one answer for each turn.
+
+    Args:
+        method: None for the uncompressed model.
+    """
+    tokenizer = engine.tokenizer
+    context, question = prompt_ids(sample, tokenizer)
+    request = Request(
+        prompt=Prompt(context, question, True, sample.context),
+        methods=None if method is None else [method],
+        mode="in view" if mode in ("aware", "turns_aware") else "later",
+        max_new_tokens=_room(sample, tokenizer, 0),
+    )
+    turns = len(sample.turns) if mode in ("turns", "turns_aware") else 1
+    with engine.conversation(request) as talk:
+        for turn in range(1, turns):
+            talk.ask(turn_ids(sample, tokenizer, turn), _room(sample, tokenizer, turn))
+    return talk.answers
+
+
+def _room(sample: Sample, tokenizer: Any, turn: int) -> int:
+    return len(gold_ids(sample, tokenizer, turn)) + SPARE_TOKENS

@@ -1,0 +1,141 @@
+"""Asking about images and other media: batches of equally long prompts, one question each."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from PIL import Image
+from transformers import PreTrainedModel
+
+from laconic.bench.asking import Asked, Asking, Reply
+from laconic.bench.grid import Cell, Column, Grid, Place
+from laconic.bench.specs import build
+from laconic.bench.store import Row
+from laconic.engine.engine import Answer, Request
+from laconic.errors import LaconicError, UnsupportedModelError
+from laconic.media.coarse import FACTOR, coarse
+from laconic.method import Method
+from laconic.prompts.batch import encode
+from laconic.stream.contract import TokenMethod
+
+Change = Callable[[Image.Image], Image.Image]
+CHUNK = 8
+"""Batches' worth of samples that are sorted by length at a time."""
+HARD = 0.5
+"""A sample is hard if the uncompressed model scores less when the sides of its image are shortened; see `coarse`."""
+
+
+class MediaAsking(Asking):
+    """Asks about media in batches.
+
+    Which samples share a batch follows from the grid and `batch` alone, so a run that goes on makes the same rows. Prompts
+    of a batch are equally long: nothing is padded, and FLOPs and bytes are those of every sample alone. Methods that keep
+    another number of every sample answer one by one.
+    """
+
+    def __init__(self, model: PreTrainedModel, reader: Any, name: str, grid: Grid, batch: int):
+        if getattr(reader, "image_processor", None) is None:
+            raise UnsupportedModelError(
+                f"{name} reads no images; give a vision language model of a family that laconic knows, or text tasks."
+            )
+        super().__init__(model, reader, name, grid, batch)
+        self._latest: tuple[list[Place], Any] = ([], None)
+        self.settings = {
+            "answer_prefix": False,
+            "decoding": "greedy",
+            "batch": batch,
+            "timing": "of a batch of equally long prompts, divided by its size",
+            "hard": f"score below {HARD:g} uncompressed, the sides of the image {FACTOR} times shorter and enlarged again",
+        }
+
+    def task_settings(self, place: Place) -> dict[str, Any]:
+        task = self.task(place)
+        return {"new_tokens": task.new_tokens, "data": task.data}
+
+    def warm_up(self, left: Sequence[Cell]) -> dict[Column, str]:
+        """On the first sample of all, with every budget: one that a method cannot reach is a `LaconicError` there."""
+        refused: dict[Column, str] = {}
+        asked = None
+        for method, keep in dict.fromkeys(cell.column for cell in left):
+            asked = asked or self._opened(self.grid.places()[0])
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    self._answer([asked], build(method, keep), new_tokens=1)
+            except LaconicError as error:
+                refused[method, keep] = str(error)
+            except (ValueError, TypeError):  # its own rows will say so
+                continue
+        return refused
+
+    def batches(self, wanted: Callable[[Place], bool], known: dict[tuple[str, int], bool]) -> Iterator[list[Asked]]:
+        places = self.grid.places()
+        for start in range(0, len(places), CHUNK * self.batch):
+            chunk = places[start : start + CHUNK * self.batch]
+            if not any(map(wanted, chunk)):
+                continue
+            by_shape: dict[tuple[int | None, int], list[Asked]] = {}
+            for place in chunk:
+                asked = self._opened(place)
+                asked.hard = known.get((place.task, place.number))
+                length = self._inputs([asked])["input_ids"].shape[1]
+                by_shape.setdefault((asked.task.new_tokens, length), []).append(asked)
+            for group in by_shape.values():
+                yield from (group[i : i + self.batch] for i in range(0, len(group), self.batch))
+
+    def _opened(self, place: Place) -> Asked:
+        task = self.task(place)
+        sample = task.sample(place.number)
+        return Asked(place, task, sample, sample.shown())
+
+    def ask(self, batch: Sequence[Asked], method: Method | None) -> list[Reply]:
+        alone = isinstance(method, TokenMethod) and method.uneven
+        parts = [[asked] for asked in batch] if alone else [batch]
+        return [
+            Reply(asked, [answer], len(part))
+            for part in parts
+            for asked, answer in zip(part, self._answer(part, method), strict=True)
+        ]
+
+    def mark(self, batch: Sequence[Asked]) -> None:
+        """Find out which samples are hard."""
+        if all(asked.hard is not None for asked in batch):
+            return
+        for asked, answer in zip(batch, self._answer(batch, None, change=coarse), strict=True):
+            asked.hard = asked.task.score(answer.text, asked.sample) < HARD
+
+    def describe(self, reply: Reply) -> Row:
+        prompt = reply.answers[0].prompt
+        return {
+            "hard": reply.asked.hard,
+            "facts": reply.asked.sample.facts,
+            "batch": reply.together,
+            "flops_share": prompt.prefill_flops / prompt.prefill_flops_full,
+            "visual_tokens": prompt.visual_in,
+            "seconds_encoder": prompt.encoder_seconds,
+        }
+
+    def _inputs(self, batch: Sequence[Asked], change: Change | None = None) -> Any:
+        """Prompts and pixels; those of the latest batch are kept for its next method."""
+        places = [asked.place for asked in batch]
+        if change is None and places == self._latest[0]:
+            return self._latest[1]
+        shown = [image if change is None else change(image) for asked in batch for image in asked.media]
+        given = encode(self.engine.reader, [asked.sample.question for asked in batch], shown)
+        if change is None:
+            self._latest = places, given
+        return given
+
+    def _answer(
+        self, batch: Sequence[Asked], method: Method | None, new_tokens: int | None = None, change: Change | None = None
+    ) -> list[Answer]:
+        """One answer for each of a batch; `change` is made to the images first."""
+        room = new_tokens or batch[0].task.new_tokens
+        assert room is not None, "a task over media says how long its answers may be"
+        request = Request(methods=None if method is None else [method], max_new_tokens=room)
+        answers = self.engine.answer_batch(self._inputs(batch, change), request)
+        for answer in answers:
+            answer.text = answer.text.strip()
+        return answers

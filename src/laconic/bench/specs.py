@@ -1,0 +1,64 @@
+"""Methods of a bench as text: which ones a list or a pattern names, and what a spec builds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from laconic.bench.comparison import Comparison
+from laconic.errors import BudgetError, LaconicError, UnknownNameError, closest
+from laconic.method import CATALOGUE, Method, create_method, list_methods
+
+NONE = "none"
+"""Stands for the uncompressed model."""
+
+
+def build(spec: str, keep: float | None) -> Method | None:
+    """The method of `spec` with its budget; None for the uncompressed model."""
+    return None if spec == NONE else create_method(spec, keep=keep)
+
+
+def check_spec(spec: str, keep: float) -> None:
+    """Raise if `spec` cannot be built.
+
+    Raises:
+        UnknownNameError: no such method or parameter. BudgetError: a share or a parameter that the method refuses.
+    """
+    try:
+        build(spec, None if budget_from_parameters(spec) else keep)
+    except LaconicError:
+        raise
+    except (TypeError, ValueError) as error:  # what a method says of its own parameters
+        raise BudgetError(f"{spec!r}: {error}") from error
+
+
+def budget_from_parameters(spec: str) -> bool:
+    """True when the spec names keep, tokens or bytes itself."""
+    pairs = (pair.partition("=")[0].strip() for pair in spec.partition(":")[2].split(","))
+    return bool({"keep", "tokens", "bytes"} & set(pairs))
+
+
+def resolve(spec: str, comparison: Comparison) -> list[str]:
+    """A method spec as it is, or the specs that "all" or a pattern with ``*`` stands for."""
+    if spec == "all":
+        spec = "*"
+    if "*" not in spec:
+        return [spec]
+    found = [entry.name for entry in list_methods(spec) if comparison.covers(entry)]
+    if not found:
+        raise UnknownNameError(f"no {comparison.kind} method matches {spec!r}: {closest(spec.strip('*'), CATALOGUE)}")
+    return [comparison.settings.get(name, name) for name in found]
+
+
+def split_methods(texts: Iterable[str]) -> tuple[str, ...]:
+    """Method specs from comma-separated lists; ``"random:seed=1,cap=7,truncate"`` is two of them."""
+    found: list[str] = []
+    for text in texts:
+        first = True
+        for piece in filter(None, (p.strip() for p in text.split(","))):
+            key = piece.partition(":")[0]
+            if not first and "=" in key:  # a further parameter of the method before it
+                found[-1] += "," + piece
+            else:
+                found.append(piece)
+            first = False
+    return tuple(found)

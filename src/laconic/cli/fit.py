@@ -1,0 +1,213 @@
+"""`laconic fit`: what a method learns or measures about one model, written as an artifact."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from laconic.cli import common, options
+
+if TYPE_CHECKING:
+    from laconic.artifact import Artifact
+    from laconic.fit import Fit
+
+Name = Annotated[str | None, typer.Argument(help="A method; without one, all that can be fitted are listed.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Artifact to write (.safetensors), or a folder for it; default: NAME-MODEL.safetensors here."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting, as name=value; repeat it. One that does not exist lists them all."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of this training.")]
+Convert = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option("--convert", metavar="OLD NEW", help="Write a recipe or weights of laconic 0.1 as an artifact instead."),
+]
+
+
+def fit(
+    name: Name = None,
+    model: options.Model = "testbed/lm",
+    out: Out = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    convert: Convert = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = None,
+    trust_remote_code: options.Trust = False,
+    as_json: options.Json = False,
+) -> None:
+    """Learn what a method needs to know about a model, or train its network beside the frozen model.
+
+    Pass the file as artifact=FILE of the method. A training keeps a checkpoint in --out, or in NAME-MODEL.training beside a
+    file; after Ctrl-C or a crash the same command with --resume goes on from there.
+    """
+    if convert is not None:
+        _convert(*convert, as_json)
+    elif name is None:
+        _list(as_json)
+    else:
+        _fit(name, model, out, settings or [], resume, dtype, device, trust_remote_code, as_json)
+
+
+def deprecated(verb: str) -> Any:
+    """`laconic fit` under its old name `verb`, with a warning."""
+
+    def old(
+        name: Annotated[str, typer.Argument(help="A method.")],
+        model: options.Model = "testbed/lm",
+        out: Out = None,
+        settings: Settings = None,
+        resume: Resume = False,
+        dtype: options.Dtype = "auto",
+        device: options.Device = None,
+        trust_remote_code: options.Trust = False,
+        as_json: options.Json = False,
+    ) -> None:
+        common.err().print(
+            f"warning: laconic {verb} is deprecated and goes in laconic 0.3; use laconic fit.",
+            style="yellow",
+            soft_wrap=True,
+        )
+        _fit(name, model, out, settings or [], resume, dtype, device, trust_remote_code, as_json)
+
+    old.__doc__ = "Deprecated name of `laconic fit`."
+    return old
+
+
+def _list(as_json: bool) -> None:
+    from laconic.fit.contract import TrainingFit
+    from laconic.fit.find import fits
+    from laconic.fit.settings import defaults, shown
+
+    rows: list[dict[str, Any]] = [
+        {
+            "method": name,
+            "kind": "trained" if issubclass(cls, TrainingFit) else "measured",
+            "what": (cls.__doc__ or "").strip().splitlines()[0],
+            "settings": defaults(cls),
+        }
+        for name, cls in fits().items()
+    ]
+    if as_json:
+        common.emit(rows)
+        return
+    for row in rows:
+        told = ", ".join(f"{key}={shown(value)}" for key, value in row["settings"].items())
+        common.out().print(f"[bold cyan]{row['method']}[/] ({row['kind']}): {row['what']}", soft_wrap=True)
+        common.out().print(f"  {told}", style="dim", markup=False, soft_wrap=True)
+    common.out().print("\nlaconic fit NAME --model MODEL --out FILE --set name=value", style="dim", soft_wrap=True)
+
+
+def _convert(old: Path, new: Path, as_json: bool) -> None:
+    from laconic.fit.convert import convert
+
+    artifact = convert(old.expanduser())
+    artifact.save(new.expanduser())
+    _tell(artifact, new, 0.0, [], as_json)
+
+
+def _fit(
+    name: str,
+    model: str,
+    out: Path | None,
+    settings: list[str],
+    resume: bool,
+    dtype: str,
+    device: str | None,
+    trust_remote_code: bool,
+    as_json: bool,
+) -> None:
+    from laconic.fit import Trainer
+    from laconic.fit.find import find_fit
+    from laconic.fit.settings import parse
+
+    fit = parse(find_fit(name), _pairs(settings))
+    file, folder = _places(out or Path(f"{name}-{_plain(model)}.safetensors"), fit)
+    network, tokenizer = _load(model, dtype, device, trust_remote_code)
+    lines: list[str] = []
+
+    def log(line: str) -> None:
+        lines.append(line)
+        if folder is not None:  # a training takes long: its lines are shown as they come
+            (common.err() if as_json else common.out()).print(line, markup=False, soft_wrap=True)
+
+    began = time.perf_counter()
+    try:
+        with common.spinner(f"fitting {name} on {model}") if folder is None else nullcontext():
+            artifact = Trainer(fit, network, tokenizer, folder, log).run(resume)
+    except KeyboardInterrupt:
+        if folder is not None:
+            common.err().print(f"the last checkpoint is in {folder}; --resume goes on from there", soft_wrap=True)
+        raise
+    artifact.save(file)
+    if folder is None and not as_json:
+        for line in lines:
+            common.out().print(line, markup=False, soft_wrap=True)
+    _tell(artifact, file, time.perf_counter() - began, lines, as_json)
+
+
+def _pairs(settings: list[str]) -> dict[str, str]:
+    """Settings by name from pieces such as ``steps=100``."""
+    given: dict[str, str] = {}
+    for pair in settings:
+        name, eq, text = pair.partition("=")
+        if not eq or name in given:
+            raise common.InputError(f"--set {pair}: give each setting once, as name=value.")
+        given[name] = text
+    return given
+
+
+def _places(out: Path, fit: Fit) -> tuple[Path, Path | None]:
+    """The artifact's file, and the folder of a training's checkpoint and log."""
+    from laconic.artifact import FILE, SUFFIX
+    from laconic.fit import TrainingFit
+
+    out = out.expanduser()
+    parent = out.parent if out.suffix == SUFFIX else out
+    if out.suffix == SUFFIX and not parent.is_dir():
+        raise common.InputError(f"--out {out}: the folder does not exist.")
+    if out.suffix != SUFFIX:
+        if out.is_file():
+            raise common.InputError(f"--out {out}: give a file that ends in {SUFFIX}, or a folder.")
+        out.mkdir(parents=True, exist_ok=True)
+    if not isinstance(fit, TrainingFit):
+        return (out if out.suffix == SUFFIX else out / FILE), None
+    return (out, out.with_suffix(".training")) if out.suffix == SUFFIX else (out / FILE, out)
+
+
+def _plain(model: str) -> str:
+    """A model's name in the name of a file."""
+    folder = Path(model).expanduser()
+    return (folder.resolve().name if folder.is_dir() else model).replace("/", "-")
+
+
+def _tell(artifact: Artifact, file: Path, seconds: float, notes: list[str], as_json: bool) -> None:
+    if as_json:
+        facts = {"method": artifact.method, "kind": artifact.kind, "model": artifact.model, "file": str(file)}
+        made = {"data": artifact.data, "settings": artifact.settings}
+        common.emit({**facts, "seconds": round(seconds, 1), "notes": notes, **made})
+        return
+    took = f" in {seconds:.1f} s" if seconds else ""
+    common.out().print(
+        f"wrote {file}{took}; use it as --method {artifact.method}:artifact={file}", markup=False, soft_wrap=True
+    )
+
+
+def _load(model: str, dtype: str, device: str | None, trust_remote_code: bool) -> tuple[Any, Any]:
+    import torch
+
+    import laconic
+
+    if dtype not in options.DTYPES:
+        raise common.InputError(f"--dtype {dtype}: choose one of {', '.join(options.DTYPES)}.")
+    common.quiet()
+    kind = dtype if dtype == "auto" else getattr(torch, dtype)
+    with common.spinner(f"loading {model}"):
+        return laconic.load(model, dtype=kind, device=device, trust_remote_code=trust_remote_code)

@@ -1,0 +1,117 @@
+"""`laconic inspect` on a text: which tokens every layer and head stored when the prompt had been read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from laconic.cli import answering, common
+from laconic.cli.answering import Run
+from laconic.cli.options import Options
+from laconic.cli.question import Question, question_of
+from laconic.cli.record import method_dict, mode
+from laconic.report.kept import Kept, Subject, kept_page
+from laconic.report.pieces import pieces
+from laconic.session import Session
+
+
+def inspect_text(options: Options, context: str, page: Path | None, as_json: bool) -> None:
+    """The command; `context` is the text, `page` the file to write."""
+    question = question_of(options, context)
+    run, kept = answered(question)
+    if page is not None:
+        page.write_text(_page(question, run, kept), encoding="utf-8")
+    if as_json:
+        common.emit(record(question, run, kept, page))
+        return
+    console = common.out()
+    console.print(common.clean(options.answer_prefix + run.answer.text), markup=False, soft_wrap=True)
+    for warning in options.warnings:
+        common.err().print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+    budget = run.answer.compressed
+    console.print(
+        f"{page}: {question.prompt.tokens:,} tokens, asked {budget.asked:.2%}, achieved {budget.achieved:.2%}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def answered(question: Question) -> tuple[Run, Kept]:
+    """Run, and read off the cache when the prompt is in it and nothing has been decoded."""
+    indices: dict[int, list[Any]] = {}
+
+    def at_prompt(session: Session) -> None:
+        cache = session.cache
+        assert cache is not None
+        for layer, number in zip(cache.compressed(), cache.layer_ids, strict=True):
+            indices[number] = [session.kept(number, head).tolist() for head in range(layer.lengths.shape[1])]
+
+    with common.spinner("reading and answering"):
+        run = answering.compressed(question, at_prompt=at_prompt)
+    stream, first = stream_of(question, run)
+    return run, Kept(question.prompt.tokens, indices, stream, first)
+
+
+def stream_of(question: Question, run: Run) -> tuple[list[int] | None, int | None]:
+    """Tokens that ran on after the layer that chose them, and the first layer without the others; None where all ran on."""
+    prompt, chunk = question.prompt, question.request.chunk or 0
+    chosen: set[int] = set()
+    source, number = None, 0
+    events = run.session.trace.events
+    layer = next((e.layer for e in events if e.stream is not None), None)
+    for event in events:
+        if event.layer != layer:
+            continue
+        start, number = number * chunk, number + 1
+        if event.stream is not None:
+            source = layer
+            chosen |= {start + i for i in event.stream[0].tolist()}
+        else:  # all tokens of this chunk ran on
+            chosen |= set(range(start, min(start + chunk, prompt.tokens)))
+    if source is None:
+        return None, None
+    if question.later:
+        chosen |= set(range(len(prompt.context), prompt.tokens))
+    return sorted(i for i in chosen if i < prompt.tokens), source + 1
+
+
+def record(question: Question, run: Run, kept: Kept, page: Path | None) -> dict[str, Any]:
+    """The JSON of `inspect`; the keys are stable."""
+    options, prompt = question.options, question.prompt
+    return {
+        "model": options.model_name,
+        "methods": [method_dict(m) for m in question.methods],
+        "mode": mode(question),
+        "chat_template": prompt.templated,
+        "answer": run.answer.text,
+        "answer_prefix": options.answer_prefix,
+        "asked": run.answer.compressed.asked,
+        "achieved": run.answer.compressed.achieved,
+        "tokens": prompt.tokens,
+        "question_at": len(prompt.context),
+        "ids": prompt.ids,
+        "kept": {str(layer): {str(h): list(k) for h, k in enumerate(heads)} for layer, heads in kept.indices.items()},
+        "stream": kept.stream,
+        "stream_from": kept.stream_from,
+        "out": None if page is None else str(page),
+        "warnings": options.warnings,
+    }
+
+
+def _page(question: Question, run: Run, kept: Kept) -> str:
+    options, prompt, budget = question.options, question.prompt, run.answer.compressed
+    facts = [
+        ("model", options.model_name),
+        ("method", "; ".join(map(str, question.methods)) or "none: everything is stored"),
+        ("mode", "query-agnostic: the context was compressed first" if question.later else "query-aware"),
+        ("prompt", f"{prompt.tokens:,} tokens, {'chat template applied' if prompt.templated else 'plain text'}"),
+        ("kept", f"asked {budget.asked:.2%}, achieved {budget.achieved:.2%}"),
+    ]
+    if options.protect:
+        facts.append(("protected", "; ".join(options.protect)))
+    if kept.stream is not None:
+        facts.append(("stream", f"{len(kept.stream):,} of {kept.tokens:,} tokens travelled on to layer {kept.stream_from}"))
+    facts.append(("answer", options.answer_prefix + run.answer.text))
+    name = " + ".join(m.name for m in question.methods) or "no method"
+    subject = Subject(facts, len(prompt.context), options.warnings)
+    return kept_page(f"What {name} kept", subject, kept, pieces(question.engine.tokenizer, prompt.ids), prompt.ids)

@@ -1,0 +1,162 @@
+"""From the options of `run` and `inspect` to a loaded model and a request with its prompt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from laconic.cli.common import InputError, quiet, spinner
+from laconic.cli.options import Options
+from laconic.engine.engine import Engine
+from laconic.engine.request import Request
+from laconic.loading import load
+from laconic.media import Frame, gather
+from laconic.method import Method, Span
+from laconic.prompts.text import Prompt
+from laconic.specs import create_methods
+
+TRAINED_TOKENS = {"testbed/lm": 2048, "testbed/vlm": 192, "testbed/vlm-large": 800}
+"""Longest chats that a testbed model was trained on; its positions reach further."""
+
+
+@dataclass
+class Question:
+    """What is asked, ready to be answered.
+
+    Attributes:
+        request: its prompt has been built.
+        frames: what `--image` and `--video` show.
+    """
+
+    options: Options
+    engine: Engine
+    request: Request
+    frames: Sequence[Frame] = ()
+
+    @property
+    def prompt(self) -> Prompt:
+        """Of the request."""
+        assert self.request.prompt is not None
+        return self.request.prompt
+
+    @property
+    def methods(self) -> list[Method]:
+        """What compresses."""
+        return list(self.request.methods or ())
+
+    @property
+    def later(self) -> bool:
+        """The context is compressed before the question is known."""
+        return self.request.mode == "later"
+
+    def with_methods(self, methods: Sequence[Method]) -> Question:
+        """The same question put to other methods."""
+        return replace(self, request=replace(self.request, methods=methods))
+
+
+def question_of(options: Options, context: str, methods: Sequence[Method] | None = None) -> Question:
+    """Open the images, load the model and build the prompt.
+
+    Args:
+        context: the text that `options` names.
+        methods: in place of those that the options name.
+
+    Raises:
+        InputError: no such model, images for a model that sees none, or nothing to compress before the question.
+        MediaError: an image that cannot be shown.
+    """
+    frames = frames_of(options)
+    methods = methods_of(options) if methods is None else methods
+    engine = engine_of(options)
+    shown = [frame.image for frame in frames]
+    request = replace(request_of(options), context=context, images=shown, methods=methods, system=options.system)
+    prompt = engine.prompt(request)
+    if options.query_agnostic and not (prompt.context and prompt.question):
+        raise InputError("--query-agnostic needs a context and a question after it.")
+    check_length(options, engine, prompt)
+    return Question(options, engine, replace(request, prompt=prompt), frames)
+
+
+def request_of(options: Options) -> Request:
+    """How the question is to be answered, without the context and the methods."""
+    return Request(
+        question=options.question,
+        answer_prefix=options.answer_prefix,
+        protect=[_span(text) for text in options.protect or ()],
+        mode="later" if options.query_agnostic else "in view",
+        max_new_tokens=options.max_new_tokens,
+        sample=options.sample,
+        temperature=options.temperature,
+        seed=options.seed,
+        chunk=options.prefill_chunk_size,
+    )
+
+
+def methods_of(options: Options) -> list[Method]:
+    """The methods, with the common budget where their text names none."""
+    with spinner("importing the methods"):
+        return create_methods(options.method or (), keep=options.keep, tokens=options.tokens, bytes=options.nbytes)
+
+
+def frames_of(options: Options) -> list[Frame]:
+    """What `--image` and `--video` show.
+
+    Raises:
+        MediaError: one of them cannot be shown.
+    """
+    shown, notes = gather(options.image or (), options.video, options.frames)
+    options.warnings += notes
+    return shown
+
+
+def engine_of(options: Options) -> Engine:
+    """The model.
+
+    Raises:
+        InputError: no such model, a device that is not there, or images for a model that sees none.
+    """
+    quiet()
+    name = options.model_name
+    try:
+        if options.device is not None:
+            torch.empty(0, device=options.device)
+        dtype = options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
+        with spinner(f"loading {name}"):
+            engine = Engine(*load(name, dtype=dtype, device=options.device, trust_remote_code=options.trust_remote_code))
+    except (OSError, ValueError, RuntimeError, AssertionError, ImportError) as error:
+        raise InputError(f"cannot load --model {name}: {_first_line(error)}") from error
+    if options.sees and engine.reader is engine.tokenizer:
+        raise InputError(
+            f"--model {name} is a {engine.model.config.model_type} model, which laconic cannot show images; drop "
+            "--image and --video, or give a vision language model."
+        )
+    return engine
+
+
+def check_length(options: Options, engine: Engine, prompt: Prompt) -> None:
+    """Warn about a prompt that is longer than the model's positions, or than what it was trained on."""
+    text = engine.model.config.get_text_config()
+    limit = getattr(text, "max_position_embeddings", None)
+    if limit and prompt.tokens + options.max_new_tokens > limit:
+        options.warnings.append(
+            f"prompt and answer take {prompt.tokens} + {options.max_new_tokens} tokens, but the model has {limit} "
+            "positions; its answers beyond them are not to be trusted."
+        )
+    trained = getattr(text, "trained_tokens", None) or TRAINED_TOKENS.get(options.model_name)
+    if trained and prompt.tokens > trained:
+        options.warnings.append(
+            f"the prompt has {prompt.tokens} tokens, but {options.model_name} was trained on chats of at most {trained}."
+        )
+
+
+def _span(text: str) -> str | Span:
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else text
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,52 @@
+"""`laconic run --cache FILE`: a context is compressed once into a file, and asked from there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from laconic.cache.saved import load
+from laconic.cli.common import InputError, spinner
+from laconic.cli.options import Options
+from laconic.cli.question import Question, check_length, engine_of, methods_of, request_of
+from laconic.engine.engine import Engine
+from laconic.engine.generation import read_context
+from laconic.session import Session
+
+
+def question_of(options: Options, path: Path) -> Question:
+    """The question put to the context in `path`, which is made first if there is no such file.
+
+    Raises:
+        InputError: nothing to ask, or options that do not fit the file.
+    """
+    if not options.question.strip():
+        raise InputError("--cache needs a --question to ask the saved context.")
+    exists = path.exists()
+    if exists and options.method:
+        raise InputError(f"{path} exists and says itself how it was compressed; drop --method, or give another file.")
+    if not exists and options.context is None:
+        raise InputError(f"{path} does not exist yet; give the --context to compress into it.")
+    text = None if options.context is None else options.text()
+    engine = engine_of(options)
+    if not exists:
+        assert text is not None
+        _write(options, engine, text, path)
+    saved = load(path, engine.model, engine.tokenizer)
+    if text not in (None, saved.text):
+        raise InputError(f"{path} holds another text than --context {options.context}; drop one of them.")
+    request = replace(request_of(options), saved=saved, methods=saved.methods, mode="later")
+    prompt = engine.prompt(request)
+    check_length(options, engine, prompt)
+    return Question(options, engine, replace(request, prompt=prompt))
+
+
+def _write(options: Options, engine: Engine, text: str, path: Path) -> None:
+    request = replace(request_of(options), context=text, system=options.system, methods=methods_of(options))
+    ids = engine.prompt(request).context
+    session = Session(engine.model, request.methods or (), request.protect, engine.tokenizer)
+    with spinner(f"compressing the context into {path}"), session:
+        read_context(session, ids, options.prefill_chunk_size)
+        session.save_cache(path, input_ids=torch.tensor([ids]), tokenizer=engine.tokenizer, text=text, system=options.system)

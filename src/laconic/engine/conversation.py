@@ -1,0 +1,114 @@
+"""A context in an open session, and the questions asked about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from laconic.engine.generation import generate, read_context
+from laconic.engine.request import Answer, Request
+from laconic.engine.stock import StockSession
+from laconic.measure.memory import Memory
+from laconic.measure.stats import Stats
+from laconic.prompts.inputs import on_device
+from laconic.prompts.text import Prompt
+from laconic.session import Session
+
+OnText = Callable[[str], None]
+AtPrompt = Callable[[Any], None]
+"""Gets the session, a `Session` or a `StockSession`."""
+
+
+@dataclass
+class Conversation:
+    """Made by `Engine.conversation`, which answers the first question.
+
+    Attributes:
+        request, prompt: of the first question.
+        memory, notes: of the session, for the answers.
+        answers: so far.
+    """
+
+    tokenizer: Any
+    request: Request
+    prompt: Prompt
+    session: Session | StockSession
+    memory: Memory
+    notes: list[str]
+    answers: list[Answer] = field(default_factory=list)
+    _ids: list[int] = field(default_factory=list)
+    _figures: list[Stats] = field(default_factory=list)
+
+    def begin(self, on_text: OnText | None = None, at_prompt: AtPrompt | None = None) -> None:
+        """Read the context, if it goes first, and answer the first question. See `Engine.answer`."""
+        request, session = self.request, self.session
+        self._ids = list(self.prompt.ids)
+        inputs = on_device(session.model, self.prompt.inputs)
+        saved = None if isinstance(session, StockSession) else request.saved
+        goes_first = saved is not None or request.mode == "later"
+        began = time.perf_counter()
+        if saved is not None:
+            session.cache = saved.cache()  # type: ignore[assignment]
+        elif goes_first:
+            read_context(session, self.prompt.context, request.chunk, self.prompt.inputs)
+        if goes_first:
+            self._figures.append(session.stats)
+        # the budget of a context that went first is spent by now: the question is stored whole
+        with session.hold() if goes_first else nullcontext():
+            self._answer(request, began, {} if goes_first else inputs, on_text, at_prompt)
+
+    def ask(self, ids: list[int], max_new_tokens: int | None = None) -> Answer:
+        """Ask a further question. It is stored whole, and nothing is removed while it is answered.
+
+        Args:
+            ids: what follows the last answer's end of turn: the user's turn and the opening of the next answer.
+        """
+        end = self.tokenizer.eos_token_id
+        if self._ids[-1] != end:  # an answer that was cut still ends its turn
+            self._ids.append(end)
+        self._ids += ids
+        request = self.request if max_new_tokens is None else replace(self.request, max_new_tokens=max_new_tokens)
+        with self.session.hold():
+            return self._answer(request, time.perf_counter(), {})
+
+    def _answer(
+        self,
+        request: Request,
+        began: float,
+        inputs: Mapping[str, Any],
+        on_text: OnText | None = None,
+        at_prompt: AtPrompt | None = None,
+    ) -> Answer:
+        """Answer all that has been said so far."""
+        session = self.session
+        ids = torch.tensor([self._ids], device=session.model.device)
+        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **inputs}
+
+        def at_first() -> None:
+            if self.answers:
+                return
+            if at_prompt is not None:
+                at_prompt(session)
+            self._figures.append(session.stats)
+
+        (new,), clock = generate(session, self.tokenizer, given, request, at_first, on_text)
+        answer = Answer(
+            **vars(new),
+            first_seconds=clock.first - began,
+            later_seconds=clock.last - clock.first,
+            compressed=self._figures[0],
+            prompt=self._figures[-1],
+            final=session.stats,
+            peak_memory=self.memory.peak(),
+            memory_kind=self.memory.kind,
+            notes=self.notes,
+            session=session,
+        )
+        self.answers.append(answer)
+        self._ids += new.ids
+        return answer

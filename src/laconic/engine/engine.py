@@ -1,0 +1,160 @@
+"""One path from a prompt to an answer and what it cost, on a compressed model or on the stock one.
+
+Example:
+    >>> engine = Engine(*laconic.load("testbed/lm"))
+    >>> answer = engine.answer(Request(context=notes, question="What is the code?", methods=[method]))
+    >>> answer.text, answer.final.kv_bytes
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from laconic.engine.conversation import AtPrompt, Conversation, OnText
+from laconic.engine.generation import generate
+from laconic.engine.request import Answer as Answer
+from laconic.engine.request import Request as Request
+from laconic.engine.stock import StockSession
+from laconic.loading import tokenizer_of
+from laconic.measure.memory import Memory
+from laconic.measure.stats import Stats
+from laconic.prompts import media, text
+from laconic.prompts.inputs import on_device
+from laconic.prompts.text import Prompt, PromptError
+from laconic.session import Session
+
+SHARED = ("kv_bytes", "kv_bytes_full", "kv_bytes_allocated", "prefill_flops", "prefill_flops_full", "decode_flops")
+CLOCKS = ("encoder_seconds", "prefill_seconds", "decode_seconds", "compress_seconds")
+
+
+class Engine:
+    """Answers requests on one model.
+
+    Args:
+        model: of a supported family.
+        reader: its tokenizer, or the processor of a vision language model, as `laconic.load` gives it.
+    """
+
+    def __init__(self, model: PreTrainedModel, reader: Any):
+        self.model, self.reader, self.tokenizer = model, reader, tokenizer_of(reader)
+
+    def prompt(self, request: Request) -> Prompt:
+        """The request's prompt, through the chat template.
+
+        Raises:
+            PromptError: nothing to ask, a template that refuses the turns, or one that no longer fits a saved context.
+            MediaError: images that cannot be shown.
+        """
+        if request.prompt is not None:
+            return request.prompt
+        saved = request.saved
+        if saved is not None:
+            request = replace(request, context=saved.text, system=saved.system, history=(), images=())
+        parts: dict[str, Any] = {"answer_prefix": request.answer_prefix, "system": request.system}
+        reads_images = self.reader is not self.tokenizer
+        if reads_images and not request.history and (request.images or getattr(self.reader, "chat_template", None)):
+            prompt = media.build(self.reader, request.images, request.context, request.question, **parts)
+        elif request.images:
+            raise PromptError("history does not go with images; leave one of them out.")
+        else:
+            prompt = text.build(self.tokenizer, request.context, request.question, history=request.history, **parts)
+        if saved is not None and (saved.input_ids is None or prompt.context != saved.input_ids[0].tolist()):
+            raise PromptError(
+                f"{saved.path}: this chat template puts other tokens before the context than when it was saved; use the "
+                "tokenizer that it was saved with, or save it again."
+            )
+        return prompt
+
+    def answer(self, request: Request, on_text: OnText | None = None, at_prompt: AtPrompt | None = None) -> Answer:
+        """Answer one request.
+
+        Args:
+            on_text: called with every finished piece of the answer's text.
+            at_prompt: called when the whole prompt is in the cache and nothing has been decoded.
+
+        Raises:
+            LaconicError: a prompt, methods or a budget that do not fit the model.
+        """
+        with self.conversation(request, on_text, at_prompt) as talk:
+            pass
+        return talk.answers[0]
+
+    @contextmanager
+    def conversation(
+        self, request: Request, on_text: OnText | None = None, at_prompt: AtPrompt | None = None
+    ) -> Iterator[Conversation]:
+        """Answer a request and keep the session open for further questions about the same context. See `answer`."""
+        prompt = self.prompt(request)
+        if request.mode == "later" and not (prompt.context and prompt.question):
+            raise PromptError('mode="later" compresses a context before the question: give both.')
+        with self._session(request) as opened:
+            talk = Conversation(self.tokenizer, request, prompt, *opened)
+            talk.begin(on_text, at_prompt)
+            yield talk
+
+    def answer_batch(self, inputs: Mapping[str, Any], request: Request) -> list[Answer]:
+        """Answer a batch of prompts at once.
+
+        Args:
+            inputs: `input_ids` [B, n], `attention_mask` [B, n] (padding, if any, on the left), and the pixels of images.
+            request: says how; its own prompt is not used, and the mode is "in view".
+
+        Returns:
+            an answer for each sequence, cut after its end of turn. All have the same figures, means over the batch; times
+            are the batch's, divided by its size.
+        """
+        if request.mode != "in view" or request.saved is not None:
+            raise ValueError('a batch is answered in mode "in view" and without a saved context; ask one by one instead.')
+        inputs = on_device(self.model, inputs)
+        size = len(inputs["input_ids"])
+        with self._session(request) as (session, memory, notes):
+            figures: list[Stats] = []
+            began = time.perf_counter()
+            rows, clock = generate(
+                session, self.tokenizer, inputs, request, lambda: figures.append(_each(session.stats, size))
+            )
+            shared: dict[str, Any] = {
+                "first_seconds": (clock.first - began) / size,
+                "later_seconds": (clock.last - clock.first) / size,
+                "compressed": figures[0],
+                "prompt": figures[0],
+                "final": _each(session.stats, size),
+                "peak_memory": memory.peak(),
+                "memory_kind": memory.kind,
+            }
+        return [Answer(**vars(new), **shared, notes=notes, session=session) for new in rows]
+
+    @contextmanager
+    def _session(self, request: Request) -> Iterator[tuple[Session | StockSession, Memory, list[str]]]:
+        """An open session, a clock of its memory, and the list that its warnings go into."""
+        if request.methods is None:
+            session: Session | StockSession = StockSession(self.model)
+        else:
+            methods = request.methods or (() if request.saved is None else request.saved.methods)
+            session = Session(self.model, methods, request.protect, self.tokenizer)
+        notes: list[str] = []
+        with Memory() as memory, _collected(notes), torch.inference_mode(), session:
+            yield session, memory, notes
+
+
+def _each(stats: Stats, size: int) -> Stats:
+    """Figures of one sequence of a batch."""
+    bytes_and_flops = {name: round(getattr(stats, name) / size) for name in SHARED}
+    return replace(stats, **bytes_and_flops, **{name: getattr(stats, name) / size for name in CLOCKS})
+
+
+@contextmanager
+def _collected(notes: list[str]) -> Iterator[None]:
+    """Each different warning once into `notes`, in the order in which they came; warnings for programmers are dropped."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    notes += dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))

@@ -1,0 +1,98 @@
+"""One call of `generate()` on a session's cache, and the context that may be read before it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from laconic.engine.request import Request
+from laconic.engine.stock import StockSession
+from laconic.measure.token_clock import TokenClock, Words
+from laconic.prompts.inputs import on_device
+from laconic.session import Session
+
+
+@dataclass(frozen=True)
+class Generated:
+    """New tokens of one sequence.
+
+    Attributes:
+        ids: up to the end of the turn; `text`: of them, without special tokens.
+        finish: "eos", or "length" if the answer was cut.
+    """
+
+    text: str
+    ids: list[int]
+    finish: str
+
+
+def read_context(
+    session: Session | StockSession, ids: list[int], chunk: int | None = None, inputs: Mapping[str, Any] | None = None
+) -> None:
+    """Read a context into the cache of an open session.
+
+    Args:
+        chunk: in pieces of so many tokens; not with images.
+        inputs: what the model gets beside the ids: the pixels of images and the like.
+    """
+    model = session.model
+    given = on_device(model, inputs or {}, len(ids))
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        given["logits_to_keep"] = 1
+    size = chunk or len(ids)
+    with torch.no_grad():
+        for start in range(0, len(ids), size):
+            piece = torch.tensor([ids[start : start + size]], device=model.device)
+            # a session starts with a cache of its own, the stock model with the one that it was given
+            past = session.cache if start or isinstance(session, StockSession) else None
+            model(input_ids=piece, past_key_values=past, use_cache=True, **given)
+
+
+def generate(
+    session: Session | StockSession,
+    tokenizer: Any,
+    inputs: Mapping[str, Any],
+    request: Request,
+    at_first: Callable[[], None],
+    on_text: Callable[[str], None] | None = None,
+) -> tuple[list[Generated], TokenClock]:
+    """Decode what follows the prompts in `inputs`, as `request` says.
+
+    Args:
+        inputs: of the model, `input_ids` [B, n] among them: whole prompts, of which the session's cache may hold a part.
+        at_first: called when the whole prompt is in the cache and nothing has been decoded.
+        on_text: called with every finished piece of text, for one sequence.
+
+    Returns:
+        the new tokens of each of the B sequences, and when they came out.
+    """
+    model, cache = session.model, session.cache
+    if request.seed is not None:
+        torch.manual_seed(request.seed)
+    options: dict[str, Any] = {"do_sample": request.sample, "num_beams": 1, "max_new_tokens": request.max_new_tokens}
+    if request.sample:
+        options["temperature"] = 1.0 if request.temperature is None else request.temperature
+    else:
+        options |= {"temperature": None, "top_p": None, "top_k": None}
+    if request.chunk and (cache is None or cache.get_seq_length() == 0):
+        options["prefill_chunk_size"] = request.chunk
+    if tokenizer.pad_token_id is not None:
+        options["pad_token_id"] = tokenizer.pad_token_id
+    clock = TokenClock(at_first, None if on_text is None else Words(tokenizer, on_text))
+    out = model.generate(**inputs, past_key_values=cache, use_cache=True, streamer=clock, **options)  # type: ignore[operator]
+    new = out[:, inputs["input_ids"].shape[1] :].tolist()
+    return [_read(model, tokenizer, ids) for ids in new], clock
+
+
+def _read(model: PreTrainedModel, tokenizer: Any, ids: list[int]) -> Generated:
+    """The answer in `ids`; what follows the end of its turn is padding, while others of the batch go on."""
+    given = model.generation_config.eos_token_id  # type: ignore[union-attr]
+    ends = {given} if isinstance(given, int) else set(given or ())
+    stop = next((i + 1 for i, token in enumerate(ids) if token in ends), None)
+    ids = ids[:stop]
+    return Generated(tokenizer.decode(ids, skip_special_tokens=True), ids, "length" if stop is None else "eos")

@@ -1,0 +1,99 @@
+"""What is asked of a model, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from PIL import Image
+
+from laconic.cache.saved import SavedContext
+from laconic.engine.stock import StockSession
+from laconic.measure.stats import Stats
+from laconic.method import Method, Protect
+from laconic.prompts.text import Prompt
+from laconic.session import Session
+
+Mode = Literal["in view", "later"]
+"""Whether the question is in view when the context is compressed, or comes later."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question, and how it is to be answered.
+
+    Attributes:
+        context, question: text; one of them may be empty. `images`: upright, RGB, in the order in which the prompt shows
+            them. `answer_prefix`: opens the answer, and the model goes on from there. `system`: the system message.
+        history: earlier turns, ``{"role": "user" or "assistant", "content": text}``, the oldest first; they belong to the
+            context. Not with images.
+        prompt: the prompt itself, where the caller has built it; the fields above are then not used.
+        saved: a context that was compressed earlier, in place of `context`, `history`, `system` and `images`. The stock
+            model reads its text.
+        methods: what compresses; empty: those of `saved`, or none, and the session stores everything; None: the stock model.
+        protect: what no method may remove; see `laconic.compress`.
+        mode: "in view": context and question are read, and compressed, together. "later": the context alone is compressed
+            first, and the question is stored whole.
+        max_new_tokens: longest answer.
+        sample: draw tokens, at `temperature` (1.0 if None); else decoding is greedy.
+        seed: of torch's generator when decoding begins; None leaves it as it is.
+        chunk: read the prompt in pieces of so many tokens; not with images.
+    """
+
+    context: str = ""
+    question: str = ""
+    images: Sequence[Image.Image] = ()
+    answer_prefix: str = ""
+    system: str | None = None
+    history: Sequence[Mapping[str, str]] = ()
+    prompt: Prompt | None = None
+    saved: SavedContext | None = None
+    methods: Sequence[Method] | None = ()
+    protect: Protect = ()
+    mode: Mode = "in view"
+    max_new_tokens: int = 64
+    sample: bool = False
+    temperature: float | None = None
+    seed: int | None = None
+    chunk: int | None = None
+
+    def stock(self) -> Request:
+        """The same question put to the stock model, context and question together."""
+        return replace(self, methods=None, mode="in view", protect=())
+
+
+@dataclass
+class Answer:
+    """What came back for one question, and what it cost.
+
+    Attributes:
+        ids: new tokens, the one that ends the turn included; `text`: of them, without special tokens.
+        finish: "eos", or "length" if the answer was cut.
+        first_seconds: from the start of the request (in a batch a share of it; for a further question of a conversation: of
+            that question) to the first token. `later_seconds`: from the first token to the last.
+        compressed: figures when the budget had been spent: the context was read (mode "later") or the prompt.
+        prompt: figures when the first token of the conversation came out: context and first question are in the cache.
+        final: figures when the last token had come out. All three are of one sequence; in a batch, means over it.
+        peak_memory: bytes at the peak since the session was opened; `memory_kind` says of what, see `Memory`.
+        notes: what methods and transformers warned about, complete when the session is closed.
+        session: that answered; its trace and its kept sets can be read after it is closed.
+    """
+
+    text: str
+    ids: list[int]
+    finish: str
+    first_seconds: float
+    later_seconds: float
+    compressed: Stats
+    prompt: Stats
+    final: Stats
+    peak_memory: int
+    memory_kind: str
+    notes: list[str]
+    session: Session | StockSession
+
+    @property
+    def seconds_per_token(self) -> float | None:
+        """From one token to the next; None when there was only one."""
+        return self.later_seconds / (len(self.ids) - 1) if len(self.ids) > 1 else None

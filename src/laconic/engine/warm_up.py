@@ -1,0 +1,42 @@
+"""A few passes before anything is measured, so that first-call costs are charged to nobody."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from laconic.errors import LaconicError
+from laconic.method import Method
+from laconic.prompts.inputs import on_device
+from laconic.prompts.text import Prompt
+from laconic.session import Session
+
+TOKENS = 128
+
+
+def warm_up(model: PreTrainedModel, prompt: Prompt, methods: Sequence[Method] = ()) -> None:
+    """Run a few of the prompt's tokens through the stock model and through a session, and its images through the encoder."""
+    some = prompt.question * TOKENS if prompt.inputs else prompt.ids  # a placeholder without its image would be refused
+    ids = torch.tensor([some[: min(TOKENS, prompt.tokens)]], device=model.device)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if prompt.inputs:
+            _encode(model, prompt)
+        for wanted in (None, methods):
+            # a budget may be too small for these few tokens; the real run says so where it matters
+            with suppress(LaconicError), nullcontext() if wanted is None else Session(model, wanted):
+                cache = model(ids, use_cache=True, logits_to_keep=1).past_key_values
+                model(ids[:, -1:], past_key_values=cache, use_cache=True)
+
+
+def _encode(model: PreTrainedModel, prompt: Prompt) -> None:
+    """The prompt's images through the vision encoder and its projector; what comes out is dropped."""
+    features: Any = model.get_image_features
+    wanted = inspect.signature(features).parameters
+    features(**{name: value for name, value in on_device(model, prompt.inputs).items() if name in wanted})

@@ -1,0 +1,36 @@
+"""Measuring for EmbedLens: the words that mark the sinks and the dead among a model's visual tokens (arXiv 2603.00510)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from laconic.fit.contract import Fit
+from laconic.fit.images import from_file, inputs, scenes
+from laconic.methods.lens.embedlens.anchors import discover
+
+
+@dataclass(kw_only=True)
+class EmbedLensFit(Fit):
+    """What repeats among the visual tokens of different images; see `discover`.
+
+    Args:
+        samples: how many images (64; at least 32 are needed to tell what repeats).
+        batch_size: images that run together (16).
+        file: JSON lines with "image" and "question" instead of drawn scenes; all of them are used.
+    """
+
+    samples: int = 64
+    batch_size: int = 16
+    file: str = ""
+
+    method: ClassVar[str] = "embedlens"
+
+    def facts(self) -> dict[str, Any]:
+        asked = from_file(self.file) if self.file else scenes(self.samples, self.seed)
+        batches = [asked[i : i + self.batch_size] for i in range(0, len(asked), self.batch_size)]
+        given = [{k: v.to(self.model.device) for k, v in inputs(self.tokenizer, some).items()} for some in batches]
+        found = discover(self.model, given)
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in found.settings["shares"].items())
+        self.note(f"{found.settings['images']} images: {shares}")
+        return found.data | found.settings

@@ -1,0 +1,28 @@
+"""The parts of the panel that put many figures into one line."""
+
+from types import SimpleNamespace
+
+from laconic.cli.panel import by_layer, entries, shown
+from laconic.cli.record import first_difference
+
+
+def test_neighbouring_layers_that_agree_are_taken_together():
+    assert by_layer({0: 144, 1: 144, 2: 72.4, 4: 72.4}) == "144 in layers 0-1, 72 in layer 2, 72 in layer 4"
+    assert by_layer({3: 1000.0, 1: 5}) == "5 in layer 1, 1,000 in layer 3" and by_layer({}) == ""
+
+
+def test_entries_are_bars_of_their_share():
+    assert entries([(0, 0.0, 0), (10, 35.0, 60), (70, 70.0, 70)], 70) == "min 0, mean 35.0, max 70  ▁▅█"
+
+
+def test_files_are_named_by_their_last_part():
+    image = SimpleNamespace(width=9, height=6)
+    frames = [SimpleNamespace(source=f"/a/{i}\x1b.png", number=i, of=1 + 3 * (i == 1), image=image) for i in range(4)]
+    assert shown(frames[:1]) == "1: 0\ufffd.png 9 x 6"
+    assert shown(frames) == "4: 0\ufffd.png 9 x 6, 1\ufffd.png frame 1 of 4 9 x 6, 2\ufffd.png 9 x 6, ..."
+
+
+def test_where_answers_part():
+    assert first_difference([1, 2], [1, 2]) is None
+    assert first_difference([1, 2], [1, 3]) == 1
+    assert first_difference([1, 2], [1, 2, 3]) == 2 and first_difference([], [1]) == 0

@@ -1,0 +1,22 @@
+"""Figures as people read them."""
+
+import pytest
+
+from laconic.cli.units import flops, seconds, size
+
+
+@pytest.mark.parametrize(
+    ("n", "text"), [(0, "0 B"), (1023, "1,023 B"), (1536, "1.5 KiB"), (2**30, "1.0 GiB"), (2**50, "1,024.0 TiB")]
+)
+def test_bytes(n, text):
+    assert size(n) == text
+
+
+@pytest.mark.parametrize(("s", "text"), [(0.00125, "1.2 ms"), (9.5, "9,500.0 ms"), (10, "10.00 s")])
+def test_seconds(s, text):
+    assert seconds(s) == text
+
+
+@pytest.mark.parametrize(("n", "text"), [(7, "7 FLOP"), (1500, "1.50 kFLOP"), (2e12, "2.00 TFLOP"), (3e18, "3.0 EFLOP")])
+def test_flops(n, text):
+    assert flops(n) == text

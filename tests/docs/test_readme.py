@@ -1,0 +1,50 @@
+"""The README stays true: its Python and its commands run, and it names every command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from laconic.cli import app
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RUNS = re.findall(r"^laconic (run .*)$", README, flags=re.M)
+
+
+def test_it_begins_with_how_to_install_it():
+    assert re.match(r"# laconic\n\n```\npip install laconic-transformers\n```\n", README)
+
+
+def test_its_python_runs(capsys: pytest.CaptureFixture[str]):
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    exec(code, {})
+    assert "1234567" in capsys.readouterr().out
+
+
+def test_its_commands_answer(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    answers = []
+    for command in RUNS:
+        done = CliRunner().invoke(app, shlex.split(command))
+        assert done.exit_code == 0, done.output
+        answers.append(done.stdout.splitlines()[0])
+    assert answers == ["The code for falcon is 4815263.", "HET"]
+
+
+def test_the_demo_asks_the_same():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    asked = [
+        re.sub(r" --(compare|model testbed/lm)", "", command) for command in re.findall(r"\blaconic (run .*)", makefile)
+    ]
+    assert asked == [command.replace(" --compare", "") for command in RUNS]
+
+
+def test_it_names_every_command():
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands if not command.hidden}
+    commands |= {group.name for group in app.registered_groups}
+    assert set(re.findall(r"`laconic (\w+)`", README)) == commands

@@ -1,0 +1,48 @@
+"""The uncompressed model's figures are measured on its cache, and formulas."""
+
+import pytest
+import torch
+from helpers.bench_tools import tiny
+
+from laconic.engine.stock import StockSession
+from laconic.session import compress
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny()[0]
+
+
+def run(model, session, batch=1):
+    """A prompt of 10 tokens, and two decoded ones."""
+    with torch.no_grad(), session:
+        model(torch.ones(batch, 10, dtype=torch.long), past_key_values=session.cache, use_cache=True, logits_to_keep=1)
+        for _ in range(2):
+            model(torch.ones(batch, 1, dtype=torch.long), past_key_values=session.cache, use_cache=True)
+    return session.stats
+
+
+def test_bytes_are_those_of_the_cache(model):
+    stats = run(model, StockSession(model))
+    assert stats.kv_bytes == stats.kv_bytes_full == stats.kv_bytes_allocated == 12 * 2 * 2 * (2 * 8) * 4
+    assert (stats.tokens_in, stats.tokens_out, stats.entries, stats.layers) == (10, 2, [12.0, 12.0], [0, 1])
+    assert stats.asked == stats.achieved == 1.0
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_figures_are_those_of_a_session_without_methods(model, batch):
+    stock, session = run(model, StockSession(model), batch), run(model, compress(model), batch)
+    for name in ("kv_bytes", "kv_bytes_full", "prefill_flops", "prefill_flops_full", "decode_flops", "tokens_in", "entries"):
+        assert getattr(stock, name) == getattr(session, name), name
+    assert stock.prefill_seconds > 0 and stock.decode_seconds > 0 and stock.encoder_seconds == 0
+
+
+def test_nothing_yet(model):
+    stats = StockSession(model).stats
+    assert (stats.tokens_in, stats.kv_bytes, stats.prefill_flops) == (0, 0, 0)
+
+
+def test_hooks_leave_with_the_session(model):
+    with StockSession(model):
+        assert len(model._forward_hooks) == 1
+    assert not model._forward_hooks and not model._forward_pre_hooks

@@ -1,0 +1,56 @@
+import pytest
+
+from laconic.errors import UnknownNameError
+from laconic.tasks import find_task, list_tasks, registry
+from laconic.tasks.text.retrieval import TASKS, Retrieval
+
+
+def test_every_task_is_found_by_its_name():
+    names = [task.name for task in list_tasks()]
+    assert len(names) == len(set(names))
+    assert all(find_task(name).name == name for name in names)
+
+
+def test_tasks_are_listed_by_modality():
+    assert {task.name for task in list_tasks("text")} == set(TASKS)
+    assert {"colour", "large_reading", "mme"} <= {task.name for task in list_tasks("image")}
+    assert list_tasks() == [*list_tasks("text"), *list_tasks("image")]
+
+
+def test_an_unknown_name_gets_the_closest():
+    with pytest.raises(UnknownNameError, match="did you mean single"):
+        find_task("singel")
+
+
+class Point:
+    """An entry point of another package."""
+
+    def __init__(self, task):
+        self.task = task
+
+    def load(self):
+        return self.task
+
+
+@pytest.fixture
+def others(monkeypatch):
+    """Makes tasks known as if another package had entered them."""
+
+    def enter(*tasks):
+        monkeypatch.setattr(registry, "entry_points", lambda group: [Point(t) for t in tasks if group == "laconic.tasks"])
+        registry._tasks.cache_clear()
+
+    yield enter
+    monkeypatch.undo()
+    registry._tasks.cache_clear()
+
+
+def test_tasks_of_other_packages_are_known(others):
+    others(Retrieval("theirs"))
+    assert find_task("theirs").name == "theirs" and find_task("single").name == "single"
+
+
+def test_a_name_that_is_taken_is_refused(others):
+    others(Retrieval("mme"))
+    with pytest.raises(ValueError, match="'mme' is taken by Benchmark"):
+        list_tasks()
