@@ -28,7 +28,7 @@ OVER = ("model", "layer", "head")
     mechanism="eviction, ragged heads",
     source="arXiv 2505.23416",
     query_aware=False,
-    inferred="the replay runs in the pass that reads the prompt; the softmax of a replayed token goes over all that is stored, "
+    inferred="the replay runs in the pass that reads the prompt; a replayed token's softmax goes over all that is stored, "
     "where the release has the template, one chunk and the replay; with a chunked prefill every chunk is repeated and cut "
     "before the next one is read, where the release keeps all chunks until the last",
 )
