@@ -15,8 +15,8 @@ from laconic.engine.request import Request
 from laconic.families.vision import vision_family_of
 from laconic.loading import load
 from laconic.media import Frame, gather
+from laconic.media.arrange import arranged
 from laconic.method import Method, Span
-from laconic.prompts.arrange import arranged
 from laconic.prompts.text import Prompt
 from laconic.specs import create_methods
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from laconic.media import Frame
+from laconic.media.frames import Frame
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ from helpers.image_files import noise
 
 from laconic import create_method
 from laconic.media import Frame
-from laconic.prompts.arrange import ArrangesFrames, arranged
+from laconic.media.arrange import ArrangesFrames, arranged
 
 FRAMES = [Frame(noise(seed=i), i, 4, "clip.gif") for i in range(4)]
 
