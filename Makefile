@@ -6,7 +6,10 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE = 1
 export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: demo test slow lint lint-assets types docs leaderboard leaderboard-images check clean
+# the one for the torch of constraints.txt; a bare `pip install torchvision` would replace torch
+TORCHVISION := 0.28.0
+
+.PHONY: demo test slow processors lint lint-assets types docs leaderboard leaderboard-images check clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,6 +28,10 @@ test: $(READY)  ## everything but the slow tests
 
 slow: $(READY)
 	$(BIN)/pytest -m slow
+
+processors: $(READY)  ## the real processors of all vision classes, with torchvision in a folder that only this run sees
+	test -d .processors/torchvision || $(BIN)/pip install --quiet --no-deps --target .processors torchvision==$(TORCHVISION)
+	PYTHONPATH=.processors:tests $(BIN)/pytest -p helpers.torchvision_operators -m slow tests/processors
 
 lint: $(READY)
 	$(BIN)/ruff check .

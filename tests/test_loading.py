@@ -7,7 +7,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 import laconic
-from laconic import UnknownNameError
+from laconic import UnknownNameError, loading
 from laconic.shipped import model_path
 
 
@@ -41,6 +41,34 @@ def test_pickled_weights_are_refused(folder):
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(OSError, match="safetensors"):
         laconic.load(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("Qwen2VLVideoProcessor requires the Torchvision library but it was not found in your environment."),
+        AttributeError("type object 'VIDEO_PROCESSOR_MAPPING' has no attribute '_extra_content'"),
+    ],
+)
+def test_a_processor_without_torchvision_names_the_extra(monkeypatch, error):
+    """As transformers puts it, by version."""
+
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(loading.AutoProcessor, "from_pretrained", fail)
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"needs torchvision, .* pip install 'laconic-transformers\[vision\]'"):
+        laconic.load("testbed/vlm", device="cpu")
+
+
+def test_other_errors_of_a_processor_stay_what_they_are(monkeypatch):
+    def fail(*args, **options):
+        raise ValueError("no such processor")
+
+    monkeypatch.setattr(loading.AutoProcessor, "from_pretrained", fail)
+    with pytest.raises(ValueError, match="no such processor"):
+        laconic.load("testbed/vlm", device="cpu")
 
 
 def test_missing_folder():

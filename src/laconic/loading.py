@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ def load(
 
     Raises:
         UnknownNameError: no such testbed model.
+        ImportError: the processor needs torchvision, which is not installed.
     """
     testbed = name.startswith("testbed/")
     try:
@@ -50,9 +53,10 @@ def load(
     if testbed and dtype == "auto":
         dtype = torch.float32
     vision = _has_vision(path, trust_remote_code)
-    options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": trust_remote_code}
+    trust = {"trust_remote_code": trust_remote_code}
+    options = {"dtype": dtype, "use_safetensors": True, **trust}
+    reader = _processor(path, trust_remote_code) if vision else AutoTokenizer.from_pretrained(path, **trust)
     model = (AutoModelForImageTextToText if vision else AutoModelForCausalLM).from_pretrained(path, **options)
-    reader = (AutoProcessor if vision else AutoTokenizer).from_pretrained(path, trust_remote_code=trust_remote_code)
     tokenizer = tokenizer_of(reader)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -64,6 +68,20 @@ def load(
 def tokenizer_of(reader: Any) -> Any:
     """The tokenizer itself, or that of a processor: of what `load` returns with the model."""
     return reader.tokenizer if isinstance(reader, ProcessorMixin) else reader  # type: ignore[attr-defined]
+
+
+def _processor(path: str, trust_remote_code: bool) -> Any:
+    """The processor of a vision language model. Those with a video half cannot be made without torchvision, and transformers
+    says so in several ways, by version."""
+    try:
+        return AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (ImportError, AttributeError, ValueError) as error:
+        if find_spec("torchvision") is not None or not re.search("torchvision|VIDEO_PROCESSOR", str(error), re.IGNORECASE):
+            raise
+        raise ImportError(
+            "its processor needs torchvision, which is not installed; pip install 'laconic-transformers[vision]', in the "
+            f"build that belongs to your torch {torch.__version__}."
+        ) from error
 
 
 def _has_vision(path: str, trust_remote_code: bool) -> bool:

@@ -249,7 +249,7 @@ def test_text_alone_on_a_vision_model(laconic, vlm):
     ("args", "words"),
     [
         (("--image", "none.jpg"), ("cannot read none.jpg", "No such file")),
-        (("--image", "words.jpg"), ("words.jpg is no image",)),
+        (("--image", "words.jpg"), ("words.jpg is not an image",)),
         (("--image", "cut.jpg"), ("cut.jpg is broken or cut off",)),
         (("--image", "."), ("is a folder", "--video")),
         (("--video", "."), ("holds no images",)),
@@ -302,3 +302,33 @@ def test_a_budget_below_one_visual_token(laconic, vlm, photo, first_half):
     assert "cannot be reached" in line and "keep=" in line
     line = laconic.bad(2, "run", "--model", vlm, "--image", photo, "--method", first_half, "--keep", 0.001, *SHORT)
     assert "at least one must stay" in line
+
+
+def test_a_method_that_makes_a_thumbnail_of_a_video_gets_it(laconic, vlm, tmp_path):
+    """TS-LLaVA: frames as the encoder sees them, evenly sampled, and all tokens of their thumbnail."""
+    for i in range(6):
+        image(i).save(tmp_path / f"{i}.png")
+    run = ("run", "--model", vlm, "--video", str(tmp_path), "--frames", 3, *SHORT)
+    found = laconic.json(*run, "--method", "ts_llava:samples=20")
+    sizes = [(shown["file"].rpartition("/")[2], shown["width"], shown["height"]) for shown in found["images"]]
+    assert sizes == [("1.png", 96, 96), ("3.png", 96, 96), ("5.png", 96, 96), ("1.png, thumbnail", 96, 96)]
+    assert found["visual_in"] == 4 * VISUAL_TOKENS and set(found["visual"].values()) == {20 + VISUAL_TOKENS}
+    plain = laconic.json(*run, "--method", "ts_llava:thumbnails=0,samples=20")
+    assert [shown["width"] for shown in plain["images"]] == [90] * 3 and set(plain["visual"].values()) == {20}
+
+
+def test_inspect_shows_the_thumbnail(laconic, vlm, tmp_path):
+    for i in range(2):
+        image(i).save(tmp_path / f"{i}.png")
+    options = (
+        "--model",
+        vlm,
+        "--video",
+        str(tmp_path),
+        "--method",
+        "ts_llava:samples=20",
+        "--out",
+        str(tmp_path / "p.html"),
+    )
+    found = laconic.json("inspect", *options, "-q", QUESTION)
+    assert [shown["file"].rpartition("/")[2] for shown in found["images"]] == ["0.png", "1.png", "0.png, thumbnail"]

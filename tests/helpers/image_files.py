@@ -34,8 +34,8 @@ def turned(orientation: int) -> Image.Exif:
 
 
 def moving(kind: str, frames: list[Image.Image], **options: Any) -> bytes:
-    """An animation."""
-    return saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    """An animation. Of copies: Pillow leaves what one format wrote in an image, and others trip over it."""
+    return saved(frames[0].copy(), kind, save_all=True, append_images=[frame.copy() for frame in frames[1:]], **options)
 
 
 def corpus() -> dict[str, bytes]:
@@ -63,4 +63,12 @@ def corpus() -> dict[str, bytes]:
         "moving webp": moving("WEBP", frames),
         "gif": saved(image, "GIF"),
         "moving gif": moving("GIF", frames, transparency=0, disposal=2),
+        "bmp": saved(image, "BMP"),
+        "tiff": saved(image, "TIFF"),
+        "packed tiff": saved(image, "TIFF", compression="tiff_lzw"),
+        "tiff exif": saved(image, "TIFF", exif=turned(6)),
+        "pages": moving("TIFF", frames),
+        "avif": saved(image, "AVIF"),
+        "avif exif": saved(image, "AVIF", exif=turned(6)),
+        "moving avif": moving("AVIF", frames),
     }

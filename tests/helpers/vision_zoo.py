@@ -145,8 +145,10 @@ class LlavaCase(Case):
         return ZooImage([numbers(seed, SIDE, SIDE)])
 
     def cells(self, image: ZooImage) -> list[Cell]:
-        first: list[Cell] = [None] if self.options.get("vision_feature_select_strategy") == "full" else []
-        return first + [(0, 0, r, c) for r in range(SIDE) for c in range(SIDE)]
+        """Without a strategy the first vector of a view is left out: CLS, or with SigLIP a patch."""
+        cells: list[Cell] = [(0, 0, r, c) for r in range(SIDE) for c in range(SIDE)]
+        vectors = cells if self.config["vision_config"] is SIGLIP else [None, *cells]
+        return vectors if self.options.get("vision_feature_select_strategy") == "full" else vectors[1:]
 
     def media(self, images: list[ZooImage]) -> dict[str, Any]:
         return {"pixel_values": torch.stack([pixels(p.views[0]) for p in images])} if images else {}
@@ -309,6 +311,7 @@ INTERN = {
 CASES: dict[str, Case] = {
     "llava": LlavaCase("llava", LLAVA, "Llava"),
     "llava-full": LlavaCase("llava-full", LLAVA, "Llava", options={"vision_feature_select_strategy": "full"}),
+    "llava-siglip": LlavaCase("llava-siglip", LLAVA | {"vision_config": SIGLIP, "vision_feature_layer": -1}, "Llava"),
     "llava_next": AnyResCase("llava_next", NEXT, "LlavaNext"),
     "llava_onevision": AnyResCase("llava_onevision", ONEVISION, "LlavaOnevision"),
     "internvl": InternVLCase("internvl", INTERN, "InternVL", block=2),

@@ -4,12 +4,10 @@ from pathlib import Path
 
 import pytest
 from helpers.image_files import colours, moving, noise, saved
-from hypothesis import given
-from hypothesis import strategies as st
 
 from laconic.errors import MediaError
 from laconic.media import load_frames
-from laconic.media.frames import middles, natural
+from laconic.media.frames import natural
 
 REDS = [(20 * i, 0, 0) for i in range(12)]
 
@@ -17,22 +15,6 @@ REDS = [(20 * i, 0, 0) for i in range(12)]
 def shades(frames) -> list[int]:
     """Which of `REDS` each frame is."""
     return [round(frame.image.getpixel((8, 8))[0] / 20) for frame in frames]
-
-
-@given(st.integers(1, 500), st.integers(1, 60))
-def test_middles_of_equal_segments(total, count):
-    """Frame k lasts from k to k + 1; the one shown contains the middle of its segment, by fractions."""
-    from fractions import Fraction
-
-    chosen = middles(total, count)
-    assert len(chosen) == min(total, count) and len(set(chosen)) == len(chosen)
-    for i, frame in enumerate(chosen):
-        middle = (Fraction(i) + Fraction(1, 2)) * Fraction(total, len(chosen))
-        assert frame <= middle < frame + 1
-
-
-def test_examples_of_sampling():
-    assert middles(10, 1) == [5] and middles(8, 4) == [1, 3, 5, 7] and middles(3, 8) == [0, 1, 2] and middles(9, 2) == [2, 6]
 
 
 def test_natural_order():
@@ -89,6 +71,43 @@ def test_animations(tmp_path, kind):
     assert shades(frames) == [1, 4, 7, 10] and [frame.of for frame in frames] == [12] * 4
     path.write_bytes(saved(noise(), kind))
     assert [frame.of for frame in load_frames(path, 4)] == [1]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("name", ["moving.gif", "photo.jpg", "photo", "film.mp4"])
+def test_animations_are_sampled_by_time_whatever_their_name(tmp_path, kind, name):
+    """Twelve frames, the first for 8.9 s and the others for 0.1 s each: of ten seconds it has all but the end."""
+    path = tmp_path / name
+    path.write_bytes(moving(kind, [noise(16, 16, seed) for seed in range(12)], duration=[8900] + [100] * 11))
+    assert [frame.number for frame in load_frames(path, 1)] == [0]
+    assert [(frame.number, frame.of) for frame in load_frames(path, 10)] == [(0, 12), (7, 12)]
+    assert [frame.number for frame in load_frames(path, 12)] == list(range(12))
+
+
+def test_a_still_image_is_a_video_of_one_frame(tmp_path):
+    for kind in ("JPEG", "BMP", "MPO"):
+        path = tmp_path / "still"
+        path.write_bytes(moving(kind, [noise(), noise()]) if kind == "MPO" else saved(noise(), kind))
+        assert [(frame.number, frame.of, frame.image.size) for frame in load_frames(path, 4)] == [(0, 1, (30, 20))]
+
+
+def test_pages_of_a_tiff_are_frames_of_equal_length(tmp_path):
+    path = tmp_path / "stack.tif"
+    path.write_bytes(moving("TIFF", colours(*REDS)))
+    assert shades(load_frames(path, 3)) == [2, 6, 10]
+
+
+def test_images_that_are_not_read_are_named(tmp_path):
+    path = tmp_path / "photo.mp4"
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99))
+    with pytest.raises(MediaError, match="is a HEIC image, which laconic cannot read"):
+        list(load_frames(path, 2))
+
+
+def test_folders_hold_every_format_that_is_read(tmp_path):
+    for i, kind in enumerate(("BMP", "TIFF", "AVIF", "JPEG")):
+        (tmp_path / f"{i}.{kind.lower()}").write_bytes(saved(noise(), kind))
+    assert [Path(frame.source).name for frame in load_frames(tmp_path, 4)] == ["0.bmp", "1.tiff", "2.avif", "3.jpeg"]
 
 
 def test_a_cut_off_animation(tmp_path):

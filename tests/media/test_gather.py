@@ -39,6 +39,31 @@ def test_partly_shown_files_are_noted(files):
     assert len(shown) == 3 and "has 3 frames, fewer than the 5 asked for" in notes[0]
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [("GIF", "photo.jpg"), ("WEBP", "photo"), ("PNG", "photo.apng"), ("AVIF", "a.png")]
+)
+def test_animations_under_another_name_are_noticed(tmp_path, kind, name):
+    (tmp_path / name).write_bytes(moving(kind, [noise(16, 16, seed) for seed in range(3)]))
+    _, notes = gather([str(tmp_path / name)])
+    assert len(notes) == 1 and f"{name} is animated, and only its first frame is shown" in notes[0]
+
+
+def test_pages_are_noticed_and_the_depth_map_of_a_photo_is_not(tmp_path):
+    for kind, name in (("TIFF", "scan.tif"), ("MPO", "photo.jpg")):
+        (tmp_path / name).write_bytes(moving(kind, [noise(16, 16, seed) for seed in range(3)]))
+    assert "scan.tif is a stack of pages, and only its first frame" in gather([str(tmp_path / "scan.tif")])[1][0]
+    assert gather([str(tmp_path / "photo.jpg")])[1] == []
+
+
+def test_frames_that_fill_several_segments_are_shown_once_and_noted(tmp_path):
+    path = tmp_path / "slow.gif"
+    path.write_bytes(moving("GIF", [noise(16, 16, seed) for seed in range(12)], duration=[8900] + [100] * 11))
+    for frames in (None, 10):
+        shown, notes = gather([], str(path), frames)
+        assert [p.number for p in shown] == ([0, 5] if frames is None else [0, 7])
+        assert "its 12 frames last unequally long, and 2 of them are on screen in the middle of" in notes[0]
+
+
 def test_too_many_pixels_together(files, monkeypatch):
     paths = [str(files / "a.png")] * 3
     monkeypatch.setattr(sys.modules["laconic.media.gather"], "MAX_TOTAL", 1800)

@@ -11,7 +11,7 @@ from PIL import Image
 from laconic.errors import LaconicError, MediaError
 from laconic.media import images as images
 from laconic.media import load_image
-from laconic.media.images import animation, frame_count, is_animated
+from laconic.media.images import animation, durations, sequence
 
 
 @pytest.fixture
@@ -40,17 +40,17 @@ def png(width: int, height: int, bits: int, colour: int, rows: bytes) -> bytes:
 @pytest.mark.parametrize("name", corpus())
 def test_every_kind_becomes_rgb(file, name):
     image = load_image(file(corpus()[name]))
-    wanted = (16, 16) if name in ("mpo", "apng", "moving webp", "moving gif") else (30, 20)
+    wanted = (16, 16) if name in ("mpo", "apng", "moving webp", "moving gif", "moving avif", "pages") else (30, 20)
     assert image.mode == "RGB" and image.size == (wanted if "exif" not in name else wanted[::-1])
 
 
-@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True}), ("BMP", {}), ("TIFF", {})])
 def test_lossless_pixels_are_exact(file, kind, options):
     assert np.array_equal(load_image(file(saved(noise(), kind, **options))), noise())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
 def test_exif_orientation(file, orientation, kind):
     """The stored row r, column c is seen where the EXIF standard says: slow, pixel by pixel."""
     stored = np.asarray(noise())
@@ -129,11 +129,11 @@ def test_of_several_images_the_first_is_shown(file):
     for kind in ("GIF", "PNG", "WEBP"):
         options = {"lossless": True} if kind == "WEBP" else {}
         path = file(moving(kind, [red, green, blue], **options))
-        assert frame_count(path) == 3 and is_animated(path)
+        assert len(durations(path)) == 3 and sequence(path) == "animated"
         assert [frame.getpixel((8, 8)) for frame in animation(path, [0, 1, 2])] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
         assert [frame.getpixel((8, 8)) for frame in animation(path, [2])] == [(0, 0, 255)]
         assert load_image(path).getpixel((8, 8)) == (255, 0, 0)
-    assert frame_count(file(saved(red, "PNG"))) == 1 and not is_animated(file(saved(red, "GIF")))
+    assert len(durations(file(saved(red, "PNG")))) == 1 and sequence(file(saved(red, "GIF"))) == ""
 
 
 @pytest.mark.parametrize("name", corpus())
@@ -141,14 +141,14 @@ def test_a_file_cut_off_anywhere_is_an_error_or_the_same_image(file, name):
     """Some files do not need their end. What is read without it is the complete image, and all frames."""
     whole = corpus()[name]
     path = file(whole)
-    expected, count = np.asarray(load_image(path)), frame_count(path)
+    expected, count = np.asarray(load_image(path)), len(durations(path))
     ends = [*range(0, len(whole), 29), *range(len(whole) - 9, len(whole))]
     broken = 0
     for end in ends:
         path = file(whole[:end])
         try:
             assert np.array_equal(load_image(path), expected), end
-            assert frame_count(path) == count, end
+            assert len(durations(path)) == count, end
         except MediaError as error:
             assert str(path) in str(error)
             broken += 1
@@ -160,19 +160,65 @@ def test_empty_file(file):
         load_image(file(b""))
 
 
-@pytest.mark.parametrize(
-    ("data", "name"),
-    [(b"just words\n" * 20, "words.jpg"), (b"%PDF-1.7\n" + bytes(200), "page.png"), (b"PK\3\4" + bytes(99), "zip.webp")],
-)
+@pytest.mark.parametrize(("data", "name"), [(b"just words\n" * 20, "words.jpg"), (b"PK\3\4" + bytes(99), "zip.webp")])
 def test_files_that_are_not_images_whatever_their_name(file, data, name):
-    with pytest.raises(MediaError, match=rf"{name} is not an image, or .*; laconic reads JPEG, PNG, WEBP, GIF\."):
+    with pytest.raises(MediaError, match=rf"{name} is not an image, or .*; laconic reads JPEG, PNG, WEBP, GIF, BMP, TIFF"):
         load_image(file(data, name))
 
 
-@pytest.mark.parametrize("kind", ["BMP", "TIFF", "PPM", "ICO"])
-def test_other_formats_are_refused(file, kind):
-    with pytest.raises(MediaError, match="laconic reads JPEG"):
-        load_image(file(saved(noise(), kind), "image.png"))
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99)
+SVG = b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (HEIC, "is a HEIC image, which laconic cannot read; save it as PNG or JPEG"),
+        (SVG, "is an SVG drawing, which laconic cannot read; save it as PNG or JPEG"),
+        (b"%PDF-1.7\n" + bytes(200), "is a PDF document, which laconic cannot read"),
+        (saved(noise(), "PPM"), "is a Netpbm image, which laconic cannot read"),
+        (saved(noise(), "ICO"), "is a Windows icon, which laconic cannot read"),
+        (b"\0\0\0\x14ftypisom\0\0\0\0mp42" + bytes(99), "is an MP4 or QuickTime video, not an image; give it as --video"),
+        (b"\x1a\x45\xdf\xa3" + bytes(99), "is a Matroska or WebM video, not an image; give it as --video"),
+        (b"II*\0" + bytes(99), "is a TIFF image of a variety that Pillow cannot read"),
+    ],
+)
+def test_known_formats_that_are_not_read_are_named_and_never_called_broken(file, data, words):
+    with pytest.raises(MediaError, match=rf"image\.png {words}") as error:
+        load_image(file(data, "image.png"))
+    assert "at its very beginning" not in str(error.value)
+
+
+def test_avif_with_a_pillow_that_has_none(file, monkeypatch):
+    monkeypatch.setattr(images, "FORMATS", ("JPEG", "PNG"))
+    with pytest.raises(MediaError, match=r"is an AVIF image, which Pillow reads from 11\.3 on; pip install 'pillow>=11\.3'"):
+        load_image(file(saved(noise(), "AVIF")))
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_values_without_a_known_white_are_refused(file, mode):
+    with pytest.raises(MediaError, match=r"stores its values as .*; save it with 8 or 16 bits a channel"):
+        load_image(file(saved(noise().convert("L").convert(mode), "TIFF")))
+
+
+def test_sixteen_bits_of_a_tiff(file):
+    values = np.array([[0, 255, 256, 0x1234, 0xFFFF]], np.uint16)
+    assert np.asarray(load_image(file(saved(Image.fromarray(values), "TIFF"))))[0, :, 0].tolist() == [0, 0, 1, 0x12, 0xFF]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF"])
+def test_how_long_frames_last(file, kind):
+    """As browsers show them: next to nothing stands for a tenth of a second."""
+    times = [5000, 40, 10, 300]
+    path = file(moving(kind, [noise(16, 16, seed) for seed in range(4)], duration=times))
+    assert durations(path) == [5000, 40, 100, 300]
+    assert len(durations(file(saved(noise(), kind)))) == 1
+
+
+def test_several_images_in_one_file_are_named(file):
+    frames = [noise(16, 16, seed) for seed in range(3)]
+    kinds = {kind: sequence(file(moving(kind, frames))) for kind in ("GIF", "WEBP", "PNG", "AVIF", "TIFF", "MPO")}
+    assert kinds == dict.fromkeys(("GIF", "WEBP", "PNG", "AVIF"), "animated") | {"TIFF": "a stack of pages", "MPO": ""}
 
 
 def test_missing_files_and_folders(tmp_path):
@@ -231,10 +277,10 @@ def test_no_pixels(file, size):
 
 def test_too_many_frames(file, monkeypatch):
     path = file(moving("GIF", [noise(16, 16, seed) for seed in range(5)]))
-    assert frame_count(path) == 5
+    assert len(durations(path)) == 5
     monkeypatch.setattr(images, "MAX_DRAWN", 4 * 16 * 16)
     with pytest.raises(MediaError, match="over 4 frames of 16 x 16 pixels are not read"):
-        frame_count(path)
+        len(durations(path))
 
 
 def test_the_error_is_a_laconic_error():

@@ -2,6 +2,7 @@
 
 import random
 import sys
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -14,16 +15,21 @@ from laconic.media import load_frames
 SHADES = [20 * i for i in range(12)]
 
 
-def film(path, images, rotation=0, codec="mpeg4", rate=10):
-    """Writes `images` [h, w, 3] as a video."""
-    with av.open(str(path), "w") as container:
+def film(path, images, rotation=0, codec="mpeg4", rate=10, times=None, **options):
+    """Writes `images` [h, w, 3] as a video; `times`: of each in milliseconds."""
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
         if rotation:
             stream.set_display_rotation(rotation)
-        for image in images:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        if times:
+            stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        for number, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            if times:
+                frame.pts, frame.time_base = times[number], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
 
@@ -44,6 +50,91 @@ def test_frames_of_a_video(tmp_path, name):
     assert shades(frames) == [2, 6, 10] == [frame.number for frame in frames]
     assert [(frame.of, frame.source, frame.image.mode) for frame in frames] == [(12, str(path), "RGB")] * 3
     assert shades(load_frames(path, 50)) == list(range(12))
+
+
+@pytest.mark.parametrize("name", ["film.mkv", "film.mp4"])
+def test_variable_frame_rates_are_sampled_by_time(tmp_path, name):
+    """Eight dark frames of a second each, then two seconds with fifty bright ones: of ten seconds eight are dark."""
+    times = [1000 * i for i in range(8)] + [8000 + 40 * i for i in range(50)]
+    path = film(tmp_path / name, greys(*[20] * 8, *[220] * 50), times=times)
+    frames = list(load_frames(path, 5))
+    assert [frame.number for frame in frames] == [1, 3, 5, 7, 8 + 25] and shades(frames) == [1, 1, 1, 1, 11]
+    assert [frame.number for frame in load_frames(path, 20)] == [*range(8), 14, 26, 39, 51]
+
+
+def test_the_rate_in_milliseconds_is_no_variable_rate(tmp_path):
+    """30 frames a second last 33 or 34 ms in Matroska; the frames are those of their numbers."""
+    path = film(tmp_path / "film.mkv", greys(*[20 * (i % 12) for i in range(60)]), rate=30)
+    for count in (1, 2, 3, 4, 5, 6, 10, 12, 15, 20):
+        assert [frame.number for frame in load_frames(path, count)] == [
+            (2 * i + 1) * 60 // (2 * count) for i in range(count)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("film.mkv", {}),
+        ("film.webm", {}),
+        ("film.avi", {}),
+        ("film.mov", {}),
+        ("film.mp4", {}),
+        ("film.mp4", {"movflags": "faststart"}),
+        ("film.mp4", {"movflags": "frag_keyframe+empty_moov"}),
+    ],
+)
+def test_half_a_video_is_not_shown_as_the_whole(tmp_path, name, options):
+    codec = "libvpx" if name.endswith("webm") else "mpeg4"
+    path = film(tmp_path / name, greys(*SHADES), codec=codec, **options)
+    whole = path.read_bytes()
+    assert next(load_frames(path, 1)).of == 12
+    for share in (0.5, 0.8, 0.97):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(MediaError, match=rf"{name} is cut off: .* the end of the video is missing"):
+            list(load_frames(path, 3))
+
+
+def test_a_recording_of_unknown_length_is_shown(tmp_path):
+    path = film(tmp_path / "live.mkv", greys(*SHADES), live="1")
+    assert shades(load_frames(path, 3)) == [2, 6, 10]
+
+
+def with_cover(path, frames):
+    """A video of `frames` behind a cover image that comes first; without frames, sound."""
+    with av.open(str(path), "w", format="mp4") as container:
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.height, cover.width, cover.pix_fmt = 32, 32, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        if frames:
+            stream = container.add_stream("mpeg4", rate=10)
+            stream.height, stream.width, stream.pix_fmt = frames[0].shape[0], frames[0].shape[1], "yuv420p"
+        else:
+            stream = container.add_stream("aac", rate=8000)
+            frames = [np.zeros((1, 1024), np.float32)]
+        image = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 240, np.uint8), format="rgb24").reformat(format="yuvj420p")
+        container.mux(cover.encode(image))
+        container.mux(cover.encode())
+        for frame in frames:
+            if frame.ndim == 3:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            else:
+                sound = av.AudioFrame.from_ndarray(frame, format="fltp", layout="mono")
+                sound.sample_rate = 8000
+                container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    return path
+
+
+def test_a_cover_image_is_not_the_video(tmp_path):
+    path = with_cover(tmp_path / "film.mp4", greys(*SHADES))
+    with av.open(str(path)) as container:
+        assert len(container.streams.video) == 2
+    assert [frame.of for frame in load_frames(path, 3)] == [12] * 3 and shades(load_frames(path, 3)) == [2, 6, 10]
+
+
+def test_music_with_a_cover_has_no_frames(tmp_path):
+    with pytest.raises(MediaError, match=r"song\.m4a has only a cover image, no video"):
+        list(load_frames(with_cover(tmp_path / "song.m4a", []), 3))
 
 
 def test_videos_are_turned_upright(tmp_path):
@@ -92,7 +183,7 @@ def test_files_that_are_not_videos(tmp_path):
         list(load_frames(tmp_path / "none.mp4", 3))
     whole = film(tmp_path / "whole.mp4", greys(*SHADES)).read_bytes()
     text.write_bytes(whole[: len(whole) // 2])  # an MP4's index is at its end
-    with pytest.raises(MediaError, match=r"film\.mp4 (is not a video that can be read|has no video stream)"):
+    with pytest.raises(MediaError, match=r"film\.mp4 is cut off"):
         list(load_frames(text, 3))
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import fake_processors as processors
 from helpers.image_files import noise
 
 from laconic.errors import MediaError
@@ -55,6 +56,24 @@ def test_ids_and_pixels_are_those_of_the_processor(processor, template, prefix):
     assert found.ids == whole["input_ids"][0].tolist() and found.templated
     assert set(found.inputs) == {"pixel_values"} and torch.equal(found.inputs["pixel_values"], whole["pixel_values"])
     assert found.ids.count(IMAGE) == 2 * VISUAL_TOKENS
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_several_images_are_those_of_one_row(processor, monkeypatch, count):
+    """As in a chat template's own call, which hands over a list per conversation: LLaVA-OneVision crops an image that is
+    alone in its row, and shows one view each of several."""
+    handed = []
+    call = type(processor.image_processor).__call__
+    monkeypatch.setattr(
+        type(processor.image_processor),
+        "__call__",
+        lambda self, images, *args, **options: handed.append(images) or call(self, images, *args, **options),
+    )
+    media.build(processor, [noise(90, 60, seed) for seed in range(count)], "", "what color?")
+    found = processors.onevision_images()(handed[0], return_tensors="pt")
+    assert found["batch_num_images"].tolist() == [count]
+    crops = found["pixel_values"].shape[1] - 1
+    assert len(found["pixel_values"]) == count and (crops > 0) == (count == 1)
 
 
 @pytest.mark.parametrize("template", [None, LLAVA, INTERLEAVED])

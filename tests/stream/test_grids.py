@@ -63,6 +63,8 @@ def test_every_family(name, method):
     """Views of one image, cropped borders, line ends, M-RoPE, two images: every view keeps its own grid."""
     case = CASES[name]
     model = case.build()
+    if name == "llava-siglip" and getattr(method, "mode", "grid") == "grid":
+        pytest.skip("refused: this model gives the first patch of a view no token (tests/families/vision/test_llava.py)")
     shape = {"size": (40, 64)} if name in ("llava_next", "llava_onevision") else {}
     given = case.inputs([[case.image(0, **shape), case.image(1, **shape)], [case.image(2, **shape)]])
     given["attention_mask"] = (given["input_ids"] != 0).long()

@@ -12,8 +12,10 @@ from laconic.cli.common import InputError, quiet, spinner
 from laconic.cli.options import Options
 from laconic.engine.engine import Engine
 from laconic.engine.request import Request
+from laconic.families.vision import vision_family_of
 from laconic.loading import load
 from laconic.media import Frame, gather
+from laconic.media.arrange import arranged
 from laconic.method import Method, Span
 from laconic.prompts.text import Prompt
 from laconic.specs import create_methods
@@ -71,6 +73,8 @@ def question_of(options: Options, context: str, methods: Sequence[Method] | None
     frames = frames_of(options)
     methods = methods_of(options) if methods is None else methods
     engine = engine_of(options)
+    if options.video is not None:
+        frames = arranged(frames, len(options.image or ()), methods, vision_family_of(engine.model).image_side(engine.model))
     shown = [frame.image for frame in frames]
     request = replace(request_of(options), context=context, images=shown, methods=methods, system=options.system)
     prompt = engine.prompt(request)

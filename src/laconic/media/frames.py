@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from laconic.errors import MediaError
-from laconic.media.images import SUFFIXES, animation, check_size, frame_count, load_image
-
-ANIMATED = (".gif", ".webp", ".png")
+from laconic.media.images import SUFFIXES, animation, durations, load_image
+from laconic.media.kinds import HEAD, kind_of
+from laconic.media.sampling import middles, on_screen
+from laconic.media.video import video_frames
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,10 @@ def load_frames(path: str | os.PathLike[str], count: int) -> Iterator[Frame]:
 
     Args:
         path: a folder of images in natural order (2.png before 10.png; files whose names are not those of images are
-            ignored), an animated GIF, WebP or PNG, or a video file (needs the extra ``laconic-transformers[video]``).
-        count: at least 1. The frames chosen are in the middle of `count` equal segments.
+            ignored), an animated GIF, WebP, PNG or AVIF, or a video file (needs ``laconic-transformers[video]``). Files are
+            recognised by their content.
+        count: at least 1. The frames chosen are on screen in the middle of `count` equal segments of the time; one that is
+            on screen in the middle of several is shown once.
 
     Raises:
         MediaError: there is no such file, it has no frames, or a frame cannot be read.
@@ -46,19 +48,26 @@ def load_frames(path: str | os.PathLike[str], count: int) -> Iterator[Frame]:
         files = images_of(source)
         for number in middles(len(files), count):
             yield Frame(load_image(files[number]), number, len(files), str(files[number]))
-    elif source.suffix.lower() in ANIMATED:
-        total = frame_count(source)
-        chosen = middles(total, count)
+    elif _is_image(source):
+        edges = [0, *accumulate(durations(source))]
+        chosen = on_screen(edges, count)
         for number, image in zip(chosen, animation(source, chosen), strict=True):
-            yield Frame(image, number, total, str(source))
+            yield Frame(image, number, len(edges) - 1, str(source))
     else:
-        yield from _video(source, count)
+        for number, total, image in video_frames(source, count):
+            yield Frame(image, number, total, str(source))
 
 
-def middles(total: int, count: int) -> list[int]:
-    """Numbers of the frames in the middle of `count` equal segments of `total`: floor((i + 1/2) total / count)."""
-    count = min(total, count)
-    return [(2 * i + 1) * total // (2 * count) for i in range(count)]
+def _is_image(path: Path) -> bool:
+    """By its content, and by its name where that says nothing."""
+    kind = None
+    if path.is_file():  # and no pipe, which would wait for its writer
+        try:
+            with path.open("rb") as file:
+                kind = kind_of(file.read(HEAD))
+        except OSError as error:
+            raise MediaError(f"cannot read {path}: {error.strerror or error}.") from error
+    return path.suffix.lower() in SUFFIXES if kind is None else kind.holds != "video"
 
 
 def images_of(folder: Path) -> list[Path]:
@@ -80,50 +89,3 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Sort key that orders numbers within names by value, and before letters."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name.lower())
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts], name
-
-
-def _video(path: Path, count: int) -> Iterator[Frame]:
-    """Decode twice: the length given in containers is often missing or wrong, and only few frames are shown."""
-    if not path.is_file():
-        raise MediaError(f"cannot read {path}: {'no regular file' if path.exists() else 'no such file or folder'}.")
-    with _decoded(path) as frames:
-        total = sum(1 for _ in frames)
-    if not total:
-        raise MediaError(f"{path} is a video without frames.")
-    chosen = set(middles(total, count))
-    with _decoded(path) as frames:
-        for number, frame in enumerate(frames):
-            if number in chosen:
-                check_size((frame.width, frame.height), path)
-                yield Frame(_upright(frame), number, total, str(path))
-
-
-@contextmanager
-def _decoded(path: Path) -> Iterator[Iterator[Any]]:
-    """The frames of a video file's first video stream, as PyAV gives them."""
-    try:
-        import av
-    except ImportError as error:
-        raise MediaError(
-            f"{path}: video files are read with PyAV, which is not installed; pip install 'laconic-transformers[video]', or "
-            "give a folder of frames or an animated GIF, WebP or PNG."
-        ) from error
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise MediaError(f"{path} has no video stream, so no frames.")
-            stream = container.streams.video[0]
-            check_size((stream.width, stream.height), path)  # before a frame of that size is decoded
-            stream.thread_type = "AUTO"
-            yield container.decode(stream)
-    except MediaError:
-        raise
-    except Exception as error:  # FFmpeg's errors are of many kinds
-        raise MediaError(f"{path} is not a video that can be read: {' '.join(str(error).split())}.") from error
-
-
-def _upright(frame: Any) -> Image.Image:
-    """Rotated as the container's display matrix requires: FFmpeg's angle is counterclockwise, and so is Pillow's."""
-    turn = round(getattr(frame, "rotation", 0)) % 360
-    image: Image.Image = frame.to_image().convert("RGB")
-    return image.rotate(turn, expand=True) if turn else image

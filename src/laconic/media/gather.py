@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from laconic.errors import MediaError
-from laconic.media.frames import ANIMATED, Frame, load_frames
-from laconic.media.images import is_animated, load_image
+from laconic.media.frames import Frame, load_frames
+from laconic.media.images import load_image, sequence
 
 MAX_TOTAL = 256_000_000
 """Pixels of all images of a prompt taken together: 768 MB as RGB."""
@@ -27,14 +27,20 @@ def gather(images: Sequence[str], video: str | None = None, frames: int | None =
     notes = []
     for path in images:
         _add(shown, Frame(load_image(path), 0, 1, path))
-        if path.lower().endswith(ANIMATED) and is_animated(path):
-            notes.append(f"{path} is animated, and only its first frame is shown; give it as --video to show more.")
+        if what := sequence(path):
+            notes.append(f"{path} is {what}, and only its first frame is shown; give it as --video to show more.")
     if video is not None:
         still, wanted = len(shown), FRAMES if frames is None else frames
         for frame in load_frames(video, wanted):
             _add(shown, frame)
         found = len(shown) - still
-        if frames is not None and found < frames:
+        of = shown[-1].of
+        if found < min(of, wanted):
+            notes.append(
+                f"{video}: its {of} frames last unequally long, and {found} of them are on screen in the middle of {wanted} "
+                "equal segments of the time; these are shown. Ask for more --frames to show shorter ones."
+            )
+        elif frames is not None and found < frames:
             notes.append(f"{video} has {found} frames, fewer than the {frames} asked for; all are shown.")
     return shown, notes
 

@@ -1,8 +1,8 @@
-"""One image file, read strictly and within limits: JPEG, PNG, WebP or GIF, as an upright RGB image.
+"""One image file, read strictly and within limits: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF, as an upright RGB image.
 
 What is converted, and how: EXIF orientation is applied. Transparency is composited over white. 16-bit channels keep their
-eight highest bits. CMYK becomes RGB by Pillow's formula; ICC profiles are not applied. Of a file with several images (GIF
-and WebP animations, APNG, MPO) one is shown, the first by default.
+eight highest bits. CMYK becomes RGB by Pillow's formula; ICC profiles are not applied. Of a file with several images (GIF,
+WebP and AVIF animations, APNG, MPO, pages of a TIFF) one is shown, the first by default.
 """
 
 from __future__ import annotations
@@ -15,12 +15,28 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
 from laconic.errors import MediaError
+from laconic.media.kinds import HEAD, Kind, kind_of
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+    *(["AVIF"] if "avif" in features.modules and features.check_module("avif") else []),
+)
+"""As Pillow calls them; it reads AVIF from 11.3 on."""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+SEQUENCES = {**dict.fromkeys(("GIF", "WEBP", "PNG", "AVIF"), "animated"), "TIFF": "a stack of pages"}
+"""What files of several images are. A JPEG of several (MPO) is a still image: phones store depth and brightness that way."""
+TIMED_LATE = ("WEBP", "AVIF")
+"""Formats in which Pillow knows how long a frame lasts only once it is decoded."""
+SHORTEST, UNTIMED = 10, 100
+"""Milliseconds: frames that last no longer than the first are shown for the second, as in browsers."""
 MAX_PIXELS = 64_000_000
 """Pixels of one image: 192 MB as RGB. A few kilobytes of PNG can hold far more, so sizes are checked before decoding."""
 MAX_BYTES = 256 * 2**20
@@ -41,6 +57,8 @@ UPRIGHT = {
 }
 """What EXIF orientations require; the others, 1 included, require nothing."""
 ORIENTATION = 0x0112
+DEEP = {"F": "floating-point numbers", "I": "signed or 32-bit integers"}
+"""Pillow's modes of TIFF images whose range of values is not known."""
 
 
 def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -53,20 +71,22 @@ def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         return rgb(image)
 
 
-def frame_count(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> int:
-    """How many images a file has; 1 for still ones. An animation is read to its end.
+def durations(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> list[int]:
+    """How long each image of a file is shown, in milliseconds, as browsers do; one value for a still one. An animation is
+    read to its end. Pages of a TIFF are shown equally long.
 
     Raises:
         MediaError: see `load_image`.
     """
     with opened(path, max_pixels=max_pixels) as image:
-        return _count(image)
+        return [round(time) if time > SHORTEST else UNTIMED for time in _durations(image)]
 
 
-def is_animated(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is an animation of several frames."""
+def sequence(path: str | os.PathLike[str]) -> str:
+    """What a file of several images is, "animated" or "a stack of pages"; "" for a still one."""
     with opened(path) as image:
-        return bool(getattr(image, "is_animated", False))
+        several = bool(getattr(image, "is_animated", False))
+        return SEQUENCES.get(image.format or "", "") if several else ""
 
 
 def animation(path: str | os.PathLike[str], chosen: Sequence[int], *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
@@ -91,19 +111,32 @@ def opened(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Ite
             warnings.simplefilter("ignore")  # Pillow's hints about odd metadata; what matters raises an error
             with Image.open(BytesIO(data), formats=FORMATS) as image:
                 check_size(image.size, path, max_pixels)
+                _check_depth(image, path)
                 if image.format == "GIF":
                     _walk_gif(data)
                 yield image
     except MediaError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise MediaError(
-            f"{path} is not an image, or is broken at its very beginning; laconic reads {', '.join(FORMATS)}."
-        ) from error
+        raise MediaError(_unknown(path, kind_of(data[:HEAD]))) from error
     except Image.DecompressionBombError as error:
         raise MediaError(f"{path} is too large: {error}") from error
     except Exception as error:  # on hostile bytes decoders raise errors of any kind
         raise MediaError(f"{path} is broken or cut off: {' '.join(str(error).split()) or type(error).__name__}.") from error
+
+
+def _unknown(path: object, kind: Kind | None) -> str:
+    """Why a file that Pillow does not open is refused, and what to do."""
+    known = f"laconic reads {', '.join(FORMATS)}"
+    if kind is None:
+        return f"{path} is not an image, or is broken at its very beginning; {known}."
+    if kind.holds == "video":
+        return f"{path} is {kind.name}, not an image; give it as --video to show frames of it."
+    if kind.read_as == "AVIF" and "AVIF" not in FORMATS:
+        return f"{path} is {kind.name}, which Pillow reads from 11.3 on; pip install 'pillow>=11.3', or save it as PNG."
+    if kind.read_as:
+        return f"{path} is {kind.name} of a variety that Pillow cannot read, or broken at its beginning; save it as PNG."
+    return f"{path} is {kind.name}, which laconic cannot read; save it as PNG or JPEG ({known})."
 
 
 def check_size(size: tuple[int, int], name: object, max_pixels: int = MAX_PIXELS) -> None:
@@ -121,6 +154,12 @@ def check_size(size: tuple[int, int], name: object, max_pixels: int = MAX_PIXELS
         )
     if max(size) > MAX_SIDES * min(size):
         raise MediaError(f"{name} is {width} x {height} pixels: one side is over {MAX_SIDES} times the other. Crop it.")
+
+
+def _check_depth(image: Image.Image, name: object) -> None:
+    """Refuse what no one knows how to show in eight bits: their white is not in the file."""
+    if image.format == "TIFF" and image.mode in ("F", "I"):
+        raise MediaError(f"{name} stores its values as {DEEP[image.mode]}; save it with 8 or 16 bits a channel.")
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -143,16 +182,20 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey if clear is None else np.where(values == clear, np.uint8(255), grey))
 
 
-def _count(image: Image.Image) -> int:
-    """The number of frames, counted by seeking to each."""
+def _durations(image: Image.Image) -> list[float]:
+    """Milliseconds of each frame, found by seeking to it; 0 where the file does not say."""
     most = max(1, min(MAX_FRAMES, MAX_DRAWN // (image.width * image.height)))
-    count = 1
-    try:
-        while count <= most:
-            image.seek(count)
-            count += 1
-    except EOFError:
-        return count
+    found: list[float] = []
+    while len(found) < most:
+        if image.format in TIMED_LATE:
+            image.load()
+        found.append(image.info.get("duration") or 0)
+        if image.format == "MPO":
+            return found
+        try:
+            image.seek(len(found))
+        except EOFError:
+            return found
     raise ValueError(f"over {most:,} frames of {image.width} x {image.height} pixels are not read")
 
 

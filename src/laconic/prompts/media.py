@@ -114,11 +114,10 @@ def _encoded(processor: Any, images: Sequence[Image.Image], text: str, cut: int)
     after it has the same tokens either way.
     """
     tokenizer = processor.tokenizer
+    row = [list(images)] if images else None  # the images of one prompt: LLaVA-OneVision crops an image only if it is alone
     specials = not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))  # some templates leave it to the tokenizer
     try:
-        found = processor(
-            images=list(images) or None, text=[text], add_special_tokens=specials, return_tensors="pt", padding=False
-        )
+        found = processor(images=row, text=[text], add_special_tokens=specials, return_tensors="pt", padding=False)
     except Exception as error:  # whatever an image processor makes of an image's size
         raise MediaError(f"{type(processor).__name__} refuses the images: {error}") from error
     ids = found.pop("input_ids")[0].tolist()

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from laconic.errors import BudgetError, SessionError
+from laconic.errors import BudgetError, SessionError, UnsupportedModelError
 from laconic.families.vision import VisualSpan
 from laconic.stream.stream import Stream
 
@@ -19,6 +19,7 @@ def grid_rows(stream: Stream, span: VisualSpan) -> Tensor:
 
     Raises:
         SessionError: tokens of the view were removed by an earlier cut.
+        UnsupportedModelError: the model itself leaves out single patches.
     """
     there = span.cells >= 0
     cells = span.cells[there.any(1)][:, there.any(0)].to(stream.place.device)
@@ -26,7 +27,12 @@ def grid_rows(stream: Stream, span: VisualSpan) -> Tensor:
     at = stream.images(span.row)
     lookup[stream.place[span.row, at]] = at
     rows = lookup[cells]
-    if bool((cells < 0).any()) or bool((rows < 0).any()):
+    if bool((cells < 0).any()):
+        raise UnsupportedModelError(
+            f"this model gives {int((cells < 0).sum())} of {cells.shape[0]} x {cells.shape[1]} patches of a view no visual "
+            "token, so they are no grid that can be averaged; use a method that ranks tokens."
+        )
+    if bool((rows < 0).any()):
         raise SessionError(
             f"a grid of {cells.shape[0]} x {cells.shape[1]} visual tokens has gaps before layer {stream.layer}: another "
             "method dropped some of them. Average first, or average in one dimension."

@@ -19,6 +19,7 @@ from laconic.families.vision import VisionWatch, Visual, deepstack_of, encoder_d
 from laconic.measure.stats import Stats
 from laconic.seams import Host, Order, Seam
 from laconic.step import Step, gather
+from laconic.stream.labels import Labels
 from laconic.stream.phases import rows_of
 from laconic.stream.positions import Positions
 from laconic.stream.stream import Cut, Stream
@@ -112,6 +113,7 @@ class StreamSeam(Seam):
         hooks come before those on the layers: a method may put tokens back into the stream before this seam reads it.
         """
         self._restore = restore
+        self._install_labels(restore)
         if self.methods:
             depth = encoder_depth(self.host.model)
             wanted = {layer for method in self.methods for layer in method.encoder_layers(depth)}
@@ -124,6 +126,20 @@ class StreamSeam(Seam):
                 restore.callback(handle.remove)
         if self.first is not None:
             self._hook_layers(range(self.first, len(self.layers)))
+
+    def _install_labels(self, restore: ExitStack) -> None:
+        """Compute the loss here wherever logits may have fewer rows than the labels of a call."""
+        depth, active = self.host.depth, [method for method in self.host.methods if not method.neutral]
+        selects = [m.name for m in active if isinstance(m, SelectsStream) and m.shortens_from(depth) is not None]
+        if selects or any(method.cuts(depth) for method in self.methods if not method.neutral):
+            labels = Labels(
+                self.host.model, lambda: None if self._cache is None else self._cache.step, next(iter(selects), None)
+            )
+            for handle in labels.install():
+                restore.callback(handle.remove)
+
+    def _step(self) -> Step | None:
+        return None if self._cache is None else self._cache.step
 
     def adopt(self, cache: CompressedCache) -> None:
         """Where another cache is used from now on: add the hooks that it needs beside those of `install`, because an earlier

@@ -38,6 +38,12 @@ def check(model: PreTrainedModel, name: str, proportional: bool) -> None:
             f"{name}: layers of {type(tower).__name__} have no {' and no '.join(missing)}, between which tokens "
             "are merged; encoders of the CLIP and SigLIP kind do."
         )
+    if family.omits_patch(model):
+        raise UnsupportedModelError(
+            f"{name}: this model leaves the first patch of every view out (vision_feature_select_strategy='default' with an "
+            "encoder that has no CLS token), and merged with others it cannot be left out; use visionzip or prumerge, or "
+            "load the model with vision_feature_select_strategy='full' if it was trained with it."
+        )
     kernel = tower.config._attn_implementation
     if proportional and kernel not in MASKS:
         raise UnsupportedModelError(

@@ -19,6 +19,7 @@ from laconic.families.vision import supported_vision_families, vision_family_of
 FAMILY = {
     "llava": "LLaVA-1.5",
     "llava-full": "LLaVA-1.5",
+    "llava-siglip": "LLaVA-1.5",
     "llava_next": "LLaVA-NeXT",
     "llava_onevision": "LLaVA-OneVision",
     "internvl": "InternVL",
@@ -34,7 +35,8 @@ def test_families_are_found(vlm, name):
     family = vision_family_of(model)
     assert family.name == FAMILY[name]
     assert vision_family_of(model.base_model) is family
-    assert family.has_cls(model) == ((name.startswith("llava") and "onevision" not in name) or name == "internvl")
+    assert family.has_cls(model) == (name in ("llava", "llava-full", "llava_next", "internvl"))
+    assert family.omits_patch(model) == (name == "llava-siglip")
     assert family.deepstack(model) == (2 if name == "qwen3_vl" else 0)
     tower = family.tower(model)
     assert isinstance(tower, torch.nn.Module) and "Vision" in type(tower).__name__

@@ -10,6 +10,7 @@ from helpers.vision_tools import inputs
 from PIL import Image
 
 from laconic import BudgetError, compress
+from laconic.media import Frame
 from laconic.methods.tokens.ts_llava import (
     TSLlava,
     evenly,
@@ -252,6 +253,26 @@ def test_images_for_a_processor():
     assert [p.getpixel((5, 5))[0] // 4 for p in made[:50]] == frame_numbers(60)
     for place, frame in enumerate(thumbnail_numbers(50)):
         assert made[-1].getpixel((place % 2 * 48 + 20, place // 2 * 32 + 20)) == made[frame].getpixel((5, 5))
+
+
+def test_the_images_of_a_prompt_are_frames_and_their_thumbnail():
+    """Beside still images, which it leaves as they are."""
+    frames = [Frame(Image.new("RGB", (160, 90), (4 * n, 100, 0)), n, 60, "clip.mp4") for n in range(60)]
+    still = Frame(Image.new("RGB", (7, 7)), 0, 1, "photo.png")
+    shown = TSLlava().arrange([still], frames, 96)
+    assert [frame.number for frame in shown[1:-1]] == frame_numbers(60) and shown[0] is still
+    assert [frame.image for frame in shown[1:]] == images_of([frame.image for frame in frames], 96)
+    assert (shown[-1].source, shown[-1].of) == ("clip.mp4, thumbnail", 1)
+    first = TSLlava(first=True).arrange([still], frames, 96)
+    assert first[0].image == shown[-1].image and first[1] is still and len(first) == len(shown)
+    assert {frame.image.size for frame in TSLlava().arrange([], frames, None)} == {(336, 336)}
+
+
+def test_without_a_thumbnail_frames_stay_as_they_are():
+    frames = [Frame(Image.new("RGB", (9, 9)), n, 2, "clip.mp4") for n in range(2)]
+    assert TSLlava(thumbnails=0).arrange([], frames, 96) == frames
+    with pytest.raises(ValueError, match="thumbnails=2: one is made of a video"):
+        TSLlava(thumbnails=2).arrange([], frames, 96)
 
 
 @pytest.mark.parametrize(

@@ -67,11 +67,21 @@ class VisionFamily:
         """Whether the encoder has a CLS token."""
         return tower_of(self.tower(model)).cls
 
+    def omits_patch(self, model: PreTrainedModel) -> bool:
+        """The model leaves the first vector of every view out as if it were CLS, and its encoder has none: the first patch
+        has no token."""
+        return getattr(model.config, "vision_feature_select_strategy", "") == "default" and not self.has_cls(model)
+
     def side(self, model: PreTrainedModel) -> int:
         """Patches along each side of one view, for encoders with one resolution."""
         config = self.tower(model).config
         size, patch = (x[0] if isinstance(x, (list, tuple)) else x for x in (config.image_size, config.patch_size))
         return int(size // patch)
+
+    def image_side(self, model: PreTrainedModel) -> int | None:
+        """Pixels along each side of one view; None for encoders that take images of any size."""
+        size = getattr(self.tower(model).config, "image_size", None)
+        return size[0] if isinstance(size, (list, tuple)) else size
 
     def token_id(self, model: PreTrainedModel, modality: str) -> int:
         """The placeholder token of a modality."""
@@ -103,7 +113,12 @@ class VisionFamily:
     def patch_features(self, model: PreTrainedModel, call: EncoderCall) -> Tensor:
         """The encoder's output for every patch, before projector and merger, [patches, C]."""
         assert call.before is not None
-        return call.before[:, -(self.side(model) ** 2) :].flatten(0, 1)
+        patches = call.before
+        if self.omits_patch(model):  # the projector did not get it, but the encoder has it
+            chosen = model.config.vision_feature_layer
+            layers = [chosen] if isinstance(chosen, int) else chosen
+            patches = torch.cat([call.output.hidden_states[layer] for layer in layers], -1)
+        return patches[:, -(self.side(model) ** 2) :].flatten(0, 1)
 
 
 def add(family: VisionFamily) -> VisionFamily:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -16,11 +16,14 @@ from torch import Tensor
 from laconic import checks
 from laconic.errors import BudgetError
 from laconic.families.vision.spans import VisualSpan
+from laconic.media import Frame
 from laconic.method import register
 from laconic.stream.assemble import assemble
 from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
 
 FRAMES, THUMBNAIL, SAMPLES = 50, 6, 2880
+SIDE = 336
+"""Pixels along each side of what the published model's encoder sees."""
 
 
 def frame_numbers(total: int, frames: int = FRAMES) -> list[int]:
@@ -147,6 +150,25 @@ class TSLlava(TokenMethod):
             wanted = frames[evenly(len(frames), self._count(stream, row, len(frames), len(grids)))]
             kept.append(at[torch.isin(stream.place[row, at], torch.cat([wanted, grids]))])
         return assemble(stream, kept, positions=self.positions, separators=False)
+
+    def arrange(self, stills: Sequence[Frame], frames: Sequence[Frame], side: int | None) -> list[Frame]:
+        """At most 50 frames and their thumbnail, as `images_of` makes them; without thumbnails the frames as they are.
+
+        Raises:
+            ValueError: more than one thumbnail is asked for, and what each is to show is not said.
+        """
+        if self.thumbnails == 0:
+            return [*stills, *frames]
+        if self.thumbnails > 1:
+            raise ValueError(
+                f"ts_llava: thumbnails={self.thumbnails}: one is made of a video; set thumbnails=1, or make the images with "
+                "`images_of` and give them as images."
+            )
+        chosen = [frames[number] for number in frame_numbers(len(frames))]
+        *small, grid = images_of([frame.image for frame in chosen], side or SIDE)
+        shown = [replace(frame, image=image) for frame, image in zip(chosen, small, strict=True)]
+        thumb = Frame(grid, 0, 1, f"{chosen[0].source}, thumbnail")
+        return [thumb, *stills, *shown] if self.first else [*stills, *shown, thumb]
 
     def _split(self, stream: Stream, row: int) -> tuple[Tensor, Tensor]:
         """Token numbers of the frames, in time order, and of the thumbnails."""
