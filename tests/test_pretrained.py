@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+import laconic
 from laconic import pretrained
 from laconic.pretrained import MANIFEST, MODELS, Pretrained, PretrainedError, cache_folder, pretrained_path, verify
 
@@ -147,6 +148,22 @@ def test_the_users_cache(system, variable, tmp_path, monkeypatch):
 
 def _convert(queue):
     queue.put(str(pretrained_path("smollm2")))
+
+
+@pytest.mark.slow
+def test_the_real_model_answers(tmp_path, monkeypatch):
+    """Through `laconic.load`, from a quarter of its cache."""
+    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path))
+    model, tokenizer = laconic.load("smollm2")
+    assert model.config.num_hidden_layers == 30 and next(model.parameters()).dtype == torch.float32
+    facts = " ".join(
+        f"The code of the {name} is {code}." for name, code in (("heron", 48151), ("otter", 62342), ("wren", 10777))
+    )
+    turns = [{"role": "user", "content": f"{facts * 3}\n\nWhat is the code of the otter?"}]
+    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    with laconic.compress(model, laconic.SnapKV(keep=0.5)):
+        out = model.generate(**ids, max_new_tokens=20, do_sample=False)
+    assert "62342" in tokenizer.decode(out[0, ids["input_ids"].shape[1] :])
 
 
 @pytest.mark.slow
