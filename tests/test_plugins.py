@@ -23,7 +23,7 @@ def package(tmp_path, monkeypatch):
 
 
 def test_one_that_fails_is_named_and_the_others_load(package):
-    with pytest.warns(UserWarning, match="laconic goes on without it") as caught:
+    with pytest.warns(UserWarning, match="laconic continues without it") as caught:
         plugins = load_plugins("laconic.tests")
     assert plugins.loaded == (7,) and set(plugins.failed) == {"bad"} and len(caught) == 1
     wanted = (

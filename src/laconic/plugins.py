@@ -38,7 +38,7 @@ def load_plugins(group: str) -> Plugins:
             loaded.append(point.load())
         except Exception as error:  # another package's code: whatever it raises is reported, with its name
             failed[point.name] = _failure(point, group, error)
-            warnings.warn(f"{failed[point.name]} laconic goes on without it.", stacklevel=2)
+            warnings.warn(f"{failed[point.name]} laconic continues without it.", stacklevel=2)
     return Plugins(tuple(loaded), failed)
 
 

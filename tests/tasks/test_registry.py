@@ -68,9 +68,9 @@ def test_a_name_that_is_taken_is_refused(others):
 
 def test_a_task_of_another_package_that_fails_to_import_takes_no_other_with_it(others):
     others(EntryPoint("broken", "no_such_package:TASK", "laconic.tasks"), Retrieval("theirs"))
-    with pytest.warns(UserWarning, match=r"'broken' \(no_such_package:TASK\).*laconic goes on without it"):
+    with pytest.warns(UserWarning, match=r"'broken' \(no_such_package:TASK\).*laconic continues without it"):
         assert find_task("theirs").name == "theirs"
-    with pytest.raises(EntryPointError, match="'broken' .*No module named 'no_such_package'"):
+    with pytest.raises(EntryPointError, match=r"'broken' .*No module named 'no_such_package'"):
         find_task("broken")
     with pytest.raises(UnknownNameError):
         find_task("brokn")
