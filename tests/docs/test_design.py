@@ -11,7 +11,7 @@ PAGE = (ROOT / "docs/design.md").read_text(encoding="utf-8")
 
 
 def named(page: str) -> set[str]:
-    """Paths in a text: every Python file, and folders and other files in backticks. ``<site>`` and ``<name>`` stand for any."""
+    """Paths in a text: every Python file; in backticks, folders and other files. ``<site>``, ``<name>`` stand for any."""
     code = set(re.findall(r"`([\w<>./-]+(?:/|\.\w+))`", page))
     return {path for path in code if path.endswith("/") or re.search(r"\.(py|toml|md)$", path)} | set(
         re.findall(r"[\w/]+\.py\b", page)
