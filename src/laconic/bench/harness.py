@@ -113,7 +113,7 @@ class LaconicLM(HFLM):
         self.mode, self.figures = mode, HarnessTotals()
         if pretrained in MODELS:
             pretrained = str(model_path(pretrained))
-            options.setdefault("dtype", torch.float32)  # as `laconic.load` does: it is stored in bfloat16, and small
+            options.setdefault("dtype", torch.float32)  # as `laconic.load` does: the model is small, and stored in bfloat16
         super().__init__(pretrained, **options)
         self.session()  # refuses a model or a combination that does not fit
 
@@ -122,12 +122,12 @@ class LaconicLM(HFLM):
         return compress(self.model, *self.methods)
 
     def get_model_info(self) -> dict[str, Any]:
-        """What the harness writes into its results, with the methods and what they stored so far."""
+        """What the harness writes into its results, plus the methods and what they have stored so far."""
         own = {"version": laconic.__version__, "methods": [str(m) for m in self.methods], "mode": self.mode}
         return {**super().get_model_info(), "laconic": own | self.figures.as_dict()}
 
     def _note(self, session: Session, contexts: int) -> None:
-        with session.hold():  # the prompt is complete: what is stored packed is packed now
+        with session.hold():  # the prompt is complete: entries that are stored packed are packed now
             self.figures.add(session.stats, contexts)
 
     # -- generation ------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ class LaconicLM(HFLM):
 
 
 class _Once(LogitsProcessor):
-    """Changes no logits; calls back when the first ones come out, which is when `generate()` has read the prompt."""
+    """Changes no logits; calls back at the first ones, which is when `generate()` has read the prompt."""
 
     def __init__(self, call: Any):
         self._call = call
@@ -235,7 +235,7 @@ def build(spec: str | None, **budget: float | None) -> list[Method]:
     given = {name: value for name, value in budget.items() if value is not None}
     specs = [one.strip().replace(";", ",") for one in (spec or "").split("+") if one.strip()]
     if given and not specs:
-        raise ValueError(f"{given} is a budget for no method; add method=NAME, one that `laconic methods` lists.")
+        raise ValueError(f"{given} is a budget without a method; add method=NAME, one that `laconic methods` lists.")
     return create_methods(specs, **given)
 
 
@@ -246,7 +246,7 @@ def register() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The harness's own command line, which knows our model.
+    """The harness's own command line, with our model registered.
 
     Args:
         arguments: as ``lm_eval`` takes them; default: those of this process.

@@ -1,5 +1,5 @@
-"""What the page of images is made of, read off a running session: the views as the encoder saw them, and the trace of cuts
-turned into the fate of every visual token."""
+"""What the page of images is built from, read from a running session: the views as the encoder saw them, and the trace of
+cuts turned into the fate of every visual token."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Eyes:
 
 
 def patches(pixels: Tensor, side: int) -> Tensor:
-    """Encoder input as patches [P, 3, side, side]: images [V, 3, H, W] line by line, or what is packed as patches already,
+    """Encoder input as patches [P, 3, side, side]: images [V, 3, H, W] line by line, or what is already packed as patches,
     [P, 3 * frames * side * side], of which the first frame is shown."""
     if pixels.ndim == 2:
         return pixels.view(len(pixels), RGB, -1, side, side)[:, :, 0]
@@ -91,8 +91,8 @@ def patches(pixels: Tensor, side: int) -> Tensor:
 
 
 def colours(x: Tensor, processor: Any) -> NDArray[np.uint8]:
-    """Encoder input [..., 3, h, w] as RGB [..., h, w, 3], by the mean and deviation that the processor took off; without
-    them stretched from the darkest to the brightest value."""
+    """Encoder input [..., 3, h, w] as RGB [..., h, w, 3], by undoing the processor's mean and deviation; without
+    those, stretched from the darkest to the brightest value."""
     mean, deviation = (getattr(processor, name, None) for name in ("image_mean", "image_std"))
     if mean is None or deviation is None or not getattr(processor, "do_normalize", True):
         mean, deviation = [float(x.min())] * RGB, [float(x.max() - x.min()) or 1.0] * RGB

@@ -88,7 +88,7 @@ def _head(question: Question, run: Run) -> Table:
 
 
 def kept(question: Question, run: Run) -> str:
-    """What was asked for and achieved, and of what: what shortens the stream is held against the visual tokens."""
+    """What was asked for and achieved, and of what: what shortens the stream is compared with the visual tokens."""
     budget = run.answer.compressed
     what = "of the context" if question.later else "of the prompt"
     achieved = f"achieved {budget.achieved:.2%} {what} ({budget.tokens_in:,.0f} tokens)"
@@ -119,7 +119,7 @@ def shown(images: Sequence[Frame]) -> str:
 
 
 def by_layer(counts: Mapping[int, float]) -> str:
-    """Counts, neighbouring layers that agree taken together."""
+    """Counts, with neighbouring layers that agree grouped together."""
     runs: list[tuple[int, int, float]] = []
     for layer, count in sorted(counts.items()):
         if runs and runs[-1][1] == layer - 1 and runs[-1][2] == count:

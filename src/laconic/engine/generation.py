@@ -37,8 +37,8 @@ def read_context(
     """Read a context into the cache of an open session.
 
     Args:
-        chunk: in pieces of so many tokens; not with images.
-        inputs: what the model gets beside the ids: the pixels of images and the like.
+        chunk: in pieces of this many tokens; not with images.
+        inputs: what the model gets besides the ids: the pixels of images and the like.
     """
     model = session.model
     given = on_device(model, inputs or {}, len(ids))
@@ -48,7 +48,7 @@ def read_context(
     with torch.no_grad():
         for start in range(0, len(ids), size):
             piece = torch.tensor([ids[start : start + size]], device=model.device)
-            # a session starts with a cache of its own, the stock model with the one that it was given
+            # a session starts with its own cache, the stock model with the one that it is given
             past = session.cache if start or isinstance(session, StockSession) else None
             model(input_ids=piece, past_key_values=past, use_cache=True, **given)
 
@@ -90,7 +90,7 @@ def generate(
 
 
 def _read(model: PreTrainedModel, tokenizer: Any, ids: list[int]) -> Generated:
-    """The answer in `ids`; what follows the end of its turn is padding, while others of the batch go on."""
+    """The answer in `ids`; what follows the end of its turn is padding, added while the rest of the batch is decoded."""
     given = model.generation_config.eos_token_id  # type: ignore[union-attr]
     ends = {given} if isinstance(given, int) else set(given or ())
     stop = next((i + 1 for i, token in enumerate(ids) if token in ends), None)

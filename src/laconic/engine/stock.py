@@ -23,8 +23,8 @@ from laconic.measure.stats import Stats
 class StockSession:
     """Runs a model with transformers' own cache, and times its passes as a session does.
 
-    Bytes are those of the cache; FLOPs are formulas, of the tokens seen so far as if they were one prompt. Like a session's
-    figures they are of the layers that laconic can compress.
+    Bytes are those of the cache; FLOPs come from formulas, as if the tokens seen so far were one prompt. Like a
+    session's figures, they cover the layers that laconic can compress.
     """
 
     def __init__(self, model: PreTrainedModel):

@@ -1,4 +1,4 @@
-"""Images with questions and answers, to measure on and to train with: drawn scenes, or a file of your own."""
+"""Images with questions and answers, for measuring and training: drawn scenes, or a file of your own."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Asked:
 
 
 def scenes(count: int, seed: int) -> list[Asked]:
-    """`count` drawn scenes, kinds of question in turn, from `seed` on.
+    """`count` drawn scenes from `seed` on, cycling through the kinds of question.
 
     Raises:
-        ValueError: seeds that are for evaluation.
+        ValueError: seeds that are reserved for evaluation.
     """
     if not 0 <= seed <= EVALUATION_SEED - count:
         raise ValueError(f"seed={seed} with {count} samples: seeds from {EVALUATION_SEED} on are reserved for evaluation.")
@@ -48,10 +48,11 @@ def scenes(count: int, seed: int) -> list[Asked]:
 
 
 def from_file(path: str | Path, answers: bool = False) -> list[Asked]:
-    """Lines of JSON with "image" (a file, relative to that of the lines), "question" and, for training, "answer".
+    """Samples from lines of JSON with "image" (a path, relative to the file of the lines), "question" and, for training,
+    "answer".
 
     Raises:
-        ValueError: a line that is not so, or names a file that is not there.
+        ValueError: a line without these keys, or one that names a file that does not exist.
     """
     path, found = Path(path), []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -71,8 +72,8 @@ def from_file(path: str | Path, answers: bool = False) -> list[Asked]:
 
 
 def numbered(file: str, seed: int) -> Callable[[int], Asked]:
-    """Questions with answers by number, to train with: of `file` in turn, each pass in another order; without a file of
-    drawn scenes, each once."""
+    """Questions with answers by number, to train with: those of `file` over and over, each pass in another order; without a
+    file, drawn scenes, each once."""
     if not file:
         return lambda number: scenes(1, seed * 100_000 + number)[0]
     known = from_file(file, answers=True)
@@ -85,12 +86,12 @@ def numbered(file: str, seed: int) -> Callable[[int], Asked]:
 
 
 def inputs(processor: Any, asked: list[Asked]) -> dict[str, Tensor]:
-    """Prompts, padded on the left, ready for the model; `UnsupportedModelError` if `processor` shows no images."""
+    """Prompts, padded on the left, ready for the model; `UnsupportedModelError` if `processor` takes no images."""
     return dict(encode(processor, [one.question for one in asked], [one.image for one in asked]))
 
 
 def with_answers(processor: Any, asked: list[Asked]) -> tuple[dict[str, Tensor], Tensor]:
-    """Prompts followed by their answers and an end token, padded on the left; and labels [B, T], -100 at prompts."""
+    """Prompts followed by their answers and an end token, padded on the left; and labels [B, T], -100 over the prompts."""
     given = inputs(processor, asked)
     tokenizer = processor.tokenizer
     answers = [[*tokenizer.encode(one.answer, add_special_tokens=False), tokenizer.eos_token_id] for one in asked]

@@ -1,4 +1,4 @@
-"""A cache method that keeps everything and shows every layer of every pass to a function; greedy decoding beside it."""
+"""A cache method that keeps everything and shows every layer of every pass to a function; and greedy decoding with it."""
 
 from __future__ import annotations
 

@@ -15,14 +15,14 @@ from laconic.ops.select import Selection, top_k_across_heads
 @register("adakv", site="cache", mechanism="eviction, ragged heads", source="arXiv 2407.11550", query_aware=True)
 @dataclass(kw_only=True)
 class AdaKV(CacheMethod):
-    """Any scorer, with the budget of a layer given to the best entries of all its heads together; heads are truly ragged.
+    """Any scorer, with a layer's budget given to the best entries of all its heads together; heads really differ in length.
 
     Every head keeps at least its best ``int(alpha * n_keep)`` entries; the rest of the budget goes to the highest scores of
     the whole layer. Entries that are not kept are freed, head by head.
 
     Args:
         scorer: a method that scores, or its name; its own budget is not used.
-        alpha: share of the budget that every head has for itself (0.2).
+        alpha: share of the budget that is guaranteed to every head (0.2).
     """
 
     scorer: CacheMethod | str = "snapkv:window=32,kernel=7,pooling=max"

@@ -1,4 +1,4 @@
-"""Training of the network of `explainability`: label what the frozen host answers right, then fit the labels.
+"""Training the network of `explainability`: label what the frozen host answers correctly, then fit the labels.
 
 Both halves can be interrupted: pairs of attention and relevance are in the folder, and the host is not needed once they are
 made (arXiv 2506.01097, section 3).
@@ -37,7 +37,7 @@ class Source(Protocol):
         """Question `number`, from 0: model inputs of its prompt, and the reference answer."""
 
     def text(self, ids: Tensor) -> str:
-        """What generated tokens [G] say."""
+        """The text of generated tokens [G]."""
 
 
 class Chats:
@@ -58,7 +58,7 @@ class Labels:
     """Pairs (attention, R*) [v] each, made one question after the other.
 
     Attributes:
-        done: questions asked so far; `pairs`: those that the host answered right.
+        done: questions asked so far; `pairs`: those that the host answered correctly.
     """
 
     def __init__(self, model: PreTrainedModel, source: Source, new_tokens: int):
@@ -103,7 +103,7 @@ def _spoken(answer: Tensor, model: PreTrainedModel) -> Tensor:
 
 
 def divergence(net: nn.Module, pairs: list[Pair]) -> Tensor:
-    """Mean KL(R* || softmax of what the network says). Pairs of one length run together; lengths do not mix."""
+    """Mean KL(R* || softmax of the network's output). Pairs of equal length are batched; lengths do not mix."""
     total = torch.zeros((), device=pairs[0][0].device)
     for length in sorted({len(a) for a, _ in pairs}):
         some = [(a, r) for a, r in pairs if len(a) == length]
@@ -121,9 +121,9 @@ class ExplainabilityFit(TrainingFit):
         new_tokens: longest answer; long ones make relevance flat.
         steps: of the optimiser (Adam), `batch_size` pairs each, at the constant rate `lr`.
         kernel: of the network.
-        file: lines of JSON ``{"image": FILE, "question": TEXT, "answer": TEXT}``, several per image if you like; empty
+        file: lines of JSON ``{"image": FILE, "question": TEXT, "answer": TEXT}``, any number per image; empty
             for the testbed's scenes (only for its models).
-        save_labels: questions between savings of the labels.
+        save_labels: questions between saves of the labels.
     """
 
     samples: int = 2048
