@@ -147,8 +147,10 @@ class LaconicLM(HFLM):
         sample = bool(options.pop("do_sample", False))
         temperature = options.pop("temperature", None)
         options["stopping_criteria"] = stop_sequences_criteria(self.tokenizer, stop, length, batch)
+        # `max_length` yields to a checkpoint's own `max_new_tokens`, in transformers and so in the harness's model
+        room = self.model.generation_config.max_new_tokens or max_length - length
         request = self._request(
-            max_new_tokens=max_length - length, sample=sample, temperature=temperature if sample else None, options=options
+            max_new_tokens=room, sample=sample, temperature=temperature if sample else None, options=options
         )
         with self._autocast():
             answers = self.engine.answer_batch(inputs, request, at_prompt=lambda session: self._note(session, batch))
