@@ -95,6 +95,8 @@ class Method:
 
     in_visual_tokens: ClassVar[bool] = False
     """Whether the budget is a mean share of the visual tokens over the decoder's layers, not of the cache's entries."""
+    packs: ClassVar[bool] = False
+    """Whether it only stores in a smaller form what stays: beside a method that chooses, a common budget is not for it."""
     uneven: ClassVar[bool] = False
     """Whether sequences of one batch keep different numbers of tokens under a budget; all cost what the longest costs."""
 
