@@ -93,6 +93,13 @@ class Method:
     default_keep: ClassVar[float | None] = 0.25
     """The share when no budget is given; None where the method's own parameters say how much stays then."""
 
+    in_visual_tokens: ClassVar[bool] = False
+    """Whether the budget is a mean share of the visual tokens over the decoder's layers, not of the cache's entries."""
+    packs: ClassVar[bool] = False
+    """Whether it only stores in a smaller form what stays: beside a method that chooses, a common budget is not for it."""
+    uneven: ClassVar[bool] = False
+    """Whether sequences of one batch keep different numbers of tokens under a budget; all cost what the longest costs."""
+
     def __post_init__(self) -> None:
         if self.keep is None and self.tokens is None and self.bytes is None:
             self.keep = self.default_keep

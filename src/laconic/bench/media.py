@@ -18,7 +18,6 @@ from laconic.errors import LaconicError, UnsupportedModelError
 from laconic.media.coarse import FACTOR, coarse
 from laconic.method import Method
 from laconic.prompts.batch import encode
-from laconic.stream.contract import TokenMethod
 
 Change = Callable[[Image.Image], Image.Image]
 CHUNK = 8
@@ -91,7 +90,7 @@ class MediaAsking(Asking):
         return Asked(place, task, sample, sample.shown())
 
     def ask(self, batch: Sequence[Asked], method: Method | None) -> list[Reply]:
-        alone = isinstance(method, TokenMethod) and method.uneven
+        alone = method is not None and method.uneven
         parts = [[asked] for asked in batch] if alone else [batch]
         return [
             Reply(asked, [answer], len(part))

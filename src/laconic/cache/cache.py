@@ -223,7 +223,9 @@ class CompressedCache(Cache):
             else:
                 layer.parts = [DensePart(obs.keys, obs.values, columns)]
             self.unpacked = self.storage is not None
-            self.trace.add(self.layer_ids[layer.number], method.name, before, layer.stored, self.selected)
+            assert self.step is not None
+            went = None if self.selected is None else self.step.places(self.selected)
+            self.trace.add(self.layer_ids[layer.number], method.name, before, layer.stored, went)
         self.compress_seconds += time.perf_counter() - began
 
     def after_decode(self, layer: CompressedLayer, new: Pass) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from laconic.cache.contract import CacheMethod
 from laconic.errors import SessionError
 from laconic.families.vision import VisionWatch, Visual, VisualSpan, vision_family_of
 from laconic.report.image_page import ImageCut, Level, Numbers, View
@@ -153,7 +152,6 @@ def level(session: Session, numbers: Numbers, label: str) -> Level:
 
 def fates(session: Session, numbers: Numbers, layers: Sequence[int]) -> tuple[Numbers, list[ImageCut]]:
     """Which visual token holds each one in each of `layers` [layers, n] (-1: none), and the cuts of the stream."""
-    methods = {m.name for m in session.methods if isinstance(m, CacheMethod)}
     total = int(session.cache.seen) if session.cache is not None else 0
     stream = np.arange(total)  # the prompt's token in every row of the stream, -1 in rows that hold none
     holder = np.arange(total)
@@ -163,8 +161,6 @@ def fates(session: Session, numbers: Numbers, layers: Sequence[int]) -> tuple[Nu
         if event.stream is None:
             continue
         after = event.stream[0].cpu().numpy()
-        if event.method in methods:
-            after = stream[after]  # cache methods speak of rows, token methods of tokens
         goes = np.full(total, -1)
         if event.merged is not None:
             rows = event.merged[0].cpu().numpy()

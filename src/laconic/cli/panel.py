@@ -17,7 +17,6 @@ from laconic.cli.question import Question
 from laconic.cli.record import first_difference
 from laconic.cli.units import flops, seconds, size
 from laconic.media import Frame
-from laconic.stream.contract import TokenMethod
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -95,7 +94,7 @@ def kept(question: Question, run: Run) -> str:
     if run.visual is None:
         return f"asked {budget.asked:.2%}, {achieved}"
     lines = []
-    cutters = [m for m in question.methods if isinstance(m, TokenMethod)]
+    cutters = [m for m in question.methods if m.in_visual_tokens]
     if cutters:
         ran = run.visual.by_layer(run.session)
         share = sum(ran.values()) / (len(ran) * len(run.visual.numbers))

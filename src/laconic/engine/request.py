@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -39,6 +39,8 @@ class Request:
         sample: draw tokens, at `temperature` (1.0 if None); else decoding is greedy.
         seed: of torch's generator when decoding begins; None leaves it as it is.
         chunk: read the prompt in pieces of this many tokens; not with images.
+        options: further arguments of `generate()`, such as num_beams, top_p or stopping_criteria; they win over the fields
+            above.
     """
 
     context: str = ""
@@ -57,6 +59,7 @@ class Request:
     temperature: float | None = None
     seed: int | None = None
     chunk: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def stock(self) -> Request:
         """The same question put to the stock model, context and question together."""
@@ -69,7 +72,7 @@ class Answer:
 
     Attributes:
         ids: new tokens, the one that ends the turn included; `text`: of them, without special tokens.
-        finish: "eos", or "length" if the answer was cut.
+        finish: "eos"; "length" if the answer was cut; "stop" if a stopping criterion of the request ended it.
         first_seconds: from the start of the request (in a batch a share of it; for a further question of a conversation: of
             that question) to the first token. `later_seconds`: from the first token to the last.
         compressed: figures once the budget is spent: after the context (mode "later"), or after the prompt.
