@@ -1,11 +1,12 @@
 """The catalogue: names, specs, registration, methods of other packages."""
 
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 
 import pytest
 
 import laconic
-from laconic import BudgetError, SnapKV, UnknownNameError
+from laconic import BudgetError, EntryPointError, SnapKV, UnknownNameError, plugins
 from laconic import method as catalogue
 from laconic.method import CATALOGUE, Method, create_method, find, list_methods, register
 
@@ -179,6 +180,8 @@ def test_methods_of_other_packages_are_found(own_catalogue, monkeypatch):
     loaded = []
 
     class Point:
+        name = "outsider"
+
         def load(self):
             loaded.append(enter("outsider"))
 
@@ -186,11 +189,28 @@ def test_methods_of_other_packages_are_found(own_catalogue, monkeypatch):
         assert group == "laconic.methods"
         return [Point()]
 
-    monkeypatch.setattr(catalogue, "entry_points", entry_points)
+    monkeypatch.setattr(plugins, "entry_points", entry_points)
     catalogue._fill.cache_clear()
     try:
         assert "outsider" in [entry.name for entry in list_methods()]
         assert isinstance(create_method("outsider:keep=0.5"), loaded[0])
         assert len(loaded) == 1  # loaded once
+    finally:
+        catalogue._fill.cache_clear()
+
+
+def test_a_method_of_another_package_that_fails_to_import_takes_no_other_with_it(own_catalogue, monkeypatch):
+    broken = EntryPoint("broken", "no_such_package.method", "laconic.methods")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [broken] if group == "laconic.methods" else [])
+    catalogue._fill.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match=r"'broken' \(no_such_package\.method\).*laconic continues without it"):
+            assert "snapkv" in [entry.name for entry in list_methods()]
+        assert create_method("snapkv") == SnapKV()
+        for ask in (find, list_methods, create_method):
+            with pytest.raises(EntryPointError, match=r"'broken' .*No module named 'no_such_package'"):
+                ask("broken")
+        with pytest.raises(UnknownNameError):
+            find("brokn")
     finally:
         catalogue._fill.cache_clear()

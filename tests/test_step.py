@@ -27,6 +27,12 @@ def test_a_stream_is_shortened_twice():
     assert step.token_index(2).tolist() == [[12, 15], [11, 15]] and step.position_ids.tolist() == [[12, 15], [11, 15]]
 
 
+def test_rows_of_the_stream_are_places_in_the_pass():
+    step = Step(10, 6, torch.arange(10, 16)[None], [16, 16])
+    step.reduce(torch.tensor([[0, 2, 4, 5], [1, 2, 3, 5]]))
+    assert step.places(torch.tensor([[-1, 1, 3], [0, 1, 2]])).tolist() == [[-1, 2, 5], [1, 2, 3]]
+
+
 def test_a_stream_starts_again():
     step = Step(10, 4, torch.arange(10, 14)[None], [14])
     positions, shown = step.position_ids, torch.tensor([[True, True, False, False]])

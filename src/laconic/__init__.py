@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from laconic.errors import ArtifactError as ArtifactError
     from laconic.errors import BudgetError as BudgetError
     from laconic.errors import ConflictError as ConflictError
+    from laconic.errors import EntryPointError as EntryPointError
     from laconic.errors import LaconicError as LaconicError
     from laconic.errors import MediaError as MediaError
     from laconic.errors import ProtectError as ProtectError
@@ -57,6 +58,7 @@ _ERRORS = (
     "ArtifactError",
     "BudgetError",
     "ConflictError",
+    "EntryPointError",
     "LaconicError",
     "MediaError",
     "ProtectError",

@@ -50,7 +50,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def model_name(model: Any) -> str:
-    """Where the weights of a transformers model came from, for people: its id, or the name of its folder or class."""
+    """Where the weights of a transformers model came from, for display: its id, or the name of its folder or class."""
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
     return Path(name).name if Path(name).is_absolute() else str(name)
 
@@ -68,7 +68,7 @@ class Artifact:
     Attributes:
         method: name in the catalogue.
         kind: ``"measured"`` on the model, ``"trained"`` for it, or ``"published"`` by the method's authors.
-        model: where the model's weights came from, for people.
+        model: where the model's weights came from, for display.
         fingerprint: of the model's weights, see `fingerprint`; None for published constants, which fit a model by its name.
         data: what the method reads, as JSON.
         tensors: what the method reads, as numbers.
@@ -88,7 +88,7 @@ class Artifact:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"kind={self.kind!r}: choose one of {', '.join(get_args(Kind))}.")
-        for name in ("data", "settings"):  # as JSON has it, so that what is loaded equals what was made
+        for name in ("data", "settings"):  # as JSON has it, so that what is loaded equals what was saved
             object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name), allow_nan=False)))
 
     @classmethod
@@ -238,8 +238,8 @@ def _download(name: str) -> Path:
     except Exception as error:  # whatever the Hub's client raises: no network, no such repository, no such file, no access
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ArtifactError(
-            f"there is no file {name!r} here, and {FILE} of the Hub repository of that name cannot be had: {reason} Check "
-            f"the name and the connection, or give a file. Shipped: {', '.join(Artifact.shipped())}."
+            f"there is no file {name!r} here, and {FILE} of the Hub repository of that name cannot be fetched: {reason} "
+            f"Check the name and the connection, or give a file. Shipped: {', '.join(Artifact.shipped())}."
         ) from error
 
 
@@ -279,7 +279,7 @@ def _is_recipe(path: Path) -> bool:
 
 
 def _none(path: str | Path) -> str:
-    return f"{str(path)!r} is no artifact that `laconic fit` wrote."
+    return f"{str(path)!r} is not an artifact written by `laconic fit`."
 
 
 def _old(path: Path) -> str:

@@ -23,6 +23,10 @@ class UnknownNameError(LaconicError, ValueError):
     """A method, task or model name is not in its catalogue."""
 
 
+class EntryPointError(LaconicError, ImportError):
+    """A method or task of another package is installed, but importing it fails."""
+
+
 class UnsupportedModelError(LaconicError, TypeError):
     """The model's layers, attention or cache do not fit the seams."""
 

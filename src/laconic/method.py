@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from laconic.budget import Budget
 from laconic.errors import BudgetError, UnknownNameError, closest
+from laconic.plugins import Plugins, load_plugins
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -92,6 +92,13 @@ class Method:
     """What a session opens for this method (`laconic.seams.Seam`); the contract of each site names its own."""
     default_keep: ClassVar[float | None] = 0.25
     """The share when no budget is given; None where the method's own parameters say how much stays then."""
+
+    in_visual_tokens: ClassVar[bool] = False
+    """Whether the budget is a mean share of the visual tokens over the decoder's layers, not of the cache's entries."""
+    packs: ClassVar[bool] = False
+    """Whether it only stores in a smaller form what stays: beside a method that chooses, a common budget is not for it."""
+    uneven: ClassVar[bool] = False
+    """Whether sequences of one batch keep different numbers of tokens under a budget; all cost what the longest costs."""
 
     def __post_init__(self) -> None:
         if self.keep is None and self.tokens is None and self.bytes is None:
@@ -185,11 +192,10 @@ def register(
 
 
 @cache
-def _fill() -> None:
-    """Import the shelf, and what other packages registered in the entry-point group ``laconic.methods``."""
+def _fill() -> Plugins:
+    """Import the shelf, then what other packages offer in the entry-point group ``laconic.methods``."""
     import_module("laconic.methods")  # by name: the shelf stands above everything, and nothing else imports it
-    for point in entry_points(group="laconic.methods"):
-        point.load()
+    return load_plugins("laconic.methods")
 
 
 def list_methods(pattern: str = "*") -> list[Entry]:
@@ -197,19 +203,27 @@ def list_methods(pattern: str = "*") -> list[Entry]:
 
     Raises:
         UnknownNameError: nothing matches; the closest names are offered.
+        EntryPointError: `pattern` is the name of another package's entry point that cannot be loaded.
     """
-    _fill()
+    plugins = _fill()
     found = [e for e in CATALOGUE.values() if fnmatch.fnmatch(e.name, pattern)]
     if not found:
+        plugins.check(pattern)
         raise UnknownNameError(f"no method matches {pattern!r}: {closest(pattern.strip('*'), CATALOGUE)}")
     order = sites()
     return sorted(found, key=lambda e: (order.index(e.site), e.name))
 
 
 def find(name: str) -> Entry:
-    """The entry called `name`; raises `UnknownNameError` with the closest names."""
-    _fill()
+    """The entry called `name`.
+
+    Raises:
+        UnknownNameError: there is none; the closest names are offered.
+        EntryPointError: it is the name of another package's entry point that cannot be loaded.
+    """
+    plugins = _fill()
     if name not in CATALOGUE:
+        plugins.check(name)
         raise UnknownNameError(f"unknown method {name!r}: {closest(name, CATALOGUE)}")
     return CATALOGUE[name]
 

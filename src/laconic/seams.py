@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class Order(IntEnum):
-    """Where laconic's own seams stand among each other; a seam of another package takes any number.
+    """The order of laconic's own seams; a seam of another package may use any number.
 
     Weights come first: modules are replaced before anything hooks them. The stream follows, so that its pre-hooks on the
     decoder (which images came) run before the session's, and what it cuts before layer 0 is gone before pseudo tokens are
-    appended to the prompt. The cache's two install no hooks; entries stand before storage because the first seam that has a
-    budget of its own is the one whose budget the cache is held to.
+    appended to the prompt. The cache's two install no hooks; entries come before storage because the first seam that has
+    its own budget is the one whose budget the cache is held to.
     """
 
     WEIGHTS = 10
@@ -110,7 +110,7 @@ class Seam:
 
     @property
     def stores_less(self) -> bool:
-        """Whether the cache may hold fewer entries than the budget asks for because of this seam, which is no fault then."""
+        """Whether this seam may make the cache hold fewer entries than the budget asks for, so that this is not an error."""
         return False
 
     def check(self) -> None:
@@ -149,14 +149,14 @@ class Seam:
 
 
 def check_methods(methods: Iterable[Any]) -> None:
-    """Raise `TypeError` for anything that is no method, such as a method's name or class."""
+    """Raise `TypeError` for anything that is not a method, such as a method's name or class."""
     for method in methods:
         if not isinstance(method, Method):
             raise TypeError(f"compress() takes methods such as Random(keep=0.1); got {method!r}.")
 
 
 def check_claims(methods: Iterable[Method]) -> None:
-    """Raise `ConflictError` when two methods claim the same thing for themselves."""
+    """Raise `ConflictError` when two methods claim the same seam."""
     owners: dict[str, Method] = {}
     for method in methods:
         for claim in method.claims:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from laconic.cache.storage import StorageMethod
 from laconic.method import Method, create_method, find
 
 
@@ -16,5 +15,5 @@ def create_methods(specs: Sequence[str], **budget: Any) -> list[Method]:
         budget: keep=, tokens= or bytes=, for methods whose own text names none. What packs the entries that another method
             chooses, such as a quantiser, does not get it: one budget is not spent twice.
     """
-    packs = {spec: issubclass(find(spec.partition(":")[0].strip()).cls, StorageMethod) for spec in specs}
+    packs = {spec: find(spec.partition(":")[0].strip()).cls.packs for spec in specs}
     return [create_method(spec, **({} if packs[spec] and not all(packs.values()) else budget)) for spec in specs]

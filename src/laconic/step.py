@@ -65,6 +65,11 @@ class Step:
             self._tokens = torch.arange(self.start, self.start + self.length, dtype=torch.int32, device=device)
         return self._tokens.expand(batch, -1)
 
+    def places(self, rows: torch.Tensor) -> torch.Tensor:
+        """Places in this pass, from 0, of the tokens in the stream's rows `rows` [B, m]; -1, an empty slot, stays -1."""
+        places = self.token_index(len(rows)).long() - self.start
+        return torch.where(rows < 0, -1, places.gather(1, rows.clamp(min=0)))
+
     def reduce(self, keep: torch.Tensor, *, inside: bool = False) -> None:
         """Shorten the stream to its rows `keep` [B, m] for all later layers; -1, on the left, is an empty slot.
 

@@ -187,7 +187,7 @@ CONTEXT = "The code for falcon is 4815263.\n" + "Nothing of note is written here
 CONTINUATIONS = [" 4815263.", " 4", " 9", " 7777777.", " 4815263."]
 
 
-def test_continuations_are_scored_behind_the_compressed_context(lm):
+def test_continuations_are_scored_after_the_compressed_context(lm):
     scores = lm.loglikelihood([Ask((CONTEXT, text)) for text in CONTINUATIONS], disable_tqdm=True)
     context = lm.tok_encode(CONTEXT)
     for text, (total, greedy) in zip(CONTINUATIONS, scores, strict=True):
@@ -206,10 +206,11 @@ def test_the_whole_context_would_be_scored_differently(lm):
 def test_contexts_are_read_once_and_noted_once(lm, monkeypatch):
     monkeypatch.setattr(lm, "figures", harness.HarnessTotals())
     lengths = []
-    read = lm._read
-    monkeypatch.setattr(lm, "_read", lambda ids, *a, **k: lengths.append(len(ids)) or read(ids, *a, **k))
     context = lm.tok_encode(CONTEXT)
-    lm._loglikelihood_tokens([(None, context, [300 + i]) for i in range(4)], disable_tqdm=True)
+    with lm.model.register_forward_pre_hook(
+        lambda module, args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    ):
+        lm._loglikelihood_tokens([(None, context, [300 + i]) for i in range(4)], disable_tqdm=True)
     assert lengths == [len(context)]  # choices of one token need what the context predicts and nothing else
     assert lm.figures.contexts == 1
 

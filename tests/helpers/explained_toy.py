@@ -62,7 +62,9 @@ def images(count: int, seed: int, objects: int = OBJECTS) -> tuple[Tensor, Tenso
 
 
 class Toy:
-    """The toy's questions as a `laconic.methods.tokens.explainability.fit.Source`."""
+    """The toy's questions, as `laconic.methods.tokens.explainability.fit` asks them, and its tokenizer."""
+
+    pad_token_id = None
 
     def __init__(self, seed: int, count: int = 400):
         self.vectors, self.answers, self.objects = images(count, seed)
@@ -70,5 +72,5 @@ class Toy:
     def ask(self, number: int):
         return prompt(self.vectors[number][None], SIDE, [ASK]), str(int(self.answers[number]))
 
-    def text(self, ids: Tensor) -> str:
-        return str(int(ids[0]) - ANSWER)
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+        return str(ids[0] - ANSWER)

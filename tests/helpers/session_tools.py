@@ -60,3 +60,11 @@ class Fed:
     def __init__(self, model):
         self.counts = []
         self.handle = model.model.embed_tokens.register_forward_pre_hook(lambda m, a: self.counts.append(a[0].shape[1]))
+
+
+def head_entries(layer, row, head):
+    """Keys, values, bias and index of the entries of one head of one batch row."""
+    keys, values, columns = layer.parts[0].padded()
+    there = columns["valid"][row, head] if "valid" in columns else torch.ones(keys.shape[2], dtype=torch.bool)
+    bias = columns.get("bias", torch.zeros(keys.shape[:3]))
+    return keys[row, head, there], values[row, head, there], bias[row, head, there], columns["index"][row, head, there]

@@ -13,25 +13,23 @@ class Letters:
         return "".join(chr(i) for i in ids)
 
 
-def test_the_prompt_is_no_token_of_the_answer(monkeypatch):
+def test_the_first_and_the_last_token_are_noted_and_nothing_is_stopped(monkeypatch):
     now = iter([0.0, 4.0, 6.0])  # a clock may start at 0
     monkeypatch.setattr(time, "perf_counter", lambda: next(now))
     calls = []
     clock = TokenClock(lambda: calls.append(clock.last))
-    clock.put(torch.zeros(2, 5))
     assert clock.first == clock.last == 0.0 and not calls
     for _ in range(3):
-        clock.put(torch.zeros(2))
-    clock.end()
+        assert clock(torch.zeros(2, 5), None).tolist() == [False, False]
     assert (clock.first, clock.last, calls) == (0.0, 6.0, [0.0])
 
 
 def test_words_are_given_when_they_are_complete():
     pieces = []
-    clock = TokenClock(lambda: None, Words(Letters(), pieces.append))
-    clock.put(torch.tensor([[1, 2]]))
+    words = Words(Letters(), pieces.append)
+    words.put(torch.tensor([[1, 2]]))  # the prompt
     for letter in "ab cd":
-        clock.put(torch.tensor([ord(letter)]))
+        words.put(torch.tensor([ord(letter)]))
     assert pieces == ["ab "]
-    clock.end()
+    words.end()
     assert pieces == ["ab ", "cd"]

@@ -1,6 +1,11 @@
+"""Tasks by name: those of laconic and those of other packages."""
+
+from importlib.metadata import EntryPoint
+
 import pytest
 
-from laconic.errors import UnknownNameError
+from laconic import plugins
+from laconic.errors import EntryPointError, UnknownNameError
 from laconic.tasks import find_task, list_tasks, registry
 from laconic.tasks.text.retrieval import TASKS, Retrieval
 
@@ -26,7 +31,7 @@ class Point:
     """An entry point of another package."""
 
     def __init__(self, task):
-        self.task = task
+        self.task, self.name = task, task.name
 
     def load(self):
         return self.task
@@ -37,12 +42,17 @@ def others(monkeypatch):
     """Makes tasks known as if another package had entered them."""
 
     def enter(*tasks):
-        monkeypatch.setattr(registry, "entry_points", lambda group: [Point(t) for t in tasks if group == "laconic.tasks"])
+        points = [task if isinstance(task, EntryPoint) else Point(task) for task in tasks]
+        monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == "laconic.tasks" else [])
+        forget()
+
+    def forget():
+        registry._plugins.cache_clear()
         registry._tasks.cache_clear()
 
     yield enter
     monkeypatch.undo()
-    registry._tasks.cache_clear()
+    forget()
 
 
 def test_tasks_of_other_packages_are_known(others):
@@ -54,3 +64,13 @@ def test_a_name_that_is_taken_is_refused(others):
     others(Retrieval("mme"))
     with pytest.raises(ValueError, match="'mme' is taken by Benchmark"):
         list_tasks()
+
+
+def test_a_task_of_another_package_that_fails_to_import_takes_no_other_with_it(others):
+    others(EntryPoint("broken", "no_such_package:TASK", "laconic.tasks"), Retrieval("theirs"))
+    with pytest.warns(UserWarning, match=r"'broken' \(no_such_package:TASK\).*laconic continues without it"):
+        assert find_task("theirs").name == "theirs"
+    with pytest.raises(EntryPointError, match=r"'broken' .*No module named 'no_such_package'"):
+        find_task("broken")
+    with pytest.raises(UnknownNameError):
+        find_task("brokn")

@@ -68,7 +68,7 @@ class Asking(ABC):
         return self.grid.task(place.task)
 
     def task_settings(self, place: Place) -> dict[str, Any]:
-        """What the figures of one task's rows depend on besides."""
+        """What else the figures of one task's rows depend on."""
         return {}
 
     @abstractmethod
@@ -76,7 +76,7 @@ class Asking(ABC):
         """One untimed run of every method, so that no row pays for compilation or lazy imports.
 
         Returns:
-            method and budget -> why, for those that turned out to be impossible.
+            method and budget -> reason, for those that turned out to be impossible.
         """
 
     @abstractmethod
@@ -84,11 +84,11 @@ class Asking(ABC):
         """The samples of the grid in groups that are asked together; groups without a wanted one may be left out.
 
         Args:
-            known: (task, number) -> whether the sample is hard, as far as earlier rows say.
+            known: (task, number) -> whether the sample is hard, as far as earlier rows tell.
         """
 
     def mark(self, batch: Sequence[Asked]) -> None:
-        """Find out which samples of a batch are hard; no modality needs to have hard samples."""
+        """Find out which samples of a batch are hard; a modality need not have hard samples."""
         return
 
     @abstractmethod
@@ -96,5 +96,5 @@ class Asking(ABC):
         """Ask all samples of a batch; None: the uncompressed model."""
 
     def describe(self, reply: Reply) -> Row:
-        """What a row says of one sample besides scores and costs."""
+        """What a row says about one sample besides scores and costs."""
         return {}

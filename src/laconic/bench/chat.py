@@ -20,7 +20,7 @@ from laconic.tasks import Sample, Task
 from laconic.tasks.text.chat import gold_ids, prompt_ids, turn_ids
 
 SPARE_TOKENS = 4
-"""An answer may be so much longer than the reference before it is cut."""
+"""How many tokens longer than the reference an answer may be before it is cut off."""
 
 
 class ChatAsking(Asking):
@@ -32,7 +32,7 @@ class ChatAsking(Asking):
             "answer_prefix": True,
             "decoding": f"greedy, at most {SPARE_TOKENS} tokens more than the reference answer",
         }
-        # several modes of one sample follow one another
+        # the modes of one sample come in succession
         self._sample = lru_cache(maxsize=8)(lambda name, length, number: self._task(name, length).sample(number))
 
     def _task(self, name: str, length: int) -> Task:
@@ -52,7 +52,7 @@ class ChatAsking(Asking):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     answer(self.engine, self._sample(cell.task, shortest, cell.seed), "agnostic", cell.build())
-            except (LaconicError, ValueError, TypeError):  # its own rows will say so
+            except (LaconicError, ValueError, TypeError):  # its own rows will report it
                 continue
         return {}
 

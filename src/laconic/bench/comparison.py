@@ -1,7 +1,8 @@
 """How methods are compared over the tasks of one modality: read from ``comparisons/MODALITY.toml``.
 
-Which methods "all" stands for, default budgets, what the others are held against, and what counts as the cost differ from
-text to images; nothing else in the bench knows the difference. A modality that is new needs a file here and a way of asking.
+Which methods "all" stands for, default budgets, what the others are compared with, and what counts as the cost differ
+between text and images; nothing else in the bench knows the difference. A new modality needs a file here and a way of
+asking.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Columns:
 
     Attributes:
         first: before the tasks; "vs" stands for one column per reference. `last`: after the tasks.
-        spare: what a narrow terminal does without, in this order; "tasks" stands for the tasks, the last one first.
+        spare: columns that a narrow terminal drops, in this order; "tasks" stands for the tasks, the last one first.
         flops_digits: decimals of the share of FLOPs.
         foot: what the columns mean.
     """
@@ -63,7 +64,7 @@ class Comparison:
         cost: figure of a line that methods are compared at: "kv_share" or "flops_share".
         at_equal_cost: a reference is taken at the cost of the line, between its two nearest budgets; else at its own budget
             with the closest cost.
-        settings: method -> spec that stands in for it where "all" or a pattern names it.
+        settings: method -> the spec to use for it where "all" or a pattern names it.
         meanings: mode -> what it means, for all modes of this modality.
     """
 
@@ -116,5 +117,5 @@ def _tuples(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_mode(mode: str) -> Comparison:
-    """The comparison that rows of `mode` belong to; that of text for modes that none names."""
+    """The comparison that rows of `mode` belong to; that of text for modes that no comparison names."""
     return next((one for one in comparisons().values() if mode in one.meanings), comparisons()["text"])

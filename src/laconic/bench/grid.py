@@ -15,7 +15,7 @@ from laconic.method import Method
 from laconic.tasks import Task, find_task, list_tasks
 
 EVERYTHING = 10**9
-"""As a number of samples: all that a task has."""
+"""As a number of samples: all samples of a task."""
 Column = tuple[str, float | None]
 """A method and a share to keep."""
 
@@ -31,10 +31,10 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """One row to be: a sample of a task under a method and a budget.
+    """A planned row: a sample of a task under a method and a budget.
 
     Attributes:
-        length: tokens of the sample; 0 where it has the length that it has.
+        length: tokens of the sample; 0 where the length is not chosen.
         method: ``"none"`` for the uncompressed model, or a method as `laconic.create_method` reads it.
         keep: share asked for; None where `method` names its own budget.
         seed: number of the sample; the same numbers for all methods.
@@ -125,8 +125,8 @@ class Grid:
         """Raise before any work if something in the grid cannot run.
 
         Raises:
-            UnknownNameError: a task, mode or method that does not exist, or a folder for no task; the closest names are
-                offered.
+            UnknownNameError: a task, mode or method that does not exist, or a folder for an unknown task; the closest
+                names are offered.
             BudgetError: a share, length or count that is out of range, a task without its folder, or nothing to run.
             FormatError: a folder that does not hold what its task's layout requires.
         """
@@ -139,7 +139,7 @@ class Grid:
                 check_spec(spec, keep)
         for name in self.tasks:
             if self.samples == EVERYTHING and self.task(name).count is None:
-                raise BudgetError(f"the samples of {name} have no end; say how many: --samples 100.")
+                raise BudgetError(f"{name} has no end of samples; say how many: --samples 100.")
         if not self.places():
             self._refuse_nothing()
 
@@ -198,8 +198,8 @@ class Grid:
         return pairs
 
     def places(self) -> list[Place]:
-        """All samples to ask: the first of every task, then the second ..., so that a run that was cut short is a smaller
-        whole one."""
+        """All samples to ask: the first of every task, then the second ..., so that an interrupted run is still a complete,
+        smaller one."""
         numbers = {name: self.task(name).numbers(self.seed, self.samples) for name in dict.fromkeys(self.tasks)}
         return [
             Place(name, length, mode, own[i])
@@ -212,13 +212,13 @@ class Grid:
         ]
 
     def cells(self) -> list[Cell]:
-        """All rows to be, sample by sample."""
+        """All planned rows, sample by sample."""
         columns = self.columns()
         return [Cell.at(place, method, keep) for place in self.places() for method, keep in columns]
 
 
 def common_modality(tasks: Iterable[str]) -> str | None:
-    """The modality that all tasks of these names have; None if there is no such."""
+    """The modality that all tasks of these names share; None if they share none."""
     known = {task.name: task.modality for task in list_tasks()}
     found = {known.get(name) for name in tasks}
     return found.pop() if len(found) == 1 else None

@@ -16,11 +16,11 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from torch.nn.functional import log_softmax
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import LogitsProcessor, LogitsProcessorList
 
 import laconic
+from laconic.engine.engine import Engine, Request
 from laconic.errors import SessionError
 from laconic.measure.stats import Stats
 from laconic.method import Method
@@ -32,6 +32,7 @@ try:
     import lm_eval.models  # noqa: F401  fills the registry with the harness's own models
     from lm_eval.api.registry import model_registry
     from lm_eval.models.huggingface import HFLM
+    from lm_eval.models.utils_hf import stop_sequences_criteria
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"{error}: this adapter needs lm-evaluation-harness; install it with: pip install 'laconic-transformers[bench]'"
@@ -72,7 +73,7 @@ class HarnessTotals:
 
 
 class LaconicLM(HFLM):
-    """The harness's Hugging Face model, with every request inside a session.
+    """The harness's Hugging Face model, with every request answered or scored by laconic's engine.
 
     `generate_until` compresses the whole prompt, the question in view. `loglikelihood` compresses the context alone; the
     continuation is stored whole and scored against what is left, so a multiple-choice task measures the compressed
@@ -87,7 +88,7 @@ class LaconicLM(HFLM):
         options: of the harness's ``hf`` model: dtype, device, batch_size, max_length ...
 
     Attributes:
-        methods: what runs; `figures`: what it stored.
+        methods: what runs, on `engine`; `figures`: what it stored.
 
     Raises:
         ValueError: another mode.
@@ -113,28 +114,50 @@ class LaconicLM(HFLM):
         self.mode, self.figures = mode, HarnessTotals()
         if pretrained in MODELS:
             pretrained = str(model_path(pretrained))
-            options.setdefault("dtype", torch.float32)  # as `laconic.load` does: it is stored in bfloat16, and small
+            options.setdefault("dtype", torch.float32)  # as `laconic.load` does: the model is small, and stored in bfloat16
         super().__init__(pretrained, **options)
-        self.session()  # refuses a model or a combination that does not fit
-
-    def session(self) -> Session:
-        """A new session on the model."""
-        return compress(self.model, *self.methods)
+        self.engine = Engine(self.model, self.tokenizer)
+        compress(self.model, *self.methods)  # refuses a model or a combination that does not fit
 
     def get_model_info(self) -> dict[str, Any]:
-        """What the harness writes into its results, with the methods and what they stored so far."""
+        """What the harness writes into its results, plus the methods and what they have stored so far."""
         own = {"version": laconic.__version__, "methods": [str(m) for m in self.methods], "mode": self.mode}
         return {**super().get_model_info(), "laconic": own | self.figures.as_dict()}
 
+    def _request(self, **fields: Any) -> Request:
+        return Request(methods=self.methods, **fields)
+
     def _note(self, session: Session, contexts: int) -> None:
-        with session.hold():  # the prompt is complete: what is stored packed is packed now
+        with session.hold():  # the prompt is complete: entries that are stored packed are packed now
             self.figures.add(session.stats, contexts)
+
+    def _autocast(self) -> torch.autocast:
+        dtype = self.mixed_precision_dtype
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     # -- generation ------------------------------------------------------------------------------------------------
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **options: Any) -> torch.Tensor:
-        with self.session() as session:
-            at_first = LogitsProcessorList([_Once(lambda: self._note(session, len(context)))])
-            return super()._model_generate(context, max_length, stop, logits_processor=at_first, **options)
+        """New tokens after `context` [B, n], as the harness's own model gives them.
+
+        The stop sequences are the harness's criteria, handed to `generate()`: they end a batch, or a set of beams, when all
+        of it has met one, and the harness cuts the texts.
+        """
+        batch, length = context.shape
+        inputs = {"input_ids": context, "attention_mask": options.pop("attention_mask", torch.ones_like(context))}
+        sample = bool(options.pop("do_sample", False))
+        temperature = options.pop("temperature", None)
+        options["stopping_criteria"] = stop_sequences_criteria(self.tokenizer, stop, length, batch)
+        # `max_length` yields to a checkpoint's own `max_new_tokens`, in transformers and so in the harness's model
+        room = self.model.generation_config.max_new_tokens or max_length - length
+        request = self._request(
+            max_new_tokens=room, sample=sample, temperature=temperature if sample else None, options=options
+        )
+        with self._autocast():
+            answers = self.engine.answer_batch(inputs, request, at_prompt=lambda session: self._note(session, batch))
+        _repeat(answers[0].notes)
+        padding = self.tokenizer.pad_token_id
+        new = pad_sequence([torch.tensor(answer.ids) for answer in answers], batch_first=True, padding_value=padding)
+        return torch.cat([context, new.to(context)], 1)
 
     # -- log-likelihood --------------------------------------------------------------------------------------------
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
@@ -178,49 +201,22 @@ class LaconicLM(HFLM):
 
     def _scores(self, context: list[int], continuations: list[list[int]]) -> list[Score]:
         """Read `context`, compress it, and score each continuation that may follow it."""
-        scores: list[Score] = []
-        first = torch.empty(0)
-        with torch.inference_mode(), self.session() as session:
-            fresh = False  # the cache holds the context and nothing else
-            for number, continuation in enumerate(continuations):
-                if number == 0 or (len(continuation) > 1 and not fresh):
-                    first, fresh = self._read(context, None, logits_to_keep=1), True
-                    if number == 0:
-                        self._note(session, 1)
-                rows = [first]
-                if len(continuation) > 1:
-                    with session.hold():
-                        rows.append(self._read(continuation[:-1], session.cache))
-                    fresh = False
-                scores.append(self._score(torch.cat(rows), continuation))
-        return scores
-
-    def _read(self, ids: list[int], past: Any, **options: Any) -> torch.Tensor:
-        """Logits [n, V] of one pass."""
-        dtype = self.mixed_precision_dtype
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            tokens = torch.tensor([ids], device=self.device)
-            return self.model(input_ids=tokens, past_key_values=past, use_cache=True, **options).logits[0]
-
-    def _score(self, logits: torch.Tensor, continuation: list[int]) -> Score:
-        """Log-likelihood of the m tokens that `logits` [m, V] predict."""
-        wanted = torch.tensor(continuation, device=logits.device)
-        likely = log_softmax(logits, -1, dtype=self.softmax_dtype)
-        at = likely.gather(-1, wanted[:, None])
-        return float(at.sum()), bool((likely.argmax(-1) == wanted).all())
+        with self._autocast():
+            found = self.engine.score(
+                context,
+                continuations,
+                self._request(),
+                at_prompt=lambda session: self._note(session, 1),
+                dtype=self.softmax_dtype,
+            )
+        _repeat(found.notes)
+        return [(float(score.log_likelihoods.sum()), score.greedy) for score in found.scores]
 
 
-class _Once(LogitsProcessor):
-    """Changes no logits; calls back when the first ones come out, which is when `generate()` has read the prompt."""
-
-    def __init__(self, call: Any):
-        self._call = call
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        if self._call is not None:
-            call, self._call = self._call, None
-            call()
-        return scores
+def _repeat(notes: Sequence[str]) -> None:
+    """What a session warned about, in the harness's log."""
+    for note in notes:
+        logger.warning(note)
 
 
 def build(spec: str | None, **budget: float | None) -> list[Method]:
@@ -235,7 +231,7 @@ def build(spec: str | None, **budget: float | None) -> list[Method]:
     given = {name: value for name, value in budget.items() if value is not None}
     specs = [one.strip().replace(";", ",") for one in (spec or "").split("+") if one.strip()]
     if given and not specs:
-        raise ValueError(f"{given} is a budget for no method; add method=NAME, one that `laconic methods` lists.")
+        raise ValueError(f"{given} is a budget without a method; add method=NAME, one that `laconic methods` lists.")
     return create_methods(specs, **given)
 
 
@@ -246,7 +242,7 @@ def register() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The harness's own command line, which knows our model.
+    """The harness's own command line, with our model registered.
 
     Args:
         arguments: as ``lm_eval`` takes them; default: those of this process.

@@ -18,7 +18,6 @@ from laconic.errors import LaconicError, UnsupportedModelError
 from laconic.media.coarse import FACTOR, coarse
 from laconic.method import Method
 from laconic.prompts.batch import encode
-from laconic.stream.contract import TokenMethod
 
 Change = Callable[[Image.Image], Image.Image]
 CHUNK = 8
@@ -30,9 +29,9 @@ HARD = 0.5
 class MediaAsking(Asking):
     """Asks about media in batches.
 
-    Which samples share a batch follows from the grid and `batch` alone, so a run that goes on makes the same rows. Prompts
+    Which samples share a batch follows from the grid and `batch` alone, so a resumed run makes the same rows. Prompts
     of a batch are equally long: nothing is padded, and FLOPs and bytes are those of every sample alone. Methods that keep
-    another number of every sample answer one by one.
+    a different number from each sample answer one by one.
     """
 
     def __init__(self, model: PreTrainedModel, reader: Any, name: str, grid: Grid, batch: int):
@@ -66,7 +65,7 @@ class MediaAsking(Asking):
                     self._answer([asked], build(method, keep), new_tokens=1)
             except LaconicError as error:
                 refused[method, keep] = str(error)
-            except (ValueError, TypeError):  # its own rows will say so
+            except (ValueError, TypeError):  # its own rows will report it
                 continue
         return refused
 
@@ -91,7 +90,7 @@ class MediaAsking(Asking):
         return Asked(place, task, sample, sample.shown())
 
     def ask(self, batch: Sequence[Asked], method: Method | None) -> list[Reply]:
-        alone = isinstance(method, TokenMethod) and method.uneven
+        alone = method is not None and method.uneven
         parts = [[asked] for asked in batch] if alone else [batch]
         return [
             Reply(asked, [answer], len(part))
@@ -133,7 +132,7 @@ class MediaAsking(Asking):
     ) -> list[Answer]:
         """One answer for each of a batch; `change` is made to the images first."""
         room = new_tokens or batch[0].task.new_tokens
-        assert room is not None, "a task over media says how long its answers may be"
+        assert room is not None, "a task over media must say how long its answers may be"
         request = Request(methods=None if method is None else [method], max_new_tokens=room)
         answers = self.engine.answer_batch(self._inputs(batch, change), request)
         for answer in answers:

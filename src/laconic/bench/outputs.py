@@ -36,7 +36,7 @@ def why_no_report(folder: Path) -> str | None:
     """Why `write_outputs` writes no report into `folder`, and what to do about it; None where it writes one."""
     if find_spec("plotly") is not None:
         return None
-    old = " (the one that is there is of an earlier run)" if (folder / REPORT).exists() else ""
+    old = " (the existing one is from an earlier run)" if (folder / REPORT).exists() else ""
     return (
         f"{REPORT} was not written{old}: it needs plotly. pip install 'laconic-transformers[report]', then "
         f"laconic bench --report-only --out {folder}"

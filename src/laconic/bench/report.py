@@ -1,4 +1,4 @@
-"""report.html: accuracy against cost per task, the table, settings, versions, machine; one file that loads nothing."""
+"""report.html: accuracy against cost per task, the table, settings, versions, machine; one self-contained file."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def _align(column: int, look: str = "") -> str:
 
 
 def settings(lines: list[Line], rows: list[Row]) -> dict[str, Any]:
-    """What holds for all rows."""
+    """The settings that all rows share."""
     first = rows[0]
     common = {k: v for k, v in first["settings"].items() if k not in ("versions", "parameters", "budget")}
     seeds = sorted({row["seed"] for row in rows})

@@ -1,4 +1,4 @@
-"""What a row says of one sample: scores and costs."""
+"""What a row says about one sample: scores and costs."""
 
 from __future__ import annotations
 

@@ -41,9 +41,9 @@ class Bench:
         batch: most samples that are answered at once, where the modality is asked in batches.
 
     Attributes:
-        refused: (method, keep) -> why, for what a method says it cannot do: a share of the bytes below what its packed form
-            takes, a model that nothing was measured for, a budget that the first image shows to be out of reach. These cells
-            are left out.
+        refused: (method, keep) -> reason, for what a method refuses to do: a share of the bytes below what its packed form
+            takes, a model without an artifact, a budget that the first image shows to be out of reach. These cells are left
+            out.
         failures: (row key, message) of cells that could not run; they leave no row and are tried again on restart.
     """
 
@@ -81,7 +81,7 @@ class Bench:
         self._machine = machine()
 
     def cells(self) -> list[Cell]:
-        """The grid's cells, without what was refused."""
+        """The grid's cells without the refused ones."""
         return [cell for cell in self.grid.cells() if cell.column not in self.refused]
 
     def pending(self, store: Store) -> list[Cell]:
@@ -97,7 +97,7 @@ class Bench:
                 left.append(cell)
             else:
                 check_same(row, self.settings(cell, cell.build()), store)
-        for row in store.rows.values():  # rows outside of the grid share the table, so the model must be the same
+        for row in store.rows.values():  # rows outside the grid share the table, so the model must be the same
             check_same(row, self._common, store)
         return left
 
@@ -108,7 +108,7 @@ class Bench:
         return self._common | self.asking.task_settings(cell.place) | {"parameters": own, "budget": budget}
 
     def run(self, store: Store, each: Each = lambda cell: None) -> None:
-        """Run what is pending; `each` is called with every finished cell, and with those that turn out to be refused."""
+        """Run the pending cells; `each` is called with every finished cell, and with those that turn out to be refused."""
         left = self.pending(store)
         self.refused |= self.asking.warm_up(left)
         for cell in left:

@@ -27,7 +27,7 @@ def check_spec(spec: str, keep: float) -> None:
         build(spec, None if budget_from_parameters(spec) else keep)
     except LaconicError:
         raise
-    except (TypeError, ValueError) as error:  # what a method says of its own parameters
+    except (TypeError, ValueError) as error:  # what a method says about its own parameters
         raise BudgetError(f"{spec!r}: {error}") from error
 
 

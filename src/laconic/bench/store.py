@@ -1,4 +1,4 @@
-"""results.jsonl: one finished row a line, appended and synced one at a time; nothing short of a dead disk loses a row."""
+"""results.jsonl: one finished row a line, appended and synced one at a time; only a failing disk loses a row."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Give the file back; rows stay readable."""
+        """Release the file; rows stay readable."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -134,7 +134,7 @@ class Store:
             self._truncate(size)
             raise StoreError(
                 f"{self.path} could not be written: {error.strerror}. The {len(self.rows)} rows before are safe; make room "
-                "and run the same command again to go on."
+                "and run the same command again to continue."
             ) from error
 
     def _truncate(self, size: int) -> None:

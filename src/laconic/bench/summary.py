@@ -16,14 +16,14 @@ from laconic.bench.store import Row
 from laconic.tasks import Judged, list_tasks
 
 SAME_COST = 0.02
-"""Two costs that differ by less than this part of themselves count as equal."""
+"""Two costs that differ by less than this fraction count as equal."""
 Scores = dict[tuple[str, int], float]
 """(task, seed) -> recall."""
 
 
 @dataclass
 class Gain:
-    """Mean difference of a line to another on the samples that both have.
+    """Mean difference between two lines on the samples that both have.
 
     Attributes:
         interval: the difference; `against`: the line of the reference with the closest achieved cost, as ``"random 0.25"``;
@@ -203,7 +203,7 @@ def _line(rows: Sequence[Row], seed: int) -> Line:
 
 
 def _own_figures(tasks: dict[str, list[Row]]) -> dict[str, dict[str, float]]:
-    """Of the tasks that are known here: rows can be summarised without the package that a task comes from."""
+    """For the tasks that are known here: rows can be summarised without the package that a task comes from."""
     known = {task.name: task for task in list_tasks()}
     judged = {task: [Judged.of(row) for row in group] for task, group in tasks.items() if task in known}
     return {task: found for task, answers in judged.items() if (found := known[task].figures(answers))}
@@ -226,8 +226,9 @@ def _median(rows: Sequence[Row], what: str) -> float | None:
 def equal_cost(cost: float, lines: list[Line]) -> tuple[Scores, str, bool]:
     """What a reference scores at `cost`: on the straight line between its two nearest costs, sample by sample.
 
-    Accuracy bends downwards as tokens go, so between two budgets the straight line is a little below the reference itself.
-    Nothing is extrapolated: outside of the range of its costs the nearest one is taken.
+
+    Accuracy falls ever faster as tokens are removed, so between two budgets the straight line is a little below the
+    reference itself. Nothing is extrapolated: outside the range of its costs the nearest one is used.
 
     Args:
         lines: of the reference at all its budgets.

@@ -128,7 +128,7 @@ def rich_table(lines: list[Line], section: tuple[str, int], width: int = 160) ->
     show = _fitting(names, texts, width, spare)
     table = Table(title=title(section), title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     if missing := [name for i, name in enumerate(names) if i not in show]:
-        table.caption = f"for lack of room only in {TABLE_FILE}: {', '.join(missing)}"
+        table.caption = f"only in {TABLE_FILE}, for lack of room: {', '.join(missing)}"
     for i in show:
         table.add_column(names[i], justify="left" if i < 2 else "right", no_wrap=i > 0, overflow="fold")
     for number, line in enumerate(own):
@@ -141,7 +141,7 @@ def rich_table(lines: list[Line], section: tuple[str, int], width: int = 160) ->
 
 
 def _fitting(names: list[str], texts: list[list[str]], width: int, spare: list[str]) -> list[int]:
-    """Columns that a terminal of `width` has room for; those of `spare` go, the first one first."""
+    """Columns that a terminal of `width` has room for; those of `spare` are dropped, starting with the first."""
     widths = [max(len(row[i]) for row in [names, *texts]) + 3 for i in range(len(names))]
     show = set(range(len(names)))
     for name in spare:

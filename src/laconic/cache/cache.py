@@ -229,7 +229,9 @@ class CompressedCache(Cache):
                 layer.parts = [DensePart(obs.keys, obs.values, columns)]
             self.unpacked = self.storage is not None
             if not self._cuts_late:
-                self.trace.add(self.layer_ids[layer.number], method.name, before, layer.stored, self.selected)
+                assert self.step is not None
+                went = None if self.selected is None else self.step.places(self.selected)
+                self.trace.add(self.layer_ids[layer.number], method.name, before, layer.stored, went)
         self.compress_seconds += time.perf_counter() - began
 
     def after_pass(self) -> None:

@@ -23,6 +23,7 @@ class StorageMethod(Method):
     claims: ClassVar[frozenset[str]] = frozenset({"cache.storage"})
     seams: ClassVar[tuple[type[Seam], ...]] = (StorageSeam,)
     default_keep: ClassVar[float | None] = None
+    packs: ClassVar[bool] = True
 
     @property
     def in_bytes(self) -> bool:

@@ -18,10 +18,10 @@ from laconic.session import Session
 
 @dataclass
 class Run:
-    """An answer, and what was seen while it was made.
+    """An answer, and what was measured while it was generated.
 
     Attributes:
-        answer: its `compressed` figures are of the moment when the budget had been spent.
+        answer: its `compressed` figures are those once the budget is spent.
         final: figures at the end, when the session was closed.
         prefill_seconds: without those of the vision encoder.
         entries: entries per compressed layer when the prompt had been read: (fewest, mean, most) over the heads.
@@ -70,7 +70,7 @@ def compressed(
         answer = engine.answer(question.request, on_text, prompt_read)
     question.options.warnings += answer.notes
     run = Run(answer, answer.session.stats, answer.session.stats.prefill_seconds, entries, visual)
-    if question.later:  # generate() encodes images before it calls the model, a plain call inside of it
+    if question.later:  # generate() encodes images before it calls the model, a plain call inside the model
         run.prefill_seconds -= run.final.encoder_seconds
     return run
 

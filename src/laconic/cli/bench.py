@@ -55,9 +55,9 @@ def bench(
     report_only: Annotated[bool, typer.Option("--report-only", help="Rebuild table and report from results.jsonl.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")] = False,
 ) -> None:
-    """Compare methods on trained behaviour, at the cost they really reach.
+    """Compare methods on trained behaviour, at the cost that they actually reach.
 
-    Every finished row is on disk at once: after Ctrl-C or a crash the same command goes on where it stopped.
+    Every finished row is on disk at once: after Ctrl-C or a crash the same command continues where it stopped.
     """
     from laconic.bench.outputs import RESULTS, write_outputs
     from laconic.bench.specs import split_methods
@@ -85,7 +85,8 @@ def bench(
             _run(made, store, as_json)
         except KeyboardInterrupt:
             common.err().print(
-                f"stopped: {len(store)} rows are safe in {store.path}; run the same command again to go on.", style="yellow"
+                f"stopped: {len(store)} rows are safe in {store.path}; run the same command again to continue.",
+                style="yellow",
             )
             raise typer.Exit(common.INTERRUPTED) from None
         lines = write_outputs(list(store.rows.values()), out, grid.seed) if len(store) else []

@@ -1,4 +1,4 @@
-"""`laconic cache`: look at saved contexts, which `laconic run --cache FILE` makes and asks."""
+"""`laconic cache`: look at saved contexts, which `laconic run --cache FILE` writes and asks questions about."""
 
 from __future__ import annotations
 

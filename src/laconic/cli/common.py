@@ -68,7 +68,7 @@ class Group(TyperGroup):
 
 
 def _close_stdout() -> None:
-    """The reader of our stdout went away: nothing more is flushed into it at exit."""
+    """Our stdout was closed by its reader: flush nothing more into it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

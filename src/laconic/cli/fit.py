@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from laconic.artifact import Artifact
     from laconic.fit import Fit
 
-Name = Annotated[str | None, typer.Argument(help="A method; without one, all that can be fitted are listed.")]
+Name = Annotated[str | None, typer.Argument(help="A method; without one, all that can be fitted is listed.")]
 Out = Annotated[
     Path | None,
     typer.Option(help="Artifact to write (.safetensors), or a folder for it; default: NAME-MODEL.safetensors here."),
@@ -24,7 +24,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting, as name=value; repeat it. One that does not exist lists them all."),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of this training.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of this training.")]
 Convert = Annotated[
     tuple[Path, Path] | None,
     typer.Option("--convert", metavar="OLD NEW", help="Write a recipe or weights of laconic 0.1 as an artifact instead."),
@@ -45,8 +45,8 @@ def fit(
 ) -> None:
     """Learn what a method needs to know about a model, or train its network beside the frozen model.
 
-    Pass the file as artifact=FILE of the method. A training keeps a checkpoint in --out, or in NAME-MODEL.training beside a
-    file; after Ctrl-C or a crash the same command with --resume goes on from there.
+    Pass the file as artifact=FILE of the method. A training keeps a checkpoint in --out, or in NAME-MODEL.training next
+    to a file; after Ctrl-C or a crash the same command with --resume continues from there.
     """
     if convert is not None:
         _convert(*convert, as_json)
@@ -71,7 +71,7 @@ def deprecated(verb: str) -> Any:
         as_json: options.Json = False,
     ) -> None:
         common.err().print(
-            f"warning: laconic {verb} is deprecated and goes in laconic 0.3; use laconic fit.",
+            f"warning: laconic {verb} is deprecated and will be removed in laconic 0.3; use laconic fit.",
             style="yellow",
             soft_wrap=True,
         )
@@ -135,7 +135,7 @@ def _fit(
 
     def log(line: str) -> None:
         lines.append(line)
-        if folder is not None:  # a training takes long: its lines are shown as they come
+        if folder is not None:  # a training takes a while: its lines are shown as they come
             (common.err() if as_json else common.out()).print(line, markup=False, soft_wrap=True)
 
     began = time.perf_counter()
@@ -144,7 +144,7 @@ def _fit(
             artifact = Trainer(fit, network, tokenizer, folder, log).run(resume)
     except KeyboardInterrupt:
         if folder is not None:
-            common.err().print(f"the last checkpoint is in {folder}; --resume goes on from there", soft_wrap=True)
+            common.err().print(f"the last checkpoint is in {folder}; --resume continues from there", soft_wrap=True)
         raise
     artifact.save(file)
     if folder is None and not as_json:

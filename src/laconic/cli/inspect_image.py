@@ -26,7 +26,7 @@ from laconic.session import Session
 from laconic.specs import create_methods
 
 KEEPS = (0.055, 0.11, 0.25, 0.5)
-"""Tried when no budget is given; the uncompressed model always stands beside them."""
+"""Tried when no budget is given; the uncompressed model is always shown beside them."""
 QUESTION = "Describe the image."
 """Asked when there is neither a question nor a context."""
 BUDGETS = ("keep=", "tokens=", "bytes=")
@@ -86,7 +86,7 @@ def lens_of(name: str) -> type[TokenReader]:
 
 
 def trials_of(options: Options, keeps: list[float] | None) -> list[Trial]:
-    """What to run, the tightest budget first and the uncompressed model last."""
+    """What to run, from the tightest budget to the uncompressed model."""
     full = Trial("1", [])
     specs = options.method or []
     if not specs:
@@ -139,7 +139,7 @@ def read(question: Question, gallery: Gallery, reader: type[TokenReader], lens: 
     """What a lens reads in every visual token: the nearest words, and classes where it knows them for this model.
 
     Args:
-        lens: its name, and after a colon the file that tells its classes.
+        lens: its name, and after a colon the file that defines its classes.
     """
     name, _, file = lens.partition(":")
     model, prompt = question.engine.model, question.prompt

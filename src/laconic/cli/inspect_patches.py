@@ -1,5 +1,5 @@
-"""What the page of images is made of, read off a running session: the views as the encoder saw them, and the trace of cuts
-turned into the fate of every visual token."""
+"""What the page of images is built from, read from a running session: the views as the encoder saw them, and the trace of
+cuts turned into the fate of every visual token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from laconic.cache.contract import CacheMethod
 from laconic.errors import SessionError
 from laconic.families.vision import VisionWatch, Visual, VisualSpan, vision_family_of
 from laconic.report.image_page import ImageCut, Level, Numbers, View
@@ -81,7 +80,7 @@ class Eyes:
 
 
 def patches(pixels: Tensor, side: int) -> Tensor:
-    """Encoder input as patches [P, 3, side, side]: images [V, 3, H, W] line by line, or what is packed as patches already,
+    """Encoder input as patches [P, 3, side, side]: images [V, 3, H, W] line by line, or what is already packed as patches,
     [P, 3 * frames * side * side], of which the first frame is shown."""
     if pixels.ndim == 2:
         return pixels.view(len(pixels), RGB, -1, side, side)[:, :, 0]
@@ -91,8 +90,8 @@ def patches(pixels: Tensor, side: int) -> Tensor:
 
 
 def colours(x: Tensor, processor: Any) -> NDArray[np.uint8]:
-    """Encoder input [..., 3, h, w] as RGB [..., h, w, 3], by the mean and deviation that the processor took off; without
-    them stretched from the darkest to the brightest value."""
+    """Encoder input [..., 3, h, w] as RGB [..., h, w, 3], by undoing the processor's mean and deviation; without
+    those, stretched from the darkest to the brightest value."""
     mean, deviation = (getattr(processor, name, None) for name in ("image_mean", "image_std"))
     if mean is None or deviation is None or not getattr(processor, "do_normalize", True):
         mean, deviation = [float(x.min())] * RGB, [float(x.max() - x.min()) or 1.0] * RGB
@@ -153,7 +152,6 @@ def level(session: Session, numbers: Numbers, label: str) -> Level:
 
 def fates(session: Session, numbers: Numbers, layers: Sequence[int]) -> tuple[Numbers, list[ImageCut]]:
     """Which visual token holds each one in each of `layers` [layers, n] (-1: none), and the cuts of the stream."""
-    methods = {m.name for m in session.methods if isinstance(m, CacheMethod)}
     total = int(session.cache.seen) if session.cache is not None else 0
     stream = np.arange(total)  # the prompt's token in every row of the stream, -1 in rows that hold none
     holder = np.arange(total)
@@ -163,8 +161,6 @@ def fates(session: Session, numbers: Numbers, layers: Sequence[int]) -> tuple[Nu
         if event.stream is None:
             continue
         after = event.stream[0].cpu().numpy()
-        if event.method in methods:
-            after = stream[after]  # cache methods speak of rows, token methods of tokens
         goes = np.full(total, -1)
         if event.merged is not None:
             rows = event.merged[0].cpu().numpy()

@@ -37,7 +37,7 @@ def inspect_text(options: Options, context: str, page: Path | None, as_json: boo
 
 
 def answered(question: Question) -> tuple[Run, Kept]:
-    """Run, and read off the cache when the prompt is in it and nothing has been decoded."""
+    """Run, and read the cache once the prompt is in it and before anything is decoded."""
     indices: dict[int, list[Any]] = {}
 
     def at_prompt(session: Session) -> None:

@@ -67,7 +67,7 @@ class Options:
     ] = None
     question: Annotated[str, typer.Option("--question", "-q", help="What to ask about the context.")] = ""
     answer_prefix: Annotated[
-        str, typer.Option("--answer-prefix", help="Opens the answer; the model goes on from there.")
+        str, typer.Option("--answer-prefix", help="Opens the answer; the model continues from there.")
     ] = ""
     system: Annotated[str | None, typer.Option("--system", help="System message.")] = None
     protect: Annotated[
@@ -79,7 +79,7 @@ class Options:
         bool, typer.Option("--query-agnostic", help="Compress the context before the question is known.")
     ] = False
     prefill_chunk_size: Annotated[
-        int | None, typer.Option("--prefill-chunk-size", min=1, help="Read the prompt in pieces of so many tokens.")
+        int | None, typer.Option("--prefill-chunk-size", min=1, help="Read the prompt in pieces of this many tokens.")
     ] = None
     dtype: Dtype = "auto"
     device: Device = None
@@ -114,7 +114,7 @@ class Options:
             raise InputError(f"{budget[0]} needs a --method; `laconic methods` lists them.")
 
     def set_keep(self, keep: float | None) -> None:
-        """Take `keep` as if it had been given."""
+        """Set `keep` as if it had been given."""
         self.keep = keep
         self._check_budget()
 

@@ -17,7 +17,6 @@ from laconic.cli.question import Question
 from laconic.cli.record import first_difference
 from laconic.cli.units import flops, seconds, size
 from laconic.media import Frame
-from laconic.stream.contract import TokenMethod
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -88,14 +87,14 @@ def _head(question: Question, run: Run) -> Table:
 
 
 def kept(question: Question, run: Run) -> str:
-    """What was asked for and achieved, and of what: what shortens the stream is held against the visual tokens."""
+    """What was asked for and achieved, and of what: what shortens the stream is compared with the visual tokens."""
     budget = run.answer.compressed
     what = "of the context" if question.later else "of the prompt"
     achieved = f"achieved {budget.achieved:.2%} {what} ({budget.tokens_in:,.0f} tokens)"
     if run.visual is None:
         return f"asked {budget.asked:.2%}, {achieved}"
     lines = []
-    cutters = [m for m in question.methods if isinstance(m, TokenMethod)]
+    cutters = [m for m in question.methods if m.in_visual_tokens]
     if cutters:
         ran = run.visual.by_layer(run.session)
         share = sum(ran.values()) / (len(ran) * len(run.visual.numbers))
@@ -119,7 +118,7 @@ def shown(images: Sequence[Frame]) -> str:
 
 
 def by_layer(counts: Mapping[int, float]) -> str:
-    """Counts, neighbouring layers that agree taken together."""
+    """Counts, with neighbouring layers that agree grouped together."""
     runs: list[tuple[int, int, float]] = []
     for layer, count in sorted(counts.items()):
         if runs and runs[-1][1] == layer - 1 and runs[-1][2] == count:

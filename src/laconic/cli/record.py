@@ -58,7 +58,7 @@ def record(question: Question, run: Run, stock: Run | None) -> dict[str, Any]:
 
 
 def images(question: Question, run: Run, stock: Run | None) -> dict[str, Any]:
-    """What the JSON of a run with images has besides; text runs have none of it."""
+    """The further keys in the JSON of a run with images; text runs have none of them."""
     if run.visual is None:
         return {}
     return {

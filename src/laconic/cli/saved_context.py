@@ -1,4 +1,4 @@
-"""`laconic run --cache FILE`: a context is compressed once into a file, and asked from there."""
+"""`laconic run --cache FILE`: a context is compressed once into a file, which then answers questions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def question_of(options: Options, path: Path) -> Question:
         raise InputError("--cache needs a --question to ask the saved context.")
     exists = path.exists()
     if exists and options.method:
-        raise InputError(f"{path} exists and says itself how it was compressed; drop --method, or give another file.")
+        raise InputError(f"{path} exists and records how it was compressed; drop --method, or give another file.")
     if not exists and options.context is None:
         raise InputError(f"{path} does not exist yet; give the --context to compress into it.")
     text = None if options.context is None else options.text()

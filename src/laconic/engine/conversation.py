@@ -21,7 +21,7 @@ from laconic.session import Session
 
 OnText = Callable[[str], None]
 AtPrompt = Callable[[Any], None]
-"""Gets the session, a `Session` or a `StockSession`."""
+"""Receives the session, a `Session` or a `StockSession`."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Conversation:
             read_context(session, self.prompt.context, request.chunk, self.prompt.inputs)
         if goes_first:
             self._figures.append(session.stats)
-        # the budget of a context that went first is spent by now: the question is stored whole
+        # the budget of a context that went first has been spent: the question is stored whole
         with session.hold() if goes_first else nullcontext():
             self._answer(request, began, {} if goes_first else inputs, on_text, at_prompt)
 
@@ -69,7 +69,7 @@ class Conversation:
             ids: what follows the last answer's end of turn: the user's turn and the opening of the next answer.
         """
         end = self.tokenizer.eos_token_id
-        if self._ids[-1] != end:  # an answer that was cut still ends its turn
+        if self._ids[-1] != end:  # an answer that was cut off still ends its turn
             self._ids.append(end)
         self._ids += ids
         request = self.request if max_new_tokens is None else replace(self.request, max_new_tokens=max_new_tokens)
@@ -84,7 +84,7 @@ class Conversation:
         on_text: OnText | None = None,
         at_prompt: AtPrompt | None = None,
     ) -> Answer:
-        """Answer all that has been said so far."""
+        """Answer everything in the conversation so far."""
         session = self.session
         ids = torch.tensor([self._ids], device=session.model.device)
         given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **inputs}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,6 +22,7 @@ from laconic.engine.conversation import AtPrompt, Conversation, OnText
 from laconic.engine.generation import generate
 from laconic.engine.request import Answer as Answer
 from laconic.engine.request import Request as Request
+from laconic.engine.scoring import Scores, score
 from laconic.engine.stock import StockSession
 from laconic.loading import tokenizer_of
 from laconic.measure.memory import Memory
@@ -100,12 +101,13 @@ class Engine:
             talk.begin(on_text, at_prompt)
             yield talk
 
-    def answer_batch(self, inputs: Mapping[str, Any], request: Request) -> list[Answer]:
+    def answer_batch(self, inputs: Mapping[str, Any], request: Request, at_prompt: AtPrompt | None = None) -> list[Answer]:
         """Answer a batch of prompts at once.
 
         Args:
             inputs: `input_ids` [B, n], `attention_mask` [B, n] (padding, if any, on the left), and the pixels of images.
             request: says how; its own prompt is not used, and the mode is "in view".
+            at_prompt: called when all prompts are in the cache and nothing has been decoded.
 
         Returns:
             an answer for each sequence, cut after its end of turn. All have the same figures, means over the batch; times
@@ -117,10 +119,14 @@ class Engine:
         size = len(inputs["input_ids"])
         with self._session(request) as (session, memory, notes):
             figures: list[Stats] = []
+
+            def at_first() -> None:
+                if at_prompt is not None:
+                    at_prompt(session)
+                figures.append(_each(session.stats, size))
+
             began = time.perf_counter()
-            rows, clock = generate(
-                session, self.tokenizer, inputs, request, lambda: figures.append(_each(session.stats, size))
-            )
+            rows, clock = generate(session, self.tokenizer, inputs, request, at_first)
             shared: dict[str, Any] = {
                 "first_seconds": (clock.first - began) / size,
                 "later_seconds": (clock.last - clock.first) / size,
@@ -131,6 +137,27 @@ class Engine:
                 "memory_kind": memory.kind,
             }
         return [Answer(**vars(new), **shared, notes=notes, session=session) for new in rows]
+
+    def score(
+        self,
+        context: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        request: Request,
+        at_prompt: AtPrompt | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Scores:
+        """How likely the model finds each of several continuations of one context. The context is compressed alone; the
+        continuations are fed to the model and stored whole, each after the context by itself.
+
+        Args:
+            context: token ids, at least one. `continuations`: token ids, at least one each.
+            request: says with which methods, and what is protected; its prompt, mode and lengths are not used.
+            at_prompt: called when the context is in the cache for the first time.
+            dtype: in which probabilities are computed; None: that of the logits.
+        """
+        with self._session(request) as (session, _, notes):
+            found = score(session, context, continuations, at_prompt, dtype)
+        return Scores(found, notes)
 
     @contextmanager
     def _session(self, request: Request) -> Iterator[tuple[Session | StockSession, Memory, list[str]]]:

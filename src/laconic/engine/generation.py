@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, StoppingCriteriaList
 
 from laconic.engine.request import Request
 from laconic.engine.stock import StockSession
@@ -23,7 +23,7 @@ class Generated:
 
     Attributes:
         ids: up to the end of the turn; `text`: of them, without special tokens.
-        finish: "eos", or "length" if the answer was cut.
+        finish: "eos"; "length" if the answer was cut; "stop" if a stopping criterion of the request ended it.
     """
 
     text: str
@@ -33,12 +33,15 @@ class Generated:
 
 def read_context(
     session: Session | StockSession, ids: list[int], chunk: int | None = None, inputs: Mapping[str, Any] | None = None
-) -> None:
-    """Read a context into the cache of an open session.
+) -> torch.Tensor:
+    """Read a context into a new cache of an open session.
 
     Args:
-        chunk: in pieces of so many tokens; not with images.
-        inputs: what the model gets beside the ids: the pixels of images and the like.
+        chunk: in pieces of this many tokens; not with images.
+        inputs: what the model gets besides the ids: the pixels of images and the like.
+
+    Returns:
+        logits of what follows the context, [1, V].
     """
     model = session.model
     given = on_device(model, inputs or {}, len(ids))
@@ -48,9 +51,9 @@ def read_context(
     with torch.no_grad():
         for start in range(0, len(ids), size):
             piece = torch.tensor([ids[start : start + size]], device=model.device)
-            # a session starts with a cache of its own, the stock model with the one that it was given
-            past = session.cache if start or isinstance(session, StockSession) else None
-            model(input_ids=piece, past_key_values=past, use_cache=True, **given)
+            past = session.cache if start else None  # without one a session begins a new cache
+            out = model(input_ids=piece, past_key_values=past, use_cache=True, **given)
+    return out.logits[0, -1:]
 
 
 def generate(
@@ -83,16 +86,22 @@ def generate(
         options["prefill_chunk_size"] = request.chunk
     if tokenizer.pad_token_id is not None:
         options["pad_token_id"] = tokenizer.pad_token_id
-    clock = TokenClock(at_first, None if on_text is None else Words(tokenizer, on_text))
-    out = model.generate(**inputs, past_key_values=cache, use_cache=True, streamer=clock, **options)  # type: ignore[operator]
+    if on_text is not None:
+        options["streamer"] = Words(tokenizer, on_text)
+    options |= request.options
+    clock = TokenClock(at_first)
+    options["stopping_criteria"] = StoppingCriteriaList([clock, *options.get("stopping_criteria", ())])
+    out = model.generate(**inputs, past_key_values=cache, use_cache=True, **options)  # type: ignore[operator]
     new = out[:, inputs["input_ids"].shape[1] :].tolist()
-    return [_read(model, tokenizer, ids) for ids in new], clock
+    return [_read(model, tokenizer, ids, options["max_new_tokens"]) for ids in new], clock
 
 
-def _read(model: PreTrainedModel, tokenizer: Any, ids: list[int]) -> Generated:
-    """The answer in `ids`; what follows the end of its turn is padding, while others of the batch go on."""
+def _read(model: PreTrainedModel, tokenizer: Any, ids: list[int], room: int) -> Generated:
+    """The answer in `ids`, which had room for `room` tokens; what follows the end of its turn is padding, added
+    while the rest of the batch is decoded."""
     given = model.generation_config.eos_token_id  # type: ignore[union-attr]
     ends = {given} if isinstance(given, int) else set(given or ())
     stop = next((i + 1 for i, token in enumerate(ids) if token in ends), None)
+    finish = "eos" if stop is not None else "length" if len(ids) >= room else "stop"
     ids = ids[:stop]
-    return Generated(tokenizer.decode(ids, skip_special_tokens=True), ids, "length" if stop is None else "eos")
+    return Generated(tokenizer.decode(ids, skip_special_tokens=True), ids, finish)

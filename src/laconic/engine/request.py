@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -25,7 +25,7 @@ class Request:
 
     Attributes:
         context, question: text; one of them may be empty. `images`: upright, RGB, in the order in which the prompt shows
-            them. `answer_prefix`: opens the answer, and the model goes on from there. `system`: the system message.
+            them. `answer_prefix`: opens the answer, and the model continues from there. `system`: the system message.
         history: earlier turns, ``{"role": "user" or "assistant", "content": text}``, the oldest first; they belong to the
             context. Not with images.
         prompt: the prompt itself, where the caller has built it; the fields above are then not used.
@@ -38,7 +38,9 @@ class Request:
         max_new_tokens: longest answer.
         sample: draw tokens, at `temperature` (1.0 if None); else decoding is greedy.
         seed: of torch's generator when decoding begins; None leaves it as it is.
-        chunk: read the prompt in pieces of so many tokens; not with images.
+        chunk: read the prompt in pieces of this many tokens; not with images.
+        options: further arguments of `generate()`, such as num_beams, top_p or stopping_criteria; they win over the fields
+            above.
     """
 
     context: str = ""
@@ -57,6 +59,7 @@ class Request:
     temperature: float | None = None
     seed: int | None = None
     chunk: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def stock(self) -> Request:
         """The same question put to the stock model, context and question together."""
@@ -69,15 +72,15 @@ class Answer:
 
     Attributes:
         ids: new tokens, the one that ends the turn included; `text`: of them, without special tokens.
-        finish: "eos", or "length" if the answer was cut.
+        finish: "eos"; "length" if the answer was cut; "stop" if a stopping criterion of the request ended it.
         first_seconds: from the start of the request (in a batch a share of it; for a further question of a conversation: of
             that question) to the first token. `later_seconds`: from the first token to the last.
-        compressed: figures when the budget had been spent: the context was read (mode "later") or the prompt.
-        prompt: figures when the first token of the conversation came out: context and first question are in the cache.
-        final: figures when the last token had come out. All three are of one sequence; in a batch, means over it.
+        compressed: figures once the budget is spent: after the context (mode "later"), or after the prompt.
+        prompt: figures at the first token of the conversation: context and first question are in the cache.
+        final: figures after the last token. All three are of one sequence; in a batch, means over it.
         peak_memory: bytes at the peak since the session was opened; `memory_kind` says of what, see `Memory`.
         notes: what methods and transformers warned about, complete when the session is closed.
-        session: that answered; its trace and its kept sets can be read after it is closed.
+        session: the one that answered; its trace and kept sets can be read after it is closed.
     """
 
     text: str

@@ -21,21 +21,20 @@ from laconic.measure.stats import Stats
 
 
 class StockSession:
-    """Runs a model with transformers' own cache, and times its passes as a session does.
+    """Runs a model with transformers' own cache, and times its passes as a session does. A call without `past_key_values`
+    begins a new cache, and with it new figures.
 
-    Bytes are those of the cache; FLOPs are formulas, of the tokens seen so far as if they were one prompt. Like a session's
-    figures they are of the layers that laconic can compress.
+    Bytes are those of the cache; FLOPs come from formulas, as if the tokens seen so far were one prompt. Like a
+    session's figures, they cover the layers that laconic can compress.
     """
 
     def __init__(self, model: PreTrainedModel):
         self.model, stack = model, family_of(model).stack(model)
-        self.cache = DynamicCache(config=model.config)
         self._layers = list(CompressedCache(stack.config).layer_ids)
         shape = Shape.of(model, stack)
         self._shape = replace(shape, weights=tuple(shape.weights[i] for i in self._layers))
-        self._prefill_seconds = self._decode_seconds = 0.0
-        self._decode_flops = self._decoded = 0
         self._prefill, self._began = True, 0.0
+        self._begin()
         self._encoder: EncoderClock | None = None
         self._handles: list[RemovableHandle] = []
 
@@ -57,10 +56,19 @@ class StockSession:
         """Nothing is ever removed here."""
         yield
 
-    def _before(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    def _begin(self) -> None:
+        self.cache = DynamicCache(config=self.model.config)
+        self._prefill_seconds = self._decode_seconds = 0.0
+        self._decode_flops = self._decoded = 0
+
+    def _before(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if kwargs.get("past_key_values") is None:
+            self._begin()
+            kwargs["past_key_values"] = self.cache
         ids = args[0] if args else kwargs["input_ids"]
         self._prefill = ids.shape[1] > 1 or self.cache.get_seq_length() == 0
         self._began = time.perf_counter()
+        return args, kwargs
 
     def _after(self, module: Any, args: Any, output: Any) -> None:
         if torch.cuda.is_available():

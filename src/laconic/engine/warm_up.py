@@ -1,4 +1,4 @@
-"""A few passes before anything is measured, so that first-call costs are charged to nobody."""
+"""A few passes before anything is measured, so that no run is charged for first-call costs."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def warm_up(model: PreTrainedModel, prompt: Prompt, methods: Sequence[Method] = 
         if prompt.inputs:
             _encode(model, prompt)
         for wanted in (None, methods):
-            # a budget may be too small for these few tokens; the real run says so where it matters
+            # a budget may be too small for these few tokens; where that matters, the real run reports it
             with suppress(LaconicError), nullcontext() if wanted is None else Session(model, wanted):
                 cache = model(ids, use_cache=True, logits_to_keep=1).past_key_values
                 model(ids[:, -1:], past_key_values=cache, use_cache=True)
 
 
 def _encode(model: PreTrainedModel, prompt: Prompt) -> None:
-    """The prompt's images through the vision encoder and its projector; what comes out is dropped."""
+    """Run the prompt's images through the vision encoder and its projector; the output is discarded."""
     features: Any = model.get_image_features
     wanted = inspect.signature(features).parameters
     features(**{name: value for name, value in on_device(model, prompt.inputs).items() if name in wanted})

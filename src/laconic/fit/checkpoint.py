@@ -1,7 +1,7 @@
 """What a training leaves in its folder so that it can go on: one checkpoint and a log.
 
 A checkpoint is one safetensors file, replaced in one step: tensors of the module and of the optimisers, and the rest as JSON
-in its header. A process that is killed while it writes leaves the checkpoint before.
+in its header. A process that is killed while writing leaves the previous checkpoint intact.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def load_state(folder: Path, optimizers: Sequence[torch.optim.Optimizer], module
 
 
 def resumable(folder: Path, settings: dict[str, Any], free: Sequence[str]) -> dict[str, Any]:
-    """The `state` in `folder`, made with `settings` but for the names in `free`.
+    """The `state` in `folder`, which must have been made with `settings`, except for the names in `free`.
 
     Raises:
         ArtifactError: there is no checkpoint, or it was made with other settings.
@@ -68,9 +68,9 @@ def resumable(folder: Path, settings: dict[str, Any], free: Sequence[str]) -> di
         before = state["settings"]
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise ArtifactError(
-            f"{str(folder)!r} holds no checkpoint to resume from: {error}; leave --resume out to start there."
+            f"{str(folder)!r} holds no checkpoint to resume from: {error}; drop --resume to start a training there."
         ) from None
-    now = json.loads(json.dumps(settings))  # as the checkpoint has it: a tuple is a list there
+    now = json.loads(json.dumps(settings))  # as JSON has it in the checkpoint: tuples become lists
     changed = [name for name, value in now.items() if name not in free and before.get(name) != value]
     if changed:
         raise ArtifactError(f"the checkpoint was made with other settings ({', '.join(changed)}); give the same ones.")
@@ -78,7 +78,7 @@ def resumable(folder: Path, settings: dict[str, Any], free: Sequence[str]) -> di
 
 
 def noting(folder: Path | None, log: Callable[[str], None]) -> Callable[[str], None]:
-    """Tells a line to the log file in `folder`, if there is a folder, and to `log`."""
+    """Writes a line to the log file in `folder`, if there is a folder, and passes it to `log`."""
 
     def note(line: str) -> None:
         if folder is not None:

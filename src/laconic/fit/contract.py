@@ -14,12 +14,12 @@ from transformers import PreTrainedModel
 from laconic.tasks.text.retrieval import EVALUATION_SEED
 
 Note = Callable[[str], None]
-"""Takes a line about how it goes."""
+"""Receives a line of progress."""
 
 
 @dataclass(kw_only=True)
 class Fit:
-    """What one method measures about a model, and the settings of that.
+    """What one method measures about a model, with its settings.
 
     The trainer calls `build`, and writes what `facts` returns. This class has no steps; a method that
     trains something derives from `TrainingFit`.
@@ -67,9 +67,9 @@ class Fit:
         return None
 
     def facts(self) -> dict[str, Any]:
-        """What the method reads of the artifact beside tensors, as JSON; called once, after the last step.
+        """What the method reads from the artifact besides tensors, as JSON; called once, after the last step.
 
-        `self.note(line)` tells the user how it goes. A fit that trains nothing must return something.
+        `self.note(line)` reports progress to the user. A fit that trains nothing must return something.
         """
         raise NotImplementedError(f"{type(self).__name__} must define facts().")
 
@@ -79,12 +79,12 @@ class TrainingFit(Fit):
     """A fit that trains a module, step by step, beside the frozen model.
 
     `batch` and `loss` are required. Equal seeds and steps must give equal batches, so that a resumed training sees what an
-    unbroken one would have seen; draw with ``random.Random(f"{self.seed}-{step}")``.
+    uninterrupted one would have seen; draw with ``random.Random(f"{self.seed}-{step}")``.
 
     Args:
         steps: of the optimiser.
         lr: learning rate at its peak; `rate` may lower it from step to step.
-        clip: largest norm of the gradient; None: as it is.
+        clip: largest norm of the gradient; None: no clipping.
         log_every, save_every: steps between lines of the log, and between checkpoints.
     """
 
@@ -105,11 +105,11 @@ class TrainingFit(Fit):
         raise NotImplementedError(f"{type(self).__name__} must define build() and return the module that it trains.")
 
     def prepare(self, folder: Path | None, resume: bool) -> None:
-        """Called once before the first step, for work that takes long, such as labels.
+        """Called once before the first step, for slow work such as making labels.
 
         Args:
-            folder: where to keep what is done so far, so that a killed training can be resumed; None: nowhere.
-            resume: go on from what is there; False: start over.
+            folder: where to keep progress, so that a killed training can be resumed; None: nowhere.
+            resume: continue from what is there; False: start over.
         """
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
@@ -125,11 +125,11 @@ class TrainingFit(Fit):
         raise NotImplementedError(f"{type(self).__name__} must define batch().")
 
     def loss(self, batch: Any) -> Tensor | Iterable[Tensor]:
-        """The loss, a scalar; or its terms one by one, each of which is backpropagated before the next one is made."""
+        """The loss, a scalar; or its terms one by one, each of which is backpropagated before the next is computed."""
         raise NotImplementedError(f"{type(self).__name__} must define loss().")
 
     def progress(self) -> str:
-        """What the log says beside the mean loss since its last line, such as ``"accuracy 0.91"``."""
+        """What the log says besides the mean loss since its last line, such as ``"accuracy 0.91"``."""
         return ""
 
     def facts(self) -> dict[str, Any]:

@@ -14,16 +14,16 @@ from laconic.errors import ArtifactError
 
 
 def convert(old: str | Path) -> Artifact:
-    """What a file of laconic 0.1 says, as an artifact; numbers stay bit for bit what they are.
+    """The content of a file of laconic 0.1 as an artifact; all numbers stay bit for bit the same.
 
     Raises:
-        ArtifactError: it is no such file.
+        ArtifactError: the file does not exist, or laconic 0.1 did not write it.
     """
     try:
         head, tensors = _read(Path(old))
         model, own, made = head.pop("model"), head.pop("fingerprint"), head.pop("made", {})
         method, versions = head.pop("method"), head.pop("versions", None)
-        if tensors:  # settings and versions were inside of `made`, what the method reads beside it
+        if tensors:  # settings and versions were inside `made`; what the method reads, next to it
             settings, versions = made.pop("settings", {}), made.pop("versions", {})
             return Artifact(method, "trained", model, own, head | made, tensors, settings, versions)
         if str(made.get("by", "")).startswith("laconic calibrate"):
@@ -33,7 +33,7 @@ def convert(old: str | Path) -> Artifact:
     except FileNotFoundError:
         raise ArtifactError(f"{str(old)!r} does not exist; name a file that laconic 0.1 wrote.") from None
     except (OSError, SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ArtifactError(f"{str(old)!r} is no recipe and no weights that laconic 0.1 wrote: {error!r}.") from error
+        raise ArtifactError(f"{str(old)!r} is neither a recipe nor a weights file of laconic 0.1: {error!r}.") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

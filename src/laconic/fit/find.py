@@ -27,10 +27,10 @@ def fits() -> dict[str, type[Fit]]:
 
 def fit_of(entry: Entry) -> type[Fit] | None:
     """The fit of a catalogue entry, imported now: what ``register(fit="package.module:Class")`` names, else the `Fit` in the
-    module `fit` of the method's own package that has the method's name; None: there is neither.
+    module `fit` of the method's own package that has the method's name; None where there is neither.
 
     Raises:
-        TypeError: the name means no `Fit`, or the module has several for this method.
+        TypeError: the name is not that of a `Fit`, or the module has several for this method.
     """
     if entry.fit:
         place, _, attribute = entry.fit.partition(":")
@@ -42,7 +42,7 @@ def fit_of(entry: Entry) -> type[Fit] | None:
     try:
         if not package or find_spec(f"{package}.fit") is None:
             return None
-    except ModuleNotFoundError:  # a method in a module that was loaded by its file has no package to look in
+    except ModuleNotFoundError:  # a method whose module was loaded from a file path has no package to look in
         return None
     module = import_module(f"{package}.fit")
     own = [x for x in vars(module).values() if isinstance(x, type) and issubclass(x, Fit) and x.method == entry.name]

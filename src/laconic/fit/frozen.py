@@ -1,4 +1,4 @@
-"""A model that does not learn while something beside it does."""
+"""A model that stays frozen while something beside it is trained."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 @contextmanager
 def frozen(model: PreTrainedModel, attention: str | None = None) -> Iterator[None]:
-    """No parameter of `model` learns inside the block, and it attends by `attention` if that is given; afterwards all is as
-    it was."""
+    """No parameter of `model` is trained inside the block, and it uses the attention implementation `attention` if one is
+    given; afterwards everything is as it was."""
     before, learning = model.config._attn_implementation, [(p, p.requires_grad) for p in model.parameters()]
     try:
         model.requires_grad_(False)

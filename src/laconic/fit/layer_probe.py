@@ -1,4 +1,4 @@
-"""A cache method that keeps everything and shows every layer of every pass to a function; greedy decoding beside it."""
+"""A cache method that keeps everything and shows every layer of every pass to a function; and greedy decoding with it."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ def greedy(model: PreTrainedModel, tokenizer: Any, ids: Sequence[int], watch: La
     """Tokens of the greedy answer to the prompt `ids`, at most `most`, up to a line break or the end of the turn.
 
     All tokens of the prompt but the last are prefilled; every token yielded was predicted by the pass that `watch` saw last.
+    That is why this does not go through `laconic.engine`, whose first token comes out of the prefill: the caller takes
+    measurements between one token and the next.
     """
     ends = {tokenizer.eos_token_id, *_ends_of_turn(model)}
     with torch.inference_mode(), compress(model, watch) as session:

@@ -1,4 +1,4 @@
-"""Training through a session: the stream is shorter after the last layer than the prompt, and so the labels have to be."""
+"""Training through a session: after the last layer the stream is shorter than the prompt, so the labels must be, too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def short_labels(session: Session | None, labels: Tensor) -> Tensor:
     Call the model without ``labels=`` inside the session: it would compare them with all T tokens.
 
     Args:
-        session: in which the model was called, with token methods only; None when nothing was shortened.
+        session: the one in which the model was called, with token methods only; None when nothing was shortened.
     """
     if session is None:
         return labels

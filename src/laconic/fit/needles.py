@@ -1,4 +1,4 @@
-"""Needle prompts to measure on: one sentence in documentation that no evaluation uses, and the question about it."""
+"""Needle prompts for measurements: one sentence in documentation that no evaluation uses, and a question about it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from laconic.tasks.text.words import NOUNS
 
 @dataclass(frozen=True)
 class Trial:
-    """A prompt whose answer stands in it.
+    """A prompt that contains its answer.
 
     Attributes:
-        length: tokens asked for; `ids` are at most as many.
+        length: tokens asked for; `ids` has at most that many.
         ids: the whole prompt, the chat template applied.
         answer: the sentence that answers it.
         span: prompt positions of that sentence.
@@ -32,7 +32,7 @@ class Trial:
 
 
 def trials(tokenizer: Any, lengths: Sequence[int], depths: int, needles: int, seed: int) -> Iterator[Trial]:
-    """`needles` prompts for every length and every one of `depths` depths equally spaced from 0 to 100 %."""
+    """`needles` prompts for every length at each of `depths` depths, equally spaced from 0 to 100 %."""
     for length in lengths:
         for place in range(depths):
             for number in range(needles):
@@ -43,7 +43,7 @@ def trials(tokenizer: Any, lengths: Sequence[int], depths: int, needles: int, se
 def trial(rng: random.Random, tokenizer: Any, length: int, depth: float) -> Trial:
     """One prompt of at most `length` tokens; the needle is a line of its own at `depth` (0 to 1) of the lines.
 
-    Published: after the nearest full stop before that depth. Documentation has long lists without one.
+    Published: after the nearest full stop before that depth; but documentation has long lists without full stops.
     """
     turn = singles(rng, rng.sample(NOUNS, 1), numbers(rng, 1)).turns[0]
 

@@ -17,16 +17,16 @@ _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def defaults(cls: type[Fit]) -> dict[str, Any]:
-    """Names of the settings of a fit, and what they are when nothing is given."""
+    """Names of the settings of a fit, with their defaults."""
     return cls().settings()
 
 
 def parse(cls: type[F], given: Mapping[str, str]) -> F:
     """A fit with the settings in `given`, each read as its field is typed: numbers, true or false, paths, text, or several
-    with commas between them; ``none`` where a setting may be None.
+    separated by commas; ``none`` where a setting may be None.
 
     Raises:
-        UnknownNameError: no such setting; all are listed. ValueError: a value that is not of the type, or makes no sense.
+        UnknownNameError: no such setting; all are listed. ValueError: a value of another type, or out of range.
     """
     types = {f.name: get_type_hints(cls)[f.name] for f in dataclasses.fields(cls)}
     for name in given:

@@ -16,7 +16,7 @@ COPY_TOKENS = (24, 96)
 
 
 class Source(Protocol):
-    """Draws batches; equal (seed, step) give equal batches, so a resumed training sees what it would have seen."""
+    """Draws batches; equal (seed, step) give equal batches, so a resumed training sees the same ones."""
 
     def batch(self, seed: int, step: int, size: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         """ids and labels, [size, tokens] each."""
@@ -29,7 +29,7 @@ class TestbedSource:
     segments and needle lines.
     """
 
-    __test__ = False  # not a test class, whatever its name begins with
+    __test__ = False  # the name begins with Test, but pytest must not collect it
 
     def __init__(self, tokenizer: Any):
         self.mixture = Mixture(tokenizer)
@@ -68,7 +68,7 @@ class FileSource:
 
 
 def copies(rng: random.Random, prose: list[int], tokens: int) -> Example:
-    """Passages of prose one after the other, each of which may come again later: repeats are supervised except for
+    """Passages of prose in sequence, each of which may be repeated later: repeats are supervised except for
     their first tokens, which nothing predicts."""
     example = Example()
     passages: list[list[int]] = []

@@ -19,23 +19,23 @@ from laconic.fit.frozen import frozen
 
 
 def silent(line: str) -> None:
-    """Tells nobody."""
+    """Discard a line of progress."""
 
 
 class Trainer:
-    """Runs `fit` on `model`, which is left as it was. While something is trained beside it, the model is frozen.
+    """Runs `fit` on `model`, which is left unchanged; while something is trained beside it, the model is frozen.
 
     Args:
         tokenizer: of the model, or its processor if it sees images.
         folder: for checkpoints and the log of a training; made if missing. None: it cannot be resumed.
-        log: takes the lines about how it goes.
+        log: receives the lines of progress.
     """
 
     def __init__(
         self, fit: Fit, model: PreTrainedModel, tokenizer: Any, folder: Path | None = None, log: Note = silent
     ) -> None:
         self.fit, self.model, self.tokenizer = fit, model, tokenizer
-        self.folder = folder if isinstance(fit, TrainingFit) else None  # a measurement leaves nothing to go on from
+        self.folder = folder if isinstance(fit, TrainingFit) else None  # a measurement leaves nothing to resume from
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
         fit.note = noting(self.folder, log)
@@ -44,8 +44,8 @@ class Trainer:
         """Measure, or train to the last step.
 
         Args:
-            resume: go on from the checkpoint in the folder. More `steps` than before lengthen a training; the schedule is
-                then that of the new number.
+            resume: continue from the checkpoint in the folder. More `steps` than before lengthen a training; the schedule is
+                then computed from the new number.
 
         Raises:
             ArtifactError: nothing to resume, a folder that holds another training, or a measurement that found nothing.
@@ -65,7 +65,7 @@ class Trainer:
         return self.artifact(module, data)
 
     def artifact(self, module: nn.Module | None, data: dict[str, Any]) -> Artifact:
-        """What was found or trained."""
+        """The artifact of what was measured or trained."""
         method, settings = self.fit.method, self.fit.settings()
         if isinstance(self.fit, TrainingFit) and module is not None:
             tensors = numbers(module, self.fit.stored)
@@ -75,9 +75,9 @@ class Trainer:
         return Artifact.of(method, "measured", self.model, data, settings=settings)
 
     def train(self, fit: TrainingFit, module: nn.Module, resume: bool) -> None:
-        """All steps that are left. Afterwards `module` is in eval mode."""
+        """Run the remaining steps. Afterwards `module` is in eval mode."""
         optimizer = fit.optimizer(module.train())
-        peaks = [group["lr"] for group in optimizer.param_groups]  # before a checkpoint brings those of its last step
+        peaks = [group["lr"] for group in optimizer.param_groups]  # before a checkpoint brings its own rates
         done, before = self._start(module, optimizer, resume)
         fit.prepare(self.folder, resume)
         began, losses = time.monotonic(), []
@@ -107,9 +107,9 @@ class Trainer:
             return int(state["done"]), float(state["seconds"])
         if folder is not None and (folder / CHECKPOINT).exists():
             raise ArtifactError(
-                f"{str(folder)!r} holds a training already: go on with --resume, or choose another folder (--out)."
+                f"{str(folder)!r} holds a training already: continue it with --resume, or choose another folder (--out)."
             )
-        # A checkpoint of no steps, so that what `prepare` makes can be resumed too, and only with the same settings.
+        # A checkpoint at step 0, so that what `prepare` makes can be resumed, too, and only with the same settings.
         self._save(module, optimizer, 0, 0.0)
         return 0, 0.0
 
@@ -120,12 +120,12 @@ class Trainer:
 
 
 def step(fit: TrainingFit, module: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> float:
-    """One step of the optimiser at the learning rates that it has; the loss before it."""
-    torch.manual_seed(fit.seed * 1_000_000 + number)  # dropout and the like, the same after resuming
+    """One optimiser step at the current learning rates; returns the loss before it."""
+    torch.manual_seed(fit.seed * 1_000_000 + number)  # so that dropout and the like draw the same after resuming
     optimizer.zero_grad(set_to_none=True)
     total, terms = 0.0, fit.loss(fit.batch(number))
     for term in [terms] if isinstance(terms, Tensor) else terms:
-        if term.requires_grad:  # a term that nothing trained has a part in only counts
+        if term.requires_grad:  # a term without trained parameters has no gradient; it only adds to the loss
             term.backward()  # type: ignore[no-untyped-call]
         total += float(term.detach())
     if fit.clip is not None:

@@ -15,8 +15,8 @@ class Event:
         layer: decoder layer index; -1 is before the first.
         method: name in the catalogue.
         before, after: entries of the longest head before and after.
-        stream: positions that go on to the next layers, [B, m], -1 where there is no token; None when the stream was left
-            alone.
+        stream: places in the pass, from 0, of the tokens that go on to the next layers, [B, m], -1 where there is none; None
+            when the stream was left alone.
         merged: the row of the stream into which each of its rows went, [B, before]; -1 where it was dropped; None when
             nothing was merged.
         scores: what the rows of the stream were ranked by, [B, before], nan where a row has none; None where the method

@@ -20,7 +20,7 @@ def encode(processor: Any, questions: Sequence[str], images: Sequence[Image.Imag
     """Model inputs of a batch, padded on the left, ready for ``generate``.
 
     Raises:
-        UnsupportedModelError: what was given is no processor of images.
+        UnsupportedModelError: `processor` does not prepare images.
     """
     if not hasattr(processor, "image_processor"):
         raise UnsupportedModelError(

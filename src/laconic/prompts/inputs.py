@@ -13,7 +13,7 @@ ALONG = ("mm_token_type_ids", "token_type_ids")
 
 
 def on_device(model: PreTrainedModel, inputs: Mapping[str, Any], tokens: int | None = None) -> dict[str, Any]:
-    """`inputs` where the model is: pixels in the model's dtype, and of what runs along the ids the first `tokens`."""
+    """`inputs` on the model's device: pixels in the model's dtype; of values that run along the ids, the first `tokens`."""
     moved = {}
     for name, value in inputs.items():
         if isinstance(value, torch.Tensor):

@@ -50,7 +50,7 @@ def build(
     token = processor.image_token
     joint = JOINT if context and question else ""
     if not question:
-        context = context.rstrip()  # a template may do so, and the end of the context would not be found
+        context = context.rstrip()  # a template may do the same, and the end of the context would then not be found
     text = _render(processor, _content(context + joint + question, token, len(images)), answer_prefix, system)
     if text.count(token) != len(images):
         raise PromptError(
@@ -102,7 +102,7 @@ def _render(processor: Any, content: list[dict[str, str]], answer_prefix: str, s
         )
     except Exception as error:  # jinja's errors, and whatever a template raises on purpose
         raise PromptError(f"the chat template refuses the turns {[m['role'] for m in chat]}: {error}") from error
-    if str(content) in text:  # the list itself was printed
+    if str(content) in text:  # the template printed the list itself
         raise PromptError("the chat template of this model takes plain text only; it has no support for images.")
     return text
 
@@ -110,7 +110,7 @@ def _render(processor: Any, content: list[dict[str, str]], answer_prefix: str, s
 def _encoded(processor: Any, images: Sequence[Image.Image], text: str, cut: int) -> Prompt:
     """Ids and pixels, the text up to `cut` its context.
 
-    A processor replaces each placeholder by as many as the image takes. All of them lie before the cut, so what comes
+    A processor replaces each placeholder by as many as the image needs. All of them lie before the cut, so what comes
     after it has the same tokens either way.
     """
     tokenizer = processor.tokenizer
@@ -118,7 +118,7 @@ def _encoded(processor: Any, images: Sequence[Image.Image], text: str, cut: int)
     specials = not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))  # some templates leave it to the tokenizer
     try:
         found = processor(images=row, text=[text], add_special_tokens=specials, return_tensors="pt", padding=False)
-    except Exception as error:  # whatever an image processor makes of an image's size
+    except Exception as error:  # whatever an image processor raises for an image's size
         raise MediaError(f"{type(processor).__name__} refuses the images: {error}") from error
     ids = found.pop("input_ids")[0].tolist()
     found.pop("attention_mask", None)

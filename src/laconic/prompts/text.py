@@ -19,7 +19,7 @@ PLAIN_ANSWER = "\nAnswer:"
 
 
 MARK = "\u2402laconic\u2402"
-"""Stands for the user's text while the template's own text around it is found out."""
+"""Stands in for the user's text while the template's own text around it is determined."""
 
 
 class PromptError(LaconicError, ValueError):
@@ -35,7 +35,7 @@ class Prompt:
         question: ids of the rest: question, template closing, answer prefix.
         templated: the chat template was applied.
         text: the whole prompt as text.
-        inputs: what the model gets beside the ids: the pixels of images, their sizes and the like.
+        inputs: what the model gets besides the ids: the pixels of images, their sizes and the like.
     """
 
     context: list[int]
@@ -70,7 +70,7 @@ def build(
         tokenizer: of the model; its chat template is always applied when it has one, else the prompt is
             ``context + "\\n\\nQuestion: " + question + "\\nAnswer:"``.
         context, question: text; one of them may be empty.
-        answer_prefix: opens the answer (RULER's answer prefix), so the model goes on from there.
+        answer_prefix: opens the answer (RULER's answer prefix), so the model continues from there.
         system: text of the system turn.
         history: earlier turns of user and assistant, ``{"role": ..., "content": text}``; they belong to the context.
 
@@ -119,7 +119,7 @@ def _render(tokenizer: Any, body: str, answer_prefix: str, opening_turns: list[d
 def _locate(
     tokenizer: Any, text: str, body: str, answer_prefix: str, opening_turns: list[dict[str, str]]
 ) -> tuple[int, int]:
-    """Where `body` begins and ends in the rendered text; it begins earlier by what a template has stripped off its front."""
+    """Where `body` begins and ends in the rendered text; earlier by what a template has stripped from its front."""
     head, _, tail = _render(tokenizer, MARK, answer_prefix, opening_turns).partition(MARK)
     shown = text[len(head) : len(text) - len(tail)]
     if text != head + shown + tail or shown not in (body, body.strip(), body.lstrip(), body.rstrip()):

@@ -32,8 +32,7 @@ class TokenMethod(Method):
 
     claims: ClassVar[frozenset[str]] = frozenset({"stream"})
     seams: ClassVar[tuple[type[Seam], ...]] = (StreamSeam,)
-    uneven: ClassVar[bool] = False
-    """Under a budget, sequences of one batch keep different numbers of tokens, and all cost what the longest costs."""
+    in_visual_tokens: ClassVar[bool] = True
 
     def cuts(self, depth: int) -> Sequence[int]:
         """Decoder layers, of `depth`, before which `cut` is called."""

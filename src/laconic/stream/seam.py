@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -288,8 +287,7 @@ class StreamSeam(Seam):
         """Let what is known per row follow the cut, and record it."""
         assert self._cache is not None
         before = step.position_ids.shape[-1]
-        place = step.token_index(len(cut.keep)).long() - step.start
-        went = torch.where(cut.keep < 0, -1, place.gather(1, cut.keep.clamp(min=0)))
+        went = step.places(cut.keep)
         step.reduce(cut.keep, inside=layer > 0)
         self._positions.cut(layer, step, cut.positions)
         self._cache.trace.add(layer - 1, method.name, before, cut.keep.shape[1], went, cut.merged, cut.scores)

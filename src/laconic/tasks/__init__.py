@@ -4,6 +4,6 @@
 """
 
 from laconic.tasks.registry import find_task, list_tasks
-from laconic.tasks.task import Judged, Sample, Task, Turn
+from laconic.tasks.task import Judged, Sample, Task, Turn, about_image
 
-__all__ = ["Judged", "Sample", "Task", "Turn", "find_task", "list_tasks"]
+__all__ = ["Judged", "Sample", "Task", "Turn", "about_image", "find_task", "list_tasks"]

@@ -1,6 +1,6 @@
 """The scores of RULER (arXiv 2404.06654) and LongBench (arXiv 2308.14508), one answer at a time, between 0 and 1.
 
-They give what the authors' own scripts give, oddities included (each noted where it occurs), so that figures can be compared
+They give what the authors' scripts give, oddities included (each noted where it occurs), so that figures can be compared
 with published ones; the benchmarks print 100 times the mean over samples. LongBench's scores for Chinese answers, which need
 a word segmenter, are not here.
 """

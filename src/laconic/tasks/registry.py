@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import entry_points
 
 from laconic.errors import UnknownNameError, closest
+from laconic.plugins import Plugins, load_plugins
 from laconic.tasks.task import Task
 
 
 @cache
+def _plugins() -> Plugins:
+    """What other packages offer in the entry-point group ``laconic.tasks``, a `Task` each."""
+    return load_plugins("laconic.tasks")
+
+
+@cache
 def _tasks() -> dict[str, Task]:
-    """Name -> task. Other packages enter theirs in the entry-point group ``laconic.tasks``, a `Task` each."""
+    """Name -> task."""
     from laconic.tasks.public import BENCHMARKS
     from laconic.tasks.scenes.tasks import SCENE_TASKS
     from laconic.tasks.text.retrieval import RETRIEVAL_TASKS
 
     known: dict[str, Task] = {}
-    others = [point.load() for point in entry_points(group="laconic.tasks")]
-    for task in (*RETRIEVAL_TASKS, *SCENE_TASKS, *BENCHMARKS, *others):
+    for task in (*RETRIEVAL_TASKS, *SCENE_TASKS, *BENCHMARKS, *_plugins().loaded):
         if task.name in known:
             raise ValueError(
                 f"task name {task.name!r} is taken by {type(known[task.name]).__qualname__}; choose another one."
@@ -33,7 +38,13 @@ def list_tasks(modality: str | None = None) -> list[Task]:
 
 
 def find_task(name: str) -> Task:
-    """The task called `name`; raises `UnknownNameError` with the closest names."""
+    """The task called `name`.
+
+    Raises:
+        UnknownNameError: there is none; the closest names are offered.
+        EntryPointError: it is the name of another package's entry point that cannot be loaded.
+    """
     if name not in _tasks():
+        _plugins().check(name)
         raise UnknownNameError(f"unknown task {name!r}: {closest(name, _tasks())}")
     return _tasks()[name]

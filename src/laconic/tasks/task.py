@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 EVALUATION_SEED = 1_000_000
-"""Samples drawn from seeds from this one on are for evaluation only; everything that trains or calibrates refuses them."""
+"""Seeds from this one on are for evaluation only; everything that trains or calibrates refuses them."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,12 @@ class Task(ABC):
     Attributes:
         name: unique among all tasks.
         modality: what its samples show: "text", or the kind of their media ("image").
-        min_tokens: smallest length that its samples can be made to have; None where they have the length that they have.
+        min_tokens: smallest length that its samples can be made to have; None where their length is not chosen.
         from_files: its samples are read from a folder that the user names.
         several_turns: a sample has several questions, which can be asked in turn.
         single_turn: asking the first question alone makes sense.
-        new_tokens: an answer is cut after so many tokens; None: a few more than its reference answer has.
-        first: number of the first sample. `count`: how many there are; None: without end.
+        new_tokens: an answer is cut off after this many tokens; None: a few more than its reference answer has.
+        first: number of the first sample. `count`: how many there are; None: unlimited.
         data: twelve hex digits that change with the samples; empty where the name, the number and the length determine them.
     """
 

@@ -8,7 +8,7 @@ from laconic.tasks.text.mixture import Example, Mixture
 from laconic.testbed.tokenizer import SPECIALS, VOCAB_SIZE
 
 INDUCTION_IDS = VOCAB_SIZE - len(SPECIALS)
-# (kind, tokens, alphabet of an induction stage, accuracy to pass). The last stage ends with the training.
+# (kind, tokens, alphabet of an induction stage, accuracy to pass). The last stage lasts until the training ends.
 STAGES = [
     ("induction", 64, 256, 0.85),
     ("induction", 64, INDUCTION_IDS, 0.85),

@@ -1,7 +1,7 @@
 """Trains ``testbed/lm``, resumable at any step, on CPU or GPU.
 
     OMP_WAIT_POLICY=PASSIVE python -m laconic.testbed.train_lm --out runs/lm --workers 2
-    python -m laconic.testbed.train_lm --out runs/lm --resume          # go on from the last checkpoint
+    python -m laconic.testbed.train_lm --out runs/lm --resume          # continue from the last checkpoint
     python -m laconic.testbed.train_lm --evaluate runs/lm              # the table of the model card
 
 Curriculum: induction on a small alphabet, on the whole vocabulary, then task chats of 128 to 2,048 tokens;
@@ -50,7 +50,7 @@ def build_model() -> LlamaForCausalLM:
 
 
 class Trainer:
-    """Model, optimizers and curriculum state; all that a resumed run needs goes through save and load."""
+    """Model, optimizers and curriculum state; everything that a resumed run needs goes through save and load."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.out, self.rank = args, Path(args.out), dist.get_rank()
@@ -163,7 +163,7 @@ class Trainer:
         self.state["ema"][name] = (mean + (value - mean) * max(0.04, 1 / (seen + 1)), seen + 1)
 
     def advance(self) -> None:
-        """Go to the next stage when every kind passes, or when the stage has had its share of steps."""
+        """Move to the next stage when every kind passes, or when the stage has had its share of steps."""
         kind, _, _, gate = STAGES[self.state["stage"]]
         ema = self.state["ema"]
         names = KINDS[1:] if kind == "task" else (kind,)
@@ -211,7 +211,7 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = options.add_argument
     add("--out", default="runs/lm", help="folder of checkpoint, optimizer state and log")
-    add("--resume", action="store_true", help="go on from the checkpoint in --out")
+    add("--resume", action="store_true", help="continue from the checkpoint in --out")
     add("--evaluate", metavar="DIR", help="print the table of the model in DIR and do nothing else")
     add("--samples", type=int, default=200, help="samples per cell of --evaluate")
     add("--device", default="cpu")
@@ -229,7 +229,7 @@ def parser() -> argparse.ArgumentParser:
     add("--drill", type=float, default=0.3, help="share of chats of lists or chains alone")
     add("--list-sizes", type=int, nargs="+", default=[3], help="values per key in lists")
     add("--shorter", type=float, default=0.85, help="share of task steps at any length so far")
-    add("--stage-steps", type=int, default=900, help="go on to the next length after so many steps")
+    add("--stage-steps", type=int, default=900, help="move on to the next length after this many steps")
     add("--decay-after", type=float, default=61.0, help="minutes of training before the decay")
     add("--decay-steps", type=int, default=5000)
     add("--decay-minutes", type=float, help="end the decay by the clock, in place of steps")

@@ -1,13 +1,13 @@
 """Trains ``testbed/vlm`` on procedural scenes, resumable at any step.
 
     OMP_NUM_THREADS=1 python -m laconic.testbed.train_vlm --out runs/vlm
-    python -m laconic.testbed.train_vlm --out runs/vlm --resume --decay-at 9000      # go on, with other settings
+    python -m laconic.testbed.train_vlm --out runs/vlm --resume --decay-at 9000      # continue with other settings
     python -m laconic.testbed.train_vlm --out runs/large --large --start runs/vlm --rows 6    # then at any resolution
 
 Curriculum: what lies in each patch (the vision tower alone), then questions about existence and colour, then position and
 relation, then comparing, counting and reading. The patches' loss remains as an auxiliary loss with ``--help-weight``; it
 also trains the CLS token, which LLaVA never reads but methods that score patches by CLS attention do. Kinds of question that
-are answered worse are asked more often. Fresh scenes at every step; schedules count steps, so a stopped process loses
+are answered worse are asked more often. Every step draws fresh scenes, and schedules count steps, so a stopped process loses
 nothing.
 """
 
@@ -84,7 +84,7 @@ class AuxiliaryHeads(nn.Module):
 
 
 class Trainer:
-    """Model, heads, optimizers and curriculum state; a resumed run goes on exactly where the last checkpoint was."""
+    """Model, heads, optimizers and curriculum state; a resumed run continues exactly from the last checkpoint."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.out = args, Path(args.out)
@@ -238,7 +238,7 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = options.add_argument
     add("--out", default="runs/vlm", help="folder of checkpoint, optimizer state and log")
-    add("--resume", action="store_true", help="go on from the checkpoint in --out")
+    add("--resume", action="store_true", help="continue from the checkpoint in --out")
     add("--start", metavar="DIR", help="begin in the last stage with the model of another run")
     add("--large", action="store_true", help="any resolution: images of 192 x 192, LLaVA-NeXT's class")
     add("--seed", type=int, default=0)
@@ -250,7 +250,7 @@ def parser() -> argparse.ArgumentParser:
     add("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 autocast")
     add("--help-weight", type=float, default=1.0, help="weight of the loss of patches and CLS token")
     add("--gate", type=float, default=0.9, help="accuracy that ends a stage")
-    add("--stage-steps", type=int, default=1500, help="a stage ends after so many steps at the latest")
+    add("--stage-steps", type=int, default=1500, help="a stage ends after this many steps at the latest")
     add("--decay-at", type=int, default=8000, help="step at which the learning rate begins to fall")
     add("--decay-steps", type=int, default=3000)
     add("--save-seconds", type=float, default=300)

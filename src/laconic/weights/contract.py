@@ -16,7 +16,7 @@ from laconic.weights.seam import WeightSeam
 
 @dataclass(kw_only=True)
 class WeightMethod(Method):
-    """Runs the model with other weights or modules; when the session closes, the model is what it was.
+    """Runs the model with other weights or modules; when the session closes, the model is as it was before.
 
     A subclass gives `apply`. A method whose weights depend on the prompt also has the functions of
     `laconic.weights.hooks.PerPrompt`. It composes with methods at other sites: their hooks are registered on the modules

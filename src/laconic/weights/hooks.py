@@ -19,7 +19,7 @@ class PerPrompt(Protocol):
         """The first pass of a new prompt is about to run: go back to the weights for any prompt.
 
         `step` follows the stream: while a layer runs, ``step.valid`` [B, n] says which of its n rows are real (None: all),
-        also after a cut. The last `step.pseudo` rows of a layer's input are no rows of the prompt.
+        also after a cut. The last `step.pseudo` rows of a layer's input are not rows of the prompt.
         """
         ...
 

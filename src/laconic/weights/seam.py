@@ -63,8 +63,8 @@ class WeightSeam(Seam):
             restore.callback(self.host.layers[layer].register_forward_hook(self._counter(layer)).remove)
 
     def adopt(self, cache: CompressedCache) -> None:
-        """Refuse a cache whose prompt is not the one that the weights are for; before the pass begins, so it stays
-        usable."""
+        """Refuse a cache whose prompt is not the one that the weights are for, before the pass begins, so that the cache
+        stays usable."""
         self._cache = cache
         if cache.seen and cache is not self._prompt and self._per_prompt:
             names = " and ".join(method.name for method in self._applied)
@@ -74,7 +74,7 @@ class WeightSeam(Seam):
             )
 
     def enter(self, kwargs: dict[str, Any], step: Step, ids: Tensor | None) -> dict[str, Any]:
-        """Before the other seams: they and the decoder are to meet the modules of this pass."""
+        """Before the other seams: they and the decoder must find the modules of this pass in place."""
         cache = self._cache
         if not self._per_prompt or cache is None:
             return kwargs

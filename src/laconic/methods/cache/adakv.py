@@ -23,14 +23,14 @@ from laconic.ops.select import Selection, top_k_across_heads
 )
 @dataclass(kw_only=True)
 class AdaKV(CacheMethod):
-    """Any scorer, with the budget of a layer given to the best entries of all its heads together; heads are truly ragged.
+    """Any scorer, with a layer's budget given to the best entries of all its heads together; heads really differ in length.
 
     Every head keeps at least its best ``int(alpha * n_keep)`` entries; the rest of the budget goes to the highest scores of
     the whole layer. Entries that are not kept are freed, head by head.
 
     Args:
         scorer: a method that scores, or its name; its own budget is not used.
-        alpha: share of the budget that every head has for itself (0.2); not used with ``over="model"``.
+        alpha: share of the budget that is guaranteed to every head (0.2); not used with ``over="model"``.
         over: ``"layer"``, as published; or ``"model"``: the heads of all layers compete for one budget, with no share of
             their own. All entries of a pass are held until it has run through the model then. Scores have to be comparable
             across layers, as attention is.

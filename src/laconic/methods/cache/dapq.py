@@ -29,16 +29,16 @@ CONTENTS = ("prefix_suffix", "random_single", "random_span", "fixed")
     source="arXiv 2603.11564",
     query_aware=True,
     inferred="mean over the query heads of a KV head; short prompts repeat themselves; random content is drawn from the "
-    "prompt; with several chunks or turns pseudo tokens run behind each of them",
+    "prompt; with several chunks or turns pseudo tokens run after each of them",
 )
 @dataclass(kw_only=True)
 class DapQ(CacheMethod):
-    """Run N meaningless tokens behind the prompt, keep the entries that their queries attend to, forget the tokens.
+    """Run N meaningless tokens after the prompt, keep the entries that their queries attend to, forget the tokens.
 
-    A query is dominated by its position, so queries at the positions ``L .. L + N - 1`` foretell what the tokens generated
-    there will need, whatever they say: ``S(j) = sum_i A[i, j]`` over the pseudo queries i, where A is their softmax over
+    A query is dominated by its position, so queries at the positions ``L .. L + N - 1`` predict what the tokens generated
+    there will need, whatever those say: ``S(j) = sum_i A[i, j]`` over the pseudo queries i, where A is their softmax over
     the prompt and the pseudo tokens before them. Nothing is forced to stay and nothing is smoothed, as in the equations.
-    With a chunked prefill, and in every later turn, they run behind each chunk or turn and rank all that is stored then.
+    With a chunked prefill, and in every later turn, they run after each chunk or turn and rank everything stored by then.
 
     Args:
         n_pseudo: N (32), which is what they add to the prefill in tokens.
@@ -88,7 +88,7 @@ class DapQ(CacheMethod):
         stack = family_of(model).stack(model)
         if 0 in (getattr(stack.config, "no_rope_layers", None) or ()):
             warnings.warn(
-                "dapq: some layers of this model have no rotary positions, so its pseudo queries foretell little there.",
+                "dapq: some layers of this model have no rotary positions, so its pseudo queries predict little there.",
                 stacklevel=3,
             )
         self._embed = model.get_input_embeddings()

@@ -35,7 +35,7 @@ _SCORES = 1 << 22  # numbers in one block of attention rows
 )
 @dataclass(kw_only=True)
 class ZipVL(CacheMethod):
-    """Find the smallest set of tokens that holds the share `tau` of a few probe rows' attention, anew in every layer.
+    """Find the smallest set of tokens that holds the share `tau` of a few probe rows' attention, separately in every layer.
 
     In prefill only the important tokens attend, and to each other alone; the residual connection carries the others on, so
     they may matter to a later layer. Of the cache the important ones stay (``mode="evict"``, v2 of the paper), or all stay,
@@ -43,7 +43,7 @@ class ZipVL(CacheMethod):
     `refresh` tokens. In a later pass stored entries compete with the new ones; attention narrows among the new ones.
 
     Args:
-        keep, tokens, bytes: the number of important tokens is this budget, in every layer, and `tau` is not asked. With
+        keep, tokens, bytes: the number of important tokens is this budget, in every layer, and `tau` is ignored. With
             ``mode="quant"`` the budget is one of bytes: as many entries are important as fit.
         tau: share of the probes' attention that the important tokens hold (0.975); 1 makes all of them important.
         mode: ``"evict"`` or ``"quant"``.
@@ -84,7 +84,7 @@ class ZipVL(CacheMethod):
         valid, t = obs.step.valid, obs.new
         added = [t] * obs.keys.shape[0] if valid is None else valid.sum(-1).tolist()
         rows = []
-        for real in added:  # drawn from each sequence alone, whatever stands beside it in the batch
+        for real in added:  # drawn from each sequence alone, whatever else is in the batch
             rest = max(0, real - recent)
             order = torch.randperm(rest, generator=torch.Generator().manual_seed(self.seed))[:drawn]
             rows.append(torch.cat([order.sort().values, torch.arange(rest, real)]) + t - real)
@@ -137,7 +137,7 @@ class ZipVL(CacheMethod):
             return self._within_budget(obs).to(mass.device)
         if self.tau == 1:
             return real
-        asked = mass.sum(-1) > 0  # a row of which nothing real came in this pass asks for nothing and loses nothing
+        asked = mass.sum(-1) > 0  # a row without a real token in this pass asks for nothing and loses nothing
         return torch.where(asked, smallest_prefix(mass, self.tau), real).minimum(real)
 
     def _within_budget(self, obs: Observation) -> torch.Tensor:
@@ -156,7 +156,7 @@ class ZipVL(CacheMethod):
             )
         return fits.clamp(min=0).minimum(real)
 
-    # -- what the core asks ----------------------------------------------------------------------------------------
+    # -- what the core calls ----------------------------------------------------------------------------------------
     @property
     def in_bytes(self) -> bool:
         return self.mode == "quant"

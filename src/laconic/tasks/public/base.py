@@ -20,7 +20,7 @@ LETTER = "\nAnswer with the option's letter from the given choices directly."
 
 
 class FormatError(LaconicError, ValueError):
-    """Files that are not laid out as their benchmark says."""
+    """Files that are not laid out as their benchmark requires."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Benchmark(Task):
         read: a folder with its files -> all samples, numbered from 0.
         judge: an answer and its sample -> its score, 0 to 1.
         official: the benchmark's own figures, by their names, from a run's answers; in percent (MME's scores: its points).
-        answer_tokens: an answer is cut after so many.
+        answer_tokens: an answer is cut off after this many tokens.
         held: the samples that were read; see `opened`.
     """
 
@@ -70,7 +70,7 @@ class Benchmark(Task):
             raise FormatError(f"{self.name} is read from files; give the folder that it is unpacked in.")
         folder = folder.expanduser()
         if not folder.is_dir():
-            raise FormatError(f"{folder} is no folder; give the one that {self.name} is unpacked in.")
+            raise FormatError(f"{folder} is not a folder; give the one that {self.name} is unpacked in.")
         try:
             samples = self.read(folder)
         except FormatError:
@@ -111,7 +111,7 @@ def only(folder: Path, *patterns: str) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; raises `FormatError` if it is none."""
+    """The content of a JSON file; raises `FormatError` if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -119,7 +119,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """One value for each line that is not blank; raises `FormatError` if a line is no JSON."""
+    """One value for each line that is not blank; raises `FormatError` if a line is not JSON."""
     lines = path.read_text(encoding="utf-8").splitlines()
     try:
         return [json.loads(line) for line in lines if line.strip()]
@@ -133,7 +133,7 @@ def opener(path: Path) -> Callable[[], Image.Image]:
 
 
 def existing(path: Path) -> Path:
-    """`path`; raises `FormatError` if there is no such file."""
+    """`path`; raises `FormatError` if the file does not exist."""
     if not path.is_file():
         raise FormatError(f"{path} does not exist; the images of the benchmark belong in its folder.")
     return path

@@ -3,8 +3,8 @@
 Layout: ``testdev_balanced_questions.json`` (or another ``*questions.json``): question id -> ``imageId``, ``question``,
 ``answer`` and ``types``; images ``images/IMAGEID.jpg``.
 
-The official script compares strings as they are; as LLaVA's conversion for it does, full stops at the end are taken off the
-output first and capitals made small.
+The official script compares strings as they are; as LLaVA's conversion for it does, trailing full stops are removed from the
+output first, and it is lower-cased.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def official(answers: Sequence[Judged]) -> dict[str, float]:
     """Of each subtask accuracy and accuracy+ in percent and their sum, its score; the sums of scores ``perception`` and
     ``cognition``.
 
-    An image that only one of its two questions was asked of is left out.
+    An image about which only one of its two questions was asked is left out.
     """
     images: dict[str, dict[str, list[float]]] = {}
     for answer in answers:

@@ -1,4 +1,4 @@
-"""ScienceQA-IMG (arXiv 2209.09513): multiple choice; of the test split the questions that have an image.
+"""ScienceQA-IMG (arXiv 2209.09513): multiple choice; the questions of the test split that have an image.
 
 Layout: ``problems.json`` (id -> ``question``, ``choices``, ``answer`` as an index, ``hint``, ``image`` ...),
 ``pid_splits.json``, images ``test/ID/image.png`` or ``images/test/ID/image.png``.

@@ -20,7 +20,7 @@ __all__ = ["EVALUATION_SEED", "QUESTIONS", "Question", "dialogue", "make", "pose
 SIZE_RATIO = 1.35
 """Smallest ratio of two radii that are compared."""
 COUNT_ALL, COUNT_COLOUR, ABSENT = 0.2, 0.45, 0.12
-"""Shares of counting questions about all shapes, about a colour, and about what is not there."""
+"""Shares of counting questions about all shapes, about a colour, and about absent things."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _named(scene: Scene) -> list[Shape]:
 
 
 def _existence(rng: random.Random, scene: Scene) -> Question | None:
-    """Half of the names are there; most of those that are not share a colour and a kind with what is."""
+    """Half of the names are in the image; most of the others share a colour and a kind with shapes that are."""
     names = {shape.name for shape in scene.shapes}
     if rng.random() < 0.5:
         name = rng.choice(sorted(names))
@@ -69,7 +69,7 @@ def _count(rng: random.Random, scene: Scene) -> Question | None:
     by_colour = draw_ < COUNT_ALL + COUNT_COLOUR
     there = [shape.colour if by_colour else shape.kind for shape in scene.shapes]
     known = tuple(COLOURS) if by_colour else KINDS
-    # Drawn among the things, not the shapes: counts of one and of many are asked alike.
+    # Drawn among the things, not the shapes, so that counts of one and of many are asked equally often.
     pool = sorted(set(known) - set(there)) if rng.random() < ABSENT else sorted(set(there))
     if not pool:
         return None
@@ -153,7 +153,7 @@ QUESTIONS: dict[str, Callable[[random.Random, Scene], Question | None]] = {
     "count": _count,
     "reading": _reading,
 }
-"""Question types; each function returns nothing where the scene holds nothing to ask about."""
+"""Question types; each function returns None where the scene has nothing to ask about."""
 
 
 def pose(kind: str, seed: int, size: int = SIZE) -> tuple[Scene, Question]:

@@ -82,7 +82,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class Scene:
-    """All there is to know about an image of ``size`` x ``size`` pixels; ``texture`` seeds the background."""
+    """Everything that determines an image of ``size`` x ``size`` pixels; ``texture`` seeds the background."""
 
     size: int
     background: str
@@ -236,7 +236,7 @@ PATCH_CLASSES = (len(KINDS) + 1, len(COLOURS) + 1, 6, len(ALPHABET) + 1, 9)
 
 def patch_labels(scene: Scene, patch: int = 8) -> NDArray[np.int64]:
     """What has its centre in each patch [5, P, P]: kind, colour and size bin of a shape; letter of a glyph and its place
-    (1 to 4 in a white sign, 5 to 8 in a black one). Zero where nothing has.
+    (1 to 4 in a white sign, 5 to 8 in a black one). Zero where nothing does.
     """
     side = scene.size // patch
     labels = np.zeros((len(PATCH_CLASSES), side, side), np.int64)

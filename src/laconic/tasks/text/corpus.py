@@ -69,7 +69,7 @@ def _all(kind: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
                 raw += _docstrings(importlib.import_module(name), name)
     else:
         raw = [(name, inspect.getsource(importlib.import_module(name))) for name in SOURCES]
-    # A docstring that several names share (aliases, inherited ones) must not sit on both sides of the split.
+    # A docstring that several names share (aliases, inherited ones) must not be on both sides of the split.
     seen: dict[str, str] = {}
     for name, text in raw:
         seen.setdefault(text, name)
@@ -99,7 +99,7 @@ def documents(kind: str = "prose", held_out: bool = False) -> tuple[tuple[str, .
 
 @lru_cache
 def lines(kind: str = "prose", held_out: bool = False) -> tuple[str, ...]:
-    """All lines of `documents`, one after the other: a haystack is a window of these."""
+    """All lines of `documents` in order: a haystack is a window of these."""
     return tuple(line for document in documents(kind, held_out) for line in document)
 
 

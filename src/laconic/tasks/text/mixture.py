@@ -76,7 +76,7 @@ class Mixture:
         self.odd_words = corpus.common_words()
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of ``text``; corpus lines come back from a cache."""
+        """Token ids of ``text``; those of corpus lines are cached."""
         found = self.cache.get(text)
         if found is None:
             found = self.encode_text(text, add_special_tokens=False).ids
@@ -101,7 +101,7 @@ class Mixture:
     def _drill(self, rng: random.Random, tokens: int) -> Block:
         """Lists or chains alone, and a question about each: the densest supervision of an item.
 
-        In short chats lists are asked for again and again: not giving a value twice is the hard part, and it stays.
+        In short chats lists are asked for repeatedly: the hard part is not to give a value twice.
         """
         n = rng.randint(1, max(1, min(8, tokens // 64)))
         if rng.random() < 0.5:
@@ -122,7 +122,7 @@ class Mixture:
         return keys if len(set(keys)) == n else rng.sample(NOUNS, n)
 
     def _mixed(self, rng: random.Random, tokens: int, dense: bool) -> Block:
-        """Single values, lists of values and chains in one context, and as many questions as fit well.
+        """Single values, lists of values and chains in one context, with as many questions as fit well.
 
         ``dense`` fills about half of the chat with needles and the rest with questions.
         """
@@ -243,8 +243,8 @@ class Mixture:
         """Needle sentences alone, repeated at random; only the values of repeats are supervised.
 
         Plain induction is solved by the token just before. Here that token is the same in every sentence, and only the key,
-        two tokens before, determines the value. Values of one token are learned first, values of three much later; so both
-        are in the mixture, with two in between.
+        two tokens before, determines the value. Values of one token are learned first, values of three much later; so the
+        mixture has both, and values of two in between.
         """
         n = rng.randint(2, max(3, tokens // 32))
         digits = rng.choice([3, 6, 7, 7])

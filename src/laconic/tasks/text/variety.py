@@ -4,7 +4,7 @@ import random
 
 
 def made_up(rng: random.Random) -> str:
-    """A word that no dictionary has: two or three syllables."""
+    """A word in no dictionary: two or three syllables."""
     return "".join(
         rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") + rng.choice(["", "n", "r", "x"])
         for _ in range(rng.randint(2, 3))

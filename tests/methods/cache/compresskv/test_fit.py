@@ -4,18 +4,12 @@ import pytest
 import torch
 from helpers.reference import slow_attend
 
-import laconic
 from laconic.artifact import Artifact, fingerprint
 from laconic.errors import ArtifactError
 from laconic.fit import Trainer
 from laconic.fit.layer_probe import LayerProbe, greedy
 from laconic.fit.needles import Trial, trials
 from laconic.methods.cache.compresskv.fit import CompressKVFit, HeadScores, LayerErrors, layer_errors, recall, watched
-
-
-@pytest.fixture(scope="module")
-def lm():
-    return laconic.load("testbed/lm")
 
 
 # line 6

@@ -18,11 +18,6 @@ GREEDY = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
 
 
 @pytest.fixture(scope="module")
-def lm():
-    return laconic.load("testbed/lm")
-
-
-@pytest.fixture(scope="module")
 def shipped_model(lm):
     return lm[0]
 

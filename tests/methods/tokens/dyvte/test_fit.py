@@ -68,7 +68,7 @@ def test_answers_follow_prompts(processor):
         prompt = prompts["input_ids"][b][prompts["attention_mask"][b] == 1]
         assert own[: len(prompt)].tolist() == prompt.tolist()
         told = processor.tokenizer.decode(own[len(prompt) :], skip_special_tokens=True)
-        assert told.strip() == one.answer
+        assert told.strip() == one.answers[0]
         assert labels[b][labels[b] != -100].tolist() == own[len(prompt) :].tolist()
         assert given["attention_mask"][b].diff().min() >= 0
     assert answers_at(labels) == max(int((row != -100).sum()) for row in labels) + 1
@@ -163,8 +163,8 @@ def test_the_schedule_and_the_seeds(model, processor):
 
 def test_a_file_of_one_s_own(model, processor, tmp_path):
     one = scenes(1, 5)[0]
-    one.image.save(tmp_path / "a.png")
-    line = json.dumps({"image": "a.png", "question": one.question, "answer": one.answer})
+    one.shown()[0].save(tmp_path / "a.png")
+    line = json.dumps({"image": "a.png", "question": one.question, "answer": one.answers[0]})
     (tmp_path / "data.jsonl").write_text(line + "\n")
     given, labels = built(model, processor, batch_size=2, file=str(tmp_path / "data.jsonl")).examples(0)
     want, wanted = with_answers(processor, [one, one])

@@ -10,10 +10,11 @@ from helpers.planted_vlm import planted, prompt
 from transformers import AttentionInterface
 
 from laconic import ArtifactError
+from laconic.engine.engine import Engine
 from laconic.fit import Trainer
 from laconic.fit.checkpoint import CHECKPOINT
 from laconic.fit.trainer import step
-from laconic.methods.tokens.explainability.fit import PAIRS, Chats, ExplainabilityFit, Labels, divergence
+from laconic.methods.tokens.explainability.fit import PAIRS, ExplainabilityFit, Labels, divergence
 from laconic.methods.tokens.explainability.network import load
 from laconic.methods.tokens.explainability.relevance import explained, propagated, step_relevance, target, weighted
 
@@ -25,13 +26,13 @@ class Toys(ExplainabilityFit):
     """Asks the toy's questions; `wrong`: none of the reference answers is right."""
 
     new_tokens: int = 1
-    questions: int = 12
+    asked: int = 12
     wrong: bool = False
 
-    def source_of(self, processor):
-        source = Toy(0, self.questions)
+    def questions(self, processor):
+        source = Toy(0, self.asked)
         source.answers = source.answers + 100 * self.wrong
-        return source
+        return source.ask
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_one_pass_over_prompt_and_answer_equals_a_pass_for_every_step(vlm_small)
     torch.testing.assert_close(relevance, (total / 3).float(), rtol=1e-5, atol=1e-7)
 
 
-def test_tokens_behind_the_last_row_have_no_relevance(vlm_small):
+def test_tokens_after_the_last_row_have_no_relevance(vlm_small):
     model, given = vlm_small
     out = model(**given, output_attentions=True, use_cache=False)
     found = step_relevance(out.attentions, out.logits[0, 7, 3], 7)
@@ -172,7 +173,7 @@ def test_5_kl_is_zero_for_the_target_alone():
 
 def test_pairs_of_several_lengths_train_together(toy):
     fit = Toys(**TINY | {"batch_size": 6})
-    net = fit.build(toy, None).train()
+    net = fit.build(toy, Toy(0, 1)).train()
     fit.labels.pairs = [(torch.rand(n), target(torch.rand(n))) for n in (8, 8, 12, 12, 5, 5)]
     optimizer = fit.optimizer(net)
     first, *_, last = [step(fit, net, optimizer, number) for number in range(31)]
@@ -181,9 +182,9 @@ def test_pairs_of_several_lengths_train_together(toy):
 
 def test_only_right_answers_are_labelled(toy):
     source = Toy(3, 20)
-    labels = Labels(toy, source, 1)
+    labels = Labels(Engine(toy, source), source.ask, 1)
     right = [labels.label() for _ in range(20)]
-    answers = [source.text(toy.generate(**source.ask(n)[0], max_new_tokens=1)[0, -1:]) for n in range(20)]
+    answers = [source.decode(toy.generate(**source.ask(n)[0], max_new_tokens=1)[0, -1:].tolist()) for n in range(20)]
     assert right == [answer == source.ask(n)[1] for n, answer in enumerate(answers)]
     assert 10 < sum(right) == len(labels.pairs) < 20
     attention, goal = labels.pairs[0]
@@ -197,7 +198,7 @@ def test_only_right_answers_are_labelled(toy):
 def test_a_resumed_training_ends_where_an_unbroken_one_does(toy, tmp_path, monkeypatch):
     def run(folder, resume, lines=None, **given):
         log = (lambda line: None) if lines is None else lines.append
-        return Trainer(Toys(**TINY | given), toy, None, folder, log).run(resume)
+        return Trainer(Toys(**TINY | given), toy, Toy(0, 1), folder, log).run(resume)
 
     whole, broken = run(tmp_path / "whole", False), tmp_path / "broken"
 
@@ -232,7 +233,7 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(toy, tmp_path, monke
 
 
 def test_a_fresh_training_does_not_take_the_labels_of_another(toy, tmp_path):
-    run = Trainer(Toys(**TINY | {"samples": 4, "steps": 1}), toy, None, tmp_path).run
+    run = Trainer(Toys(**TINY | {"samples": 4, "steps": 1}), toy, Toy(0, 1), tmp_path).run
     run()
     before = (tmp_path / PAIRS).read_bytes()
     (tmp_path / CHECKPOINT).unlink()
@@ -244,21 +245,19 @@ def test_a_fresh_training_does_not_take_the_labels_of_another(toy, tmp_path):
 def test_the_host_is_as_it_was(toy):
     toy.set_attn_implementation("sdpa")
     before = {name: x.clone() for name, x in toy.state_dict().items()}
-    Trainer(Toys(samples=4, steps=1), toy, None).run()
+    Trainer(Toys(samples=4, steps=1), toy, Toy(0, 1)).run()
     assert all(torch.equal(x, before[name]) for name, x in toy.state_dict().items())
     assert toy.model.language_model.config._attn_implementation == "sdpa"
     toy.set_attn_implementation("eager")
 
 
-def test_questions_and_what_answers_say():
-    from laconic.fit.images import numbered
+def test_questions_are_drawn_scenes_with_their_answers():
     from laconic.testbed.vlm_model import VISUAL_TOKENS, build_processor, build_tokenizer
 
     processor = build_processor(build_tokenizer())
-    scenes = Chats(processor, numbered("", 0))
-    assert len({scenes.ask(n)[1] for n in range(7)}) > 2
-    assert int((scenes.ask(0)[0]["input_ids"] == 6).sum()) == VISUAL_TOKENS
-    assert scenes.text(torch.tensor(processor.tokenizer.encode(" red", add_special_tokens=False))) == "red"
+    ask = ExplainabilityFit().questions(processor)
+    assert len({ask(n)[1] for n in range(7)}) > 2
+    assert int((ask(0)[0]["input_ids"] == 6).sum()) == VISUAL_TOKENS
 
 
 @pytest.mark.parametrize(("given", "message"), [({"kernel": 4}, "must be odd"), ({"steps": 0}, "steps=0 must be positive")])
@@ -269,4 +268,4 @@ def test_settings_that_make_no_sense(given, message):
 
 def test_a_host_that_answers_nothing_is_refused(toy):
     with pytest.raises(ValueError, match="answered 0 of 4 questions right"):
-        Trainer(Toys(**TINY | {"samples": 4}, wrong=True), toy, None).run()
+        Trainer(Toys(**TINY | {"samples": 4}, wrong=True), toy, Toy(0, 1)).run()

@@ -31,8 +31,8 @@ def saved(path, model=None, seed=0, kernel=5):
 class Toys(ExplainabilityFit):
     """Asks the toy's questions."""
 
-    def source_of(self, processor):
-        return Toy(0, 160)
+    def questions(self, processor):
+        return Toy(0, 160).ask
 
 
 class Probe(TokenMethod):
@@ -154,7 +154,7 @@ def test_10_all_layers_store_less(vlm, tmp_path):
 def trained(tmp_path_factory):
     """The toy host and a network trained on its right answers (160 images, 80 steps)."""
     model, path = host(), tmp_path_factory.mktemp("toy") / "net.safetensors"
-    Trainer(Toys(samples=160, new_tokens=1, steps=80, batch_size=32), model, None).run().save(path)
+    Trainer(Toys(samples=160, new_tokens=1, steps=80, batch_size=32), model, Toy(0, 1)).run().save(path)
     return model, str(path)
 
 

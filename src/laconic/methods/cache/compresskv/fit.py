@@ -85,7 +85,7 @@ class HeadScores:
         """Scores [layers, H]; raises `ArtifactError` when no trial was answered."""
         if not self.counted:
             raise ArtifactError(
-                f"the model answered none of {trials} needle prompts, so its retrieval heads cannot be told; "
+                f"the model answered none of {trials} needle prompts, so its retrieval heads cannot be identified; "
                 "try shorter lengths, or a model that follows questions."
             )
         assert isinstance(self.total, torch.Tensor)
@@ -147,7 +147,7 @@ class LayerErrors:
         self.layers = family_of(self.model).stack(self.model).layers
 
     def cut(self, obs: Observation) -> None:
-        """The prompt was read: choose what a cache of `entries` would hold; nothing is removed."""
+        """After the prompt: choose what a cache of `entries` would hold; nothing is removed."""
         targets = [min(self.entries, real) for real in obs.real]
         selection = self.method.select(replace(obs, targets=targets))
         n = obs.keys.shape[2]

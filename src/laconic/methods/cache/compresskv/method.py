@@ -93,7 +93,7 @@ class CompressKV(CacheMethod):
         w = min(self.window, obs.new)
         votes = sum(self._row(obs, head, w) for head in self._heads[obs.layer])
         assert isinstance(votes, torch.Tensor)
-        # average pooling is linear: the mean over heads may go first
+        # average pooling is linear, so the mean over heads may come first
         context, own = (votes / len(self._heads[obs.layer])).split([votes.shape[-1] - w, w], -1)
         pooled = [pool(part, self.kernel, "avg") for part in (context, own) if part.shape[-1]]
         return torch.cat(pooled, -1)[:, None].expand(obs.keys.shape[:3])
@@ -104,14 +104,14 @@ class CompressKV(CacheMethod):
         bias = None if obs.bias is None else obs.bias[:, kv]
         queries = obs.queries[:, head : head + 1, obs.new - w :]
         rows = attention_rows(queries, obs.keys[:, kv], obs.scale, bias=bias, softcap=obs.softcap)[:, 0, 0]
-        if obs.step.valid is not None:  # padding has no vote
+        if obs.step.valid is not None:  # padding does not vote
             rows = rows.masked_fill(~obs.step.valid[:, obs.new - w :, None], 0.0)
         return rows.sum(1)
 
 
 @lru_cache(maxsize=256)
 def budgets(errors: tuple[float, ...], mean: int, floor: int = 32, seen: int | None = None) -> tuple[int, ...]:
-    """Entries per layer (step C): `floor` for everybody, the rest in proportion to the errors, at most three times the mean.
+    """Entries per layer (step C): `floor` for each, the rest in proportion to the errors, at most three times the mean.
 
     Args:
         errors: how far each layer's output moves when its cache is cut, as shares of all layers' (they add up to 1).

@@ -1,8 +1,8 @@
 """Post-hoc training of LoCoCo's mixers: the model is frozen, text runs in chunks, one backward pass per chunk.
 
-Only the convolutions and the scalars learn (arXiv 2406.05317, post-hoc mode of the text). What a chunk stores is cut off
-from the graph; the memory that `compress` makes of it is not, and so the loss of a chunk reaches the mixers that made the
-memory before it, and nothing earlier.
+Only the convolutions and the scalars are trained (arXiv 2406.05317, post-hoc mode of the text). What a chunk stores is
+detached from the graph; the memory that `compress` makes of it is not, so the loss of a chunk reaches the mixers that made
+the memory before it, and nothing earlier.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""LoCoCo: drop in convolutions to fold what is old into a memory of fixed size (arXiv 2406.05317)."""
+"""LoCoCo: drop-in convolutions fold what is old into a memory of fixed size (arXiv 2406.05317)."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class LoCoCo(CacheMethod):
         return 0, self.local
 
     def score(self, obs: Observation) -> torch.Tensor:
-        return obs.mass()  # no column carries it on, so it speaks of this pass only
+        return obs.mass()  # no column carries it over, so it covers this pass only
 
     def reduce(self, layer: CompressedLayer, obs: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
         if self.mode == "hh":
@@ -191,7 +191,7 @@ class LoCoCo(CacheMethod):
 
 
 def _joined(pieces: list[Slots]) -> DensePart:
-    """Rows of different lengths as one part; filler goes to the front, as padding does."""
+    """Rows of different lengths as one part; filler goes to the front, like padding."""
     most = max(keys.shape[2] for keys, _, _ in pieces)
     short = [most - keys.shape[2] for keys, _, _ in pieces]
     keys = torch.cat([F.pad(piece[0], (0, 0, room, 0)) for piece, room in zip(pieces, short, strict=True)])

@@ -29,9 +29,9 @@ class RazorAttentionFit(Fit):
 
     Args:
         tokens: tokens before they repeat (2,500, but at most half of the model's positions for all repeats).
-        repeats: how often they stand there (4).
+        repeats: how often they occur (4).
         material: ``"random"`` tokens, as published, or ``"sentences"`` such as "The code for falcon is 4815263." for a
-            model that does not copy what looks like no text (`testbed/lm`).
+            model that does not copy what does not look like text (`testbed/lm`).
     """
 
     tokens: int | None = None

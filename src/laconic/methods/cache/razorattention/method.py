@@ -1,4 +1,4 @@
-"""RazorAttention: retrieval heads keep everything; the others sinks, a recent buffer and one token for all that is gone
+"""RazorAttention: retrieval heads keep everything; the others sinks, a recent buffer and one token for everything dropped
 (arXiv 2407.15891)."""
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RazorAttention(CacheMethod):
     """Heads that look far back keep all their entries; in the others one averaged entry stands for the dropped middle.
 
     The compensation token is the mean key and the mean value of the ``N_d`` dropped entries, and counts ``N_d`` times:
-    ``log N_d`` in the column `bias`. It is stored with index -1, which is no token, so `session.kept` leaves it out. What
+    ``log N_d`` in the column `bias`. It is stored with index -1, which is not a token, so `session.kept` leaves it out. What
     later passes drop is folded into it exactly.
 
     Args:
@@ -108,18 +108,18 @@ class RazorAttention(CacheMethod):
         return self.sinks, 0
 
     def score(self, obs: Observation) -> torch.Tensor:
-        """The later, the better."""
+        """Later entries score higher."""
         return obs.index.float()
 
     def targets(self, layer: int, layers: int, step: Step, real: list[int], bytes_per_entry: int) -> list[int]:
-        """Tokens that stay in a head that is no retrieval head: sinks and buffer; the compensation token comes on top."""
+        """Tokens that stay in a head that is not a retrieval head: sinks and buffer; the compensation token is extra."""
         return [self._own(tokens, self.budget.entries(tokens, bytes_per_entry), step.prefill) for tokens in step.real]
 
     def _own(self, tokens: int, mean: int, strict: bool) -> int:
         """Sinks and buffer for `tokens` tokens, such that all heads together have `mean` entries on average.
 
-        At least one token stays beside the compensation token, so a budget of hardly more than the retrieval heads alone
-        is missed by up to two entries (the session warns).
+        At least one token stays beside the compensation token, so a budget barely larger than the retrieval heads alone
+        need is exceeded by up to two entries (the session warns).
         """
         whole = sum(len(row) for row in self._retrieval)
         others = self._heads - whole
@@ -153,7 +153,7 @@ class RazorAttention(CacheMethod):
         dropped = tokens & ~kept
         if not bool(dropped.any()) and not layer.evicted:
             return None
-        columns = {name: column for name, column in columns.items() if name != "valid"}  # all that stays is real
+        columns = {name: column for name, column in columns.items() if name != "valid"}  # only real entries stay
         if not self.compensate:
             return [selected(obs.keys, obs.values, columns, from_mask(kept), ragged=True)]
         keys, values, columns, has = folded(obs, columns, dropped, valid & (obs.index < 0))

@@ -85,8 +85,8 @@ def clustered(images: Sequence[ImageTokens]) -> tuple[Anchors, Tensor]:
 
     Sinks: tokens that (nearly) all images have, within a cosine of `SINK`; those of the encoder where most members have
     outlying lengths, those of the LLM where most point like <bos>; sinks that are neither stay unmarked. Dead: the largest
-    group that (nearly) all images have within `DEAD`. The anchor of a group is the word that is most often among its
-    members' nearest three; of equally frequent words the nearer.
+    group that (nearly) all images have within `DEAD`. The anchor of a group is the word most frequent among its
+    members' nearest three; of equally frequent words, the nearer one.
     """
     units = [nn.functional.normalize(p.tokens.float(), dim=-1) for p in images]
     every, words = torch.cat(units), torch.cat([p.words for p in images])

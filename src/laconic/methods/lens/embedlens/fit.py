@@ -15,7 +15,7 @@ class EmbedLensFit(Fit):
     """What repeats among the visual tokens of different images; see `discover`.
 
     Args:
-        samples: how many images (64; at least 32 are needed to tell what repeats).
+        samples: number of images (64; it takes at least 32 to find what repeats).
         batch_size: images that run together (16).
         file: JSON lines with "image" and "question" instead of drawn scenes; all of them are used.
     """

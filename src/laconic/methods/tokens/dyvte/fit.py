@@ -1,4 +1,4 @@
-"""Training of DyVTE's gates: does the answer stay when all visual tokens leave after a layer? (arXiv 2411.19628)
+"""Training of DyVTE's gates: does the answer survive when all visual tokens leave after a layer? (arXiv 2411.19628)
 
 The model is frozen and runs twice per step: whole, and with the visual tokens gone after one layer, drawn for the batch.
 The second run is the session that inference uses; leaving and blocking the visual columns are the same for the text.
@@ -51,7 +51,7 @@ def answers_at(labels: Tensor) -> int:
 
 @dataclass(kw_only=True)
 class DyVTEFit(TrainingFit):
-    """The gates that tell when visual tokens may leave.
+    """The gates that say when visual tokens may leave.
 
     Args:
         width: of the hidden layer (2048, as published; 128 does for small models).
@@ -146,7 +146,7 @@ class DyVTEFit(TrainingFit):
             logits = torch.stack([gate(x) for gate, x in zip(self.gates, features, strict=True)])
             chances.append(logits.float().softmax(-1)[..., 1])
         chance, depth = torch.cat(chances, 1), len(self.gates) + 1
-        # Where gates are sure of themselves nothing happens between 0.01 and 0.99: thresholds are where the chances are.
+        # Where gates are certain, nothing lies between 0.01 and 0.99: take the observed probabilities as thresholds.
         ranks = chance.double().flatten().quantile(torch.linspace(0, 1, 97, dtype=torch.float64))
         found = []
         for tau in sorted({0.0, 0.5, *ranks.tolist()}):

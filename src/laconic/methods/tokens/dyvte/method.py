@@ -32,19 +32,19 @@ class DyVTE(TokenMethod):
     """All visual tokens of a sample leave after the layer whose trained gate says that the question has read them.
 
     The gate reads the question's hidden states: their mean without the last token, and the last token. Positions keep the
-    gap. The decision is made in prefill, once per sample. The layer after which tokens leave has paid for them. It goes
-    together with methods that act on single tokens.
+    gap. The decision is made in prefill, once per sample. The layer after which tokens leave still runs on them. The method
+    composes with those that act on single tokens.
 
     Args:
-        tau: threshold on the gate's probability (0.5, as published). With ``keep=`` instead, the largest threshold that came
-            to that share on the training samples: met on average, not by every sample.
+        tau: threshold on the gate's probability (0.5, as published). With ``keep=`` instead, the largest threshold that
+            reached that share on the training samples: met on average, not by every sample.
         exit_layer: leave after this layer, whatever the gates say; needs no artifact. The last one: never.
         artifact: what `laconic fit dyvte` wrote: a file, a shipped name, or a Hub id. None takes the one shipped for
             these weights.
 
     Raises:
         ArtifactError: no gates for this model.
-        BudgetError: a share that no threshold came to, or a budget in tokens or bytes.
+        BudgetError: a share that no threshold reached, or a budget in tokens or bytes.
     """
 
     tau: float | None = None
@@ -53,7 +53,7 @@ class DyVTE(TokenMethod):
 
     default_keep: ClassVar[float | None] = None
     claims: ClassVar[frozenset[str]] = frozenset({"stream.exit"})
-    """Not the stream alone: what leaves here may have been pruned or merged before."""
+    """Does not claim the stream: tokens that leave here may have been pruned or merged before."""
     uneven: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -92,7 +92,7 @@ class DyVTE(TokenMethod):
         return range(self.exit_layer + 1, min(self.exit_layer + 2, depth))
 
     def cut(self, stream: Stream) -> Cut | None:
-        visual = stream.visual.mask.gather(1, stream.place)  # with line ends, which leave, too
+        visual = stream.visual.mask.gather(1, stream.place)  # line ends leave, too
         visual = visual if stream.valid is None else visual & stream.valid
         leaves = [len(stream.images(b)) > 0 and self._exits(stream, b) for b in range(len(visual))]
         if not any(leaves):

@@ -1,4 +1,4 @@
-"""Training of the network of `explainability`: label what the frozen host answers right, then fit the labels.
+"""Training the network of `explainability`: label what the frozen host answers correctly, then fit the labels.
 
 Both halves can be interrupted: pairs of attention and relevance are in the folder, and the host is not needed once they are
 made (arXiv 2506.01097, section 3).
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from laconic.atomic import replacing
+from laconic.engine.engine import Engine, Request
 from laconic.fit.contract import TrainingFit
-from laconic.fit.images import Asked, inputs, numbered
+from laconic.fit.images import inputs, numbered
 from laconic.methods.tokens.explainability.network import RelevanceNet
 from laconic.methods.tokens.explainability.relevance import explained, target
 
@@ -30,54 +31,35 @@ Pair = tuple[Tensor, Tensor]
 """Attention and relevance of the visual tokens of one question, [v] each."""
 
 
-class Source(Protocol):
-    """Questions by number; equal numbers give equal questions."""
-
-    def ask(self, number: int) -> tuple[dict[str, Tensor], str]:
-        """Question `number`, from 0: model inputs of its prompt, and the reference answer."""
-
-    def text(self, ids: Tensor) -> str:
-        """What generated tokens [G] say."""
-
-
-class Chats:
-    """Questions about images through a processor with a chat template."""
-
-    def __init__(self, processor: Any, questions: Callable[[int], Asked]):
-        self.processor, self.questions = processor, questions
-
-    def ask(self, number: int) -> tuple[dict[str, Tensor], str]:
-        asked = self.questions(number)
-        return inputs(self.processor, [asked]), asked.answer
-
-    def text(self, ids: Tensor) -> str:
-        return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+Questions = Callable[[int], tuple[dict[str, Tensor], str]]
+"""Number of a question, from 0 -> model inputs of its prompt, and the reference answer. Equal numbers give equal
+questions."""
 
 
 class Labels:
     """Pairs (attention, R*) [v] each, made one question after the other.
 
     Attributes:
-        done: questions asked so far; `pairs`: those that the host answered right.
+        done: questions asked so far; `pairs`: those that the host answered correctly.
     """
 
-    def __init__(self, model: PreTrainedModel, source: Source, new_tokens: int):
-        self.model, self.source, self.new_tokens = model, source, new_tokens
+    def __init__(self, engine: Engine, questions: Questions, new_tokens: int):
+        self.engine, self.questions = engine, questions
+        self.request = Request(methods=None, max_new_tokens=new_tokens)
         self.done = 0
         self.pairs: list[Pair] = []
 
     def label(self) -> bool:
-        """Ask the next question; true if its answer was right and a pair was made. `model` must attend eagerly."""
-        prompt, reference = self.source.ask(self.done)
+        """Ask the next question; true if its answer was right and a pair was made. The model must attend eagerly."""
+        model = self.engine.model
+        prompt, reference = self.questions(self.done)
         self.done += 1
-        given = {name: x.to(self.model.device) for name, x in prompt.items()}
-        length = given["input_ids"].shape[1]
-        with torch.no_grad():
-            out = self.model.generate(**given, max_new_tokens=self.new_tokens, do_sample=False)  # type: ignore[operator]
-        answer = out[0, length:]
-        if self.source.text(answer) != reference or not len(answer):
+        given = {name: x.to(model.device) for name, x in prompt.items()}
+        (answer,) = self.engine.answer_batch(given, self.request)
+        if answer.text.strip() != reference:
             return False
-        attention, relevance = explained(self.model, given, _spoken(answer, self.model))
+        ids = torch.tensor(answer.ids, device=model.device)
+        attention, relevance = explained(model, given, _spoken(ids, model))
         self.pairs.append((attention, target(relevance)))
         return True
 
@@ -103,7 +85,7 @@ def _spoken(answer: Tensor, model: PreTrainedModel) -> Tensor:
 
 
 def divergence(net: nn.Module, pairs: list[Pair]) -> Tensor:
-    """Mean KL(R* || softmax of what the network says). Pairs of one length run together; lengths do not mix."""
+    """Mean KL(R* || softmax of the network's output). Pairs of equal length are batched; lengths do not mix."""
     total = torch.zeros((), device=pairs[0][0].device)
     for length in sorted({len(a) for a, _ in pairs}):
         some = [(a, r) for a, r in pairs if len(a) == length]
@@ -121,9 +103,9 @@ class ExplainabilityFit(TrainingFit):
         new_tokens: longest answer; long ones make relevance flat.
         steps: of the optimiser (Adam), `batch_size` pairs each, at the constant rate `lr`.
         kernel: of the network.
-        file: lines of JSON ``{"image": FILE, "question": TEXT, "answer": TEXT}``, several per image if you like; empty
+        file: lines of JSON ``{"image": FILE, "question": TEXT, "answer": TEXT}``, any number per image; empty
             for the testbed's scenes (only for its models).
-        save_labels: questions between savings of the labels.
+        save_labels: questions between saves of the labels.
     """
 
     samples: int = 2048
@@ -148,12 +130,18 @@ class ExplainabilityFit(TrainingFit):
 
     def build(self, model: PreTrainedModel, tokenizer: Any) -> RelevanceNet:
         self.model, self.net = model, RelevanceNet(self.kernel)
-        self.labels = Labels(model, self.source_of(tokenizer), self.new_tokens)
+        self.labels = Labels(Engine(model, tokenizer), self.questions(tokenizer), self.new_tokens)
         return self.net
 
-    def source_of(self, processor: Any) -> Source:
+    def questions(self, processor: Any) -> Questions:
         """Where questions come from."""
-        return Chats(processor, numbered(self.file, self.seed))
+        samples = numbered(self.file, self.seed)
+
+        def ask(number: int) -> tuple[dict[str, Tensor], str]:
+            sample = samples(number)
+            return inputs(processor, [sample]), sample.answers[0]
+
+        return ask
 
     def prepare(self, folder: Path | None, resume: bool) -> None:
         """Ask the host all questions that are not labelled yet.

@@ -49,7 +49,7 @@ def step_relevance(attentions: Sequence[Tensor], scalar: Tensor, last: int) -> T
 
 
 def explained(model: PreTrainedModel, inputs: Mapping[str, Tensor], answer: Tensor) -> tuple[Tensor, Tensor]:
-    """What the network gets and what it should say, for one prompt and the tokens `answer` [G] that the model gave.
+    """The network's input and target, for one prompt and the tokens `answer` [G] that the model gave.
 
     One forward pass over prompt and answer and G backward passes: as attention is causal, the matrices of a shorter pass are
     corners of this one's. The model must compute attention eagerly.
@@ -88,8 +88,8 @@ def _longer(name: str, x: Tensor, answer: Tensor) -> Tensor:
 
 
 def target(relevance: Tensor) -> Tensor:
-    """Relevance [v] as the distribution to learn: the lower half is set to zero, the rest sums to one. No relevance at
-    all is spread evenly over the half that stays."""
+    """Relevance [v] as the distribution to learn: the lower half is set to zero, the rest sums to one. If there is no
+    relevance at all, it is uniform over the half that stays."""
     kept = relevance.clone().float()
     kept[kept.argsort(stable=True)[: (len(kept) + 1) // 2]] = 0.0
     if float(kept.sum()) <= 0:

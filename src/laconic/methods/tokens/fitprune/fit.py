@@ -1,4 +1,4 @@
-"""Fitting of FitPrune: the smallest common divergence of attention totals whose deletions meet a FLOPs budget."""
+"""Fitting FitPrune: the smallest common divergence of attention totals whose deletions meet a FLOPs budget."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from laconic.stream.assemble import assemble
 from laconic.stream.contract import Cut, Stream, TokenMethod
 
 STEP = 0.01
-"""The search ends when alpha is known this well."""
+"""The search ends when alpha is known to this precision."""
 
 
 def candidates(received: Tensor, reference: float, alpha: float) -> Tensor:
@@ -85,7 +85,7 @@ class FitPruneFit(Fit):
     Args:
         reductions: FLOPs of the visual tokens to save, in percent; deletions are fitted for each. Those out of reach
             (a model with few layers pays for all tokens in its first one) are left out, and noted.
-        samples: how many images with questions (24).
+        samples: number of images, each with a question (24).
         batch_size: samples that run together (8).
         file: JSON lines with "image" and "question" instead of drawn scenes; all of them are used.
     """
@@ -116,7 +116,7 @@ class FitPruneFit(Fit):
 
 
 class Search:
-    """Deletions of one model on some batches of inputs; sweeps that were run are remembered.
+    """Deletions of one model on some batches of inputs; finished sweeps are remembered.
 
     Attributes:
         whole: visual tokens of each sample.

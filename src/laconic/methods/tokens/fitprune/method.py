@@ -73,9 +73,9 @@ def for_budget(fits: list[list[float]], share: float) -> list[float] | None:
 )
 @dataclass(kw_only=True)
 class FitPrune(TokenMethod):
-    """After each layer a number of visual tokens go that was fitted to a FLOPs budget, those least attended to.
+    """After each layer, remove a number of visual tokens that was fitted to a FLOPs budget: those least attended to.
 
-    An artifact says how many; per sample those go whose attention from text times that from visual tokens is smallest.
+    An artifact says how many; in each sample, those whose attention from text times that from visual tokens is smallest.
     Survivors keep order and positions.
 
     Layer l's cache keeps what layer l ran on. The paper deletes within layer l, between attention and its output

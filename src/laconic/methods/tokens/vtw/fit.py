@@ -26,7 +26,7 @@ class VTWFit(Fit):
     Args:
         eta: largest divergence: 3e-3 (LLaVA-1.5-7B); 5e-4 for the 13B model, 1e-4 for LLaVA-NeXT-7B.
         first: the first candidate; 5 of 32, scaled to the model's depth.
-        samples: how many images with questions (20).
+        samples: number of images, each with a question (20).
         batch_size: samples that run together (10).
         file: JSON lines with "image" and "question" instead of drawn scenes; all of them are used.
     """

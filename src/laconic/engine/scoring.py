@@ -1,0 +1,79 @@
+"""Teacher forcing: how likely a model finds continuations of a context that a session has compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from laconic.engine.generation import read_context
+from laconic.engine.stock import StockSession
+from laconic.session import Session
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of one continuation of m tokens.
+
+    Attributes:
+        log_likelihoods: of its tokens, [m], each given the context and the tokens before it.
+        greedy: whether greedy decoding would have produced it.
+    """
+
+    log_likelihoods: Tensor
+    greedy: bool
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One score per continuation, in the order given. `notes`: what methods and transformers warned about."""
+
+    scores: list[Score]
+    notes: list[str]
+
+
+def score(
+    session: Session | StockSession,
+    context: Sequence[int],
+    continuations: Sequence[Sequence[int]],
+    at_prompt: Callable[[Any], None] | None = None,
+    dtype: torch.dtype | None = None,
+) -> list[Score]:
+    """Score each continuation after the context in an open session. See `Engine.score`.
+
+    A continuation of one token needs only what the context predicts. A longer one is fed without its last token; it stays in
+    the cache, so that the context is read again before the next long one.
+    """
+    scores: list[Score] = []
+    first, fresh = torch.empty(0), False  # fresh: the cache holds the context and nothing else
+    for continuation in continuations:
+        more = len(continuation) > 1
+        if not scores or (more and not fresh):
+            first, fresh = read_context(session, list(context)), True
+            if not scores and at_prompt is not None:
+                at_prompt(session)
+        logits = first
+        if more:
+            with session.hold():
+                logits = torch.cat([first, _fed(session, continuation[:-1])])
+            fresh = False
+        scores.append(_score(logits, continuation, dtype))
+    return scores
+
+
+def _fed(session: Session | StockSession, ids: Sequence[int]) -> Tensor:
+    """Logits [n, V] of n tokens read after what the cache holds."""
+    tokens = torch.tensor([list(ids)], device=session.model.device)
+    logits: Tensor = session.model(input_ids=tokens, past_key_values=session.cache, use_cache=True).logits[0]
+    return logits
+
+
+def _score(logits: Tensor, continuation: Sequence[int], dtype: torch.dtype | None) -> Score:
+    """The score of the m tokens that `logits` [m, V] predict."""
+    wanted = torch.tensor(list(continuation), device=logits.device)
+    likely = log_softmax(logits, -1, dtype=dtype)
+    return Score(likely.gather(-1, wanted[:, None])[:, 0], bool((likely.argmax(-1) == wanted).all()))

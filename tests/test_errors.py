@@ -1,0 +1,22 @@
+"""Errors that are meant derive from one class; unknown names are answered with close ones."""
+
+import pytest
+
+from laconic import errors
+
+
+def test_all_derive_from_one():
+    kinds = [x for x in vars(errors).values() if isinstance(x, type) and issubclass(x, Exception)]
+    assert len(kinds) > 8 and all(issubclass(kind, errors.LaconicError) for kind in kinds)
+
+
+def test_close_names_are_offered_and_else_all_of_them():
+    assert errors.closest("snapvk", ["knorm", "snapkv"]) == "did you mean snapkv?"
+    assert errors.closest("xyz", ["knorm", "adakv"]) == "known names: adakv, knorm."
+
+
+def test_the_old_name_warns():
+    with pytest.warns(DeprecationWarning, match="use ArtifactError"):
+        assert errors.RecipeError is errors.ArtifactError
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        errors.Nothing  # noqa: B018
