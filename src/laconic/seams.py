@@ -49,12 +49,14 @@ class Host:
     Attributes:
         model: what was given to `compress()`; `stack` its text decoder; `family` where things are in it.
         methods: all methods of the session, in the order given.
+        tokenizer: of the model, where the session was given one.
     """
 
     model: PreTrainedModel
     stack: PreTrainedModel
     family: Family
     methods: tuple[Method, ...] = ()
+    tokenizer: Any | None = None
 
     @property
     def layers(self) -> nn.ModuleList:

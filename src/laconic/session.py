@@ -78,7 +78,7 @@ class Session:
         self.family = family_of(model)
         self.stack = self.family.stack(model)
         check_claims(self.methods)
-        host = Host(model, self.stack, self.family, self.methods)
+        host = Host(model, self.stack, self.family, self.methods, tokenizer)
         self._seams = seams_of(host, ALWAYS)
         # conflicts first, which need no model; then the methods load what is theirs; then the seams read what they ask for
         for seam in self._seams:
@@ -211,6 +211,7 @@ class Session:
         if output is None:  # the call raised
             return
         cache.unfinished, cache.real = False, step.real
+        cache.after_pass()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         meter, logits = self.meter, getattr(output, "logits", None)

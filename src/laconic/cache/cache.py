@@ -11,6 +11,7 @@ from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from laconic.cache import hooks
+from laconic.cache.late import LateCut
 from laconic.cache.layer import CompressedLayer, Pass
 from laconic.cache.observe import Observation, Rotary
 from laconic.cache.parts.base import DensePart
@@ -67,6 +68,7 @@ class CompressedCache(Cache):
         self.real: list[int] = []
         self.entry_bytes = 0
         self.compress_seconds = 0.0
+        self.late = LateCut()
         # called after every layer's attention in prefill with (decoder layer, a function that observes it)
         self.observer: Callable[[int, Callable[[], Observation]], None] | None = None
         self._looked: tuple[Observation, dict[str, torch.Tensor]] | None = None
@@ -88,6 +90,7 @@ class CompressedCache(Cache):
         self._method = method
         self._narrows: hooks.SparsePrefill | None = method if isinstance(method, hooks.SparsePrefill) else None
         self._selects: hooks.SelectsStream | None = method if isinstance(method, hooks.SelectsStream) else None
+        self._cuts_late = isinstance(method, hooks.CutsLate) and method.cuts_late
         self._queries = method.queries_kept() if isinstance(method, hooks.KeepsQueries) else 0
 
     # -- views -----------------------------------------------------------------------------------------------------
@@ -216,16 +219,27 @@ class CompressedCache(Cache):
                 layer.remember(new.queries, self._queries)
             obs, columns = self._looked or self._look(layer, new, method)
             self._looked = None
-            parts = method.reduce(layer, obs, {**columns, "index": obs.index})
+            if self._cuts_late:
+                self.late.wait(layer, obs, method.checked_rank(obs))
+            parts = None if self._cuts_late else method.reduce(layer, obs, {**columns, "index": obs.index})
             self.selected = None if self._selects is None else self._selects.stream(obs)
             if parts is not None:
                 layer.store(parts)
             else:
                 layer.parts = [DensePart(obs.keys, obs.values, columns)]
             self.unpacked = self.storage is not None
-            assert self.step is not None
-            went = None if self.selected is None else self.step.places(self.selected)
-            self.trace.add(self.layer_ids[layer.number], method.name, before, layer.stored, went)
+            if not self._cuts_late:
+                assert self.step is not None
+                went = None if self.selected is None else self.step.places(self.selected)
+                self.trace.add(self.layer_ids[layer.number], method.name, before, layer.stored, went)
+        self.compress_seconds += time.perf_counter() - began
+
+    def after_pass(self) -> None:
+        """The pass has run through all layers: those that wait for each other are cut now."""
+        began = time.perf_counter()
+        for layer, before in self.late.cut():
+            assert self.method is not None
+            self.trace.add(self.layer_ids[layer.number], self.method.name, before, layer.stored)
         self.compress_seconds += time.perf_counter() - began
 
     def after_decode(self, layer: CompressedLayer, new: Pass) -> None:
@@ -312,6 +326,7 @@ class CompressedCache(Cache):
             step=step,
             rotary=self._rotary(layer.number),
             pseudo=None if new.pseudo is None else new.pseudo[:2],
+            pseudo_lse=new.pseudo_lse,
         )
 
     def _protected(self, index: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor | None:

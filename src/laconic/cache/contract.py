@@ -123,6 +123,11 @@ class CacheMethod(Method):
             rank = rank.masked_fill(obs.protected, float("inf"))
         return rank if obs.valid is None else rank.masked_fill(~obs.valid, float("-inf"))
 
+    def checked_rank(self, obs: Observation) -> torch.Tensor:
+        """`rank`, once it is sure that the budget holds what is protected; raises `BudgetError` where it does not."""
+        self._check_protected(obs)
+        return self.rank(obs)
+
     def select(self, obs: Observation) -> Selection | None:
         """The entries that stay, or None when the budget holds them all."""
         self._check_protected(obs)

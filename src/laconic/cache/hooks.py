@@ -6,7 +6,7 @@ entries, T tokens of the pass.
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -24,6 +24,17 @@ class ChoosesAcrossHeads(Protocol):
     def choose(self, rank: torch.Tensor, obs: Observation) -> Selection:
         """From ranks [B, Hkv, n] (padding at -inf, protected entries at inf) to the entries that stay, such that
         ``obs.targets[b]`` stay in row b, on average over its heads."""
+        ...
+
+
+@runtime_checkable
+class CutsLate(Protocol):
+    """May choose among the entries of all layers and heads together. Each prefill pass stores all of its entries then, and
+    the cut follows when the model has returned: one full pass, not one full layer, is held at a time."""
+
+    @property
+    def cuts_late(self) -> bool:
+        """Whether this setting does."""
         ...
 
 
@@ -76,4 +87,13 @@ class PseudoTokens(Protocol):
 
     def pseudo_offset(self) -> int:
         """Distance of the first pseudo token's position from the one that follows the prompt."""
+        ...
+
+
+@runtime_checkable
+class ReadsWithTokenizer(Protocol):
+    """Runs words of its own, which only the session's tokenizer can turn into tokens."""
+
+    def read_with(self, tokenizer: Any) -> None:
+        """Called when a session is made that was given a tokenizer, before any pass."""
         ...

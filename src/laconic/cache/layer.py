@@ -29,7 +29,7 @@ class Pass:
         columns: of the new entries, [B, Hkv, T] each; those that a default explains are left out.
         scale, softcap: of the attention.
         pseudo: queries [B, H, P, D], keys and values of pseudo tokens, which run after the real ones and are not stored;
-            None when there are none.
+            None when there are none. `pseudo_lse`: log-sum-exp of each of their queries over all that it attends, [B, H, P].
     """
 
     queries: torch.Tensor
@@ -39,6 +39,7 @@ class Pass:
     scale: float
     softcap: float | None
     pseudo: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+    pseudo_lse: torch.Tensor | None = None
 
 
 class NewEntries:
@@ -227,7 +228,8 @@ class CompressedLayer(CacheLayerMixin):
         rows = self.cache.before_prefill(self, new)
         if rows is None:
             self.cache.count(self, q, keys)
-            out = self._attend_all(q, keys, values, scale, softcap, step.valid)
+            out, lse = self._attend_all(q, keys, values, scale, softcap, step.valid)
+            new.pseudo_lse = None if lse is None else lse[:, :, t:]
         else:
             out = self._attend_some(q, keys, values, scale, softcap, step.valid, rows)
         self.seen = step.start + step.length
@@ -250,15 +252,17 @@ class CompressedLayer(CacheLayerMixin):
         scale: float,
         softcap: float | None,
         valid: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """q [B, H, T, D] over the stored parts (all in the past: no mask) and causally over the T new entries."""
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """q [B, H, T, D] over the stored parts (all in the past: no mask) and causally over the T new entries: output and,
+        wherever it is known or pseudo tokens need it, lse."""
+        step = self.cache.step
         if valid is not None:  # padding is always on the left: the session refuses anything else
             new = attend_padded(q, keys, values, scale, (~valid).sum(-1).tolist(), softcap)
-        elif self.parts:
+        elif self.parts or (step is not None and step.pseudo):
             new = attend(q, keys, values, scale, causal=True, softcap=softcap)
         else:
-            return attend_alone(q, keys, values, scale, causal=True, softcap=softcap)
-        return merge([new] + [part.attend(q, scale, softcap) for part in self.parts if part.length])[0]
+            return attend_alone(q, keys, values, scale, causal=True, softcap=softcap), None
+        return merge([new] + [part.attend(q, scale, softcap) for part in self.parts if part.length])
 
     def _attend_some(
         self,
@@ -277,7 +281,7 @@ class CompressedLayer(CacheLayerMixin):
         few_q, few_keys, few_values = (gather(x, rows, 2) for x in (q, keys, values))
         self.cache.count(self, few_q, few_keys)
         few_valid = own if valid is None else own & valid.gather(1, rows)
-        few = self._attend_all(few_q, few_keys, few_values, scale, softcap, None if bool(few_valid.all()) else few_valid)
+        few, _ = self._attend_all(few_q, few_keys, few_values, scale, softcap, None if bool(few_valid.all()) else few_valid)
         out = q.new_zeros(*q.shape[:3], values.shape[-1])
         at = rows[:, None, :, None].expand(-1, q.shape[1], -1, values.shape[-1])
         return out.scatter_add_(2, at, few * own[:, None, :, None])  # an unused slot adds zeros to position 0
@@ -296,6 +300,14 @@ class CompressedLayer(CacheLayerMixin):
         if step.valid is not None:
             columns["valid"] = step.valid[:, None].expand(b, h, t)
         return columns
+
+    def keep(self, selection: Selection) -> None:
+        """Drop all stored entries but those of `selection`, numbered as `restored` gives them; heads become ragged."""
+        keys, values, columns = self.restored()
+        if "index" not in columns:
+            b, h, n = keys.shape[:3]
+            columns = {**columns, "index": torch.arange(n, device=keys.device, dtype=torch.int32).expand(b, h, n)}
+        self.store([selected(keys, values, columns, selection, ragged=True)])
 
     def restored(self) -> Entries:
         """All stored entries as rectangles; a copy unless one dense part holds them."""

@@ -33,6 +33,7 @@ class Observation:
         state: what the method remembers about this layer besides its entries, [B, ...] each; methods may write to it.
         pseudo: queries [B, H, P, D] and keys [B, Hkv, P, D] of pseudo tokens that ran after this pass (see
             `laconic.cache.hooks.PseudoTokens`); None when there were none.
+        pseudo_lse: log-sum-exp of each pseudo query over all that it attends, itself included, fp32 [B, H, P].
         protected: entries that no method may remove, [B, Hkv, n]; None when nothing is protected.
         real: real entries of every batch row, one int each.
         targets: entries that may stay in every batch row by the method's budget, one int each.
@@ -60,6 +61,7 @@ class Observation:
     rotary: Rotary
     state: dict[str, torch.Tensor] = field(default_factory=dict)
     pseudo: tuple[torch.Tensor, torch.Tensor] | None = None
+    pseudo_lse: torch.Tensor | None = None
     _known: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from laconic.errors import UnsupportedModelError
+from laconic.families.rotary import phases
 
 _REGISTRY: dict[str, Family] = {}
 
@@ -51,8 +52,7 @@ class Family:
                 f"the {self.name} family's RoPE layout is not known to laconic, so queries cannot be un-rotated; "
                 "choose a method that uses queries as they are."
             )
-        cos, sin = stack.rotary_emb(torch.zeros(1, device=positions.device), positions)  # type: ignore[operator]
-        return cos, sin
+        return phases(stack.rotary_emb, torch.zeros(1, device=positions.device), positions)  # type: ignore[arg-type]
 
 
 GENERIC = Family("generic", half_rope=False, proven=False)

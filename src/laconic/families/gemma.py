@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from laconic.families.base import Family, add
+from laconic.families.rotary import phases
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,7 @@ class Gemma3(Family):
 
     def cos_sin(self, stack: nn.Module, layer: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         kind = stack.config.layer_types[layer]  # type: ignore[union-attr,index]
-        cos, sin = stack.rotary_emb(torch.zeros(1, device=positions.device), positions, kind)  # type: ignore[operator]
-        return cos, sin
+        return phases(stack.rotary_emb, torch.zeros(1, device=positions.device), positions, kind)  # type: ignore[arg-type]
 
 
 GEMMA2 = add(Family("gemma2", ("gemma2",)))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from laconic.cache.observe import rotate
 from laconic.errors import UnsupportedModelError
 from laconic.families.base import GENERIC
+from laconic.families.rotary import phases
 from laconic.step import gather
 from laconic.stream.phases import as_used
 from laconic.stream.stream import Stream
@@ -93,5 +94,5 @@ def _phases(stream: Stream) -> tuple[Tensor, Tensor]:
         cos, sin = stream.phases
         return as_used(cos, stack), as_used(sin, stack)
     positions = stream.positions[-3:] if stream.positions.ndim == 3 else stream.positions  # a 4th is for packing only
-    cos, sin = stack.rotary_emb(stream.hidden, positions)  # type: ignore[operator]
+    cos, sin = phases(stack.rotary_emb, stream.hidden, positions, reach=int(positions.max()))  # type: ignore[arg-type]
     return as_used(cos, stack), as_used(sin, stack)

@@ -6,6 +6,8 @@ own count is kept in its state as `shift` [B], so that it follows batch changes 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -13,6 +15,7 @@ from transformers import PreTrainedModel
 from laconic.cache.cache import CompressedCache
 from laconic.cache.layer import CompressedLayer
 from laconic.errors import UnsupportedModelError
+from laconic.families.rotary import phases
 from laconic.step import Step
 from laconic.stream.stream import Policy
 
@@ -103,7 +106,8 @@ class Positions:
     def phases(self, step: Step, hidden: Tensor) -> tuple[Tensor, ...]:
         """(cos, sin) of the stream's positions; layers that share positions share them."""
         if self._phases is None or self._phases[0] is not step.position_ids:
-            self._phases = (step.position_ids, self.stack.rotary_emb(hidden, step.position_ids))  # type: ignore[operator]
+            rotary: Any = self.stack.rotary_emb
+            self._phases = (step.position_ids, phases(rotary, hidden, step.position_ids))
         return self._phases[1]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from laconic.cache.hooks import PseudoTokens
+from laconic.cache.hooks import PseudoTokens, ReadsWithTokenizer
 from laconic.seams import Host, Order, Seam
 from laconic.step import Step
 
@@ -24,6 +24,10 @@ class PseudoSeam(Seam):
     def __init__(self, host: Host, methods: tuple[Any, ...]):
         super().__init__(host, methods)
         self.method = next((method for method in host.methods if isinstance(method, PseudoTokens)), None)
+
+    def prepare(self) -> None:
+        if isinstance(self.method, ReadsWithTokenizer) and self.host.tokenizer is not None:
+            self.method.read_with(self.host.tokenizer)
 
     def enter(self, kwargs: dict[str, Any], step: Step, ids: Tensor | None) -> dict[str, Any]:
         method = self.method

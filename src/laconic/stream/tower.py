@@ -41,8 +41,8 @@ def check(model: PreTrainedModel, name: str, proportional: bool) -> None:
     if family.omits_patch(model):
         raise UnsupportedModelError(
             f"{name}: this model leaves the first patch of every view out (vision_feature_select_strategy='default' with an "
-            "encoder that has no CLS token), and merged with others it cannot be left out; use visionzip or prumerge, or "
-            "load the model with vision_feature_select_strategy='full' if it was trained with it."
+            "encoder that has no CLS token), and merged with others it cannot be left out; use a method that acts after "
+            "the encoder, or load the model with vision_feature_select_strategy='full' if it was trained with it."
         )
     kernel = tower.config._attn_implementation
     if proportional and kernel not in MASKS:

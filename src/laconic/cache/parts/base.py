@@ -21,12 +21,14 @@ FILL: dict[str, tuple[torch.dtype, float]] = {
     "valid": (torch.bool, 1),
     "bias": (torch.float32, 0),
     "mass": (torch.float32, 0),
+    "score": (torch.float32, 0),
     "count": (torch.float32, 0),
     "rank": (torch.int32, 0),
     "position": (torch.int32, 0),
 }
 """dtype and default of every known column. `index`, `valid` and `bias` (an additive logit: log N for an entry that stands
-for N tokens) belong to the core; `mass` is accumulated attention, `count` the number of queries or tokens behind it, `rank`
+for N tokens) belong to the core; `mass` is accumulated attention, `score` the
+importance that an earlier pass found, `count` the number of queries or tokens behind it, `rank`
 the place of an entry in its head where the order of storage does not tell, `position` its RoPE position."""
 
 Entries = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]

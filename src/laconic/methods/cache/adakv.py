@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -12,7 +13,14 @@ from laconic.method import create_method, register
 from laconic.ops.select import Selection, top_k_across_heads
 
 
-@register("adakv", site="cache", mechanism="eviction, ragged heads", source="arXiv 2407.11550", query_aware=True)
+@register(
+    "adakv",
+    site="cache",
+    mechanism="eviction, ragged heads",
+    source="arXiv 2407.11550",
+    query_aware=True,
+    inferred='over="model" is not of the paper',
+)
 @dataclass(kw_only=True)
 class AdaKV(CacheMethod):
     """Any scorer, with a layer's budget given to the best entries of all its heads together; heads really differ in length.
@@ -22,21 +30,31 @@ class AdaKV(CacheMethod):
 
     Args:
         scorer: a method that scores, or its name; its own budget is not used.
-        alpha: share of the budget that is guaranteed to every head (0.2).
+        alpha: share of the budget that is guaranteed to every head (0.2); not used with ``over="model"``.
+        over: ``"layer"``, as published; or ``"model"``: the heads of all layers compete for one budget, with no share of
+            their own. All entries of a pass are held until it has run through the model then. Scores have to be comparable
+            across layers, as attention is.
     """
 
     scorer: CacheMethod | str = "snapkv:window=32,kernel=7,pooling=max"
     alpha: float = 0.2
+    over: Literal["layer", "model"] = "layer"
     ragged = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"adakv: alpha={self.alpha} must be between 0 and 1.")
+        if self.over not in ("layer", "model"):
+            raise ValueError(f"adakv: over={self.over!r}: choose 'layer' or 'model'.")
         inner = create_method(self.scorer) if isinstance(self.scorer, str) else self.scorer
         if not isinstance(inner, CacheMethod) or inner.ragged:
             raise TypeError(f"adakv: scorer={self.scorer!r} must be a cache method that scores entries, such as 'snapkv'.")
         self._scorer = inner
+
+    @property
+    def cuts_late(self) -> bool:
+        return self.over == "model"
 
     def score(self, obs: Observation) -> torch.Tensor:
         return self._scorer.score(obs)

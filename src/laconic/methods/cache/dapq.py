@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from laconic.cache.contract import CacheMethod
+from laconic.cache.full_attention import refuse_other_layers
 from laconic.cache.observe import Observation
 from laconic.cache.scores import pool
-from laconic.errors import UnsupportedModelError
 from laconic.families import family_of
 from laconic.method import register
 from laconic.ops.attend import attention_rows
@@ -85,15 +84,8 @@ class DapQ(CacheMethod):
 
     def attach(self, model: PreTrainedModel) -> None:
         """Refuse models that would store pseudo tokens; warn where the premise fails."""
+        refuse_other_layers(self.name, model)
         stack = family_of(model).stack(model)
-        others = {
-            type(layer).__name__ for layer in DynamicCache(config=stack.config).layers if type(layer) is not DynamicLayer
-        }
-        if others:
-            raise UnsupportedModelError(
-                f"dapq: {type(model).__name__} has layers that are not full attention (cache layers: "
-                f"{', '.join(sorted(others))}); they would store the pseudo tokens. Use snapkv on this model."
-            )
         if 0 in (getattr(stack.config, "no_rope_layers", None) or ()):
             warnings.warn(
                 "dapq: some layers of this model have no rotary positions, so its pseudo queries predict little there.",

@@ -1,0 +1,158 @@
+"""KVzip against a plain pass over the prompt and its repetition."""
+
+import pytest
+import torch
+
+import laconic
+from laconic import KVzip, UnsupportedModelError
+
+N = 41
+
+
+class Words:
+    """A tokenizer whose every text is three tokens."""
+
+    def __call__(self, text, add_special_tokens):
+        assert not add_special_tokens
+        return {"input_ids": [5, 6, 7]}
+
+
+class Recording(KVzip):
+    """Remembers what it scored, and the keys that the scores are of."""
+
+    def attach(self, model):
+        super().attach(model)
+        self.scores, self.keys = {}, {}
+
+    def _score(self, obs):
+        found = super()._score(obs)
+        self.scores.setdefault(obs.layer, []).append(found.clone())
+        self.keys[obs.layer] = obs.keys.clone()
+        return found
+
+
+@torch.no_grad()
+def slow(model, ids, asks):
+    """[layers, Hkv, n]: eager attention of prompt, instruction and repetition; the largest weight of each prompt entry that
+    any later token of any head of the group pays."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    maps = model(torch.cat([ids, torch.tensor([asks], dtype=torch.long), ids], 1), output_attentions=True).attentions
+    model.set_attn_implementation(before)
+    n, out = ids.shape[1], []
+    for layer in maps:
+        rows = layer[0, :, n:, :n]
+        heads = model.config.num_key_value_heads
+        found = torch.zeros(heads, n)
+        for h in range(rows.shape[0]):
+            for j in range(n):
+                found[h // (rows.shape[0] // heads), j] = max(found[h // (rows.shape[0] // heads), j], rows[h, :, j].max())
+        out.append(found)
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("asks", [[], [5, 6, 7]])
+def test_scores_are_the_maxima_of_the_repetition(llama, prompt, asks):
+    method, ids = Recording(keep=0.4), prompt(1, N)
+    with laconic.compress(llama, method, tokenizer=Words() if asks else None):
+        llama(ids)
+    want = slow(llama, ids, asks)
+    got = torch.cat([method.scores[layer][0] for layer in range(4)])
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+
+
+def test_the_repetition_leaves_no_trace(llama, prompt):
+    """Logits, stored keys, positions and lengths are those of a run without it, as long as nothing is cut."""
+    ids = prompt(2, N)
+    with laconic.compress(llama) as plain:
+        want = llama(ids).logits
+    with laconic.compress(llama, KVzip(tokens=N), tokenizer=Words()) as session:
+        got = llama(ids).logits
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+    assert session.cache.get_seq_length() == N and not session.trace.events
+    for ours, theirs in zip(session.cache.compressed(), plain.cache.compressed(), strict=True):
+        for name in ("keys", "values"):  # a longer pass rounds a little differently
+            torch.testing.assert_close(getattr(ours.parts[0], name), getattr(theirs.parts[0], name), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("over", ["model", "layer", "head"])
+def test_who_competes(llama, prompt, over):
+    """The best of all, of each layer, or of each head, by the scores; sinks stay everywhere."""
+    method, ids = Recording(keep=0.3, over=over, sinks=2), prompt(1, N)
+    with laconic.compress(llama, method) as session:
+        llama(ids)
+    scores = torch.cat([method.scores[layer][0] for layer in range(4)])  # [4, 2, N]
+    scores[..., :2] = 9.0
+    count = int(0.3 * N)
+    groups = {"model": [[(x, y) for x in range(4) for y in range(2)]], "layer": [[(x, 0), (x, 1)] for x in range(4)]}
+    groups["head"] = [[(x, y)] for x in range(4) for y in range(2)]
+    for group in groups[over]:
+        ranked = sorted(((-float(scores[x, y, t]), x, y, t) for x, y in group for t in range(N)))[: count * len(group)]
+        for x, y in group:
+            assert session.kept(x, y).tolist() == sorted(t for _, a, b, t in ranked if (a, b) == (x, y))
+    assert sum(int(layer.lengths.sum()) for layer in session.cache.compressed()) == count * 8
+
+
+def test_all_ways_agree_for_one_layer_of_one_head(make_llama, prompt):
+    model, ids = make_llama(layers=1, heads=2, kv_heads=1), prompt(1, N)
+    kept = []
+    for over in ("model", "layer", "head"):
+        with laconic.compress(model, KVzip(keep=0.3, over=over)) as session:
+            model(ids)
+        kept.append(session.kept(0).tolist())
+    assert kept[0] == kept[1] == kept[2]
+
+
+def test_a_short_row_scores_as_alone(llama, prompt):
+    ids, mask = prompt(2, N), torch.ones(2, N, dtype=torch.long)
+    ids[0, :13], mask[0, :13] = 0, 0
+    both, alone = Recording(keep=0.4), Recording(keep=0.4)
+    with laconic.compress(llama, both, tokenizer=Words()):
+        llama(ids, attention_mask=mask)
+    with laconic.compress(llama, alone, tokenizer=Words()):
+        llama(ids[:1, 13:])
+    for layer in range(4):
+        torch.testing.assert_close(both.scores[layer][0][0, :, 13:], alone.scores[layer][0][0], rtol=1e-4, atol=1e-6)
+
+
+def test_every_chunk_is_repeated_once(llama, prompt):
+    """Entries keep the score of the repetition of their own chunk; the second one's goes over what the first left."""
+    method, ids = Recording(tokens=N), prompt(1, N)
+    with laconic.compress(llama, method, tokenizer=Words()) as session:
+        llama(ids[:, :25])
+        llama(ids[:, 25:], past_key_values=session.cache)
+    whole, first = slow(llama, ids, [5, 6, 7]), slow(llama, ids[:, :25], [5, 6, 7])
+    for layer in range(4):
+        chunks = method.scores[layer]
+        assert [c.shape[-1] for c in chunks] == [25, N]
+        torch.testing.assert_close(chunks[1][..., :25], chunks[0], rtol=0, atol=0)
+        torch.testing.assert_close(chunks[0][0], first[layer], rtol=1e-4, atol=1e-6)
+        assert chunks[1][..., 25:].shape[-1] == N - 25 and (whole[layer] > 0).all()
+
+
+def test_one_cut_serves_all_questions(llama, prompt):
+    """What stays does not depend on a question, and a question asked of the cut cache sees what a fresh one sees."""
+    ids, questions = prompt(1, N), [prompt(1, 6, seed=s) for s in (3, 4)]
+    logits = []
+    for question in questions:
+        with laconic.compress(llama, KVzip(keep=0.3)) as session:
+            llama(ids)
+            kept = [session.kept(layer, head).tolist() for layer in range(4) for head in range(2)]
+            with session.hold():
+                logits.append(llama(question, past_key_values=session.cache).logits)
+        assert kept == [[t for t in session.kept(x, y).tolist() if t < N] for x in range(4) for y in range(2)]
+    assert not torch.allclose(logits[0], logits[1])
+
+
+def test_its_cost_is_counted(llama, prompt):
+    with laconic.compress(llama, KVzip(keep=0.3)) as session:
+        llama(prompt(1, N))
+    assert session.stats.prefill_flops > 1.9 * session.stats.prefill_flops_full
+
+
+def test_what_it_refuses(llama, prompt, vlm):
+    for wrong in ({"over": "token"}, {"sinks": -1}, {"sinks": 1.5}):
+        with pytest.raises(ValueError, match="kvzip: "):
+            KVzip(**wrong)
+    with laconic.compress(llama, KVzip(keep=0.5)), pytest.raises(UnsupportedModelError, match="repeats token ids"):
+        llama(inputs_embeds=llama.get_input_embeddings()(prompt(1, 8)))
