@@ -41,7 +41,7 @@ class EAS(WeightMethod):
     running. Of a prompt that is read in several passes, the means are those of the first one.
 
     Which layers are skipped is part of the artifact, and so is the budget: ``keep`` is the share of the layers that keep
-    their attention. Leave it out, or give the artifact's share; 1.0 changes nothing and needs no artifact.
+    their attention. Leave it out, or give the same; 1.0 changes nothing and needs no artifact.
 
     Args:
         artifact: what `laconic fit eas` wrote: a file, a folder, a shipped name, or a Hub id. None takes the one shipped for
