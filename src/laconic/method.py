@@ -99,6 +99,8 @@ class Method:
     """Whether it only stores in a smaller form what stays: beside a method that chooses, a common budget is not for it."""
     uneven: ClassVar[bool] = False
     """Whether sequences of one batch keep different numbers of tokens under a budget; all cost what the longest costs."""
+    fixed_budget: ClassVar[bool] = False
+    """Whether what was fitted decides the budget: in a grid of budgets the method stands once, with its own."""
 
     def __post_init__(self) -> None:
         if self.keep is None and self.tokens is None and self.bytes is None:

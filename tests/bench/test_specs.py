@@ -15,6 +15,11 @@ def test_a_spec_with_a_budget_of_its_own_is_found():
     assert budget_from_parameters("snapkv:window=16,tokens=20") and not budget_from_parameters("adakv:scorer=keydiff")
 
 
+def test_a_method_with_one_budget_stands_once():
+    assert budget_from_parameters("eas") and budget_from_parameters("eas:artifact=FILE") and not budget_from_parameters(NONE)
+    assert build("eas", None).budget_from_parameters
+
+
 def test_a_spec_becomes_a_method_with_its_budget():
     assert build(NONE, 1.0) is None and build("snapkv:window=16", 0.5).keep == 0.5
 

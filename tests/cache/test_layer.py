@@ -144,3 +144,8 @@ def test_models_that_look_at_the_new_entries_are_refused(cache):
     new, _ = cache.layers[0].update(*tensors(1)[1:])
     with pytest.raises(UnsupportedModelError, match="`shape`"):
         _ = new.shape
+
+
+def test_a_layer_that_stores_nothing_has_lengths():
+    cache = CompressedCache(LlamaConfig(num_hidden_layers=2))
+    assert [layer.lengths.tolist() for layer in cache.compressed()] == [[[0]], [[0]]]

@@ -78,6 +78,16 @@ def test_the_method_on_the_encoder_keeps_what_it_attends_to(module, vlm):
     assert torch.equal((image >= 0).nonzero()[:, 0], seen["attention"].topk(36).indices.sort().values)
 
 
+def test_the_method_on_weights_runs_and_leaves_nothing(module, llama, prompt):
+    method, ids = module(block("class HalfMLPs"))["HalfMLPs"], prompt(1, 12)
+    stock = llama(ids).logits
+    with laconic.compress(llama, method()):
+        halved = llama(ids).logits
+    with laconic.compress(llama, method(keep=1.0)):
+        torch.testing.assert_close(llama(ids).logits, stock, atol=1e-5, rtol=1e-5)
+    assert torch.equal(llama(ids).logits, stock) and not torch.allclose(halved, stock, atol=1e-2)
+
+
 @pytest.mark.parametrize("name", ["loud_values", "loud_patches"])
 def test_the_page_shows_the_code_of_the_examples(name):
     script = (ROOT / "examples" / name / f"{name}.py").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from laconic.fit import Fit, TrainingFit
 from laconic.fit.find import find_fit, fit_of, fits
 
 MEASURED = {"compresskv", "embedlens", "fastkv", "fitprune", "razorattention", "vtw"}
-TRAINED = {"dyvte", "explainability", "lococo"}
+TRAINED = {"dyvte", "eas", "explainability", "lococo"}
 METHOD = """
 from dataclasses import dataclass
 import laconic

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import laconic
-from laconic.fit.text import IGNORED, FileSource, TestbedSource, copies, labelled
+from laconic.fit.text import IGNORED, ChatSource, FileSource, TestbedSource, copies, labelled
 from laconic.tasks.text import corpus
 from laconic.tasks.text.mixture import Example
 
@@ -65,6 +65,16 @@ def test_examples_are_padded_on_the_right():
     ids, labels = labelled([Example([5, 6, 7], {2: ((7,), 1.0, 0)}), Example([8], {})], 4)
     assert ids.tolist() == [[5, 6, 7, 0], [8, 0, 0, 0]]
     assert labels.tolist() == [[IGNORED, IGNORED, 7, IGNORED], [IGNORED] * 4]
+
+
+def test_chats_alone_have_a_loss_on_answers_after_a_prompt(tokenizer):
+    source = ChatSource(tokenizer)
+    ids, labels = source.batch(3, 7, 4, 128)
+    assert ids.shape == labels.shape == (4, 128) and torch.equal(ids, source.batch(3, 7, 4, 128)[0])
+    assert not torch.equal(ids, source.batch(3, 8, 4, 128)[0])
+    asked = labels != IGNORED
+    assert bool(asked.any(1).all()) and int(asked.int().argmax(1).min()) > 16
+    assert torch.equal(labels[asked], ids[asked])
 
 
 def test_a_text_file(tokenizer, tmp_path):

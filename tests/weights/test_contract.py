@@ -11,7 +11,8 @@ from helpers.session_tools import GREEDY, assert_same_state, state
 
 import laconic
 from laconic import ConflictError, SessionError, SnapKV, WeightMethod
-from laconic.methods.weights.eas.network import Adapters, applied
+from laconic.methods.weights.eas.applied import applied
+from laconic.methods.weights.eas.network import Adapters
 
 
 @dataclass(kw_only=True)
@@ -174,3 +175,10 @@ def test_a_method_without_apply_says_so(llama):
 
     with pytest.raises(NotImplementedError, match=r"Empty must define apply\(\)"), laconic.compress(llama, Empty()):
         pass
+
+
+def test_what_is_asked_is_asked_of_the_layers_with_attention(llama, prompt):
+    for methods, share in (((), 0.5), ((SnapKV(keep=0.5),), 0.25)):
+        with laconic.compress(llama, Skipping(), *methods) as session:
+            llama(prompt(1, 40))
+        assert session.stats.asked == session.stats.achieved == share

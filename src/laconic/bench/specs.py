@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from laconic.bench.comparison import Comparison
 from laconic.errors import BudgetError, LaconicError, UnknownNameError, closest
-from laconic.method import CATALOGUE, Method, create_method, list_methods
+from laconic.method import CATALOGUE, Method, create_method, find, list_methods
 
 NONE = "none"
 """Stands for the uncompressed model."""
@@ -32,9 +32,10 @@ def check_spec(spec: str, keep: float) -> None:
 
 
 def budget_from_parameters(spec: str) -> bool:
-    """True when the spec names keep, tokens or bytes itself."""
-    pairs = (pair.partition("=")[0].strip() for pair in spec.partition(":")[2].split(","))
-    return bool({"keep", "tokens", "bytes"} & set(pairs))
+    """True when the spec names keep, tokens or bytes itself, or its method has one budget only (`Method.fixed_budget`)."""
+    name, _, rest = spec.partition(":")
+    pairs = (pair.partition("=")[0].strip() for pair in rest.split(","))
+    return bool({"keep", "tokens", "bytes"} & set(pairs)) or (spec != NONE and find(name.strip()).cls.fixed_budget)
 
 
 def resolve(spec: str, comparison: Comparison) -> list[str]:

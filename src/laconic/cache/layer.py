@@ -169,7 +169,9 @@ class CompressedLayer(CacheLayerMixin):
 
     @property
     def lengths(self) -> torch.Tensor:
-        """Real entries of every head, [B, Hkv]."""
+        """Real entries of every head, [B, Hkv]; [1, 1] in a layer that stores nothing, such as one without attention."""
+        if not self.parts:
+            return torch.zeros(1, 1, dtype=torch.int32)
         total = self.parts[0].lengths.cpu().clone()
         for part in self.parts[1:]:
             total += part.lengths.cpu()

@@ -52,6 +52,17 @@ class TestbedSource:
         return mixture.induction(rng, tokens, mixture.tokenizer.vocab_size - len(mixture.tokenizer.all_special_ids))
 
 
+class ChatSource:
+    """Only the task chats of ``testbed/lm``, with a loss on the answers."""
+
+    def __init__(self, tokenizer: Any):
+        self.mixture = Mixture(tokenizer)
+
+    def batch(self, seed: int, step: int, size: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = random.Random(f"{seed}-{step}")
+        return labelled([self.mixture.task_chat(rng.randrange(1_000_000), tokens) for _ in range(size)], tokens)
+
+
 class FileSource:
     """Windows of one UTF-8 text file, with a loss on every token."""
 

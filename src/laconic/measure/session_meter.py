@@ -72,8 +72,7 @@ class SessionMeter:
         per_entry = cache.entry_bytes
         stats.tokens_in = seen - self.decoded
         stats.layers = list(cache.layer_ids)
-        # a layer without attention stores nothing
-        stats.entries = [float(layer.lengths.float().mean()) if layer.parts else 0.0 for layer in cache.compressed()]
+        stats.entries = [float(layer.lengths.float().mean()) for layer in cache.compressed()]
         stats.kv_bytes, stats.kv_bytes_allocated = cache.nbytes, cache.allocated
         stats.kv_bytes_full = sum(real) * per_entry
         method = self.budgeted

@@ -45,3 +45,4 @@ from laconic.methods.tokens.random_visual import RandomVisual as RandomVisual
 from laconic.methods.tokens.sparsevlm import SparseVLM as SparseVLM
 from laconic.methods.tokens.ts_llava import TSLlava as TSLlava
 from laconic.methods.tokens.vtw import VTW as VTW
+from laconic.methods.weights.eas import EAS as EAS

@@ -17,6 +17,8 @@ from laconic.step import Step
 from laconic.weights.hooks import PerPrompt
 
 if TYPE_CHECKING:
+    from laconic.measure.session_meter import SessionMeter
+    from laconic.measure.stats import Stats
     from laconic.weights.contract import WeightMethod
 
 
@@ -89,6 +91,11 @@ class WeightSeam(Seam):
                 method.before_decoding(step)
         cache.compress_seconds += time.perf_counter() - began
         return kwargs
+
+    def stats(self, stats: Stats, meter: SessionMeter) -> None:
+        """What is asked of the cache is asked of the layers that have attention; the others store nothing."""
+        if self.without_attention and stats.layers:
+            stats.asked *= 1 - len(set(self.without_attention) & set(stats.layers)) / len(stats.layers)
 
     def _counter(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
         """A post-hook that counts one layer's pass by the output's rows: the stream may be shortened right before the

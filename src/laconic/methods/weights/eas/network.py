@@ -1,31 +1,23 @@
-"""EAS, efficient attention skipping: adapters in place of the attentions that a task does not need (arXiv 2403.15226).
+"""EAS's adapters: a low-rank map that mixes the prompt's mean into every token (PIA; arXiv 2403.15226, section 3.2).
 
-A skipped layer is ``x + FFN(y * gamma2)`` with ``y = PIA(n1(x))``: no attention runs and no keys or values are stored. PIA,
-a low-rank map that mixes the prompt's mean into every token, is linear once the prompt is known, so it folds into the FFN.
-Kept layers have a plain adapter of the same kind before q, k and v.
+The map is linear once the prompt is known, so it can be multiplied into the weights that read its output.
 """
 
 from __future__ import annotations
 
-import copy
-import json
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from laconic.artifact import fingerprint, model_name
-from laconic.errors import ArtifactError, SessionError, UnsupportedModelError
+from laconic.errors import SessionError
 from laconic.families import family_of
 
 GROUPS = 2
-PARTS = ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm")
+Over = Callable[[Tensor], Tensor | None]
+"""An adapter's input [B, T, D] -> the rows of it that its means run over, [B, T]; None: all."""
 
 
 class Grouped(nn.Module):
@@ -74,38 +66,47 @@ class Adapter(nn.Module):
         self.scale, self.temperature = scale, temperature
         self.down, self.up0, self.up1 = nn.Linear(size, width), Grouped(width, size), Grouped(width, size)
         self.own = nn.Linear(size, width) if skipped else None
-        self.router, self.dropout = nn.Linear(size, 2), nn.Dropout(dropout)
+        self.router, self.dropout, self.random = nn.Linear(size, 2), nn.Dropout(dropout), random
+        self._draw()
+        self.begin()
+
+    def _draw(self) -> None:
+        """Initialise all but the router."""
         for linear in (self.down, self.own):
             if linear is not None:
                 nn.init.xavier_uniform_(linear.weight)
                 nn.init.zeros_(linear.bias)
-        if random:
+        if self.random:
             for up in (self.up0, self.up1):
                 for block in up.weight.unbind():
                     nn.init.xavier_uniform_(block)
-        self.begin(None)
 
-    def begin(self, mask: Tensor | None) -> None:
-        """Start a new prompt; `mask` [B, T]: the tokens that its means run over, None for all."""
-        self._mask = mask
+    def reset(self) -> None:
+        """Start over with other weights, as a new adapter would."""
+        for up in (self.up0, self.up1):
+            nn.init.zeros_(up.weight)
+            nn.init.zeros_(up.bias)
+        self.router.reset_parameters()
+        self._draw()
+
+    def begin(self, over: Tensor | Over | None = None) -> None:
+        """Start a new prompt; `over` [B, T]: the tokens that its means run over, or what says so once it runs; None: all."""
+        self._over = over
         self.mix: Tensor | None = None
         self.message: Tensor | None = None
 
-    def _mean(self, x: Tensor) -> Tensor:
-        """[B, T, D] -> [B, D]."""
-        if self._mask is None:
-            return x.mean(1)
-        mask = self._mask.to(x)[..., None]
-        return (x * mask).sum(1) / mask.sum(1).clamp(min=1)
-
-    def forward(self, u: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[B, T, D] -> [B, T, D], in its own type; the result has that of `hidden`."""
+        u = hidden.to(self.down.weight)
         if self.mix is None:
-            self.mix = (self.router(self._mean(u)) / self.temperature).softmax(-1)
-            self.message = None if self.own is None else self._mean(self.down(u))
+            over = self._over(u) if callable(self._over) else self._over
+            self.mix = (self.router(_mean(u, over)) / self.temperature).softmax(-1)
+            self.message = None if self.own is None else _mean(self.down(u), over)
+            self._over = None
         z = self.down(u) if self.own is None else 0.5 * (self.message[:, None] + self.own(u))  # type: ignore[index]
         z = self.dropout(z)
         w0, w1 = self.mix[:, None, :1], self.mix[:, None, 1:]
-        return u + self.scale * (w0 * self.up0(z) + w1 * self.up1(z))
+        return (u + self.scale * (w0 * self.up0(z) + w1 * self.up1(z))).to(hidden)
 
     def linear(self) -> tuple[Tensor, Tensor]:
         """(M [D, D], b [D]) with ``y = M u + b`` for the single sequence whose prompt ran last.
@@ -124,6 +125,14 @@ class Adapter(nn.Module):
             assert self.message is not None
             matrix, inner = up @ (0.5 * self.own.weight), 0.5 * (self.own.bias + self.message[0])
         return torch.eye(len(matrix)).to(matrix) + self.scale * matrix, self.scale * (up @ inner + bias)
+
+
+def _mean(x: Tensor, over: Tensor | None) -> Tensor:
+    """[B, T, D] -> [B, D], over the rows in `over` [B, T]."""
+    if over is None:
+        return x.mean(1)
+    mask = over.to(x)[..., None]
+    return (x * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 class Adapters(nn.Module):
@@ -152,8 +161,7 @@ class Adapters(nn.Module):
         wrong = [layer for layer in skip if not 0 < layer < depth]
         if wrong:
             raise ValueError(f"skip={sorted(skip)}: layer {wrong[0]} cannot be skipped; choose from 1..{depth - 1}.")
-        self.skip = tuple(sorted(skip))
-        self.about = {"size": size, "depth": depth, "width": width, "skip_width": skip_width, "both": both, **options}
+        self.skip, self.depth = tuple(sorted(skip)), depth
         kept = [i for i in range(depth) if both or i not in self.skip]
         skipped = range(1, depth) if both else self.skip
         self.kept = nn.ModuleDict({str(i): Adapter(size, width, **options) for i in kept})
@@ -161,156 +169,31 @@ class Adapters(nn.Module):
 
     @classmethod
     def of(cls, model: PreTrainedModel, skip: Collection[int] = (), **settings: Any) -> Adapters:
-        """For `model`, on its device and in its dtype."""
+        """For `model`, on its device; fp32, whatever the model's type is."""
         stack = family_of(model).stack(model)
         made = cls(stack.config.hidden_size, len(stack.layers), skip, **settings)  # type: ignore[arg-type]
-        return made.to(next(stack.parameters()))
+        return made.to(next(stack.parameters()).device)
+
+    def begin(self, over: Tensor | Over | None = None) -> None:
+        """Start a new prompt in all adapters; see `Adapter.begin`."""
+        for adapter in self.each():
+            adapter.begin(over)
+
+    def prune(self, skip: Collection[int]) -> None:
+        """Keep the adapters of both kinds that are needed while the layers `skip` have no attention."""
+        self.skip = tuple(sorted(skip))
+        for layer in range(self.depth):
+            found = self.kept if layer in self.skip else self.skipped
+            if str(layer) in found:
+                del found[str(layer)]
+
+    def reset(self) -> None:
+        """Draw all adapters anew, as when they were made."""
+        for adapter in self.each():
+            adapter.reset()
 
     def each(self) -> Iterator[Adapter]:
         """All adapters."""
         for found in (*self.kept.values(), *self.skipped.values()):
             assert isinstance(found, Adapter)
             yield found
-
-    def save(self, path: str | Path, model: PreTrainedModel) -> None:
-        """Write a safetensors file, with the list of skipped layers and the model in its header."""
-        about = {"method": "eas", "model": model_name(model), "fingerprint": fingerprint(model)}
-        head = {**about, "settings": self.about, "skip": list(self.skip)}
-        save_file(
-            {n: x.detach().cpu().contiguous() for n, x in self.state_dict().items()}, path, {"laconic": json.dumps(head)}
-        )
-
-    @classmethod
-    def load(cls, path: str | Path, model: PreTrainedModel) -> Adapters:
-        """The adapters in a file; raises `ArtifactError` when it has none, or they belong to another model."""
-        try:
-            with safe_open(path, "pt") as file:
-                head = json.loads((file.metadata() or {})["laconic"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
-            made = cls(skip=head["skip"], **head["settings"])
-            made.load_state_dict(tensors)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ArtifactError(f"{str(path)!r} holds no adapters written by `Adapters.save`: {error}") from error
-        if head["fingerprint"] != fingerprint(model):
-            raise ArtifactError(f"adapters {str(path)!r} were trained for another model ({head['model']}).")
-        return made.to(next(model.parameters())).eval()
-
-
-class SkippedLayer(nn.Module):
-    """A decoder layer without attention: ``x + FFN(adapter(n1(x)) * gamma2)``; when folded, the FFN contains the rest."""
-
-    def __init__(self, layer: nn.Module, adapter: Adapter | None, mlp: nn.Module | None = None):
-        super().__init__()
-        self.input_layernorm, self.adapter = layer.input_layernorm, adapter
-        self.gamma = layer.post_attention_layernorm.weight if adapter is not None else None  # type: ignore[union-attr]
-        self.mlp = layer.mlp if mlp is None else mlp
-        self.attention_type = getattr(layer, "attention_type", None)  # which mask it gets; it needs none
-
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        u = self.input_layernorm(hidden_states)  # type: ignore[operator]
-        if self.adapter is not None:
-            u = self.adapter(u) * self.gamma
-        return hidden_states + self.mlp(u)  # type: ignore[operator]
-
-
-@contextmanager
-def applied(
-    model: PreTrainedModel, adapters: Adapters, skip: Collection[int] | None = None, over: Tensor | None = None
-) -> Iterator[None]:
-    """While open, skipped layers of this model run without attention and all adapters are active. Open it outside
-    `laconic.compress`, so that the session's hooks are on the layers that run.
-
-    Args:
-        skip: layers to skip instead of `adapters.skip`, during a search.
-        over: tokens of the prompt [B, T] that the means run over, such as the question's; None: all but padding. The mean
-            sees the whole prompt, later tokens included: in training, restrict it to what comes before the answer.
-    """
-    stack, layers = _layers(model)
-    chosen = set(adapters.skip if skip is None else skip)
-
-    def fresh(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
-        if cache is not None and cache.get_seq_length():
-            return
-        real = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
-        for adapter in adapters.each():
-            adapter.begin(real if over is None else over)
-
-    with _replaced() as put:
-        for i, layer in enumerate(layers):
-            if i in chosen:
-                put(layers, str(i), SkippedLayer(layer, adapters.skipped[str(i)]))  # type: ignore[arg-type]
-            else:
-                put(layer, "input_layernorm", nn.Sequential(layer.input_layernorm, adapters.kept[str(i)]))  # type: ignore[arg-type]
-        handle = stack.register_forward_pre_hook(fresh, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-
-@contextmanager
-def folded(model: PreTrainedModel, adapters: Adapters) -> Iterator[None]:
-    """While open, the adapters are folded into the weights for the prompt that ran last under `applied`: an answer is
-    decoded from its cache without the adapters' cost. The model's own weights are not touched; every fold starts from them.
-
-    Raises:
-        SessionError: no prompt has run, or several ran at once.
-    """
-    _, layers = _layers(model)
-    with torch.no_grad(), _replaced() as put:
-        for i, layer in enumerate(layers):
-            if i in adapters.skip:
-                matrix, bias = adapters.skipped[str(i)].linear()  # type: ignore[operator]
-                gamma: Any = layer.post_attention_layernorm.weight  # type: ignore[union-attr]
-                mlp: Any = copy.copy(layer.mlp)
-                mlp._modules = dict(mlp._modules)  # the copy shares everything except the two modules that read the input
-                for name in ("gate_proj", "up_proj"):
-                    setattr(mlp, name, _into(getattr(layer.mlp, name), gamma[:, None] * matrix, gamma * bias))
-                put(layers, str(i), SkippedLayer(layer, None, mlp))
-            else:
-                matrix, bias = adapters.kept[str(i)].linear()  # type: ignore[operator]
-                attention: Any = layer.self_attn
-                for name in ("q_proj", "k_proj", "v_proj"):
-                    put(attention, name, _into(getattr(attention, name), matrix, bias))
-        yield
-
-
-def _into(linear: nn.Linear, matrix: Tensor, bias: Tensor) -> nn.Linear:
-    """x -> linear(matrix x + bias) as one map."""
-    made = nn.Linear(linear.in_features, linear.out_features, device=matrix.device, dtype=matrix.dtype)
-    made.weight = nn.Parameter(linear.weight @ matrix, requires_grad=False)
-    offset = linear.weight @ bias
-    made.bias = nn.Parameter(offset if linear.bias is None else offset + linear.bias, requires_grad=False)
-    return made
-
-
-@contextmanager
-def _replaced() -> Iterator[Any]:
-    """`put(module, name, child)` sets children of module instances; the originals are restored at the end."""
-    before: list[tuple[nn.Module, str, Any]] = []
-
-    def put(module: nn.Module, name: str, child: nn.Module) -> None:
-        before.append((module, name, module._modules[name]))
-        module._modules[name] = child
-
-    try:
-        yield put
-    finally:
-        for module, name, child in reversed(before):
-            module._modules[name] = child
-
-
-def _layers(model: PreTrainedModel) -> tuple[PreTrainedModel, nn.ModuleList]:
-    stack = family_of(model).stack(model)
-    layers = stack.layers
-    assert isinstance(layers, nn.ModuleList)
-    for layer in layers:
-        missing = [name for name in PARTS if not hasattr(layer, name)]
-        if isinstance(layer, SkippedLayer) or missing or not hasattr(layer.mlp, "gate_proj"):
-            raise UnsupportedModelError(
-                f"{type(layer).__name__} is not laid out as a layer of Llama or Qwen2 (it lacks "
-                f"{', '.join(missing) or 'a plain MLP'}), or EAS is active on it already; attention is skipped in such "
-                "layers only."
-            )
-    return stack, layers
