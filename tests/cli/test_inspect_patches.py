@@ -182,12 +182,11 @@ def test_shares_are_those_of_the_heads(vlm):
     assert 0 < found.share.mean() < 1 and (found.into == np.arange(144)).all() and not found.cuts
 
 
-def test_tokens_of_a_cache_method_are_found_behind_a_cut():
-    """Cache methods name rows of the stream, token methods tokens."""
+def test_a_second_cut_is_followed_after_the_first():
     stream = torch.tensor([[0, 2, 5, 7]])
     events = [
         SimpleNamespace(layer=-1, method="cutter", stream=stream, merged=None, scores=None),
-        SimpleNamespace(layer=0, method="snapkv", stream=torch.tensor([[1, 3]]), merged=None, scores=None),
+        SimpleNamespace(layer=0, method="snapkv", stream=torch.tensor([[2, 7]]), merged=None, scores=None),
         SimpleNamespace(layer=1, method="snapkv", stream=None, merged=None, scores=None),
     ]
     session = SimpleNamespace(methods=[SnapKV()], cache=SimpleNamespace(seen=8), trace=SimpleNamespace(events=events))

@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 from laconic.cli.panel import by_layer, entries, shown
-from laconic.cli.record import first_difference
 
 
 def test_neighbouring_layers_that_agree_are_taken_together():
@@ -20,9 +19,3 @@ def test_files_are_named_by_their_last_part():
     frames = [SimpleNamespace(source=f"/a/{i}\x1b.png", number=i, of=1 + 3 * (i == 1), image=image) for i in range(4)]
     assert shown(frames[:1]) == "1: 0\ufffd.png 9 x 6"
     assert shown(frames) == "4: 0\ufffd.png 9 x 6, 1\ufffd.png frame 1 of 4 9 x 6, 2\ufffd.png 9 x 6, ..."
-
-
-def test_where_answers_part():
-    assert first_difference([1, 2], [1, 2]) is None
-    assert first_difference([1, 2], [1, 3]) == 1
-    assert first_difference([1, 2], [1, 2, 3]) == 2 and first_difference([], [1]) == 0

@@ -168,6 +168,22 @@ def test_samples_follow_the_seed(engine):
     assert torch.initial_seed() == 5  # without a seed the generator is left alone
 
 
+@pytest.mark.parametrize("methods", [None, ()])
+def test_further_options_go_to_generate(engine, prompt, methods):
+    beams = engine.model.generate(torch.tensor([prompt.ids]), max_new_tokens=6, do_sample=False, num_beams=3)
+    answer = engine.answer(asked(methods=methods, options={"num_beams": 3}))
+    assert answer.ids == beams[0, len(prompt.ids) :].tolist()
+    assert answer.first_seconds > 0 and answer.later_seconds > 0  # clocks run with beams, too
+
+
+def test_a_stopping_criterion_ends_an_answer(engine, prompt):
+    def third(ids, scores, **kwargs):
+        return torch.full((len(ids),), ids.shape[1] == prompt.tokens + 3)
+
+    answer = engine.answer(asked(options={"stopping_criteria": [third]}))
+    assert answer.ids == generated(engine, prompt.ids, 3) and answer.finish == "stop"
+
+
 def test_warnings_become_notes_once(engine):
     class Warner(Random):
         def score(self, obs):

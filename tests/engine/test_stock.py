@@ -37,6 +37,17 @@ def test_figures_are_those_of_a_session_without_methods(model, batch):
     assert stock.prefill_seconds > 0 and stock.decode_seconds > 0 and stock.encoder_seconds == 0
 
 
+def test_a_call_without_a_cache_begins_a_new_one(model):
+    once = run(model, StockSession(model))
+    with torch.no_grad(), StockSession(model) as session:
+        model(torch.ones(1, 30, dtype=torch.long))
+        model(torch.ones(1, 10, dtype=torch.long), logits_to_keep=1)
+        for _ in range(2):
+            model(torch.ones(1, 1, dtype=torch.long), past_key_values=session.cache, use_cache=True)
+    assert session.stats.kv_bytes == once.kv_bytes and session.stats.tokens_in == 10
+    assert session.stats.prefill_flops == once.prefill_flops
+
+
 def test_nothing_yet(model):
     stats = StockSession(model).stats
     assert (stats.tokens_in, stats.kv_bytes, stats.prefill_flops) == (0, 0, 0)

@@ -45,8 +45,9 @@ def fit(
 ) -> None:
     """Learn what a method needs to know about a model, or train its network beside the frozen model.
 
-    Pass the file as artifact=FILE of the method. A training keeps a checkpoint in --out, or in NAME-MODEL.training next
-    to a file; after Ctrl-C or a crash the same command with --resume continues from there.
+    Pass the file as artifact=FILE of the method.
+
+    A training keeps a checkpoint in --out, or in NAME-MODEL.training beside a file; --resume goes on from there.
     """
     if convert is not None:
         _convert(*convert, as_json)

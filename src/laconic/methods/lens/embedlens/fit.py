@@ -12,7 +12,7 @@ from laconic.methods.lens.embedlens.anchors import discover
 
 @dataclass(kw_only=True)
 class EmbedLensFit(Fit):
-    """What repeats among the visual tokens of different images; see `discover`.
+    """What repeats among the visual tokens of different images.
 
     Args:
         samples: number of images (64; it takes at least 32 to find what repeats).
