@@ -137,12 +137,12 @@ def test_a_folder_is_its_artifact(llama, path, tmp_path):
 def test_files_that_are_none(tmp_path):
     for text in ("", "[]", "{}", '{"method": "x"}', "{"):
         (tmp_path / "r.json").write_text(text)
-        with pytest.raises(ArtifactError, match="is no artifact that `laconic fit` wrote"):
+        with pytest.raises(ArtifactError, match="is not an artifact written by `laconic fit`"):
             Artifact.load(tmp_path / "r.json")
     with pytest.raises(ArtifactError, match=r"does not exist\. Shipped: compresskv-llama"):
         Artifact.load(tmp_path / "other.safetensors")
     save_file({"x": torch.ones(1)}, tmp_path / "x.safetensors", {"format": "pt"})
-    with pytest.raises(ArtifactError, match="is no artifact"):
+    with pytest.raises(ArtifactError, match="is not an artifact"):
         Artifact.load(tmp_path / "x.safetensors")
 
 
@@ -164,9 +164,9 @@ def test_damage_is_seen(path):
     ("changed", "message"),
     [
         ({"format": 2}, "has format 2 and this laconic reads format 1; update laconic"),
-        ({"format": ...}, "is no artifact"),
-        ({"kind": ...}, "is no artifact that `laconic fit` wrote. It lacks a fact: KeyError"),
-        ({"sha256": ...}, "is no artifact"),
+        ({"format": ...}, "is not an artifact"),
+        ({"kind": ...}, "is not an artifact written by `laconic fit`. It lacks a fact: KeyError"),
+        ({"sha256": ...}, "is not an artifact"),
         ({"fingerprint": "0" * 32}, "checksum does not match"),
     ],
 )
@@ -213,7 +213,7 @@ def test_a_hub_id_is_fetched(llama, path, monkeypatch, tmp_path):
 
 def test_a_hub_that_cannot_be_reached_is_an_error(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ArtifactError, match=r"no file 'no-such-org/nothing' here.*cannot be had.*or give a file"):
+    with pytest.raises(ArtifactError, match=r"no file 'no-such-org/nothing' here.*cannot be fetched.*or give a file"):
         Artifact.load("no-such-org/nothing")
 
 

@@ -239,7 +239,7 @@ def test_build_reads_what_create_reads():
         create_method("adakv:scorer=keydiff,alpha=0.1", keep=0.2)
     ]
     assert harness.build("snapkv", tokens=64) == [create_method("snapkv", tokens=64)]
-    with pytest.raises(ValueError, match="budget for no method"):
+    with pytest.raises(ValueError, match="budget without a method"):
         harness.build(None, keep=0.2)
     with pytest.raises(BudgetError, match="keep=2"):
         harness.build("snapkv", keep=2)
