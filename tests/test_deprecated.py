@@ -15,7 +15,9 @@ MOVED = [
 
 @pytest.mark.parametrize(("module", "new", "name"), MOVED)
 def test_what_moved_is_the_same_object(module, new, name):
-    with pytest.warns(DeprecationWarning, match=f"{module.__name__} is deprecated and goes in laconic 0.3; use {new}"):
+    with pytest.warns(
+        DeprecationWarning, match=f"{module.__name__} is deprecated and will be removed in laconic 0.3; use {new}"
+    ):
         found = getattr(module, name)
     assert found is getattr(importlib.import_module(new), name)
 

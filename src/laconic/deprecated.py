@@ -10,7 +10,7 @@ from typing import Any
 
 def warn(old: str, new: str) -> None:
     """Say once per place of use that `old` is now called `new`."""
-    warnings.warn(f"{old} is deprecated and goes in laconic 0.3; use {new}.", DeprecationWarning, stacklevel=3)
+    warnings.warn(f"{old} is deprecated and will be removed in laconic 0.3; use {new}.", DeprecationWarning, stacklevel=3)
 
 
 def moved(old: str, new: str) -> Callable[[str], Any]:

@@ -47,7 +47,7 @@ def test_a_report_of_an_earlier_run_is_called_one(tmp_path, no_plotly):
     (tmp_path / REPORT).write_text("old")
     write_outputs(ROWS, tmp_path)
     assert (tmp_path / REPORT).read_text() == "old"
-    assert "not written (the one that is there is of an earlier run): " in (why_no_report(tmp_path) or "")
+    assert "not written (the existing one is from an earlier run): " in (why_no_report(tmp_path) or "")
 
 
 def test_with_plotly_there_is_no_reason(tmp_path):

@@ -86,7 +86,7 @@ def test_ctrl_c_leaves_whole_rows_and_the_same_command_goes_on(model, tmp_path, 
     [
         (["--tasks", "colour,single"], "unknown task 'colour'"),
         (["--data", "pope"], "--data pope: name the benchmark and its folder"),
-        (["--data", "pope=nowhere"], "nowhere is no folder"),
+        (["--data", "pope=nowhere"], "nowhere is not a folder"),
         (["--data", "popee=nowhere"], "did you mean pope"),
         (["--tasks", "pope"], "--data pope=FOLDER"),
         (["--tasks", "colour", "--lengths", "512"], "modes and lengths are of text tasks"),

@@ -77,7 +77,7 @@ def test_ctrl_c_says_how_to_go_on(laconic, model, tmp_path, text, monkeypatch):
 
     monkeypatch.setattr("laconic.methods.cache.lococo.fit.LoCoCoFit.batch", stops)
     shown = laconic("fit", "lococo", "--model", model, "--out", tmp_path / "out", *SMALL, text)
-    assert shown.exit_code == 130 and "--resume goes on from there" in shown.stderr and "interrupted" in shown.stderr
+    assert shown.exit_code == 130 and "--resume continues from there" in shown.stderr and "interrupted" in shown.stderr
     assert (tmp_path / "out" / CHECKPOINT).exists() and not (tmp_path / "out" / "artifact.safetensors").exists()
 
 
@@ -105,7 +105,9 @@ def test_old_files_are_converted(laconic, tmp_path):
     assert found, message
     made = laconic.json(*found[1].split(), tmp_path / "new.safetensors")
     assert made["method"] == "fastkv" and Artifact.load(tmp_path / "new.safetensors").data == {"tsp_layer": 1}
-    assert "is no recipe" in laconic.bad(2, "fit", "--convert", tmp_path / "new.safetensors", tmp_path / "x.safetensors")
+    assert "is neither a recipe" in laconic.bad(
+        2, "fit", "--convert", tmp_path / "new.safetensors", tmp_path / "x.safetensors"
+    )
 
 
 @pytest.mark.parametrize(

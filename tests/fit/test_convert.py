@@ -51,8 +51,8 @@ def test_other_files_are_refused(tmp_path):
         convert(tmp_path / "none.json")
     for name, text in (("a.json", "{}"), ("b.json", "[]"), ("c.json", "{"), ("d.safetensors", "x")):
         (tmp_path / name).write_text(text)
-        with pytest.raises(ArtifactError, match=r"is no recipe and no weights that laconic 0\.1 wrote"):
+        with pytest.raises(ArtifactError, match=r"is neither a recipe nor a weights file of laconic 0\.1"):
             convert(tmp_path / name)
     Artifact("fastkv", "measured", "m", None, {"tsp_layer": 1}).save(tmp_path / "new.safetensors")
-    with pytest.raises(ArtifactError, match="is no recipe"):
+    with pytest.raises(ArtifactError, match="is neither a recipe"):
         convert(tmp_path / "new.safetensors")

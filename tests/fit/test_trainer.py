@@ -131,7 +131,7 @@ def test_what_cannot_be_resumed_says_so(tmp_path):
     with pytest.raises(ArtifactError, match="without a folder"):
         run(None, True)
     run(tmp_path)
-    with pytest.raises(ArtifactError, match=r"holds a training already: go on with --resume, or choose another folder"):
+    with pytest.raises(ArtifactError, match=r"holds a training already: continue it with --resume, or choose"):
         run(tmp_path)
     with pytest.raises(ArtifactError, match=r"other settings \(width\)"):
         run(tmp_path, True, width=5)

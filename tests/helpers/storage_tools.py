@@ -2,6 +2,7 @@
 
 import torch
 
+import laconic
 from laconic.cache.parts.base import DensePart
 
 N, NEW = 80, 12
@@ -53,3 +54,18 @@ def padded_batch(prompt, pad=23):
 def kinds(session):
     """Kinds and lengths of the first layer's parts."""
     return [(part.kind, part.length) for part in next(session.cache.compressed()).parts]
+
+
+def logits_with_saved_parts(model, method, prompt, pad, saved):
+    """Logits [B, 20, V] of 20 tokens fed one by one after a padded batch; with `saved`, all parts are written to tensors and
+    read back before the first of them and before the tenth."""
+    ids, mask = padded_batch(prompt, pad)
+    steps, out = prompt(2, 20, seed=3), []
+    with laconic.compress(model, method) as session:
+        model(ids, attention_mask=mask)
+        for i in range(20):
+            if saved and i in (0, 9):
+                for layer in session.cache.compressed():
+                    layer.parts = [type(part).from_tensors(part.tensors()) for part in layer.parts]
+            out.append(model(steps[:, i : i + 1], past_key_values=session.cache).logits)
+    return torch.cat(out, 1)

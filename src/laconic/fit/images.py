@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from torch import Tensor
 from laconic.fit.text import IGNORED
 from laconic.media import load_image
 from laconic.prompts.batch import encode
-from laconic.tasks import Sample, about_image
 from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS, make
+from laconic.tasks.task import Sample, about_image
 
 
 def scenes(count: int, seed: int) -> list[Sample]:
@@ -33,7 +33,7 @@ def scenes(count: int, seed: int) -> list[Sample]:
 
 def from_file(path: str | Path, answers: bool = False) -> list[Sample]:
     """Samples from lines of JSON with "image" (a path, relative to the file of the lines), "question" and, for training,
-    "answer".
+    "answer". An image is read when it is needed.
 
     Raises:
         ValueError: a line without these keys, or one that names a file that does not exist.
@@ -45,15 +45,20 @@ def from_file(path: str | Path, answers: bool = False) -> list[Sample]:
         try:
             entry = json.loads(line)
             answer = entry["answer"] if answers else entry.get("answer", "")
-            image, question = path.parent / entry["image"], entry["question"]
+            image = path.parent / entry["image"]
             image.stat()
-            found.append(about_image(path.stem, number, question, (answer,), partial(load_image, image)))
+            found.append(about_image(path.name, number, entry["question"], (answer,), partial(load_image, image)))
         except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
             wanted = "image, question and answer" if answers else "image and question"
             raise ValueError(f"{path}, line {number}: needs JSON with {wanted}: {error!r}") from None
     if not found:
         raise ValueError(f"{path} is empty; give lines of JSON with image and question.")
     return found
+
+
+def chosen(file: str, count: int, seed: int) -> list[Sample]:
+    """What a measurement asks about: all samples of `file`, or `count` drawn scenes where no file is named."""
+    return from_file(file) if file else scenes(count, seed)
 
 
 def numbered(file: str, seed: int) -> Callable[[int], Sample]:
@@ -70,13 +75,19 @@ def numbered(file: str, seed: int) -> Callable[[int], Sample]:
     return lambda number: known[order(number // len(known))[number % len(known)]]
 
 
-def inputs(processor: Any, asked: list[Sample]) -> dict[str, Tensor]:
-    """Prompts, padded on the left, ready for the model; `UnsupportedModelError` if `processor` shows no images."""
+def inputs(processor: Any, asked: Sequence[Sample]) -> dict[str, Tensor]:
+    """Prompts, padded on the left, ready for the model; `UnsupportedModelError` if `processor` takes no images."""
     return dict(encode(processor, [one.question for one in asked], [one.shown()[0] for one in asked]))
 
 
-def with_answers(processor: Any, asked: list[Sample]) -> tuple[dict[str, Tensor], Tensor]:
-    """Prompts followed by their answers and an end token, padded on the left; and labels [B, T], -100 at prompts."""
+def batched(processor: Any, asked: Sequence[Sample], size: int, device: torch.device) -> list[dict[str, Tensor]]:
+    """`inputs` of `size` samples each, on the model's device."""
+    groups = [asked[i : i + size] for i in range(0, len(asked), size)]
+    return [{name: x.to(device) for name, x in inputs(processor, group).items()} for group in groups]
+
+
+def with_answers(processor: Any, asked: Sequence[Sample]) -> tuple[dict[str, Tensor], Tensor]:
+    """Prompts followed by their answers and an end token, padded on the left; and labels [B, T], -100 over the prompts."""
     given = inputs(processor, asked)
     tokenizer = processor.tokenizer
     answers = [[*tokenizer.encode(one.answers[0], add_special_tokens=False), tokenizer.eos_token_id] for one in asked]

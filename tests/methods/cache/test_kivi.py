@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers.reference import slow_attend
-from helpers.storage_tools import GREEDY, NEW, N, fed, kinds, logits, padded_batch, restored, stream
+from helpers.storage_tools import GREEDY, NEW, N, fed, kinds, logits, logits_with_saved_parts, padded_batch, restored, stream
 
 import laconic
 from laconic.bench.chat import answer
@@ -198,23 +198,9 @@ def test_beams(llama, prompt, pad):
 
 
 @pytest.mark.parametrize("pad", [0, 23])
-def test_saved_parts_continue_where_they_were(llama, prompt, pad, tmp_path):
-    ids, mask = padded_batch(prompt, pad)
-    steps = prompt(2, 20, seed=3)
-    method = KIVI(bits=3, **SMALL)
-
-    def run(saved):
-        out = []
-        with laconic.compress(llama, method) as session:
-            llama(ids, attention_mask=mask)
-            for i in range(20):
-                if saved and i in (0, 9):
-                    for layer in session.cache.compressed():
-                        layer.parts = [type(part).from_tensors(part.tensors()) for part in layer.parts]
-                out.append(llama(steps[:, i : i + 1], past_key_values=session.cache).logits)
-        return torch.cat(out, 1)
-
-    torch.testing.assert_close(run(True), run(False), atol=1e-6, rtol=1e-6)
+def test_saved_parts_continue_where_they_were(llama, prompt, pad):
+    got, want = (logits_with_saved_parts(llama, KIVI(bits=3, **SMALL), prompt, pad, saved) for saved in (True, False))
+    torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("pad", [0, 23])

@@ -34,7 +34,7 @@ def test_the_right_answers_score_one(name, tmp_path):
 def test_an_empty_folder_and_none_are_said(name, tmp_path):
     with pytest.raises(FormatError, match="holds no"):
         opened(name, tmp_path)
-    with pytest.raises(FormatError, match="is no folder"):
+    with pytest.raises(FormatError, match="is not a folder"):
         opened(name, tmp_path / "none")
     with pytest.raises(FormatError, match="give the folder"):
         find_task(name).opened()

@@ -231,7 +231,7 @@ def test_artifacts_are_checked(vlm, llama, tmp_path):
     with pytest.raises(ArtifactError, match="made for other weights"):
         compress(vlm, Explainability(keep=0.5, artifact=saved(tmp_path / "other.safetensors", llama)))
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ArtifactError, match="is no artifact"):
+    with pytest.raises(ArtifactError, match="is not an artifact"):
         compress(vlm, Explainability(keep=0.5, artifact=str(tmp_path / "broken.safetensors")))
     with pytest.raises(ValueError, match="choose 'gather' or 'renumber'"):
         Explainability(positions="moved")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from laconic.fit.contract import Fit
-from laconic.fit.images import from_file, inputs, scenes
+from laconic.fit.images import batched, chosen
 from laconic.methods.lens.embedlens.anchors import discover
 
 
@@ -27,10 +27,8 @@ class EmbedLensFit(Fit):
     method: ClassVar[str] = "embedlens"
 
     def facts(self) -> dict[str, Any]:
-        asked = from_file(self.file) if self.file else scenes(self.samples, self.seed)
-        batches = [asked[i : i + self.batch_size] for i in range(0, len(asked), self.batch_size)]
-        given = [{k: v.to(self.model.device) for k, v in inputs(self.tokenizer, some).items()} for some in batches]
-        found = discover(self.model, given)
+        asked = chosen(self.file, self.samples, self.seed)
+        found = discover(self.model, batched(self.tokenizer, asked, self.batch_size, self.model.device))
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in found.settings["shares"].items())
         self.note(f"{found.settings['images']} images: {shares}")
         return found.data | found.settings

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from laconic.families import family_of
 from laconic.fit.contract import Fit
-from laconic.fit.images import from_file, inputs, scenes
+from laconic.fit.images import batched, chosen
 from laconic.measure.cost import Shape
 from laconic.methods.tokens.fitprune.method import received, shares_left
 from laconic.session import compress
@@ -98,10 +98,8 @@ class FitPruneFit(Fit):
     method: ClassVar[str] = "fitprune"
 
     def facts(self) -> dict[str, Any]:
-        model, tokenizer = self.model, self.tokenizer
-        asked = from_file(self.file) if self.file else scenes(self.samples, self.seed)
-        batches = [asked[i : i + self.batch_size] for i in range(0, len(asked), self.batch_size)]
-        search = Search(model, [{k: v.to(model.device) for k, v in inputs(tokenizer, some).items()} for some in batches])
+        asked = chosen(self.file, self.samples, self.seed)
+        search = Search(self.model, batched(self.tokenizer, asked, self.batch_size, self.model.device))
         fits = []
         for reduction in self.reductions:
             found = search.fit(1 - reduction / 100)

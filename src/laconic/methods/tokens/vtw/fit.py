@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from laconic.families import family_of
 from laconic.fit.contract import Fit
-from laconic.fit.images import from_file, inputs, scenes
+from laconic.fit.images import batched, chosen
 from laconic.methods.tokens.vtw.method import VTW
 from laconic.session import compress
 from laconic.stream.blocks import at_depth
@@ -40,10 +40,8 @@ class VTWFit(Fit):
     method: ClassVar[str] = "vtw"
 
     def facts(self) -> dict[str, Any]:
-        model, tokenizer = self.model, self.tokenizer
-        asked = from_file(self.file) if self.file else scenes(self.samples, self.seed)
-        batches = [asked[i : i + self.batch_size] for i in range(0, len(asked), self.batch_size)]
-        found = divergences(model, [inputs(tokenizer, some) for some in batches], self.first)
+        asked = chosen(self.file, self.samples, self.seed)
+        found = divergences(self.model, batched(self.tokenizer, asked, self.batch_size, self.model.device), self.first)
         layer = search(found, self.eta)
         self.note("KL by layer: " + " ".join(f"{k}: {kl:.5f}" for k, kl in found.items()))
         self.note(f"withdrawing before layer {layer}" if layer is not None else "no layer's divergence is small enough")
@@ -57,7 +55,6 @@ def divergences(model: PreTrainedModel, batches: list[dict[str, Tensor]], first:
     candidates = range(at_depth(5, depth) if first is None else first, depth)
     totals, rows = dict.fromkeys(candidates, 0.0), 0
     for given in batches:
-        given = {name: x.to(model.device) for name, x in given.items()}
         full = last_distribution(model, given, None)
         rows += len(full)
         for k in candidates:
