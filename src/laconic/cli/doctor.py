@@ -19,7 +19,7 @@ DISTRIBUTION = "laconic-transformers"
 FOREIGN = "laconic"
 """An unrelated project on PyPI whose package and command have the same names as ours."""
 TRANSFORMERS = ">=5.16,<6"
-PACKAGES = ("accelerate", "safetensors", "tokenizers", "numpy", "numba", "pillow", "typer", "rich", "psutil")
+PACKAGES = ("accelerate", "safetensors", "tokenizers", "numpy", "numba", "pillow", "typer", "rich", "psutil", "filelock")
 
 
 @dataclass(frozen=True)
