@@ -210,8 +210,7 @@ class Session:
         step, cache.step = cache.step, None
         if output is None:  # the call raised
             return
-        cache.unfinished, cache.real = False, step.real
-        cache.after_pass()
+        cache.finish(step)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         meter, logits = self.meter, getattr(output, "logits", None)

@@ -234,13 +234,14 @@ class CompressedCache(Cache):
                 self.trace.add(self.layer_ids[layer.number], method.name, before, layer.stored, went)
         self.compress_seconds += time.perf_counter() - began
 
-    def after_pass(self) -> None:
-        """The pass has run through all layers: those that wait for each other are cut now."""
+    def finish(self, step: Step) -> None:
+        """The model has returned from a pass: layers that waited for each other are cut, and only then is the cache whole."""
         began = time.perf_counter()
         for layer, before in self.late.cut():
             assert self.method is not None
             self.trace.add(self.layer_ids[layer.number], self.method.name, before, layer.stored)
         self.compress_seconds += time.perf_counter() - began
+        self.unfinished, self.real = False, step.real
 
     def after_decode(self, layer: CompressedLayer, new: Pass) -> None:
         """One token was appended: methods that evict while decoding drop what is over their budget."""
