@@ -235,7 +235,7 @@ class CompressedCache(Cache):
         self.compress_seconds += time.perf_counter() - began
 
     def finish(self, step: Step) -> None:
-        """The model has returned from a pass: layers that waited for each other are cut, and only then is the cache whole."""
+        """The model has returned from a pass: layers that waited for each other are cut; then the cache is whole."""
         began = time.perf_counter()
         for layer, before in self.late.cut():
             assert self.method is not None
