@@ -151,22 +151,6 @@ def _convert(queue):
 
 
 @pytest.mark.slow
-def test_the_real_model_answers(tmp_path, monkeypatch):
-    """Through `laconic.load`, from a quarter of its cache."""
-    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path))
-    model, tokenizer = laconic.load("smollm2")
-    assert model.config.num_hidden_layers == 30 and next(model.parameters()).dtype == torch.float32
-    facts = " ".join(
-        f"The code of the {name} is {code}." for name, code in (("heron", 48151), ("otter", 62342), ("wren", 10777))
-    )
-    turns = [{"role": "user", "content": f"{facts * 3}\n\nWhat is the code of the otter?"}]
-    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    with laconic.compress(model, laconic.SnapKV(keep=0.5)):
-        out = model.generate(**ids, max_new_tokens=20, do_sample=False)
-    assert "62342" in tokenizer.decode(out[0, ids["input_ids"].shape[1] :])
-
-
-@pytest.mark.slow
 def test_two_processes_at_once(tmp_path, monkeypatch):
     """One converts, the other waits; both get the whole model, which answers."""
     monkeypatch.setenv("LACONIC_CACHE", str(tmp_path))
@@ -179,3 +163,12 @@ def test_two_processes_at_once(tmp_path, monkeypatch):
         worker.join(400)
     found = {queue.get(timeout=5) for _ in workers}
     assert found == {str(tmp_path / "smollm2-0.1.2")} and verify("smollm2") == []
+    model, tokenizer = laconic.load("smollm2")  # from the same folder
+    assert model.config.num_hidden_layers == 30 and next(model.parameters()).dtype == torch.float32
+    codes = {"heron": 48151, "otter": 62342, "wren": 10777}
+    facts = " ".join(f"The code of the {name} is {code}." for name, code in codes.items())
+    turns = [{"role": "user", "content": f"{facts * 3}\n\nWhat is the code of the otter?"}]
+    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    with laconic.compress(model, laconic.SnapKV(keep=0.5)):
+        out = model.generate(**ids, max_new_tokens=20, do_sample=False)
+    assert "62342" in tokenizer.decode(out[0, ids["input_ids"].shape[1] :])

@@ -129,7 +129,11 @@ class Method:
 
     def __str__(self) -> str:
         budget = [] if self.budget_from_parameters else [str(self.budget)]
-        return f"{self.name}({', '.join(budget + [f'{k}={v}' for k, v in self.parameters().items()])})"
+        return f"{self.name}({', '.join(budget + [f'{k}={_on_one_line(v)}' for k, v in self.parameters().items()])})"
+
+
+def _on_one_line(value: Any) -> Any:
+    return repr(value) if isinstance(value, str) and not value.isprintable() else value
 
 
 def sites() -> tuple[str, ...]:

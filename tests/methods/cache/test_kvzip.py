@@ -156,3 +156,7 @@ def test_what_it_refuses(llama, prompt, vlm):
             KVzip(**wrong)
     with laconic.compress(llama, KVzip(keep=0.5)), pytest.raises(UnsupportedModelError, match="repeats token ids"):
         llama(inputs_embeds=llama.get_input_embeddings()(prompt(1, 8)))
+
+
+def test_its_name_is_one_line():
+    assert "\n" not in str(KVzip(keep=0.5)) and "Repeat the previous context exactly" in str(KVzip(keep=0.5))
