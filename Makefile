@@ -62,7 +62,7 @@ leaderboard-images: $(READY)  ## every method for visual tokens on scenes: a qua
 	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset images_leaderboard --out leaderboard-images
 	$(BIN)/python -m tools.pages.leaderboard_images leaderboard-images
 
-check: lint types docs demo slow test  ## what CI runs
+check: lint types docs demo slow test  ## what CI runs; it also runs lint-assets where npm is installed
 
 clean:
 	rm -rf $(VENV) demo site

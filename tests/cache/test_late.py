@@ -132,3 +132,22 @@ def test_packing_beside_it_is_refused(llama):
         laconic.compress(llama, AdaKV(over="model", keep=0.5), laconic.KIVI())
     with pytest.raises(ValueError, match="choose 'layer' or 'model'"):
         AdaKV(over="head")
+
+
+def test_one_row_fits_its_budget_and_another_does_not(llama, prompt):
+    ids, mask = prompt(2, N), torch.ones(2, N, dtype=torch.long)
+    ids[0, :17], mask[0, :17] = 0, 0
+    with laconic.compress(llama, ByRank(torch.rand(4, 2, 2, N), tokens=25)) as session:
+        llama(ids, attention_mask=mask)
+    held = sum(layer.lengths.sum(1) for layer in session.cache.compressed())
+    assert held.tolist() == [8 * 20, 8 * 25]
+
+
+def test_layers_of_different_budgets_share_their_sum(llama, prompt):
+    class Falling(ByRank):
+        def layer_entries(self, layer, layers, mean, seen):
+            return mean + (3, 1, -1, -3)[layer]
+
+    with laconic.compress(llama, Falling(torch.rand(4, 1, 2, N), tokens=10)) as session:
+        llama(prompt(1, N))
+    assert sum(int(layer.lengths.sum()) for layer in session.cache.compressed()) == 8 * 10

@@ -49,3 +49,12 @@ def test_queries_without_a_say():
     torch.testing.assert_close(strongest(q, k, blind, 1.0), strongest(q[:, :, 2:], k, lse[:, :, 2:], 1.0))
     assert strongest(q[:, :, :0], k, lse[:, :, :0], 1.0).tolist() == [[[0.0, 0.0, 0.0]]]
     assert strongest(q, k[:, :, :0], lse, 1.0).shape == (1, 1, 0)
+
+
+def test_a_cap_on_the_logits():
+    torch.manual_seed(3)
+    q, k = 3 * torch.randn(1, 4, 5, 4), torch.randn(1, 2, 7, 4)
+    logits = 2.0 * torch.tanh((q.view(1, 2, 2, 5, 4) @ k[:, :, None].transpose(-1, -2)) / 2.0)
+    lse = logits.logsumexp(-1).view(1, 4, 5) + 0.3  # other keys were seen, too
+    want = (logits - lse.view(1, 2, 2, 5, 1)).exp().amax((2, 3))
+    torch.testing.assert_close(strongest(q, k, lse, 1.0, softcap=2.0), want)

@@ -16,11 +16,11 @@ def test_rows_are_found_by_their_tokens():
     valid[0, :, 2] = False
     seen = SimpleNamespace(new=5, index=index.int(), valid=valid, step=SimpleNamespace(start=7))
     place = torch.tensor([[4, 1, 2], [0, 2, 3]])
-    stream = SimpleNamespace(seen=seen, place=place, ids=torch.zeros(2, 5), layer=3)
+    stream = SimpleNamespace(obs=seen, place=place, ids=torch.zeros(2, 5), layer=3)
     entries = torch.arange(14.0).view(2, 7)
     assert at_rows(stream, entries).tolist() == [[6, 3, 4], [9, 11, 12]]
 
 
 def test_an_unobserved_layer_is_an_error():
     with pytest.raises(SessionError, match="layer 2 was not observed"):
-        at_rows(SimpleNamespace(seen=None, layer=3), torch.zeros(1, 1))
+        at_rows(SimpleNamespace(obs=None, layer=3), torch.zeros(1, 1))

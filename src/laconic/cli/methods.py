@@ -77,7 +77,8 @@ def _details(entry: Entry) -> None:
         "query": "aware: chooses by the queries at the end of the prompt" if entry.query_aware else "agnostic",
         "source": entry.source,
         "inferred": entry.inferred or "nothing; as published",
-        "default keep": entry.cls.default_keep or "as the method's own parameters say",
+        "default keep": entry.cls.default_keep
+        or ("fixed by the artifact" if entry.cls.fixed_budget else "as the method's own parameters say"),
     }
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in facts.items():

@@ -27,7 +27,7 @@ class LayerProbe(CacheMethod):
     prefill: Callable[[Observation], None] = _nothing
     token: Callable[[Observation], None] = _nothing
 
-    name: ClassVar[str] = "watch"
+    name: ClassVar[str] = "layer_probe"
     default_keep: ClassVar[float | None] = None
 
     def reduce(self, layer: CompressedLayer, obs: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 from laconic.errors import MediaError
 
 BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"mfra", b"sidx", b"free", b"skip", b"wide", b"meta", b"uuid"}
-"""Parts of an MP4 or QuickTime file; behind anything else nothing is said about it."""
+"""Parts of an MP4 or QuickTime file; after anything else nothing is known about it."""
 SEGMENT = b"\x18\x53\x80\x67"
 """The part of a Matroska file that holds all the rest."""
 
@@ -69,7 +69,7 @@ def _matroska(file: BinaryIO) -> int:
 
 
 def _number(file: BinaryIO) -> int | None:
-    """A length in Matroska's form: the leading zero bits of the first byte count the bytes behind it. All ones: unknown."""
+    """A length in Matroska's form: the leading zero bits of the first byte count the bytes after it. All ones: unknown."""
     first = file.read(1)
     if not first or not first[0]:
         return None

@@ -8,6 +8,7 @@ _CELLS = 1 << 18
 """Scores of a block: few enough that they are still in the cache of a core when their maximum is taken."""
 
 
+@torch.no_grad()
 def strongest(
     q: torch.Tensor,
     k: torch.Tensor,

@@ -16,11 +16,11 @@ def observation(stream: Stream) -> Observation:
     Raises:
         SessionError: it was not observed.
     """
-    if stream.seen is None:
+    if stream.obs is None:
         raise SessionError(
             f"layer {stream.layer - 1} was not observed, so its attention is not known before {stream.layer}."
         )
-    return stream.seen
+    return stream.obs
 
 
 def at_rows(stream: Stream, entries: Tensor) -> Tensor:

@@ -277,7 +277,7 @@ class StreamSeam(Seam):
             protected=protected,
             visual=visual,
             ids=ids,
-            seen=self._seen[1] if self._seen is not None and self._seen[0] == layer - 1 else None,
+            obs=self._seen[1] if self._seen is not None and self._seen[0] == layer - 1 else None,
             entry_bytes=self.host.shape.kv_bytes([1] * len(self.layers)),
             phases=None if phases is None else (phases[0], phases[1]),
             memo=self._memo.setdefault(id(method), {}),

@@ -52,7 +52,7 @@ class Stream:
         protected: rows that no method may remove, [B, n]; None when nothing is protected.
         visual: the images of this pass.
         ids: token ids of this pass, [B, T].
-        seen: what layer ``layer - 1`` attended to, where the method observes it; else None.
+        obs: what layer ``layer - 1`` attended to, where the method observes it; else None.
         entry_bytes: bytes that one token of one sequence costs in the cache, over all layers.
         phases: (cos, sin) of the stream's positions, as layers get them; None before layer 0.
         memo: what the method itself remembers within this pass.
@@ -69,7 +69,7 @@ class Stream:
     protected: Tensor | None
     visual: Visual
     ids: Tensor
-    seen: Observation | None
+    obs: Observation | None
     entry_bytes: int
     phases: tuple[Tensor, Tensor] | None = None
     memo: dict[Any, Any] = field(default_factory=dict)

@@ -160,3 +160,21 @@ def test_what_it_refuses(llama, prompt, vlm):
 
 def test_its_name_is_one_line():
     assert "\n" not in str(KVzip(keep=0.5)) and "Repeat the previous context exactly" in str(KVzip(keep=0.5))
+
+
+def test_a_session_without_a_tokenizer_has_no_instruction(llama):
+    method = KVzip(keep=0.5)
+    laconic.compress(llama, method, tokenizer=Words())
+    assert method._asks == [5, 6, 7]
+    laconic.compress(llama, method)
+    assert method._asks == []
+
+
+def test_gradients_may_be_on(llama, prompt):
+    with torch.enable_grad(), laconic.compress(llama, KVzip(keep=0.5)):
+        llama.get_input_embeddings().weight.requires_grad_(True)
+        try:
+            llama(prompt(1, 12)).logits.sum().backward()
+        finally:
+            llama.get_input_embeddings().weight.requires_grad_(False)
+            llama.get_input_embeddings().weight.grad = None

@@ -276,7 +276,7 @@ def kept_of(visual, **options):
     place = torch.arange(n)[None]
     stream = Stream(
         layer=0, depth=8, block=None, hidden=torch.zeros(1, n, 4), place=place, positions=place, valid=None, shown=every,
-        protected=None, visual=visual, ids=place, seen=None, entry_bytes=8,
+        protected=None, visual=visual, ids=place, obs=None, entry_bytes=8,
     )  # fmt: skip
     return method.cut(stream).keep[0]
 

@@ -68,6 +68,7 @@ class KVzip(CacheMethod):
 
     def attach(self, model: PreTrainedModel) -> None:
         refuse_other_layers(self.name, model)
+        self._asks = []  # an earlier session's tokenizer may be another one
 
     def read_with(self, tokenizer: Any) -> None:
         self._asks = list(tokenizer(self.instruction, add_special_tokens=False)["input_ids"]) if self.instruction else []

@@ -171,7 +171,7 @@ def test_decoding_compresses_every_slack_tokens(llama, prompt, artifact):
 
 def test_a_decoded_compression_is_compress_of_what_is_stored(llama, prompt, artifact, mixers, passes):
     ids, stored = prompt(1, 40), []
-    for slack in (1, 0):  # with a slack of 1 the decoded token is borne, without it is squeezed in
+    for slack in (1, 0):  # with a slack of 1 the decoded token is stored beside the others, without it it is merged
         with laconic.compress(llama, LoCoCo(slack=slack, artifact=artifact)) as session:
             llama(ids)
             llama(ids[:, :1], past_key_values=session.cache)

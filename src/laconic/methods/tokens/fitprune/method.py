@@ -28,7 +28,7 @@ def received(stream: Stream) -> list[tuple[Tensor, Tensor]]:
     Raises:
         ValueError: no text follows the images.
     """
-    obs = stream.seen
+    obs = stream.obs
     assert obs is not None
     groups = torch.stack([torch.zeros_like(stream.shown), stream.shown], 1)
     for b in range(len(groups)):

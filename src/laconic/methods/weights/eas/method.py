@@ -26,7 +26,7 @@ from laconic.weights.contract import WeightMethod
     modality="text and image",
     mechanism="attention skipping",
     source="arXiv 2403.15226",
-    query_aware=True,
+    query_aware=False,
     training="trained",
     inferred="means run over the prompt's real tokens (the releases differ), folding starts from the model's own weights, "
     "layer 0 keeps its attention",
