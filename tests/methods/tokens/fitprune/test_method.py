@@ -198,7 +198,7 @@ def test_less_of_the_totals_goes_than_with_one_cut_or_at_random(tmp_path, monkey
     ours = run(deleted)
 
     def last_token(stream):
-        rows = stream.seen.last().mean((1, 2))[:, -stream.seen.new :]
+        rows = stream.obs.last().mean((1, 2))[:, -stream.obs.new :]
         return [(rows[b, stream.shown[b]], torch.ones(1)) for b in range(len(rows))]
 
     def chance(stream):
