@@ -104,3 +104,9 @@ def test_vision_language_models_come_with_their_processor(tmp_path):
     assert type(found).__name__ == "LlavaProcessor"
     assert tokenizer_of(found) is found.tokenizer and tokenizer_of(found.tokenizer) is found.tokenizer
     assert found.tokenizer.padding_side == "left"
+
+
+@pytest.mark.parametrize("name", ["smolm2", "smollm", "smollm22"])
+def test_a_misspelt_name_is_not_looked_up_on_the_hub(name):
+    with pytest.raises(UnknownNameError, match="did you mean smollm2"):
+        laconic.load(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def load(
         processor in place of the tokenizer, which is its `tokenizer`.
 
     Raises:
-        UnknownNameError: no such testbed model.
+        UnknownNameError: no such testbed model, or a name that is nearly that of a known one.
         PretrainedError: the package of a pretrained model is not installed; the message holds the command.
         ImportError: the processor needs torchvision, which is not installed.
     """
@@ -54,6 +55,9 @@ def load(
         raise UnknownNameError(str(error)) from None
     if not testbed and name.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
         raise UnknownNameError(f"model folder {name!r} does not exist; give a folder, a Hugging Face id or 'testbed/lm'.")
+    near = get_close_matches(name, PRETRAINED, cutoff=0.8)
+    if near and name not in PRETRAINED and not Path(path).expanduser().exists():  # before the Hub is asked for it
+        raise UnknownNameError(f"no model is called {name!r}; did you mean {near[0]}?")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if testbed and dtype == "auto":
         dtype = torch.float32
