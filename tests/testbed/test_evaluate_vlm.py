@@ -24,10 +24,9 @@ class Oracle(LlavaForConditionalGeneration):
         self.tokenizer = processor.tokenizer
         self.right = [sample.answers[0] for sample in samples]
 
-    def generate(self, input_ids, pixel_values, attention_mask, max_new_tokens, do_sample, streamer, **options):
+    def generate(self, input_ids, pixel_values, attention_mask, max_new_tokens, do_sample, stopping_criteria, **options):
         assert not do_sample
-        streamer.put(input_ids)
-        streamer.put(input_ids[:, -1])
+        stopping_criteria(input_ids, None)  # as after the first token
         sharp = (pixel_values[..., 1:] - pixel_values[..., :-1]).abs().amax((1, 2, 3)) > 1.2
         told = [self.tokenizer.encode(self.right[i] if on else "no") for i, on in enumerate(sharp)]
         padded = torch.zeros(len(told), max_new_tokens, dtype=torch.long)
