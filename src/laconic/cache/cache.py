@@ -202,8 +202,7 @@ class CompressedCache(Cache):
         """Store the new entries, or let the method choose what stays of old and new ones together.
 
         The observer of the stream seam looks first, while entries are still complete; the method chooses next, and packing
-        comes
-        last: a storage method must never pack what a choosing method still has to read (`settle` packs that later).
+        comes last: a storage method must never pack what a choosing method still has to read (`settle` packs that later).
         """
         self.selected = None
         method = self._acts()

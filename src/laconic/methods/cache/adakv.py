@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from laconic import checks
 from laconic.cache.contract import CacheMethod
 from laconic.cache.observe import Observation
 from laconic.method import create_method, register
@@ -43,10 +44,8 @@ class AdaKV(CacheMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"adakv: alpha={self.alpha} must be between 0 and 1.")
-        if self.over not in ("layer", "model"):
-            raise ValueError(f"adakv: over={self.over!r}: choose 'layer' or 'model'.")
+        checks.between(self, "alpha")
+        checks.one_of(self, "over", "layer", "model")
         inner = create_method(self.scorer) if isinstance(self.scorer, str) else self.scorer
         if not isinstance(inner, CacheMethod) or inner.ragged:
             raise TypeError(f"adakv: scorer={self.scorer!r} must be a cache method that scores entries, such as 'snapkv'.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from laconic import checks
 from laconic.cache.contract import CacheMethod
 from laconic.cache.full_attention import refuse_other_layers
 from laconic.cache.observe import Observation
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 INSTRUCTION = "\n\nRepeat the previous context exactly.\n\n"
-OVER = ("model", "layer", "head")
 
 
 @register(
@@ -59,10 +59,8 @@ class KVzip(CacheMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.over not in OVER:
-            raise ValueError(f"kvzip: over={self.over!r}: choose one of {', '.join(OVER)}.")
-        if not isinstance(self.sinks, int) or self.sinks < 0:
-            raise ValueError(f"kvzip: sinks={self.sinks!r} must be a whole number of at least 0.")
+        checks.one_of(self, "over", "model", "layer", "head")
+        checks.whole(self, "sinks")
         self._asks: list[int] = []
         self._replayed: list[int] = []
 
