@@ -27,7 +27,7 @@ def test_a_measurement_is_written_and_used(laconic, tmp_path, context):
     shown = laconic.json("fit", "razorattention", "--model", "testbed/lm", "--set", "tokens=64", "--out", out)
     assert shown["file"] == str(out) and shown["data"] == Artifact.load(out).data and shown["kind"] == "measured"
     assert shown["settings"]["tokens"] == 64 and "induction score" in shown["notes"][0]
-    told = laconic("fit", "razorattention", "--set=tokens=64", "--set", "material=sentences", "--out", out)
+    told = laconic("fit", "razorattention", "--set=tokens=64", "--set", "material=prose", "--out", out)
     assert told.exit_code == 0 and "induction score" in told.stdout
     assert f"use it as --method razorattention:artifact={out}" in told.stdout
     spec = f"razorattention:artifact={out},induction=0.25"

@@ -23,7 +23,7 @@ def slow_raters(visual, text):
     return [j for j, r in enumerate(rel) if r > sum(rel) / len(rel)]
 
 
-def slow_peaks(x, groups, k):
+def slow_peaks(x, groups, k, ranked=False):
     """Density peaks, point by point."""
     n = len(x)
     d = [[float((a - b).norm()) / x.shape[1] ** 0.5 for b in x] for a in x]
@@ -34,12 +34,15 @@ def slow_peaks(x, groups, k):
         denser = [j for j in range(n) if (density[j], -j) > (density[i], -i)]
         return min((d[i][j] for j in denser), default=far)
 
-    centres = top([density[i] * apart(i) for i in range(n)], groups)
+    score = [density[i] * apart(i) for i in range(n)]
+    centres = top(score, groups)
+    if ranked:
+        centres = sorted(centres, key=lambda i: -score[i])
     group = [centres.index(i) if i in centres else min(range(groups), key=lambda g: (d[i][centres[g]], g)) for i in range(n)]
     return centres, group
 
 
-def slow_change(model, given, layers, counts, recycle=True, neighbours=5):
+def slow_change(model, given, layers, counts, recycle=True, neighbours=5, paper_code=False):
     """Item 2 of the card for `vision_exact.run`."""
     hidden, visual = embedded(model, given)
     last = numbers(visual)[-1]
@@ -56,7 +59,8 @@ def slow_change(model, given, layers, counts, recycle=True, neighbours=5):
             if recycle and rest:
                 taken = [rest[n] for n in top([score[n] for n in rest], int(0.3 * len(rest)) + 1)]
                 rows = [at[n] for n in taken]
-                centres, group = slow_peaks(hidden[rows], int(len(rows) / 10) + 1, neighbours)
+                groups = int(len(rows) / 10) + 1
+                centres, group = slow_peaks(hidden[rows], groups, groups if paper_code else neighbours, paper_code)
                 mixed = [
                     torch.stack([hidden[r] for r, g in zip(rows, group, strict=True) if g == c]).mean(0)
                     for c in range(len(centres))
@@ -66,7 +70,7 @@ def slow_change(model, given, layers, counts, recycle=True, neighbours=5):
                     order.append(rows[centre])
             text = [n for n in range(len(hidden)) if not visual[n]]
             keep = torch.tensor([n for n in text if n < at[0]] + order + [n for n in text if n > at[-1]])
-            hidden, visual, positions = hidden[keep], visual[keep], positions[keep]
+            hidden, visual, positions = hidden[keep], visual[keep], positions[: len(keep)] if paper_code else positions[keep]
         if i in layers:
             a = attention(model, i, hidden, positions)
             first = numbers(visual)[-1] + 1
@@ -85,6 +89,7 @@ def slow_change(model, given, layers, counts, recycle=True, neighbours=5):
         ({}, (0, 1, 3), (75, 50, 28)),  # 300, 200, 110 of 576
         ({"layers": (1, 4), "counts": (40, 10)}, (1, 4), (40, 10)),
         ({"layers": (2,), "counts": (30,), "recycle": False}, (2,), (30,)),
+        ({"layers": (1, 4), "counts": (40, 10), "neighbours": 1, "paper_code": True}, (1, 4), (40, 10)),
     ],
 )
 def test_equals_layers_run_by_hand(vlm, options, layers, counts):
@@ -92,7 +97,8 @@ def test_equals_layers_run_by_hand(vlm, options, layers, counts):
     given = inputs([(3, 9)])
     with compress(vlm, SparseVLM(**options)) as session:
         ours = generate(vlm, given)[0]
-    change = slow_change(vlm, given, layers, counts, options.get("recycle", True))
+    recycle, paper_code = options.get("recycle", True), options.get("paper_code", False)
+    change = slow_change(vlm, given, layers, counts, recycle, paper_code=paper_code)
     logits, _, lengths = run(vlm, given, change)
     torch.testing.assert_close(ours, logits, rtol=1e-4, atol=1e-4)
     assert [x.stored - 3 for x in session.cache.compressed()] == lengths
@@ -119,12 +125,13 @@ def test_raters(seed):
     assert raters(visual, text[:1]).tolist() == [True]
 
 
+@pytest.mark.parametrize("ranked", [False, True])
 @pytest.mark.parametrize(("n", "groups", "k"), [(30, 4, 5), (12, 2, 3), (3, 1, 5), (1, 1, 5)])
-def test_density_peaks(n, groups, k):
+def test_density_peaks(n, groups, k, ranked):
     torch.manual_seed(n)
     x = torch.randn(n, 7)
-    centres, group = density_peaks(x, groups, k)
-    assert (centres.tolist(), group.tolist()) == slow_peaks(x, groups, k)
+    centres, group = density_peaks(x, groups, k, ranked)
+    assert (centres.tolist(), group.tolist()) == slow_peaks(x, groups, k, ranked)
 
 
 def test_equal_points_have_one_densest():

@@ -30,7 +30,8 @@ Row = dict[str, torch.Tensor]
     source="arXiv 2412.08521",
     query_aware=True,
     inferred="a reconstruction: the abstract and a feature table were read, not the method section. Components and their "
-    "order are published; every formula and default is our own, and no published figure is claimed",
+    "order are published; every formula and default is our own, and no published figure is claimed. The mean over the query "
+    "heads of a group is taken before the maximum of the two scores, so that one accumulated number per entry is stored",
 )
 @dataclass(kw_only=True)
 class EMS(CacheMethod):

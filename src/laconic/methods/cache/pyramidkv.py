@@ -14,7 +14,15 @@ from laconic.cache.scores import Pooling, check_window, window_scores
 from laconic.method import register
 
 
-@register("pyramidkv", site="cache", mechanism="eviction", source="arXiv 2406.02069", query_aware=True)
+@register(
+    "pyramidkv",
+    site="cache",
+    mechanism="eviction",
+    source="arXiv 2406.02069",
+    query_aware=True,
+    inferred="a layer with fewer than two windows of entries keeps only the newest half of its budget by force, so that the "
+    "scores choose the rest",
+)
 @dataclass(kw_only=True)
 class PyramidKV(CacheMethod):
     """Window scores as in SnapKV, with a budget that falls linearly from the first layer to the last.

@@ -20,6 +20,7 @@ from laconic.stream.blocks import at_depth, blocks
 from laconic.stream.contract import Cut, Stream, TokenMethod
 from laconic.stream.equal_budget import fitted, mean_tokens, visual_total
 from laconic.stream.observed import at_rows, observation
+from laconic.stream.stream import Policy
 
 LAYERS = (2, 6, 15)
 OF = 576
@@ -54,12 +55,15 @@ class SparseVLM(TokenMethod):
         recycle: keep groups of dropped tokens.
         neighbours: the density of a token is exp(-mean of its squared distances to this many nearest tokens, itself
             included).
+        paper_code: as the release does: the shortened stream is renumbered from 0, groups come in the order of their
+            centres' scores and keep no position of their own, and a density has as many neighbours as there are groups.
     """
 
     layers: tuple[int, ...] | None = None
     counts: tuple[int, ...] | None = None
     recycle: bool = True
     neighbours: int = 5
+    paper_code: bool = False
 
     default_keep: ClassVar[float | None] = None
 
@@ -104,14 +108,17 @@ class SparseVLM(TokenMethod):
             centres = dropped[:0]
             if self.recycle and len(dropped):
                 taken = dropped[choose(row[dropped], _taken(len(dropped)))]
-                at_centre, group = density_peaks(mixed[taken], _groups(len(dropped)), self.neighbours)
+                groups = _groups(len(dropped))
+                nearest = groups if self.paper_code else self.neighbours
+                at_centre, group = density_peaks(mixed[taken], groups, nearest, ranked=self.paper_code)
                 centres = taken[at_centre]
                 mixed[centres] = means(mixed[taken], group, len(centres))[0].to(mixed.dtype)
                 merged[b, taken] = centres[group]
             parts = [x[torch.isin(x, rows)] for rows in blocks(stream, b) for x in (stays, centres)]
             kept.append(torch.cat([at[:0], *parts]))
             values.append(mixed[kept[-1]])
-        return assemble(stream, kept, values, order="given", merged=merged, scores=scores)
+        positions: Policy = "renumber" if self.paper_code else "gather"
+        return assemble(stream, kept, values, positions=positions, order="given", merged=merged, scores=scores)
 
     # -- who rates -------------------------------------------------------------------------------------------------
     def _raters(self, stream: Stream, row: int) -> Tensor:
@@ -194,8 +201,9 @@ def _groups(dropped: int) -> int:
     return _taken(dropped) // 10 + 1
 
 
-def density_peaks(x: Tensor, groups: int, neighbours: int) -> tuple[Tensor, Tensor]:
-    """Density-peak clustering of x [n, D]: centres, ascending [groups], and the group of every point, [n].
+def density_peaks(x: Tensor, groups: int, neighbours: int, ranked: bool = False) -> tuple[Tensor, Tensor]:
+    """Density-peak clustering of x [n, D]: centres [groups], ascending or, if `ranked`, the best first, and the group of
+    every point, [n].
 
     Distances are Euclidean over sqrt(D); density = exp(-mean of the squared distances to the nearest points); a point's
     score is its density times its distance to the nearest denser point (on ties the earlier is denser), or for the densest
@@ -213,6 +221,8 @@ def density_peaks(x: Tensor, groups: int, neighbours: int) -> tuple[Tensor, Tens
     denser = (density > density[:, None]) | ((density == density[:, None]) & (place < place[:, None]))
     apart = distance.where(denser, distance.max()).amin(1)
     centres = choose(density * apart, groups)
+    if ranked:
+        centres = centres[(density * apart)[centres].argsort(descending=True, stable=True)]
     group = (distance[:, centres] == distance[:, centres].amin(1, keepdim=True)).int().argmax(1)
     group[centres] = torch.arange(groups, device=x.device)
     return centres, group

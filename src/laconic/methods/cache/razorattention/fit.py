@@ -17,8 +17,7 @@ from laconic.fit.contract import Fit
 from laconic.fit.layer_probe import LayerProbe
 from laconic.ops.attend import attention_rows
 from laconic.session import compress
-from laconic.tasks.text.needles import numbers, singles
-from laconic.tasks.text.words import NOUNS
+from laconic.tasks.text.corpus import lines
 
 _SCORES = 1 << 24  # numbers of one block of attention rows
 
@@ -30,8 +29,8 @@ class RazorAttentionFit(Fit):
     Args:
         tokens: tokens before they repeat (2,500, but at most half of the model's positions for all repeats).
         repeats: how often they occur (4).
-        material: ``"random"`` tokens, as published, or ``"sentences"`` such as "The code for falcon is 4815263." for a
-            model that does not copy what does not look like text (`testbed/lm`).
+        material: ``"random"`` tokens, as published, or ``"prose"``, random lines of Python's documentation, for a model
+            that hardly copies what does not look like text (`testbed/lm`).
     """
 
     tokens: int | None = None
@@ -81,12 +80,11 @@ class RazorAttentionFit(Fit):
         if self.material == "random":
             plain = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
             return rng.choices(plain, k=period)
-        if self.material != "sentences":
-            raise ValueError(f"razorattention: material={self.material!r}: choose 'random' or 'sentences'.")
+        if self.material != "prose":
+            raise ValueError(f"razorattention: material={self.material!r}: choose 'random' or 'prose'.")
         ids: list[int] = []
         while len(ids) < period:
-            turn = singles(rng, rng.sample(NOUNS, 1), numbers(rng, 1)).turns[0]
-            ids += tokenizer.encode(turn.gold + "\n", add_special_tokens=False)
+            ids += tokenizer.encode(rng.choice(lines()) + "\n", add_special_tokens=False)
         return ids[:period]
 
 
