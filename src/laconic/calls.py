@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,6 +13,16 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from laconic.cache.cache import CompressedCache
 from laconic.errors import SessionError
+
+
+def by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """All arguments of a call of `module` by their names; some models hand their decoder its arguments by place."""
+    return kwargs | dict(zip(_parameters(type(module)), args, strict=False))  # type: ignore[arg-type]
+
+
+@cache
+def _parameters(kind: type[nn.Module]) -> tuple[str, ...]:
+    return tuple(inspect.signature(kind.forward).parameters)[1:]
 
 
 def check_arguments(kwargs: dict[str, Any], model: PreTrainedModel, stack: PreTrainedModel) -> None:

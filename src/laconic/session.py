@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -95,7 +94,6 @@ class Session:
         self._hold, self._clock = False, 0.0
         self._ids: torch.Tensor | None = None
         self._restore = ExitStack()
-        self._arguments = list(inspect.signature(model.forward).parameters)
         budgeted = next((seam.budgeted for seam in self._seams if seam.budgeted is not None), None)
         self.meter = SessionMeter(self.shape, budgeted, any(seam.stores_less for seam in self._seams))
 
@@ -149,7 +147,7 @@ class Session:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The model is called: choose the cache. The pass itself is not known yet (a model may still have to embed
         images)."""
-        kwargs = kwargs | dict(zip(self._arguments, args, strict=False))
+        kwargs = calls.by_name(module, args, kwargs)
         calls.check_arguments(kwargs, self.model, self.stack)
         if self.cache is not None:
             self.cache.step = None
@@ -182,7 +180,7 @@ class Session:
         soon as a pass decodes, since only then the prompt is known to be over. The cache counts as unfinished from here
         until the model returns: a call that fails in between leaves some layers with its tokens and others without.
         """
-        cache = self._current()
+        cache, kwargs = self._current(), calls.by_name(module, args, kwargs)
         calls.check_decoder(kwargs, module, cache)
         x = calls.input_of(kwargs)
         ids = self._ids if kwargs.get("input_ids") is None else x  # models with images embed the prompt themselves
@@ -193,7 +191,7 @@ class Session:
         cache.unfinished = True
         for seam in self._seams:
             kwargs = seam.enter(kwargs, step, ids)
-        return args, kwargs
+        return (), kwargs
 
     def _after_stack(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         """The decoder has run: the seams undo on its output what they did to its input, the last one first."""

@@ -38,7 +38,7 @@ def refuses(name, method):
     if method == "fastkv" and any(layer not in tiny.full for layer in (2, 3)):
         return "which has to see every token"
     if method == "expected_attention" and tiny.family == "generic":
-        return "RoPE layout is not known"
+        return "undoes RoPE, and laconic does not know"
     return None
 
 

@@ -98,6 +98,7 @@ PROVEN = {
     "phi3-partial": Tiny("Phi3", {"partial_rotary_factor": 0.5}, family="phi3"),
 }
 GENERIC = {
+    "gpt-neox": Tiny("GPTNeoX", {"num_key_value_heads": 4}),
     "cohere": Tiny("Cohere", {"use_qk_norm": True}),
     "cohere2": Tiny("Cohere2", {"sliding_window": 8, "layer_types": MIXED}, full=(1, 3)),
     "glm": Tiny("Glm"),

@@ -46,9 +46,12 @@ class CompressedCache(Cache):
         self.layer_ids = [i for i, layer in enumerate(layers) if type(layer) is DynamicLayer]
         if not self.layer_ids:
             kinds = sorted({type(layer).__name__ for layer in layers})
+            mixed = any("FullAttention" in kind for kind in kinds)
+            why = "every layer keeps a recurrent state beside its keys, which laconic's layers do not hold."
+            bounded = "sliding-window and linear-attention layers are bounded already and are left alone."
             raise UnsupportedModelError(
-                f"{type(config).__name__} has no full-attention layer to compress (cache layers: {', '.join(kinds)}). "
-                "Sliding-window and linear-attention layers are bounded already and are left alone."
+                f"{type(config).__name__} has no layer of full attention alone to compress (cache layers: "
+                f"{', '.join(kinds)}): {why if mixed else bounded}"
             )
         for number, i in enumerate(self.layer_ids):
             layers[i] = CompressedLayer(self, number)

@@ -38,6 +38,12 @@ class CacheMethod(Method):
     """Heads keep different numbers of entries."""
     evicts_while_decoding: ClassVar[bool] = False
 
+    @property
+    def undoes_rope(self) -> bool:
+        """Whether this setting turns queries or keys back to what they were before RoPE, or to other positions. A session
+        refuses a model in which that cannot be done."""
+        return False
+
     def score(self, obs: Observation) -> torch.Tensor:
         """Importance of every entry, higher stays: [B, Hkv, n]."""
         raise NotImplementedError(f"{type(self).__name__} must define score().")

@@ -24,6 +24,12 @@ class EntriesSeam(Seam):
     def budgeted(self) -> Any | None:
         return self.methods[0]
 
+    def check(self) -> None:
+        """Refuse a method that undoes RoPE on a model in which laconic cannot."""
+        method = self.methods[0]
+        if method.undoes_rope and not method.neutral:
+            self.host.family.check_undoing(self.host.stack, method.name)
+
     def adopt(self, cache: CompressedCache) -> None:
         cache.method = self.methods[0]
 

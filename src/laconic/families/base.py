@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from laconic.errors import UnsupportedModelError
+from laconic.families import refusals
 from laconic.families.rotary import phases
 
 _REGISTRY: dict[str, Family] = {}
@@ -34,24 +35,37 @@ class Family:
         """The text decoder: the module that owns `.layers` and `.rotary_emb`."""
         stack: nn.Module = model
         while not isinstance(getattr(stack, "layers", None), nn.ModuleList):
-            inner = getattr(stack, "language_model", None) or getattr(stack, "model", None)
-            if not isinstance(inner, nn.Module):
-                raise UnsupportedModelError(
-                    f"{type(model).__name__} has no decoder with a `.layers` list that laconic can find; pass a causal "
-                    "language model such as LlamaForCausalLM."
-                )
+            names = filter(None, ("language_model", "model", "decoder", getattr(stack, "base_model_prefix", "")))
+            children = [getattr(stack, name, None) for name in names]
+            inner = next((child for child in children if isinstance(child, nn.Module)), None)
+            if inner is None:
+                raise refusals.no_decoder(model)
             stack = inner
         if not isinstance(stack, PreTrainedModel):
             raise UnsupportedModelError(f"{type(stack).__name__} is not a transformers PreTrainedModel; laconic needs one.")
         return stack
 
-    def cos_sin(self, stack: nn.Module, layer: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def check_undoing(self, stack: PreTrainedModel, method: str) -> None:
+        """Refuse to undo RoPE for `method` where it is not one half-split rotation per token.
+
+        Raises:
+            UnsupportedModelError: several positions per token (M-RoPE), or a layout that is not known.
+        """
+        kind = stack.config.model_type
+        if "mrope_section" in (getattr(stack.config, "rope_parameters", None) or {}):
+            reason = f"tokens of {kind} have several positions each (M-RoPE)"
+        elif not self.half_rope:
+            reason = f"laconic does not know how {kind} lays out its rotary channels"
+        else:
+            return
+        raise UnsupportedModelError(
+            f"{method} undoes RoPE, and {reason}; choose a method that uses queries and keys as they are, such as one that "
+            "looks at attention."
+        )
+
+    def cos_sin(self, stack: PreTrainedModel, layer: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and sin of RoPE at `positions` [B, m] for decoder layer `layer`, fp32 [B, m, D_rot]."""
-        if not self.half_rope:
-            raise UnsupportedModelError(
-                f"the {self.name} family's RoPE layout is not known to laconic, so queries cannot be un-rotated; "
-                "choose a method that uses queries as they are."
-            )
+        self.check_undoing(stack, "this method")
         return phases(stack.rotary_emb, torch.zeros(1, device=positions.device), positions)  # type: ignore[arg-type]
 
 
@@ -74,23 +88,11 @@ def family_of(model: nn.Module) -> Family:
     """The adapter for a model: by the model type of its text stack, else the generic one.
 
     Raises:
-        UnsupportedModelError: the layers are not supported (no decoder stack, no attention interface, no RoPE, shared keys).
+        UnsupportedModelError: the model is not supported; the message says why (`laconic.families.refusals`).
     """
     if not isinstance(model, PreTrainedModel):
         raise UnsupportedModelError(f"compress() needs a transformers model, got {type(model).__name__}.")
+    refusals.check_class(model, ", ".join(f.name for f in supported_families()))
     stack = GENERIC.stack(model)
-    family = _REGISTRY.get(stack.config.model_type, GENERIC)
-    config = stack.config
-    if getattr(config, "is_encoder_decoder", False) or not stack._can_set_attn_implementation():
-        raise UnsupportedModelError(
-            f"{type(model).__name__} does not route its attention through transformers' AttentionInterface, so laconic has "
-            f"no place to hook into. Proven families: {', '.join(f.name for f in supported_families())}."
-        )
-    if getattr(config, "num_kv_shared_layers", 0) or getattr(config, "is_heterogeneous", False):
-        raise UnsupportedModelError(
-            f"{type(stack).__name__} shares keys and values between layers, or its layers differ in shape; laconic needs a "
-            "cache of its own for every layer, all of one shape."
-        )
-    if not hasattr(stack, "rotary_emb"):
-        raise UnsupportedModelError(f"{type(stack).__name__} has no rotary embedding; laconic supports RoPE decoders.")
-    return family
+    refusals.check_decoder(stack)
+    return _REGISTRY.get(stack.config.model_type, GENERIC)

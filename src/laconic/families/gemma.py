@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from laconic.families.base import Family, add
 from laconic.families.rotary import phases
@@ -15,8 +15,8 @@ from laconic.families.rotary import phases
 class Gemma3(Family):
     """Gemma 3 rotates sliding and full layers with different bases; the rotary module asks for the layer's type."""
 
-    def cos_sin(self, stack: nn.Module, layer: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        kind = stack.config.layer_types[layer]  # type: ignore[union-attr,index]
+    def cos_sin(self, stack: PreTrainedModel, layer: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        kind = stack.config.layer_types[layer]
         return phases(stack.rotary_emb, torch.zeros(1, device=positions.device), positions, kind)  # type: ignore[arg-type]
 
 

@@ -55,6 +55,10 @@ class AdaKV(CacheMethod):
     def cuts_late(self) -> bool:
         return self.over == "model"
 
+    @property
+    def undoes_rope(self) -> bool:
+        return self._scorer.undoes_rope
+
     def score(self, obs: Observation) -> torch.Tensor:
         return self._scorer.score(obs)
 

@@ -76,6 +76,10 @@ class EMS(CacheMethod):
         checks.one_of(self, "combine", "max", "sum")
         checks.one_of(self, "merge_space", "post_rope", "pre_rope")
 
+    @property
+    def undoes_rope(self) -> bool:
+        return self.merge_space == "pre_rope"
+
     def queries_kept(self) -> int:
         return self.window
 

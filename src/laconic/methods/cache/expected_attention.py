@@ -52,6 +52,10 @@ class ExpectedAttention(CacheMethod):
     use_covariance: bool = True
     use_values: bool = True
 
+    @property
+    def undoes_rope(self) -> bool:
+        return True
+
     def forced(self) -> tuple[int, int]:
         return self.sinks, 0
 

@@ -62,6 +62,10 @@ class TreeKV(CacheMethod):
         checks.whole(self, "block", 1)
         checks.one_of(self, "positions", "original", "rank")
 
+    @property
+    def undoes_rope(self) -> bool:
+        return self.positions == "rank"
+
     def split(self, capacity: int) -> tuple[int, int, int]:
         """How many sinks, candidates and recent entries make up `capacity`; at least one candidate if there is room."""
         sinks = min(self.sinks, capacity // 4)
