@@ -29,14 +29,15 @@ class Order(IntEnum):
 
     Weights come first: modules are replaced before anything hooks them. The stream follows, so that its pre-hooks on the
     decoder (which images came) run before the session's, and what it cuts before layer 0 is gone before pseudo tokens are
-    appended to the prompt. The cache's two install no hooks; entries come before storage because the first seam that has
-    its own budget is the one whose budget the cache is held to.
+    appended to the prompt. Hidden states are noted after both, as the layers get them. The cache's two install no hooks;
+    entries come before storage because the first seam that has its own budget is the one whose budget the cache is held to.
     """
 
     WEIGHTS = 10
     STREAM = 20
     ENCODER = 30
     PSEUDO = 40
+    HIDDEN = 45
     ENTRIES = 50
     STORAGE = 60
     LAST = 100

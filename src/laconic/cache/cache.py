@@ -22,6 +22,7 @@ from laconic.step import Step
 
 if TYPE_CHECKING:
     from laconic.cache.contract import CacheMethod
+    from laconic.cache.hidden import Hidden
     from laconic.cache.storage import StorageMethod
 
 
@@ -72,6 +73,7 @@ class CompressedCache(Cache):
         self.entry_bytes = 0
         self.compress_seconds = 0.0
         self.late = LateCut()
+        self.hidden: Hidden | None = None  # of the layer that runs, where a method reads it
         # called after every layer's attention in prefill with (decoder layer, a function that observes it)
         self.observer: Callable[[int, Callable[[], Observation]], None] | None = None
         self._looked: tuple[Observation, dict[str, torch.Tensor]] | None = None
@@ -330,6 +332,7 @@ class CompressedCache(Cache):
             rotary=self._rotary(layer.number),
             pseudo=None if new.pseudo is None else new.pseudo[:2],
             pseudo_lse=new.pseudo_lse,
+            hidden=self.hidden,
         )
 
     def _protected(self, index: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor | None:

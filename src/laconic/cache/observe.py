@@ -6,12 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from laconic.ops import attend as ops
 from laconic.step import Step
+
+if TYPE_CHECKING:
+    from laconic.cache.hidden import Hidden
 
 T = TypeVar("T")
 Rotary = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -34,6 +37,7 @@ class Observation:
         pseudo: queries [B, H, P, D] and keys [B, Hkv, P, D] of pseudo tokens that ran after this pass (see
             `laconic.cache.hooks.PseudoTokens`); None when there were none.
         pseudo_lse: log-sum-exp of each pseudo query over all that it attends, itself included, fp32 [B, H, P].
+        hidden: what the layer reads in this pass, for methods that name `laconic.cache.hidden.HiddenSeam`; None for others.
         protected: entries that no method may remove, [B, Hkv, n]; None when nothing is protected.
         real: real entries of every batch row, one int each.
         targets: entries that may stay in every batch row by the method's budget, one int each.
@@ -62,6 +66,7 @@ class Observation:
     state: dict[str, torch.Tensor] = field(default_factory=dict)
     pseudo: tuple[torch.Tensor, torch.Tensor] | None = None
     pseudo_lse: torch.Tensor | None = None
+    hidden: Hidden | None = None
     _known: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property

@@ -63,6 +63,44 @@ class Family:
             "looks at attention."
         )
 
+    def layers(self, model: nn.Module) -> nn.ModuleList:
+        """The decoder's layers."""
+        layers = self.stack(model).layers
+        assert isinstance(layers, nn.ModuleList)
+        return layers
+
+    def attention(self, layer: nn.Module) -> nn.Module:
+        """The attention module of a decoder layer.
+
+        Raises:
+            UnsupportedModelError: the layer has no `self_attn`.
+        """
+        attention = getattr(layer, "self_attn", None)
+        if not isinstance(attention, nn.Module):
+            raise UnsupportedModelError(
+                f"{type(layer).__name__} has no `self_attn`, so what its attention reads cannot be seen; choose a method "
+                "that reads no hidden states."
+            )
+        return attention
+
+    def output_gram(self, layer: nn.Module) -> torch.Tensor:
+        """``W_h^T W_h`` of every query head's slice W_h [hidden, Dv] of the output projection, fp32 [H, Dv, Dv]: with it
+        ``||W_h v||^2 = v^T (W_h^T W_h) v`` costs Dv^2 instead of hidden * Dv.
+
+        Raises:
+            UnsupportedModelError: the attention has no `o_proj` with a weight of its own.
+        """
+        attention = self.attention(layer)
+        weight = getattr(getattr(attention, "o_proj", None), "weight", None)
+        if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
+            raise UnsupportedModelError(
+                f"{type(attention).__name__} has no `o_proj` with a floating-point weight, which the size of a value's "
+                "contribution is measured with; choose a method that does not read it."
+            )
+        heads = attention.config.num_attention_heads  # type: ignore[union-attr]
+        slices = weight.detach().float().unflatten(1, (heads, -1)).transpose(0, 1)
+        return slices.transpose(1, 2) @ slices
+
     def cos_sin(self, stack: PreTrainedModel, layer: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and sin of RoPE at `positions` [B, m] for decoder layer `layer`, fp32 [B, m, D_rot]."""
         self.check_undoing(stack, "this method")

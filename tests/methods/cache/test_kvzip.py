@@ -2,19 +2,12 @@
 
 import pytest
 import torch
+from helpers.replay_by_hand import Words, strongest_by_hand
 
 import laconic
 from laconic import KVzip, UnsupportedModelError
 
 N = 41
-
-
-class Words:
-    """A tokenizer whose every text is three tokens."""
-
-    def __call__(self, text, add_special_tokens):
-        assert not add_special_tokens
-        return {"input_ids": [5, 6, 7]}
 
 
 class Recording(KVzip):
@@ -31,32 +24,12 @@ class Recording(KVzip):
         return found
 
 
-@torch.no_grad()
-def slow(model, ids, asks):
-    """[layers, Hkv, n]: eager attention of prompt, instruction and repetition; the largest weight of each prompt entry that
-    any later token of any head of the group pays."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    maps = model(torch.cat([ids, torch.tensor([asks], dtype=torch.long), ids], 1), output_attentions=True).attentions
-    model.set_attn_implementation(before)
-    n, out = ids.shape[1], []
-    for layer in maps:
-        rows = layer[0, :, n:, :n]
-        heads = model.config.num_key_value_heads
-        found = torch.zeros(heads, n)
-        for h in range(rows.shape[0]):
-            for j in range(n):
-                found[h // (rows.shape[0] // heads), j] = max(found[h // (rows.shape[0] // heads), j], rows[h, :, j].max())
-        out.append(found)
-    return torch.stack(out)
-
-
 @pytest.mark.parametrize("asks", [[], [5, 6, 7]])
 def test_scores_are_the_maxima_of_the_repetition(llama, prompt, asks):
     method, ids = Recording(keep=0.4), prompt(1, N)
     with laconic.compress(llama, method, tokenizer=Words() if asks else None):
         llama(ids)
-    want = slow(llama, ids, asks)
+    want = strongest_by_hand(llama, ids, asks)
     got = torch.cat([method.scores[layer][0] for layer in range(4)])
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
 
@@ -121,7 +94,7 @@ def test_every_chunk_is_repeated_once(llama, prompt):
     with laconic.compress(llama, method, tokenizer=Words()) as session:
         llama(ids[:, :25])
         llama(ids[:, 25:], past_key_values=session.cache)
-    whole, first = slow(llama, ids, [5, 6, 7]), slow(llama, ids[:, :25], [5, 6, 7])
+    whole, first = strongest_by_hand(llama, ids, [5, 6, 7]), strongest_by_hand(llama, ids[:, :25], [5, 6, 7])
     for layer in range(4):
         chunks = method.scores[layer]
         assert [c.shape[-1] for c in chunks] == [25, N]

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from laconic import checks
-from laconic.cache.contract import CacheMethod
-from laconic.cache.full_attention import refuse_other_layers
 from laconic.cache.observe import Observation
-from laconic.errors import UnsupportedModelError
+from laconic.cache.replay import ReplayMethod, strongest_attention
 from laconic.method import register
-from laconic.ops.select import Selection, top_k, top_k_across_heads
-from laconic.ops.strongest import strongest
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-INSTRUCTION = "\n\nRepeat the previous context exactly.\n\n"
 
 
 @register(
@@ -33,7 +22,7 @@ INSTRUCTION = "\n\nRepeat the previous context exactly.\n\n"
     "before the next one is read, where the release keeps all chunks until the last",
 )
 @dataclass(kw_only=True)
-class KVzip(CacheMethod):
+class KVzip(ReplayMethod):
     """Run the prompt once more after itself, as if the model were repeating it, and keep what the repetition attends to.
 
     ``s(j) = max over the replayed tokens t and the query heads of a KV head of A[t, j]``, where A is the softmax over the
@@ -52,67 +41,5 @@ class KVzip(CacheMethod):
         instruction: asks for the repetition, between the prompt and its replay; used where the session has a tokenizer.
     """
 
-    over: Literal["model", "layer", "head"] = "model"
-    sinks: int = 4
-    instruction: str = INSTRUCTION
-    ragged = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.one_of(self, "over", "model", "layer", "head")
-        checks.whole(self, "sinks")
-        self._asks: list[int] = []
-        self._replayed: list[int] = []
-
-    def attach(self, model: PreTrainedModel) -> None:
-        refuse_other_layers(self.name, model)
-        self._asks = []  # an earlier session's tokenizer may be another one
-
-    def read_with(self, tokenizer: Any) -> None:
-        self._asks = list(tokenizer(self.instruction, add_special_tokens=False)["input_ids"]) if self.instruction else []
-
-    @property
-    def cuts_late(self) -> bool:
-        return self.over == "model"
-
-    def pseudo_offset(self) -> int:
-        return 0
-
-    def pseudo(self, prompt: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-        """The instruction and each row's own tokens again; a short row is filled up at its end, where nothing that counts
-        comes after."""
-        if prompt.ndim == 3:
-            raise UnsupportedModelError(
-                "kvzip repeats token ids, and this call brings embeddings (an image, or inputs_embeds); use it on text."
-            )
-        length = prompt.shape[1]
-        own = [length] * len(prompt) if valid is None else valid.sum(-1).tolist()
-        asks = prompt.new_tensor(self._asks)
-        self._replayed = [len(asks) + n for n in own]
-        return torch.stack([torch.cat([asks, row.roll(n)]) for row, n in zip(prompt, own, strict=True)])
-
-    def forced(self) -> tuple[int, int]:
-        return self.sinks, 0
-
-    def columns(self, obs: Observation) -> dict[str, torch.Tensor]:
-        return {"score": self.score(obs)}
-
-    def score(self, obs: Observation) -> torch.Tensor:
-        return obs.once("kvzip", lambda: self._score(obs))
-
-    def _score(self, obs: Observation) -> torch.Tensor:
-        assert obs.pseudo is not None and obs.pseudo_lse is not None
-        lse = obs.pseudo_lse.clone()
-        for row, count in enumerate(self._replayed):
-            lse[row, :, count:] = float("inf")  # a short row's filling has no say
-        past = obs.keys.shape[2] - obs.new
-        new = strongest(obs.pseudo[0], obs.keys[:, :, past:], lse, obs.scale, softcap=obs.softcap)
-        if not past:
-            return new
-        before = obs.columns.get("score")  # of their own replay; what was stored while held had none
-        return torch.cat([new.new_zeros(*new.shape[:2], past) if before is None else before, new], 2)
-
-    def choose(self, rank: torch.Tensor, obs: Observation) -> Selection:
-        if self.over == "head":
-            return top_k(rank, obs.targets)
-        return top_k_across_heads(rank, obs.targets, [0] * len(obs.targets))
+    def replayed(self, obs: Observation, lse: torch.Tensor) -> torch.Tensor:
+        return strongest_attention(obs, lse)
