@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from laconic import calls
+from laconic import calls, generating
 from laconic.cache import attention, saved
 from laconic.cache.cache import CompressedCache
 from laconic.errors import SessionError
@@ -91,7 +91,7 @@ class Session:
             seam.prepare()
         self.trace = Trace()
         self.cache: CompressedCache | None = None
-        self._hold, self._clock = False, 0.0
+        self._hold, self._clock, self._generated = False, 0.0, 0
         self._ids: torch.Tensor | None = None
         self._restore = ExitStack()
         budgeted = next((seam.budgeted for seam in self._seams if seam.budgeted is not None), None)
@@ -106,6 +106,7 @@ class Session:
         try:
             self._restore.callback(lambda: None if self.cache is None else self.cache.close())  # last of all
             self._restore.enter_context(attention.switched(self.stack))
+            self._restore.enter_context(generating.noted(self.model))
             for seam in self._seams:
                 seam.install(self._restore)
             for handle in (
@@ -145,17 +146,16 @@ class Session:
     def _before_model(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The model is called: choose the cache. The pass itself is not known yet (a model may still have to embed
-        images)."""
+        """The model is called: choose the cache. The pass is not known yet: a model may still have to embed images."""
         kwargs = calls.by_name(module, args, kwargs)
         calls.check_arguments(kwargs, self.model, self.stack)
         if self.cache is not None:
             self.cache.step = None
         self._ids = kwargs.get("input_ids")
-        kwargs["use_cache"] = True
-        kwargs["past_key_values"] = self.cache = self._adopt(kwargs.get("past_key_values"))
+        self.cache = self._adopt(kwargs.get("past_key_values"))
+        self._generated = generating.generated_in(kwargs, self.cache.seen)
         self._clock = time.perf_counter()
-        return (), kwargs
+        return (), kwargs | {"use_cache": True, "past_key_values": self.cache}
 
     def _adopt(self, given: Any) -> CompressedCache:
         """The cache of this pass, a new one or that of an earlier turn, bound to this session and its methods."""
@@ -184,7 +184,7 @@ class Session:
         calls.check_decoder(kwargs, module, cache)
         x = calls.input_of(kwargs)
         ids = self._ids if kwargs.get("input_ids") is None else x  # models with images embed the prompt themselves
-        cache.step = step = step_of(kwargs, x.shape[0], x.shape[1], cache.seen, cache.real, x.device, self._hold)
+        cache.step = step = step_of(kwargs, x, cache.seen, cache.real, self._hold, self._generated)
         self._protection.enter(cache, ids, step)
         if not step.prefill:
             cache.settle()

@@ -36,6 +36,8 @@ class Step:
         kept: positions of the pass that are still in the stream, [B, n]; None while all are.
         hold: keep every new entry, whatever the methods say.
         pseudo: tokens that run after the `length` real ones in this pass and are not stored.
+        generated: how many of the `length` tokens, the last ones, were generated rather than given as a prompt. A lone token
+            was, unless it is the first of all or a prompt is known to come one token at a time.
         shown: rows of the stream that show image patches, [B, n]; None in a pass without images.
     """
 
@@ -48,13 +50,19 @@ class Step:
     kept: torch.Tensor | None = None
     hold: bool = False
     pseudo: int = 0
+    generated: int | None = None
     shown: torch.Tensor | None = None
     _tokens: torch.Tensor | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        if self.generated is None:
+            self.generated = int(self.length == 1 and self.start > 0)
+
     @property
     def prefill(self) -> bool:
-        """A pass over more than one token, or the first one: methods may compress after it."""
-        return self.length > 1 or self.start == 0
+        """A pass over prompt, or a piece of it: methods may compress after it."""
+        assert self.generated is not None
+        return self.generated < self.length
 
     def token_index(self, batch: int) -> torch.Tensor:
         """Token index of the stream's positions, int32 [B, n]."""
@@ -97,16 +105,19 @@ class Step:
 
 
 def step_of(
-    kwargs: dict[str, Any], batch: int, length: int, start: int, before: list[int], device: torch.device, hold: bool
+    kwargs: dict[str, Any], x: torch.Tensor, start: int, before: list[int], hold: bool, generated: int | None = None
 ) -> Step:
     """The step that a call of the decoder with these arguments makes.
 
     Args:
+        x: what it reads, ids [B, T] or embeddings [B, T, D].
         start: tokens that the cache has seen; `before`: real ones among them, by batch row ([] when it is new).
+        generated: how many of the T tokens, the last ones, are no prompt; see `Step`.
 
     Raises:
         SessionError: a mask that does not fit, padding on the right, or another batch size than the cache holds.
     """
+    batch, length, device = x.shape[0], x.shape[1], x.device
     positions = kwargs.get("position_ids")
     if positions is None:
         positions = torch.arange(start, start + length, device=device)[None]
@@ -126,4 +137,4 @@ def step_of(
         raise SessionError(f"this call is a batch of {batch}, but the cache holds {len(before)}; reorder or start again.")
     added = [length] * batch if valid is None else valid.sum(-1).tolist()
     real = [a + b for a, b in zip(before, added, strict=True)]
-    return Step(start, length, positions, real, valid=valid, hold=hold)
+    return Step(start, length, positions, real, valid=valid, hold=hold, generated=generated)

@@ -40,7 +40,7 @@ class Probe(CacheMethod):
 
 def arguments(ids, mask=None, positions=None, start=0, before=()):
     kwargs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "cache_position": torch.arange(3)}
-    step = step_of(kwargs, *ids.shape[:2], start, list(before), ids.device, False)
+    step = step_of(kwargs, ids, start, list(before), False)
     return kwargs, step
 
 
@@ -70,7 +70,7 @@ def test_positions_follow_what_was_seen_and_move_by_the_offset(offset, want):
 def test_embeddings_are_extended_in_their_own_type():
     x = torch.randn(2, 5, 8, dtype=torch.bfloat16)
     kwargs = {"input_ids": None, "inputs_embeds": x, "attention_mask": None}
-    step = step_of(kwargs, 2, 5, 0, [], x.device, False)
+    step = step_of(kwargs, x, 0, [], False)
     new = extended(kwargs, Probe(keep=0.5), step)
     assert new["inputs_embeds"].shape == (2, 8, 8) and new["inputs_embeds"].dtype == torch.bfloat16
     assert torch.equal(new["inputs_embeds"][:, :5], x) and torch.equal(new["inputs_embeds"][:, 5], x[:, 0])

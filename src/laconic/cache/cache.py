@@ -190,11 +190,16 @@ class CompressedCache(Cache):
         assert step is not None
         return None if method is None or step.hold or method.neutral else method
 
+    def _cuts(self) -> CacheMethod | None:
+        """The same, where this pass brings prompt."""
+        assert self.step is not None
+        return self._acts() if self.step.prefill else None
+
     def before_prefill(self, layer: CompressedLayer, new: Pass) -> torch.Tensor | None:
         """Positions [B, m] of this pass that take part in the layer's attention; None means all."""
         self.bytes_per_entry(new.keys, new.values)
         self._looked = None
-        method = self._acts()
+        method = self._cuts()
         if method is None or self._narrows is None:
             return None
         began = time.perf_counter()
@@ -210,7 +215,7 @@ class CompressedCache(Cache):
         comes last: a storage method must never pack what a choosing method still has to read (`settle` packs that later).
         """
         self.selected = None
-        method = self._acts()
+        method = self._cuts()
         began = time.perf_counter()
         if self.observer is not None:
             self.observer(self.layer_ids[layer.number], lambda: self._plain_look(layer, new))

@@ -213,7 +213,7 @@ class CompressedLayer(CacheLayerMixin):
         """
         step = self.cache.step
         assert step is not None
-        decoding = q.shape[2] == 1 and bool(self.parts)
+        decoding = q.shape[2] == 1 and not step.prefill and bool(self.parts)
         t = q.shape[2] - step.pseudo
         columns = self._new_columns(keys[:, :, :t])
         if decoding:

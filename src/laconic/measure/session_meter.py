@@ -48,7 +48,7 @@ class SessionMeter:
             self.prefill_seconds += seconds
         else:
             self.decode_seconds += seconds
-            self.decoded += 1
+        self.decoded += step.generated or 0
 
     def stats(self, cache: CompressedCache | None) -> Stats:
         """All figures, those of `cache` among them."""
