@@ -2,7 +2,7 @@
 
 import pytest
 
-from laconic.cli.answering import compressed, stock
+from laconic.cli.answering import compressed, faster, stock
 from laconic.cli.options import Options
 from laconic.cli.question import question_of
 from laconic.session import Session
@@ -41,3 +41,14 @@ def test_warnings_of_a_run_are_the_users(question):
 
     compressed(question.with_methods([Misses(keep=0.25)]))
     assert len(question.options.warnings) == 1 and "was asked to keep" in question.options.warnings[0]
+
+
+def test_the_faster_times_of_two_runs(question):
+    a, b = (compressed(question.with_methods([])) for _ in range(2))
+    a.final.prefill_seconds, a.prefill_seconds, a.final.compress_seconds, a.final.decode_seconds = 3.0, 2.5, 0.3, 1.0
+    b.final.prefill_seconds, b.prefill_seconds, b.final.compress_seconds, b.final.decode_seconds = 2.0, 1.5, 0.2, 4.0
+    for both in (faster(a, b), faster(b, a)):
+        assert (both.final.prefill_seconds, both.prefill_seconds, both.final.compress_seconds) == (2.0, 1.5, 0.2)
+        assert both.final.decode_seconds == 1.0 and both.timed == 2 and both.answer.ids == a.answer.ids
+    b.answer.ids.append(7)
+    assert faster(a, b) is a  # another answer is other work

@@ -1,4 +1,4 @@
-"""The command line: `laconic run | cache | inspect | methods | bench | fit | doctor`."""
+"""The command line: `laconic run | chat | cache | inspect | methods | bench | fit | doctor`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typer
 
 from laconic.cli import cache
 from laconic.cli.bench import bench
+from laconic.cli.chat import chat
 from laconic.cli.common import Group, utf8_streams
 from laconic.cli.doctor import doctor
 from laconic.cli.fit import deprecated, fit
@@ -47,6 +48,7 @@ def root(
 
 
 app.command()(run)
+app.command()(chat)
 app.command()(inspect)
 app.command()(methods)
 app.command()(bench)

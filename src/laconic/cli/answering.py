@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from laconic.cli.question import Question
@@ -26,6 +26,7 @@ class Run:
         prefill_seconds: without those of the vision encoder.
         entries: entries per compressed layer when the prompt had been read: (fewest, mean, most) over the heads.
         visual: the prompt's visual tokens, in compressed runs with images.
+        timed: runs that the times are the fastest of.
     """
 
     answer: Answer
@@ -33,6 +34,7 @@ class Run:
     prefill_seconds: float
     entries: list[tuple[int, float, int]] = field(default_factory=list)
     visual: VisualTokens | None = None
+    timed: int = 1
 
     @property
     def decode_seconds_per_token(self) -> float | None:
@@ -46,6 +48,30 @@ class Run:
         return self.answer.session
 
 
+def faster(a: Run, b: Run) -> Run:
+    """`a` with the times of the faster of two runs of the same question, for prefill and for decoding by itself.
+
+    Where their answers differ, `a` as it was: they did not do the same work.
+    """
+    if a.answer.ids != b.answer.ids:
+        return a
+    prefill = min(a, b, key=lambda run: run.prefill_seconds)
+    decode = min(a, b, key=lambda run: run.final.decode_seconds)
+    final = replace(
+        a.final,
+        encoder_seconds=prefill.final.encoder_seconds,
+        prefill_seconds=prefill.final.prefill_seconds,
+        compress_seconds=prefill.final.compress_seconds,
+        decode_seconds=decode.final.decode_seconds,
+    )
+    return replace(a, final=final, prefill_seconds=prefill.prefill_seconds, timed=a.timed + b.timed)
+
+
+def warm(question: Question) -> None:
+    """A few passes that nobody measures, so that the figures are not those of first calls."""
+    warm_up(question.engine.model, question.prompt, question.methods)
+
+
 def compressed(
     question: Question,
     on_text: Callable[[str], None] | None = None,
@@ -57,7 +83,6 @@ def compressed(
         at_prompt: called when the whole prompt is in the cache, before the first token is decoded.
     """
     engine = question.engine
-    warm_up(engine.model, question.prompt, question.methods)
     entries: list[tuple[int, float, int]] = []
 
     def prompt_read(session: Any) -> None:
@@ -68,15 +93,15 @@ def compressed(
     visual = VisualTokens(engine.model) if question.prompt.inputs else None
     with visual or nullcontext():
         answer = engine.answer(question.request, on_text, prompt_read)
-    question.options.warnings += answer.notes
+    question.options.warnings += [note for note in answer.notes if note not in question.options.warnings]
     run = Run(answer, answer.session.stats, answer.session.stats.prefill_seconds, entries, visual)
     if question.later:  # generate() encodes images before it calls the model, a plain call inside the model
         run.prefill_seconds -= run.final.encoder_seconds
     return run
 
 
-def stock(question: Question) -> Run:
+def stock(question: Question, on_text: Callable[[str], None] | None = None) -> Run:
     """Answer with the uncompressed model, context and question together."""
-    answer = question.engine.answer(question.request.stock())
+    answer = question.engine.answer(question.request.stock(), on_text)
     assert isinstance(answer.session, StockSession)
     return Run(answer, answer.final, answer.final.prefill_seconds)

@@ -98,12 +98,16 @@ def emit(value: Any) -> None:
 
 @contextmanager
 def spinner(message: str) -> Iterator[None]:
-    """A spinner on stderr while something runs; nothing at all when stderr is no terminal."""
+    """A spinner on stderr, with the time since, while something runs; nothing at all when stderr is no terminal."""
     console = err()
     if not console.is_terminal:
         yield
         return
-    with console.status(message):
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        progress.add_task(message, total=None)
         yield
 
 

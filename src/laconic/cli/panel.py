@@ -25,7 +25,7 @@ def panel(question: Question, run: Run, stock: Run | None) -> Panel:
     """Everything worth knowing about a run, in one frame."""
     parts: list[Any] = [_head(question, run), Text(), _figures(run, stock)]
     if stock is not None:
-        parts += [Text(), *_agreement(question, run, stock)]
+        parts += [Text(timed(run), style="dim"), Text(), *_agreement(question, run, stock)]
     parts += [Text(f"warning: {w}", style="yellow") for w in question.options.warnings]
     return Panel(Group(*parts), title="laconic", title_align="left", border_style="dim", expand=False)
 
@@ -57,6 +57,13 @@ def _figures(run: Run, stock: Run | None) -> Table:
     row("decode FLOPs", lambda r: r.final.decode_flops, flops)
     row("tokens answered", lambda r: len(r.answer.ids), lambda x: f"{x:.0f}")
     return table
+
+
+def timed(run: Run) -> str:
+    """How the times beside each other were measured."""
+    if run.timed > 1:
+        return f"times: the fastest of {run.timed} runs, compressed and uncompressed in turn"
+    return "times: one run each, the compressed one first"
 
 
 def _head(question: Question, run: Run) -> Table:

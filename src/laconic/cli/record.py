@@ -90,6 +90,7 @@ def figures(run: Run) -> dict[str, Any]:
         "kv_bytes_end": run.final.kv_bytes,
         "peak_memory_bytes": run.answer.peak_memory,
         "memory_kind": run.answer.memory_kind,
+        "timed_runs": run.timed,
         "prefill_seconds": run.prefill_seconds,
         "compress_seconds": run.final.compress_seconds,
         "decode_seconds": run.final.decode_seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,10 @@ from laconic.cli.options import Json, Options, with_options
 
 if TYPE_CHECKING:
     from laconic.cli.question import Question
+
+REPEATED_BELOW = 10.0
+"""Seconds of the uncompressed run up to which `--compare` runs both once more, in turn, and shows the faster times: whatever
+runs first is at a disadvantage, and so is whatever runs beside another program."""
 
 
 @with_options
@@ -47,27 +52,40 @@ def run(
 def _answer(question: Question, compare: bool, as_json: bool) -> None:
     from laconic.cli import answering
     from laconic.cli.panel import panel
+    from laconic.cli.reading import reading
     from laconic.cli.record import record
 
-    console, prefix = common.out(), question.options.answer_prefix
+    console, prefix = common.out(), common.clean(question.options.answer_prefix)
     live = console.is_terminal and not as_json
+    model, tokens = question.engine.model, question.prompt.tokens
+    with common.spinner("warming up"):
+        answering.warm(question)
+    shown = ""
+    with reading(model, tokens) as end_of_bar:
 
-    def show(text: str) -> None:
-        console.print(common.clean(text), end="", markup=False, soft_wrap=True)
-        console.file.flush()
+        def show(text: str) -> None:
+            nonlocal shown
+            end_of_bar()
+            text = common.clean(text)
+            console.print(text if shown else prefix + text, end="", markup=False, soft_wrap=True)
+            console.file.flush()
+            shown += text
 
+        done = answering.compressed(question, show if live else None)
     if live:
-        console.print(common.clean(prefix), style="dim", end="", markup=False)
-    done = answering.compressed(question, show if live else None)
-    if live:
-        console.print()
+        console.print("" if shown else prefix, markup=False)
     stock = None
     if compare:
-        with common.spinner("the uncompressed model answers"):
+        began = time.perf_counter()
+        with reading(model, tokens, "uncompressed: "):
             stock = answering.stock(question)
+        if time.perf_counter() - began < REPEATED_BELOW:
+            with common.spinner("both once more, for their times"):
+                done = answering.faster(done, answering.compressed(question))
+                stock = answering.faster(stock, answering.stock(question))
     if as_json:
         common.emit(record(question, done, stock))
         return
     if not live:
-        console.print(common.clean(prefix + done.answer.text), markup=False, soft_wrap=True)
+        console.print(prefix + common.clean(done.answer.text), markup=False, soft_wrap=True)
     console.print(panel(question, done, stock))

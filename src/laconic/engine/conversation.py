@@ -62,19 +62,31 @@ class Conversation:
         with session.hold() if goes_first else nullcontext():
             self._answer(request, began, {} if goes_first else inputs, on_text, at_prompt)
 
-    def ask(self, ids: list[int], max_new_tokens: int | None = None) -> Answer:
-        """Ask a further question. It is stored whole, and nothing is removed while it is answered.
+    def ask(
+        self,
+        ids: list[int],
+        max_new_tokens: int | None = None,
+        *,
+        end: int | None = None,
+        whole: bool = True,
+        on_text: OnText | None = None,
+    ) -> Answer:
+        """Ask a further question.
 
         Args:
             ids: what follows the last answer's end of turn: the user's turn and the opening of the next answer.
+            end: the token that ends an answer; None: the tokenizer's end of sequence.
+            whole: store the question whole and remove nothing while it is answered; else the methods compress everything
+                said so far, with the question in view.
+            on_text: see `Engine.answer`.
         """
-        end = self.tokenizer.eos_token_id
-        if self._ids[-1] != end:  # an answer that was cut off still ends its turn
+        end = self.tokenizer.eos_token_id if end is None else end
+        if self.answers[-1].finish != "eos" and self._ids[-1] != end:  # an answer that was cut off still ends its turn
             self._ids.append(end)
         self._ids += ids
         request = self.request if max_new_tokens is None else replace(self.request, max_new_tokens=max_new_tokens)
-        with self.session.hold():
-            return self._answer(request, time.perf_counter(), {})
+        with self.session.hold() if whole else nullcontext():
+            return self._answer(request, time.perf_counter(), {}, on_text)
 
     def _answer(
         self,
