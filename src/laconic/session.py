@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -166,7 +167,7 @@ class Session:
         # in every pass: another session may have used the cache in between, with other methods
         cache.method = cache.storage = None
         cache.flops, cache.trace = self.meter.flops, self.trace
-        cache.rotary = lambda layer, positions: self.family.cos_sin(self.stack, layer, positions)
+        cache.rotary = partial(self.family.cos_sin, self.stack)
         for seam in self._seams:
             seam.adopt(cache)
         return cache

@@ -39,6 +39,8 @@ class Step:
         generated: how many of the `length` tokens, the last ones, were generated rather than given as a prompt. A lone token
             was, unless it is the first of all or a prompt is known to come one token at a time.
         shown: rows of the stream that show image patches, [B, n]; None in a pass without images.
+        moved: whether the layers now run at other positions than those that the decoder was given, or rows of them.
+        shared: what was computed once for several layers; it goes when the pass is over.
     """
 
     start: int
@@ -52,6 +54,8 @@ class Step:
     pseudo: int = 0
     generated: int | None = None
     shown: torch.Tensor | None = None
+    moved: bool = False
+    shared: dict[str, Any] = field(default_factory=dict, repr=False)
     _tokens: torch.Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

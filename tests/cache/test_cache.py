@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import GPT2Config, MistralConfig, Qwen2Config
+from transformers import GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
 import laconic
@@ -158,3 +158,8 @@ def test_a_padded_chunk_that_was_kept_whole_does_not_renumber_the_next(llama, pr
     assert all(len(set(k)) == len(k) for k in kept[0])
     if "truncate" in method:
         assert kept[0] == [list(range(12, 24))] * 8
+
+
+def test_phases_need_a_session():
+    with pytest.raises(SessionError, match="made outside a session"):
+        CompressedCache(LlamaConfig(num_hidden_layers=1)).phases(0, torch.zeros(1, 1))

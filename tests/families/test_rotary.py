@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.zoo import SCALED_ROPE, prompt, scaled
 from transformers import Gemma3TextConfig, LlamaConfig
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -65,7 +66,7 @@ def test_the_table_of_a_coming_pass(kind, past, coming):
     for m in (module, other):
         m(x, torch.arange(past)[None])
     before = table(module)
-    ahead = phases(module, x, torch.arange(4)[None], reach=coming - 1)
+    ahead = phases(module, x, torch.arange(4)[None], within=torch.arange(coming)[None])
     assert same(table(module), before)
     then = other(x, torch.arange(coming)[None])
     for a, b in zip(ahead, then, strict=True):
@@ -80,26 +81,75 @@ def test_a_table_per_layer_type():
         assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
 
 
-@pytest.mark.parametrize("name", ["expected_attention", "treekv", "ems"])
-def test_sessions_leave_dynamic_tables_alone(make_llama, name):
-    """A prompt beyond the trained length, by a method that asks for other positions: the table is that of the prompt, and a
-    second chunk is rotated as plain transformers rotates it."""
+def test_what_hangs_on_the_module_does_not_run():
+    """A dispatcher's `forward` and hooks belong to the model's passes: the copy would pass them on to the module itself."""
+    module, x, positions = rotary("dynamic"), torch.zeros(1), torch.arange(20)[None]
+    want = module(x, positions)
 
-    def build():
-        model = make_llama()
-        changed = {"rope_parameters": SCALED["dynamic"], "max_position_embeddings": 32}
-        fresh = type(model)(type(model.config)(**(model.config.to_dict() | changed))).eval()
-        fresh.load_state_dict(model.state_dict())
-        return fresh.requires_grad_(False)
+    def refuse(*args, **kwargs):
+        raise AssertionError("the module itself was called")
 
-    ours, plain = build(), build()
-    ids = torch.randint(2, 90, (1, 80), generator=torch.Generator().manual_seed(0))
+    module.register_forward_pre_hook(refuse)
+    module.register_forward_hook(refuse)
+    module.forward = refuse
+    assert torch.equal(phases(module, x, positions)[0], want[0])
+    assert torch.equal(phases(module, x, positions, within=positions)[1], want[1])
+
+
+# -- whole sessions, against plain transformers ------------------------------------------------------------------------
+ELSEWHERE = [
+    "expected_attention",
+    "dapq",
+    "dapq:position_offset=-32",
+    "kvzip",
+    "treekv:positions=rank",
+    "ems:merge_space=pre_rope",
+]
+"""Methods that ask for future, pseudo, negative or differing positions."""
+
+
+def frequencies(model):
+    module = model.model.rotary_emb
+    return {
+        name: getattr(module, name, None) for name in ("inv_freq", "max_seq_len_cached", "attention_scaling", "rope_type")
+    }
+
+
+@pytest.mark.parametrize("length", [60, 100])
+@pytest.mark.parametrize("spec", ELSEWHERE)
+@pytest.mark.parametrize("kind", SCALED_ROPE)
+def test_sessions_use_the_models_own_frequencies(kind, spec, length):
+    """The prompt's logits and keys are those of plain transformers; the module is, after every pass and after the session,
+    as plain transformers leaves it."""
+    ours, plain = scaled(kind), scaled(kind)
+    ids = prompt(1, length + 12)
+    stock = plain(ids[:, :length])
+    with laconic.compress(ours, laconic.create_method(spec, keep=0.5)) as session:
+        logits = ours(ids[:, :length]).logits
+        torch.testing.assert_close(logits, stock.logits, rtol=0, atol=2e-4)
+        assert same(frequencies(ours), frequencies(plain)) and session.stats.achieved < 0.6
+        if spec.startswith(("expected", "dapq")):  # keys as they came, in no particular order
+            own = session.cache.layers[0].parts[0].keys[0, 0].sum(0)
+            came = stock.past_key_values.layers[0].keys[0, 0, session.kept(0, 0)].sum(0)
+            torch.testing.assert_close(own, came, atol=1e-3, rtol=0)
+        for token in ids[:, length:].split(1, 1):
+            ours(token, past_key_values=session.cache)
+            plain(token, past_key_values=stock.past_key_values)
+            assert same(frequencies(ours), frequencies(plain))
+    torch.testing.assert_close(ours(ids).logits, plain(ids).logits, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("spec", ELSEWHERE)
+@pytest.mark.parametrize("kind", SCALED_ROPE)
+def test_later_tokens_when_nothing_was_evicted(kind, spec):
+    """A turn comes after a prompt at 60 of 64 positions: as in plain transformers, frequencies change with it."""
+    ours, plain = scaled(kind), scaled(kind)
+    ids = prompt(1, 76)
     stock = plain(ids[:, :60])
-    after = plain(ids[:, 60:], past_key_values=stock.past_key_values).past_key_values.layers[0].keys[0, 0, 60:]
-    with laconic.compress(ours, laconic.create_method(name, keep=0.5)) as session:
+    want = plain(ids[:, 60:], past_key_values=stock.past_key_values).logits
+    method = laconic.create_method(spec, tokens=100)
+    with laconic.compress(ours, method) as session:
         ours(ids[:, :60])
-        with session.hold():
-            ours(ids[:, 60:], past_key_values=session.cache)
-        part = session.cache.layers[0].parts[-1]
-        torch.testing.assert_close(part.keys[0, 0, -20:], after, rtol=0, atol=1e-5)
-    assert torch.equal(ours.model.rotary_emb.inv_freq, plain.model.rotary_emb.inv_freq)
+        got = ours(ids[:, 60:], past_key_values=session.cache).logits
+    torch.testing.assert_close(got, want, rtol=0, atol=2e-4)
+    assert same(frequencies(ours), frequencies(plain))

@@ -128,6 +128,27 @@ GENERIC = {
 }
 ALL = PROVEN | GENERIC
 
+SCALED_ROPE: dict[str, dict[str, Any]] = {
+    "dynamic": {"rope_type": "dynamic", "factor": 4.0},
+    "longrope": {
+        "rope_type": "longrope", "factor": 8.0, "original_max_position_embeddings": 64,
+        "short_factor": [1.0 + i / 10 for i in range(8)], "long_factor": [2.0 + 1.5 * i for i in range(8)],
+    },
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    "linear": {"rope_type": "linear", "factor": 4.0},
+    "llama3": {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+}  # fmt: skip
+"""Rope scaling of every kind: frequencies of the first two depend on how far a pass reaches, and change at 64 positions."""
+
+
+def scaled(kind: str) -> PreTrainedModel:
+    """The tiny Llama with this kind of rope scaling."""
+    reach = {"max_position_embeddings": 64} if kind == "dynamic" else {}
+    return ALL["llama"].build(rope_parameters=SCALED_ROPE[kind] | {"rope_theta": 10000.0}, **reach)
+
 
 def prompt(rows: int = 1, tokens: int = 40, seed: int = 3) -> torch.Tensor:
     """Random token ids [rows, tokens] without special ones."""

@@ -1,15 +1,23 @@
 """Pseudo tokens run after the prompt and leave no trace."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.vision_tools import inputs as image_inputs
+from helpers.vision_zoo import CASES
+from helpers.zoo import prompt as zoo_prompt
+from helpers.zoo import scaled
 
 import laconic
 from laconic.cache.contract import CacheMethod
+from laconic.cache.observe import rotate
+from laconic.errors import ConflictError, SessionError
 from laconic.measure.cost import Shape
 from laconic.step import step_of
-from laconic.stream.pseudo import extended, trimmed
+from laconic.stream.pseudo import PseudoSeam, extended, trimmed
 
 GREEDY = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
 
@@ -118,6 +126,94 @@ def test_the_method_sees_their_queries_and_keys(llama, prompt, passes):
         assert queries.shape[2] == 23 and obs.keys.shape[2] == obs.queries.shape[2] == 20
         assert torch.equal(obs.pseudo[0], queries[:, :, 20:]) and torch.equal(obs.pseudo[1], keys[:, :, 20:])
         assert obs.index.shape[2] == 20
+
+
+@pytest.mark.parametrize("length", [60, 100])
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_they_are_rotated_by_the_prompts_frequencies(kind, length):
+    """By hand, in layer 0: frequencies that a prompt of this length gets, times the positions that follow it."""
+    model, plain = scaled(kind), scaled(kind)
+    ids = zoo_prompt(1, length)
+    method = Probe(keep=0.5)
+    with laconic.compress(model, method):
+        model(ids)
+    plain(ids)
+    layer, rotary = plain.model.layers[0], plain.model.rotary_emb
+    hidden = layer.input_layernorm(plain.model.embed_tokens(ids[:, :1] + 1)).repeat(1, 3, 1)
+    keys = layer.self_attn.k_proj(hidden).view(1, 3, 2, 16).transpose(1, 2)
+    angles = torch.arange(length, length + 3)[None, :, None] * rotary.inv_freq
+    cos, sin = (torch.cat([x, x], -1) * rotary.attention_scaling for x in (angles.cos(), angles.sin()))
+    torch.testing.assert_close(method.seen[0].pseudo[1], rotate(keys, cos, sin), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl"])
+def test_tokens_with_several_positions(name):
+    """M-RoPE: phases come with an axis more, or sections of channels are picked before; both grow by the pseudo tokens."""
+    model = CASES[name].build()
+    ids = zoo_prompt(1, 20) % 80 + 2
+    want = model(input_ids=ids).logits
+    with laconic.compress(model, Probe(tokens=7)):
+        torch.testing.assert_close(model(input_ids=ids).logits, want, atol=1e-4, rtol=1e-4)
+
+
+class PerAxis(torch.nn.Module):
+    """Gives phases [3, B, T, 1] as the rotary modules of Qwen2-VL do up to transformers 5.18, or one tensor."""
+
+    def __init__(self, pair):
+        super().__init__()
+        self.pair, self.calls = pair, []
+
+    def forward(self, x, position_ids, layer_type=None):
+        self.calls.append((position_ids.tolist(), layer_type))
+        phases = position_ids[..., None].float()
+        return (phases, -phases) if self.pair else phases
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("pair", [True, False])
+def test_phases_of_any_shape_are_extended(pair, named):
+    rotary = PerAxis(pair)
+    seam = PseudoSeam(SimpleNamespace(stack=SimpleNamespace(rotary_emb=rotary), methods=(Probe(keep=0.5),)), ())
+    positions = torch.arange(6).view(1, 1, 6).repeat(3, 2, 1)
+    with ExitStack() as restore:
+        seam.install(restore)
+        kwargs = {"input_ids": torch.ones(2, 3, dtype=torch.long), "position_ids": positions[..., :3]}
+        seam.enter(kwargs, step_of(kwargs, 2, 3, 0, [], positions.device, False), None)
+        x = torch.zeros(1)
+        out = rotary(x, position_ids=positions, layer_type="a") if named else rotary(x, positions, "a")
+        phases = out[0] if pair else out
+        assert torch.equal(phases[..., 0], positions.float())
+        if pair:
+            assert torch.equal(out[1], -phases)
+        assert rotary.calls == [(positions[..., :3].tolist(), "a"), (positions[..., 3:].tolist(), "a")]
+        seam.leave(SimpleNamespace(last_hidden_state=torch.zeros(2, 6, 1), hidden_states=None), None)
+        rotary(x, positions)
+        assert rotary.calls[2:] == [(positions.tolist(), None)]
+    assert not rotary._forward_hooks and not rotary._forward_pre_hooks
+
+
+@pytest.mark.parametrize("name", ["divprune", "pyramiddrop"])
+def test_beside_a_method_on_visual_tokens(vlm, name):
+    """What is cut before layer 0 is gone before pseudo tokens come, and only their rows leave the output."""
+    given, pruned = image_inputs([(3, 9), (5, 7)]), laconic.create_method(name, keep=0.5)
+    if name == "pyramiddrop":
+        with pytest.raises(ConflictError, match=r"probe runs pseudo tokens.*pyramiddrop shortens the stream between"):
+            laconic.compress(vlm, pruned, Probe(tokens=7))
+        return
+    with laconic.compress(vlm, pruned):
+        want = vlm(**given).logits
+    with laconic.compress(vlm, pruned, Probe(tokens=7)):
+        torch.testing.assert_close(vlm(**given).logits, want, atol=1e-4, rtol=1e-4)
+
+
+def test_a_cache_whose_layers_are_apart_is_refused(vlm):
+    with laconic.compress(vlm, laconic.create_method("pyramiddrop", keep=0.5)) as session:
+        vlm(**image_inputs([(3, 9)]))
+    with (
+        laconic.compress(vlm, Probe(tokens=7)),
+        pytest.raises(SessionError, match=r"different positions.*pseudo tokens cannot continue"),
+    ):
+        vlm(input_ids=torch.full((1, 5), 20), past_key_values=session.cache)
 
 
 def test_prefill_costs_exactly_the_pseudo_tokens(llama, prompt):

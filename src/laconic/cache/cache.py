@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from laconic.cache import hooks
 from laconic.cache.late import LateCut
 from laconic.cache.layer import CompressedLayer, Pass
-from laconic.cache.observe import Observation, Rotary
+from laconic.cache.observe import Observation
 from laconic.cache.parts.base import DensePart
 from laconic.errors import SessionError, UnsupportedModelError
 from laconic.measure.cost import FlopCounter
@@ -32,7 +32,8 @@ class CompressedCache(Cache):
     Args:
         config: the text configuration; it says which layers are full attention.
         method: who shortens the layers; None stores everything.
-        rotary: (layer index, positions [B, m]) -> (cos, sin), for methods that undo RoPE.
+        rotary: (layer index, positions [B, m], positions of the pass whose frequencies they are or None for the latest) ->
+            (cos, sin), for methods that undo RoPE.
         trace: events are written here.
     """
 
@@ -40,7 +41,7 @@ class CompressedCache(Cache):
         self,
         config: PretrainedConfig,
         method: CacheMethod | None = None,
-        rotary: Callable[[int, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
+        rotary: Callable[[int, torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor]] | None = None,
         trace: Trace | None = None,
     ):
         layers: list[object] = list(DynamicCache(config=config).layers)
@@ -77,8 +78,6 @@ class CompressedCache(Cache):
         # called after every layer's attention in prefill with (decoder layer, a function that observes it)
         self.observer: Callable[[int, Callable[[], Observation]], None] | None = None
         self._looked: tuple[Observation, dict[str, torch.Tensor]] | None = None
-        # the two latest results of `rotary`: full-attention layers of a model share one RoPE, so it is computed once for all
-        self._phases: list[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]] = []
 
         # decoder layers that keep transformers' own cache, layer number -> kind
         kinds = getattr(config, "layer_types", None) or [type(layer).__name__ for layer in layers]
@@ -334,7 +333,7 @@ class CompressedCache(Cache):
             scale=new.scale,
             softcap=new.softcap,
             step=step,
-            rotary=self._rotary(layer.number),
+            rotary=lambda positions: self._shared_phases(layer.number, positions),
             pseudo=None if new.pseudo is None else new.pseudo[:2],
             pseudo_lse=new.pseudo_lse,
             hidden=self.hidden,
@@ -349,16 +348,22 @@ class CompressedCache(Cache):
         protected = self.protected[:, None].expand(b, h, known).gather(2, at) & (index >= 0) & (index < known)
         return protected if valid is None else protected & valid
 
-    def _rotary(self, number: int) -> Rotary:
-        rotary, layer = self.rotary, self.layer_ids[number]
-        if rotary is None:
-            raise SessionError("this cache was made outside of a session; methods that undo RoPE need one.")
+    def phases(self, number: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(cos, sin) [B, m, D_rot] of compressed layer `number` at any `positions` [B, m], by the frequencies that the
+        running pass has there: those of the decoder's positions, or of the stream's where it goes on at others."""
+        if self.rotary is None:
+            raise SessionError("this cache was made outside a session; what rotates keys or queries needs one.")
+        assert self.step is not None
+        return self.rotary(self.layer_ids[number], positions, self.step.position_ids if self.step.moved else None)
 
-        def phases(positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            for known, cos_sin in self._phases:
-                if known.shape == positions.shape and torch.equal(known, positions):
-                    return cos_sin
-            self._phases = [*self._phases[-1:], (positions, rotary(layer, positions))]
-            return self._phases[-1][1]
-
-        return phases
+    def _shared_phases(self, number: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same; full-attention layers of a model share one RoPE, so the two latest results of a pass serve all layers
+        at the same positions."""
+        assert self.step is not None
+        known: list[tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor]]]
+        known, now = self.step.shared.setdefault("asked", []), self.step.position_ids
+        for asked, stream, found in known:
+            if stream is now and asked.shape == positions.shape and torch.equal(asked, positions):
+                return found
+        known[:] = [*known[-1:], (positions, now, self.phases(number, positions))]
+        return known[-1][2]

@@ -101,10 +101,14 @@ class Family:
         slices = weight.detach().float().unflatten(1, (heads, -1)).transpose(0, 1)
         return slices.transpose(1, 2) @ slices
 
-    def cos_sin(self, stack: PreTrainedModel, layer: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos and sin of RoPE at `positions` [B, m] for decoder layer `layer`, fp32 [B, m, D_rot]."""
+    def cos_sin(
+        self, stack: PreTrainedModel, layer: int, positions: torch.Tensor, within: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos and sin of RoPE at `positions` [B, m] for decoder layer `layer`, fp32 [B, m, D_rot], by the frequencies of a
+        pass over the positions `within`; None: of the latest pass."""
         self.check_undoing(stack, "this method")
-        return phases(stack.rotary_emb, torch.zeros(1, device=positions.device), positions)  # type: ignore[arg-type]
+        x = torch.zeros(1, device=positions.device)
+        return phases(stack.rotary_emb, x, positions, within=within)  # type: ignore[arg-type]
 
 
 GENERIC = Family("generic", half_rope=False, proven=False)

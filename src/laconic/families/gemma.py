@@ -15,9 +15,12 @@ from laconic.families.rotary import phases
 class Gemma3(Family):
     """Gemma 3 rotates sliding and full layers with different bases; the rotary module asks for the layer's type."""
 
-    def cos_sin(self, stack: PreTrainedModel, layer: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def cos_sin(
+        self, stack: PreTrainedModel, layer: int, positions: torch.Tensor, within: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         kind = stack.config.layer_types[layer]
-        return phases(stack.rotary_emb, torch.zeros(1, device=positions.device), positions, kind)  # type: ignore[arg-type]
+        x = torch.zeros(1, device=positions.device)
+        return phases(stack.rotary_emb, x, positions, kind, within)  # type: ignore[arg-type]
 
 
 GEMMA2 = add(Family("gemma2", ("gemma2",)))

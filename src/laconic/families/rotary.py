@@ -10,31 +10,31 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 
 def phases(
-    rotary: nn.Module, x: Tensor, positions: Tensor, layer_type: str | None = None, reach: int | None = None
+    rotary: nn.Module, x: Tensor, positions: Tensor, layer_type: str | None = None, within: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(cos, sin) at `positions`, by the table that the model uses now.
+    """(cos, sin) at `positions`, by the table of one pass; whatever else the module returns, where it is no such pair.
 
     Args:
         rotary: the decoder's rotary module; it stays as it is.
         x: any tensor on the device and of the dtype that the phases are for.
-        positions: [B, m], or [3, B, m] for modules with several positions per token.
+        positions: [B, m], or [3, B, m] for modules with several positions per token; any numbers.
         layer_type: for modules with a table per layer type.
-        reach: the table is the one that the model will use in a pass whose last position this is; None: the one that it
-            used last.
+        within: positions of the pass whose table it is, [B, T] or [3, B, T], which has run or is still to come; None: the
+            pass that the module has seen last.
     """
     frozen: Any = copy.copy(rotary)
     frozen._buffers = dict(rotary._buffers)  # what an update registers stays in the copy
+    # the class's function: hooks, and a `forward` that a dispatcher has put on the instance, belong to the original
+    forward: Any = type(rotary).forward
     by_type = {} if layer_type is None else {"layer_type": layer_type}
-    if reach is not None:
-        last = torch.full(tuple(1 for _ in positions.shape), reach, device=positions.device, dtype=positions.dtype)
-        frozen(x, last, **by_type)  # transformers' own rule decides which table that is
+    if within is not None:
+        forward(frozen, x, within.max().expand([1] * within.ndim), **by_type)  # transformers' own rule picks the table
     kind = getattr(rotary, "rope_type", None)
     if kind is not None:
         frozen.rope_type = dict.fromkeys(kind, "default") if isinstance(kind, dict) else "default"
-    cos, sin = frozen(x, positions, **by_type)
-    return cos, sin
+    found: tuple[Tensor, Tensor] = forward(frozen, x, positions, **by_type)
+    return found

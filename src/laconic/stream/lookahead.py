@@ -94,5 +94,5 @@ def _phases(stream: Stream) -> tuple[Tensor, Tensor]:
         cos, sin = stream.phases
         return as_used(cos, stack), as_used(sin, stack)
     positions = stream.positions[-3:] if stream.positions.ndim == 3 else stream.positions  # a 4th is for packing only
-    cos, sin = phases(stack.rotary_emb, stream.hidden, positions, reach=int(positions.max()))  # type: ignore[arg-type]
+    cos, sin = phases(stack.rotary_emb, stream.hidden, positions, within=positions)  # type: ignore[arg-type]
     return as_used(cos, stack), as_used(sin, stack)

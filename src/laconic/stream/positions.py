@@ -23,20 +23,14 @@ SHIFT = "shift"
 
 
 class Positions:
-    """Keeps `step.position_ids` right from layer to layer of one pass.
-
-    Attributes:
-        moved: gathering rows of the phases that the decoder computed no longer gives those of the stream.
-    """
+    """Keeps `step.position_ids` right from layer to layer of one pass."""
 
     def __init__(self, stack: PreTrainedModel):
         self.stack = stack
-        self.moved = False
         self._counted_apart = False
         self._earlier: list[Tensor | None] = []
         self._shift: Tensor | None = None
         self._last = torch.zeros(0)
-        self._phases: tuple[Tensor, tuple[Tensor, ...]] | None = None
 
     def adopt(self, cache: CompressedCache) -> list[int]:
         """Another cache is used from now on; returns its layers whose positions differ from those of layer 0."""
@@ -45,7 +39,7 @@ class Positions:
 
     def begin(self, cache: CompressedCache, step: Step) -> bool:
         """A pass comes to the decoder; true if the decoder has to get other positions than transformers counted."""
-        self.moved, self._phases, self._shift, self._earlier = False, None, None, []
+        self._shift, self._earlier = None, []
         self._last = step.position_ids[..., -1]
         if not self._counted_apart:  # nearly every decoded token
             return False
@@ -66,7 +60,7 @@ class Positions:
             return
         lag = -before if shift is None else shift if before is None else shift - before  # type: ignore[operator]
         step.position_ids = step.position_ids - lag[:, None]
-        self._shift, self.moved = shift, True
+        self._shift, step.moved = shift, True
 
     def cut(self, layer: int, step: Step, policy: Policy | Tensor) -> None:
         """`step` was shortened before `layer`, and its positions gathered; make them what `policy` says.
@@ -85,7 +79,7 @@ class Positions:
             step.position_ids = self._counted(step)
         else:
             return
-        self.moved = layer > 0
+        step.moved = layer > 0
 
     def _counted(self, step: Step) -> Tensor:
         """Positions without gaps, from that of each sequence's first real token on, [B, m]."""
@@ -104,11 +98,14 @@ class Positions:
             self._counted_apart = True
 
     def phases(self, step: Step, hidden: Tensor) -> tuple[Tensor, ...]:
-        """(cos, sin) of the stream's positions; layers that share positions share them."""
-        if self._phases is None or self._phases[0] is not step.position_ids:
+        """(cos, sin) of the stream's positions, by the frequencies of a pass over just these: a decoder takes them by the
+        positions that it is given, and later tokens continue from here. Layers that share positions share the phases."""
+        positions, found = step.shared.get("phases", (None, ()))
+        if positions is not step.position_ids:
             rotary: Any = self.stack.rotary_emb
-            self._phases = (step.position_ids, phases(rotary, hidden, step.position_ids))
-        return self._phases[1]
+            found = phases(rotary, hidden, step.position_ids, within=step.position_ids)
+            step.shared["phases"] = step.position_ids, found
+        return found  # type: ignore[no-any-return]
 
 
 def _lags(cache: CompressedCache, layer: int) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from laconic.cache.hooks import PseudoTokens, ReadsWithTokenizer
+from laconic.errors import ConflictError
+from laconic.families.rotary import phases
 from laconic.seams import Host, Order, Seam
 from laconic.step import Step
+from laconic.stream.contract import TokenMethod
 
 
 class PseudoSeam(Seam):
@@ -24,19 +28,64 @@ class PseudoSeam(Seam):
     def __init__(self, host: Host, methods: tuple[Any, ...]):
         super().__init__(host, methods)
         self.method = next((method for method in host.methods if isinstance(method, PseudoTokens)), None)
+        self._real = 0  # rows of the running pass that are not pseudo tokens; 0 in a pass without any
+        self._positions = torch.zeros(0)
 
     def prepare(self) -> None:
+        """Refuse methods that would cut between layers: pseudo tokens have no row in what such a cut chooses from."""
+        depth, method = self.host.depth, self.method
+        active = [m for m in self.host.methods if isinstance(m, TokenMethod) and not m.neutral]
+        cutting = [m.name for m in active if any(m.cuts(depth))]
+        if method is not None and cutting:
+            raise ConflictError(
+                f"{getattr(method, 'name', type(method).__name__)} runs pseudo tokens after the prompt, and {cutting[0]} "
+                "shortens the stream between layers; use a method on visual tokens that cuts before layer 0, or another one "
+                "on the cache."
+            )
         if isinstance(self.method, ReadsWithTokenizer) and self.host.tokenizer is not None:
             self.method.read_with(self.host.tokenizer)
 
+    def install(self, restore: ExitStack) -> None:
+        """The rotary module is to see the prompt's positions alone, because where its frequencies depend on how far they
+        reach ("dynamic" and "longrope" scaling), pseudo tokens would change those of the prompt, and of all that follows."""
+        if self.method is not None:
+            rotary: Any = self.host.stack.rotary_emb
+            restore.callback(rotary.register_forward_pre_hook(self._before_rotary, with_kwargs=True).remove)
+            restore.callback(rotary.register_forward_hook(self._after_rotary, with_kwargs=True).remove)
+
     def enter(self, kwargs: dict[str, Any], step: Step, ids: Tensor | None) -> dict[str, Any]:
-        method = self.method
+        method, self._real = self.method, 0
         if method is None or not step.prefill or step.hold or method.neutral:
             return kwargs
-        return extended(kwargs, method, step)
+        kwargs = extended(kwargs, method, step)
+        self._real = step.position_ids.shape[-1]
+        return kwargs
 
     def leave(self, output: Any, step: Step) -> Any:
-        return trimmed(output, step.length) if step.pseudo else output
+        real, self._real = self._real, 0
+        return trimmed(output, real) if real else output
+
+    def _before_rotary(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Take the positions of the pseudo tokens away."""
+        if not self._real:
+            return None
+        given = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
+        self._positions, real = given[..., self._real :], given[..., : self._real]
+        if "position_ids" in kwargs:
+            return args, kwargs | {"position_ids": real}
+        return (args[0], real, *args[2:]), kwargs
+
+    def _after_rotary(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Append their phases, by the frequencies that the prompt was given."""
+        if not self._real:
+            return output
+        x, kind = args[0], kwargs.get("layer_type", args[2] if len(args) > 2 else None)
+        added: Any = phases(module, x, self._positions, kind)
+        if isinstance(output, Tensor):
+            return torch.cat([output, added], -2)
+        return tuple(torch.cat(pair, -2) for pair in zip(output, added, strict=True))
 
 
 def extended(kwargs: dict[str, Any], method: PseudoTokens, step: Step) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from laconic.cache.cache import CompressedCache
 from laconic.cache.hooks import SelectsStream
 from laconic.cache.observe import Observation
-from laconic.errors import UnsupportedModelError
+from laconic.errors import SessionError, UnsupportedModelError
 from laconic.families.vision import VisionWatch, Visual, deepstack_of, encoder_depth, shortened, vision_family_of
 from laconic.measure.stats import Stats
 from laconic.seams import Host, Order, Seam
@@ -220,7 +220,7 @@ class StreamSeam(Seam):
                 cache.compress_seconds += time.perf_counter() - began
             self._seen = None  # an observation serves the layer after it alone; it holds the keys of a whole layer
             self._positions.note(cache, layer, step)
-            if step.kept is None and not self._positions.moved:
+            if step.kept is None and not step.moved:
                 return args, kwargs
             kwargs = dict(kwargs)
             kwargs["position_embeddings"] = self._phases(module, args, kwargs, step, hidden)
@@ -242,7 +242,12 @@ class StreamSeam(Seam):
                 f"{type(module).__name__} does not take its rotary phases as the keyword position_embeddings=(cos, sin), "
                 "so its stream cannot be shortened. Use a method that acts on the cache only."
             )
-        if self._positions.moved:
+        if step.moved:
+            if step.pseudo:
+                raise SessionError(
+                    "the layers of this cache are at different positions, because tokens were cut between them, and a "
+                    "method that runs pseudo tokens cannot continue it; use another one, or a new cache."
+                )
             return self._positions.phases(step, hidden)
         return phases if step.kept is None else tuple(rows_of(phase, step.kept) for phase in phases)
 

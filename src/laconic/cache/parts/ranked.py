@@ -7,6 +7,7 @@ back over n positions at most, however many tokens have passed.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,7 +45,8 @@ class RankedPart(DensePart):
 
     def attend(self, q: torch.Tensor, scale: float, softcap: float | None) -> tuple[torch.Tensor, torch.Tensor]:
         """q [B, H, T, D] sees every stored entry -> output [B, H, T, Dv], lse [B, H, T]."""
-        step, rotary = self._linked().cache.step, self._rotary()
+        layer = self._linked()
+        step, rotary = layer.cache.step, partial(layer.cache.phases, layer.number)
         assert step is not None
         columns = self.columns
         past = columns["index"] < step.start
@@ -66,13 +68,6 @@ class RankedPart(DensePart):
         if self.layer is None:
             raise SessionError("a ranked part works only inside its layer: call part.link(layer) after loading it.")
         return self.layer
-
-    def _rotary(self) -> Rotary:
-        cache, number = self._linked().cache, self._linked().number
-        rotary = cache.rotary
-        if rotary is None:
-            raise SessionError("this cache was made outside a session; a part that is attended by rank needs one.")
-        return lambda positions: rotary(cache.layer_ids[number], positions)
 
 
 def by_rank(obs: Observation, rank: torch.Tensor, position: torch.Tensor) -> Observation:
