@@ -10,7 +10,7 @@ import torch
 from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from laconic.cache import hooks
+from laconic.cache import fork, hooks
 from laconic.cache.late import LateCut
 from laconic.cache.layer import CompressedLayer, Pass
 from laconic.cache.observe import Observation
@@ -75,6 +75,7 @@ class CompressedCache(Cache):
         self.compress_seconds = 0.0
         self.late = LateCut()
         self.hidden: Hidden | None = None  # of the layer that runs, where a method reads it
+        self.start: CompressedCache | None = None  # of a fork: what it was when it was made
         # called after every layer's attention in prefill with (decoder layer, a function that observes it)
         self.observer: Callable[[int, Callable[[], Observation]], None] | None = None
         self._looked: tuple[Observation, dict[str, torch.Tensor]] | None = None
@@ -131,6 +132,26 @@ class CompressedCache(Cache):
         found = self.layers[layer]
         assert isinstance(found, CompressedLayer)
         return found.kept(row, head)
+
+    # -- one context, many questions -------------------------------------------------------------------------------
+    def fork(self) -> CompressedCache:
+        """A cache that starts with what this one holds, and goes its own way. Both leave what they share as it is, so a fork
+        costs no copy and is asked as if the context had just been read; ask as many as there are questions.
+
+        The prompt counts as complete: what waits for its end (packing, say) happens now.
+
+        Raises:
+            SessionError: the cache is in the middle of a pass, or was left half written by one.
+        """
+        return fork.forked(self)
+
+    def rewind(self) -> None:
+        """Forget what came after `fork()` made this cache: it is as it was then.
+
+        Raises:
+            SessionError: this cache is not a fork.
+        """
+        fork.rewound(self)
 
     # -- batch changes: what is known per sequence follows the layers ----------------------------------------------
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
@@ -260,6 +281,7 @@ class CompressedCache(Cache):
         if method is not None and self._queries:
             layer.remember(new.queries, self._queries)
         if method is not None and method.due(layer):
+            fork.unshare(layer)
             keys, values, columns = layer.restored()
             method.decoded(layer, self._observe(layer, new, method, keys, values, columns, columns))
         self._pack(layer)
@@ -279,7 +301,7 @@ class CompressedCache(Cache):
             self.settle()
 
     def _pack(self, layer: CompressedLayer) -> None:
-        if self.storage is not None and layer.parts and not self.storage.neutral:
+        if self.storage is not None and layer.parts and not layer.parts[-1].frozen and not self.storage.neutral:
             self.storage.pack(layer)
 
     def _look(self, layer: CompressedLayer, new: Pass, method: CacheMethod) -> tuple[Observation, dict[str, torch.Tensor]]:

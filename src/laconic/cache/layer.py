@@ -218,7 +218,7 @@ class CompressedLayer(CacheLayerMixin):
         columns = self._new_columns(keys[:, :, :t])
         if decoding:
             self.cache.count(self, q, keys)
-            self.parts[-1].append(keys, values, columns)
+            self.append(keys, values, columns)
             out = self._attend_stored(q, scale, softcap)
             self.seen = step.start + step.length
             self.cache.after_decode(self, Pass(q, keys, values, columns, scale, softcap))
@@ -295,8 +295,8 @@ class CompressedLayer(CacheLayerMixin):
         b, h, t = keys.shape[:3]
         columns = {}
         indexed = step.index is not None
-        for part in self.parts:
-            indexed = indexed or part.has("index")
+        for part in self.parts:  # the place in a part that follows another does not tell the token
+            indexed = indexed or part.has("index") or part.frozen
         if indexed:
             columns["index"] = step.token_index(b)[:, None].expand(b, h, t)
         if step.valid is not None:
@@ -359,11 +359,13 @@ class CompressedLayer(CacheLayerMixin):
         return torch.full(keys.shape[:3], fill, dtype=dtype, device=keys.device)
 
     def append(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> None:
-        """Store all new entries."""
-        if self.parts:
-            self.parts[-1].append(keys, values, columns)
-        else:
+        """Store all new entries; after parts that forks share, in a part of their own."""
+        if not self.parts:
             self.parts = [DensePart(keys, values, columns)]
+        elif self.parts[-1].frozen:
+            self.parts.append(self.parts[-1].followed_by(keys, values, columns))
+        else:
+            self.parts[-1].append(keys, values, columns)
 
     def store(self, parts: list[Part]) -> None:
         """Replace all that is stored by these parts; some entries were removed or changed."""

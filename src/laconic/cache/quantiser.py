@@ -9,7 +9,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from laconic.cache.layer import CompressedLayer
 from laconic.cache.parts.base import Part
-from laconic.cache.parts.quantised import numbered
+from laconic.cache.parts.quantised import QuantisedPart, numbered
 from laconic.cache.parts.rows import RowsPart
 from laconic.cache.storage import StorageMethod
 from laconic.errors import BudgetError
@@ -131,23 +131,26 @@ class Quantiser(StorageMethod):
     def pack(self, layer: CompressedLayer) -> None:
         step = layer.cache.step
         prefill = step is None or step.prefill or layer.seen == step.start  # or the prompt, packed before this step
-        for parts in self._sequences(layer):
-            known = getattr(parts[0], "bits", None)
-            bits = self.width(layer, sum(part.length for part in parts)) if known is None else known
+        shared = [part for part in layer.parts if part.frozen]
+        own = layer.parts[len(shared) :]
+        for parts in self._sequences(layer, own):
+            known = next((part.bits for part in [*shared, *parts[:1]] if isinstance(part, QuantisedPart)), None)
+            bits = self.width(layer, sum(part.length for part in [*shared, *parts])) if known is None else known
             if bits is None:
                 continue
             before = len(parts), parts[0].length
             self.store(parts, bits, prefill)
             layer.evicted |= (len(parts), parts[0].length) != before  # the latest tokens may be packed: no rolling back
+        layer.parts = [*shared, *own]
 
     @staticmethod
-    def _sequences(layer: CompressedLayer) -> list[list[Part]]:
-        """Parts that are packed together: the layer's own, or each sequence's where sequences differ in length."""
-        last = layer.parts[-1]
+    def _sequences(layer: CompressedLayer, own: list[Part]) -> list[list[Part]]:
+        """Parts that are packed together: `own`, which no fork shares, or each sequence's where lengths differ."""
+        last = own[-1]
         if last.has("valid") and not isinstance(last, RowsPart):
             numbered(layer.parts)
-            rows = RowsPart.split(layer.parts, last.lengths.shape[0])
-            layer.parts = [rows] if len(rows.rows) > 1 else rows.rows[0]
+            rows = RowsPart.split(own, last.lengths.shape[0])
+            own[:] = [rows] if len(rows.rows) > 1 else rows.rows[0]
             layer.evicted = True
-            last = layer.parts[-1]
-        return last.rows if isinstance(last, RowsPart) else [layer.parts]
+            last = own[-1]
+        return last.rows if isinstance(last, RowsPart) else [own]

@@ -33,6 +33,10 @@ class Growing(Mapping[str, torch.Tensor]):
         """Bytes held in memory, spare room included."""
         return sum(buffer.nbytes for buffer in self._buffers.values())
 
+    def buffers(self) -> Iterator[torch.Tensor]:
+        """All tensors with their spare room."""
+        return iter(self._buffers.values())
+
     def add(self, name: str, tensor: torch.Tensor) -> None:
         """Add a tensor under a new name."""
         self._buffers[name], self._used[name] = tensor, tensor.shape[2]

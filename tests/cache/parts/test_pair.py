@@ -1,5 +1,7 @@
 """The part of a merged pair: attention without restored vectors, growth, bytes, batches, saving."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from helpers.reference import slow_attend
@@ -9,13 +11,14 @@ from laconic.cache.parts.pair import Merged, PairPart, extend, pair
 
 
 class Neighbours:
-    """What a part needs of its layer: the parts of the layer before."""
+    """What a second part needs of its layer: where it stands in it, and the parts of the layer before."""
 
-    def __init__(self, first):
-        self.number, self.cache, self.parts = 1, self, [first]
+    def __init__(self, first, second):
+        self.number, self.cache, self.parts = 1, self, [second]
+        self.before = SimpleNamespace(parts=[first])
 
     def compressed(self):
-        return [self, self]
+        return [self.before, self]
 
 
 def merged(b, h, m, d, r, seed):
@@ -54,7 +57,7 @@ def built(blocks=((20, 3),), b=2, h=2, d=8, pads=None, bits=None):
         own = columns(b, start, m, pads if number == 0 else None)
         if parts is None:
             parts = pair(keys, values, own, bits)
-            parts[1].link(Neighbours(parts[0]))
+            parts[1].link(Neighbours(*parts))
         else:
             extend(*parts, keys, values, own)
         whole.append([[slow_restore(x, i) for x in (keys, values)] for i in (0, 1)])
@@ -148,7 +151,7 @@ def test_saved_and_loaded_in_either_order(tmp_path, bits):
     for i in (1, 0):
         save_file(parts[i].tensors(), tmp_path / f"{i}.safetensors")
         loaded.insert(0, PairPart.from_tensors(load_file(tmp_path / f"{i}.safetensors")))
-    loaded[1].link(Neighbours(loaded[0]))
+    loaded[1].link(Neighbours(*loaded))
     more = merged(2, 2, 32, 8, 2, 77)
     for both in (parts, loaded):
         extend(*both, more, more, columns(2, 64, 32))

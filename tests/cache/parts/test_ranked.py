@@ -8,6 +8,7 @@ from helpers.reference import observe, rope, slow_attend, slow_rotate
 
 from laconic.cache.parts.ranked import RankedPart, by_rank, token_positions, turned
 from laconic.errors import SessionError
+from laconic.ops.attend import merge
 from laconic.step import Step
 
 D, SCALE = 8, 8**-0.5
@@ -23,8 +24,18 @@ def rotated(x, places):
     return out
 
 
-def layer_at(step, d=D):
-    return SimpleNamespace(cache=SimpleNamespace(step=step, phases=lambda number, positions: rope(positions, d)), number=0)
+class Layer:
+    """What a part needs of its layer: the pass, RoPE, and the parts, since ranks run on over all of them."""
+
+    def __init__(self, step, *parts):
+        self.cache = SimpleNamespace(step=step, phases=lambda number, positions: rope(positions, D))
+        self.number, self.parts = 0, list(parts)
+        for part in parts:
+            part.link(self)
+
+    @property
+    def lengths(self):
+        return sum(part.lengths for part in self.parts)
 
 
 def random(*shape, seed=0):
@@ -47,9 +58,9 @@ def stored(valid=None):
 @pytest.mark.parametrize("t", [1, 3])
 def test_attention_equals_keys_before_rope_rotated_to_their_rank(t):
     plain, values, position, columns = stored()
-    layer = layer_at(Step(40, t, torch.stack([torch.arange(40, 40 + t), torch.arange(38, 38 + t)]), [40 + t, 38 + t]))
+    step = Step(40, t, torch.stack([torch.arange(40, 40 + t), torch.arange(38, 38 + t)]), [40 + t, 38 + t])
     part = RankedPart(rotated(plain, position), values, columns)
-    part.link(layer)
+    Layer(step, part)
     q, new, new_values = random(2, 4, t, D, seed=2), random(2, 2, t, D, seed=3), random(2, 2, t, D, seed=4)
     at = torch.tensor([40, 38])[:, None, None] + torch.arange(t)
     rank, expected = columns["rank"], plain
@@ -74,7 +85,7 @@ def test_padding_has_no_rank():
     arriving = torch.tensor([[True, True, True], [False, True, True]])
     positions = torch.tensor([[40, 41, 42], [0, 38, 39]])
     part = RankedPart(rotated(plain, position), values, columns)
-    part.link(layer_at(Step(40, 3, positions, [43, 40], valid=arriving)))
+    Layer(Step(40, 3, positions, [43, 40], valid=arriving), part)
     q = random(2, 4, 3, D, seed=2)
     out, _ = part.attend(rotated(q, positions[:, None].expand(2, 4, 3)), SCALE, None)
     ranks = torch.tensor([[5, 6, 7], [0, 4, 5]])[:, None].expand(2, 4, 3)
@@ -85,6 +96,28 @@ def test_padding_has_no_rank():
     new = {"index": torch.arange(40, 43).expand(2, 2, 3), "valid": arriving[:, None].expand(2, 2, 3)}
     part.append(random(2, 2, 3, D), random(2, 2, 3, D), new)
     assert part.columns["rank"][0, 0, 5:].tolist() == [5, 6, 7] and part.columns["rank"][1, 1, 6:].tolist() == [4, 5]
+
+
+@pytest.mark.parametrize("t", [1, 3])
+def test_ranks_run_on_from_part_to_part(t):
+    """The entries in two parts, as in a fork, attend as they do in one."""
+    plain, values, position, columns = stored()
+    step = Step(40, t, torch.arange(40, 40 + t)[None], [40 + t] * 2)
+    q, new = random(2, 4, t, D, seed=2), (random(2, 2, t, D, seed=3), random(2, 2, t, D, seed=4))
+    index = {"index": torch.arange(40, 40 + t).expand(2, 2, t)}
+    whole = RankedPart(rotated(plain, position), values, columns)
+    Layer(step, whole)
+    whole.append(*new, index)
+    first = RankedPart(rotated(plain, position), values, columns)
+    layer = Layer(step, first)
+    layer.parts.append(first.followed_by(*new, index))
+    assert [x.tolist() for x in torch.cat([part.columns["rank"] for part in layer.parts], -1)] == [
+        x.tolist() for x in whole.columns["rank"]
+    ]
+    got, lse = merge([part.attend(q, SCALE, None) for part in layer.parts])
+    want, want_lse = whole.attend(q, SCALE, None)
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(lse, want_lse, atol=1e-5, rtol=1e-5)
 
 
 def test_turning_keeps_yarns_factor_and_channels_without_rope():
@@ -135,9 +168,8 @@ def test_positions_come_from_the_column_or_are_counted_back():
 
 def test_saved_and_loaded_it_attends_as_before():
     plain, values, position, columns = stored()
-    layer = layer_at(Step(40, 1, torch.tensor([[40], [38]]), [41, 39]))
     part = RankedPart(rotated(plain, position), values, columns)
-    part.link(layer)
+    layer = Layer(Step(40, 1, torch.tensor([[40], [38]]), [41, 39]), part)
     loaded = RankedPart.from_tensors(part.tensors())
     with pytest.raises(SessionError, match="link"):
         loaded.attend(random(2, 4, 1, D), SCALE, None)

@@ -6,7 +6,7 @@ accumulates). Capacity grows by a share, so appending a token costs the token, n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -44,10 +44,12 @@ class Part:
     Attributes:
         kind: name of the kind in saved files.
         length: entries of the longest head, padding included.
+        frozen: forks of the cache share this part, so its tensors must not be written to; later entries go into another.
     """
 
     kind: ClassVar[str]
     length: int
+    frozen: bool = False
 
     def __init_subclass__(cls) -> None:
         KINDS[cls.kind] = cls
@@ -77,6 +79,11 @@ class Part:
         """Bytes held in memory, spare capacity and columns included."""
         raise NotImplementedError
 
+    def buffers(self) -> Iterator[torch.Tensor]:
+        """Every tensor that this part keeps in memory, spare room included; what a neighbour holds for it is not among
+        them."""
+        raise NotImplementedError
+
     def has(self, name: str) -> bool:
         """Whether a column of this name is stored."""
         raise NotImplementedError
@@ -92,6 +99,10 @@ class Part:
     def append(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> None:
         """Add entries [B, Hkv, q, D] after the stored ones. Called only on the last part of a layer."""
         raise NotImplementedError
+
+    def followed_by(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> Part:
+        """A new part for these entries, [B, Hkv, q, D], which come after the stored ones while this part is frozen."""
+        return DensePart(keys, values, columns)
 
     def map(self, f: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Apply `f` to every tensor, batch first: selection of rows, beam reordering, a move to another device."""
@@ -156,6 +167,11 @@ class DensePart(Part):
         part.write({name: column.gather(2, index) for name, column in columns.items()})
         return part
 
+    @classmethod
+    def of(cls, part: DensePart, layer: CompressedLayer) -> DensePart:
+        """`part` as one of this kind, in `layer`; `part` must not be used afterwards."""
+        return part
+
     # -- views -----------------------------------------------------------------------------------------------------
     @property
     def plain(self) -> bool:
@@ -200,6 +216,9 @@ class DensePart(Part):
     def allocated(self) -> int:
         """Bytes held in memory, spare capacity and columns included."""
         return self._keys.nbytes + self._values.nbytes + sum(c.nbytes for c in self._columns.values())
+
+    def buffers(self) -> Iterator[torch.Tensor]:
+        yield from (self._keys, self._values, *self._columns.values())
 
     def bias(self) -> torch.Tensor | None:
         """Additive logits [B, Hkv, n]: -inf at filler and padding; None when every entry is real and counts once."""

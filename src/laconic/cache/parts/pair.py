@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,12 +60,13 @@ class PairPart(Part):
 
     @property
     def first(self) -> PairPart:
-        """The part that holds what both share. Looked up each time, because the neighbour's parts may have been replaced."""
+        """The part that holds what both share: of the neighbour's pairs the one in the same place. Looked up each time,
+        because the neighbour's parts may have been replaced."""
         if self.shared is not None:
             return self
-        assert self.second_of is not None, "a loaded pair must be linked to its layer"
-        neighbour = list(self.second_of.cache.compressed())[self.second_of.number - 1]
-        return next(part for part in neighbour.parts if isinstance(part, PairPart))
+        layer = self.second_of
+        assert layer is not None, "a loaded pair must be linked to its layer"
+        return pairs(list(layer.cache.compressed())[layer.number - 1])[pairs(layer).index(self)]
 
     def link(self, layer: CompressedLayer) -> None:
         if self.shared is None:
@@ -105,6 +107,12 @@ class PairPart(Part):
     def allocated(self) -> int:
         shared = 0 if self.shared is None else self.shared.allocated
         return self.own.allocated + shared + sum(packed.allocated for packed in self.packed.values())
+
+    def buffers(self) -> Iterator[torch.Tensor]:
+        for growing in (self.own, self.shared):
+            yield from () if growing is None else growing.buffers()
+        for packed in self.packed.values():
+            yield from packed.buffers.values()
 
     def has(self, name: str) -> bool:
         return name in _COLUMNS and name in self._both()
@@ -147,6 +155,7 @@ class PairPart(Part):
     def map(self, f: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self.own = self.own.mapped(f)
         self.shared = None if self.shared is None else self.shared.mapped(f)
+        self.packed = {x: copy.copy(packed) for x, packed in self.packed.items()}  # those of a fork stay as they are
         for packed in self.packed.values():
             packed.map(f)
 
@@ -166,6 +175,11 @@ class PairPart(Part):
         shared = under("shared.")
         packed = {x: Quantised.from_tensors(under(f"packed.{x}.")) for x in ("keys", "values") if under(f"packed.{x}.")}
         return cls(Growing(under("own.")), Growing(shared) if shared else None, packed)
+
+
+def pairs(layer: CompressedLayer, *, frozen: bool = True) -> list[PairPart]:
+    """The pairs among the parts of a layer, in order; `frozen`: those that forks share included."""
+    return [part for part in layer.parts if isinstance(part, PairPart) and (frozen or not part.frozen)]
 
 
 def pair(keys: Merged, values: Merged, columns: Tensors, bits: int | None) -> tuple[PairPart, PairPart]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ClassVar, TypeAlias
 
 import torch
@@ -77,6 +77,14 @@ class QuantisedPart(Part):
     @property
     def allocated(self) -> int:
         return self.keys.allocated + (0 if self.values is None else self.values.allocated) + self._columns.allocated
+
+    def buffers(self) -> Iterator[torch.Tensor]:
+        for matrix in (self.keys, self.values):
+            if isinstance(matrix, Corrected):
+                yield from matrix.terms.buffers()
+            if matrix is not None:
+                yield from (matrix.bulk if isinstance(matrix, Corrected) else matrix).buffers.values()
+        yield from self._columns.buffers()
 
     def has(self, name: str) -> bool:
         return name in self._columns

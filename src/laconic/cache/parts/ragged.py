@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -121,6 +121,9 @@ class RaggedPart(Part):
     def allocated(self) -> int:
         """Bytes held in memory, spare capacity and columns included."""
         return self._keys.nbytes + self._values.nbytes + sum(c.nbytes for c in self._columns.values())
+
+    def buffers(self) -> Iterator[torch.Tensor]:
+        yield from (self._keys, self._values, *self._columns.values())
 
     def has(self, name: str) -> bool:
         """Whether a column of this name is stored; unlike `columns` it copies nothing."""

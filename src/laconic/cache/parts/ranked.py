@@ -19,6 +19,7 @@ from laconic.ops.attend import attend
 
 if TYPE_CHECKING:
     from laconic.cache.layer import CompressedLayer
+    from laconic.step import Step
 
 
 class RankedPart(DensePart):
@@ -49,10 +50,7 @@ class RankedPart(DensePart):
         step, rotary = layer.cache.step, partial(layer.cache.phases, layer.number)
         assert step is not None
         columns = self.columns
-        past = columns["index"] < step.start
-        if "valid" in columns:
-            past = past & columns["valid"]
-        q = turned(q, past.sum(-1, keepdim=True) + _places(step.valid, q) - step.position_ids[:, None], rotary)
+        q = turned(q, self._past(step) + _places(step.valid, q) - step.position_ids[:, None], rotary)
         keys = turned(self.keys, columns["rank"] - columns["position"], rotary)
         return attend(q, keys, self.values, scale, bias=self.bias(), softcap=softcap)
 
@@ -60,9 +58,25 @@ class RankedPart(DensePart):
         """Add entries after the stored ones; their ranks continue where those end."""
         step, valid = self._linked().cache.step, columns.get("valid")
         assert step is not None
-        rank = self.lengths.to(keys.device)[..., None] + _places(None if valid is None else valid[:, 0], keys)
+        rank = self._linked().lengths.to(keys.device)[..., None] + _places(None if valid is None else valid[:, 0], keys)
         position = step.position_ids[:, None].expand(keys.shape[:3])
         super().append(keys, values, {**columns, "rank": rank.expand(keys.shape[:3]), "position": position})
+
+    def followed_by(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> RankedPart:
+        """Ranks run on over all parts of the layer."""
+        part = RankedPart.of(DensePart(keys[:, :, :0], values[:, :, :0], {}, room=keys.shape[2]), self._linked())
+        part.append(keys, values, columns)
+        return part
+
+    def _past(self, step: Step) -> torch.Tensor:
+        """Entries of the whole layer that were there before this pass, [B, Hkv, 1]."""
+        count: torch.Tensor | int = 0
+        for part in self._linked().parts:
+            columns = part.padded()[2]
+            past = columns["index"] < step.start
+            count = count + (past & columns["valid"] if "valid" in columns else past).sum(-1, keepdim=True)
+        assert isinstance(count, torch.Tensor)
+        return count
 
     def _linked(self) -> CompressedLayer:
         if self.layer is None:

@@ -7,7 +7,7 @@ separately, without their padding, each one is packed exactly as it would be by 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,11 @@ class RowsPart(Part):
     @property
     def allocated(self) -> int:
         return sum(part.allocated for row in self.rows for part in row)
+
+    def buffers(self) -> Iterator[torch.Tensor]:
+        for row in self.rows:
+            for part in row:
+                yield from part.buffers()
 
     def has(self, name: str) -> bool:
         return name == "valid" or any(part.has(name) for row in self.rows for part in row)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from laconic import checks
 from laconic.cache.layer import CompressedLayer
 from laconic.cache.parts.base import DensePart
-from laconic.cache.parts.pair import Merged, PairPart, extend, pair
+from laconic.cache.parts.pair import Merged, PairPart, extend, pair, pairs
 from laconic.cache.parts.quantised import shed, without_filler
 from laconic.cache.storage import StorageMethod
 from laconic.errors import BudgetError
@@ -154,14 +154,14 @@ class MiniCache(StorageMethod):
         keys_limits, values_limits = layer.state["merging"].unbind(1)
         keys = self.merge(keys0, keys1, real, keys_limits, learn)
         values = self.merge(values0, values1, real, values_limits, learn)
-        if isinstance(layer.parts[0], PairPart):
-            assert isinstance(first.parts[0], PairPart)
-            extend(first.parts[0], layer.parts[0], keys, values, columns)
+        own = pairs(layer, frozen=False)
+        if own:
+            extend(own[0].first, own[0], keys, values, columns)
         else:
             parts = pair(keys, values, columns, self.bits)
             for place, part in zip((first, layer), parts, strict=True):
                 part.link(place)
-                place.parts.insert(0, part)
+                place.parts.insert(-1, part)
 
     def merge(
         self, first: torch.Tensor, second: torch.Tensor, real: torch.Tensor, limits: torch.Tensor, learn: bool

@@ -1,0 +1,98 @@
+"""Forks: caches that share what one context stores and grow apart, so that it is read once and asked many questions.
+
+Nothing is copied. The parts of a cache that has been forked are frozen: whatever comes later goes into parts after them, and
+a method that has to change what they hold works on a copy of its own. Attention over several parts merges exactly.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from laconic.cache.late import LateCut
+from laconic.cache.layer import CompressedLayer
+from laconic.cache.parts.base import DensePart
+from laconic.errors import SessionError
+
+if TYPE_CHECKING:
+    from laconic.cache.cache import CompressedCache
+
+AnyCache = TypeVar("AnyCache", bound=Cache)
+
+
+def forked(cache: CompressedCache) -> CompressedCache:
+    """See `CompressedCache.fork`."""
+    if cache.step is not None or cache.unfinished:
+        raise SessionError("this cache is in the middle of a pass, or was left half written by one; it cannot be forked.")
+    cache.settle()
+    for layer in cache.compressed():
+        for part in layer.parts:
+            part.frozen = True
+    fork = _twin(cache)
+    fork.start = _twin(cache)
+    return fork
+
+
+def rewound(cache: CompressedCache) -> None:
+    """See `CompressedCache.rewind`."""
+    start = cache.start
+    if start is None:
+        raise SessionError("rewind() goes back to where a cache was forked, and this one never was; ask a fork() of it.")
+    vars(cache).update(vars(_twin(start, cache)))
+    cache.start = start
+
+
+def unshare(layer: CompressedLayer) -> None:
+    """Put one part of its own in place of dense ones that forks share: a method is about to change what is stored."""
+    first = layer.parts[0]
+    if first.frozen and isinstance(first, DensePart) and all(isinstance(part, DensePart) for part in layer.parts):
+        layer.parts = [first.of(DensePart(*layer.restored()), layer)]
+
+
+def stock_fork(cache: AnyCache) -> AnyCache:
+    """A cache of transformers' own that starts with what `cache` holds and leaves it as it is. Keys and values are shared
+    until the first update, which replaces them; states that are overwritten in place are copied."""
+    fork = copy.copy(cache)
+    fork.layers = [_stock_twin(layer) for layer in cache.layers]
+    return fork
+
+
+def held(caches: Iterable[CompressedCache]) -> int:
+    """Bytes that the compressed layers of several caches hold in memory together; what they share counts once."""
+    found: dict[int, int] = {}
+    for cache in caches:
+        for layer in cache.compressed():
+            tensors = [*layer.state.values(), *(x for part in layer.parts for x in part.buffers())]
+            found |= {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
+    return sum(found.values())
+
+
+def _twin(cache: CompressedCache, into: CompressedCache | None = None) -> CompressedCache:
+    """A cache, or `into`, with layers of its own that hold the same (frozen) parts."""
+    twin = copy.copy(cache)
+    owner = twin if into is None else into
+    twin.layers = [_layer_twin(x, owner) if isinstance(x, CompressedLayer) else _stock_twin(x) for x in cache.layers]
+    twin.real, twin.late = list(cache.real), LateCut()
+    return twin
+
+
+def _layer_twin(layer: CompressedLayer, owner: CompressedCache) -> CompressedLayer:
+    twin = copy.copy(layer)
+    twin.cache = owner
+    twin.state = {name: x.clone() for name, x in layer.state.items()}  # methods write to it
+    twin.parts = [copy.copy(part) for part in layer.parts]  # the objects, not their tensors: a batch change replaces those
+    for part in twin.parts:
+        part.link(twin)
+    return twin
+
+
+def _stock_twin(layer: Any) -> Any:
+    twin = copy.copy(layer)
+    for name, value in vars(layer).items():
+        if isinstance(value, dict):  # convolution and recurrent states, by number
+            setattr(twin, name, {i: x.clone() if isinstance(x, Tensor) else x for i, x in value.items()})
+    return twin
