@@ -52,6 +52,22 @@ def reference(llama):
 
 
 @every_method
+def test_gradients_that_nobody_asked_to_leave_out_change_nothing(make_llama, prompt, name):
+    """A model fresh from loading: its parameters want gradients, and few users write no_grad."""
+    model, ids = make_llama(), prompt(1, N)
+
+    def run():
+        with laconic.compress(model, method(name, keep=0.5)) as session:
+            out = [model(ids[:, :-NEW]).logits[:, -1]]
+            out += [model(token, past_key_values=session.cache).logits[:, -1] for token in ids[:, -NEW:].split(1, 1)]
+        return torch.stack(out)
+
+    quiet = run()
+    model.requires_grad_(True)
+    torch.testing.assert_close(run().detach(), quiet, atol=1e-4, rtol=1e-4)  # fused kernels are for runs without
+
+
+@every_method
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_neutral_setting_reproduces_the_model(make_llama, prompt, reference, name, implementation):
     model = make_llama(implementation=implementation)  # the weights of `llama`

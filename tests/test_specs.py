@@ -1,10 +1,11 @@
-"""One budget for several methods."""
+"""One budget for several methods, and what compress() takes."""
 
 import pytest
 
+import laconic
 from laconic.errors import UnknownNameError
 from laconic.method import create_method
-from laconic.specs import create_methods
+from laconic.specs import create_methods, methods_of
 
 
 def test_the_budget_is_for_methods_that_name_none():
@@ -29,3 +30,29 @@ def test_budgets_that_were_not_given_do_not_count():
 def test_unknown_names():
     with pytest.raises(UnknownNameError, match="did you mean snapkv"):
         create_methods(["snapk:window=3"])
+
+
+def test_compress_takes_methods_as_objects_or_text(llama):
+    method = laconic.KNorm(keep=0.5)
+    assert methods_of([method, "gear:keep=0.5"]) == (method, create_method("gear", keep=0.5))
+    assert methods_of([]) == ()
+    assert laconic.compress(llama, "snapkv:keep=0.1").methods == (laconic.SnapKV(keep=0.1),)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (laconic.SnapKV, r"got the class SnapKV: write SnapKV\(keep=0\.25\)\."),
+        (laconic.EAS, r"got the class EAS: write EAS\(\.\.\.\)\."),
+        ([laconic.KNorm(keep=0.5)], r"one by one; got a list: write compress\(model, \*methods\)\."),
+        (0.1, r"takes methods such as Random\(keep=0\.1\) or 'random:keep=0\.1'; got 0\.1\."),
+    ],
+)
+def test_anything_else_is_answered_with_the_line_to_write(llama, given, message):
+    with pytest.raises(TypeError, match=message):
+        laconic.compress(llama, given)
+
+
+def test_a_misspelt_method_is_offered_the_known_one(llama):
+    with pytest.raises(UnknownNameError, match="did you mean snapkv"):
+        laconic.compress(llama, "snapkw")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from laconic.atomic import replacing
 from laconic.errors import ArtifactError
+from laconic.families.parameters import plain_parameters
 from laconic.version import versions
 
 FORMAT = 1
@@ -41,8 +42,8 @@ def fingerprint(model: nn.Module) -> str:
     pages of each tensor, so a model of any size takes a moment.
     """
     digest = hashlib.sha256()
-    for name, weight in sorted(model.named_parameters()):
-        flat = weight.detach().flatten()
+    for name, weight in sorted(plain_parameters(model), key=lambda pair: pair[0]):
+        flat = weight.flatten()
         some = flat[:: max(1, flat.numel() // _SAMPLE)][:_SAMPLE].to("cpu", torch.bfloat16)
         digest.update(f"{name}{tuple(weight.shape)}".encode())
         digest.update(some.view(torch.int16).numpy().tobytes())

@@ -149,13 +149,6 @@ class Seam:
         """Fill in what only this seam knows; the cache's own figures are there already."""
 
 
-def check_methods(methods: Iterable[Any]) -> None:
-    """Raise `TypeError` for anything that is not a method, such as a method's name or class."""
-    for method in methods:
-        if not isinstance(method, Method):
-            raise TypeError(f"compress() takes methods such as Random(keep=0.1); got {method!r}.")
-
-
 def check_claims(methods: Iterable[Method]) -> None:
     """Raise `ConflictError` when two methods claim the same seam."""
     owners: dict[str, Method] = {}

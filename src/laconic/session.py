@@ -12,19 +12,20 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from laconic import calls, generating
 from laconic.cache import attention, saved
 from laconic.cache.cache import CompressedCache
 from laconic.errors import SessionError
 from laconic.families import family_of
+from laconic.families.wrappers import called_directly, unwrapped
 from laconic.measure.session_meter import SessionMeter
 from laconic.measure.stats import Stats
 from laconic.measure.trace import Trace
 from laconic.method import Method, Protect
 from laconic.protect import Protection
-from laconic.seams import Host, Seam, check_claims, check_methods, seams_of
+from laconic.seams import Host, Seam, check_claims, seams_of
+from laconic.specs import methods_of
 from laconic.step import step_of
 from laconic.stream.encoder_clock import EncoderSeam
 from laconic.stream.pseudo import PseudoSeam
@@ -34,14 +35,14 @@ ALWAYS: tuple[type[Seam], ...] = (StreamSeam, EncoderSeam, PseudoSeam)
 """Seams that are opened whatever the methods are; each says why. All others are named by a method of the session."""
 
 
-def compress(model: PreTrainedModel, *methods: Method, protect: Protect = (), tokenizer: Any | None = None) -> Session:
+def compress(model: nn.Module, *methods: Method | str, protect: Protect = (), tokenizer: Any | None = None) -> Session:
     """Compress what `model` remembers, while the returned session is open.
 
     Args:
-        model: a decoder of a supported family, unmodified. Its full-attention layers are compressed; sliding-window and
-            linear-attention layers are left alone (`Session.left_alone` names them).
-        methods: what to do, e.g. ``Random(keep=0.1)``; methods at different seams compose. With none, everything is stored,
-            in a cache that neither copies itself per token nor repeats keys.
+        model: a decoder of a supported family, plain or wrapped (PEFT, torch.compile ...). Its full-attention layers are
+            compressed; others (sliding windows, linear attention) are left alone, and `Session.left_alone` names them.
+        methods: what to do, e.g. ``Random(keep=0.1)`` or ``"random:keep=0.1"``; methods at different seams compose. With
+            none, everything is stored, in a cache that neither copies itself per token nor repeats keys.
         protect: what no method may remove: token ranges, substrings, ``"system"``.
         tokenizer: needed to protect text.
 
@@ -70,22 +71,19 @@ class Session:
             ``{0: "sliding_attention"}``. They are bounded already and keep transformers' own cache.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, methods: Sequence[Method] = (), protect: Protect = (), tokenizer: Any | None = None
-    ):
-        check_methods(methods)
-        self.model, self.methods = model, tuple(methods)
-        self.family = family_of(model)
-        self.stack = self.family.stack(model)
+    def __init__(self, model: nn.Module, methods: Sequence[Method | str] = (), protect: Protect = (), tokenizer: Any = None):
+        self._given, self.model, self.methods = model, unwrapped(model), methods_of(methods)
+        self.family = family_of(self.model)
+        self.stack = self.family.stack(self.model)
         check_claims(self.methods)
-        host = Host(model, self.stack, self.family, self.methods, tokenizer)
+        host = Host(self.model, self.stack, self.family, self.methods, tokenizer)
         self._seams = seams_of(host, ALWAYS)
         # conflicts first, which need no model; then the methods load what is theirs; then the seams read what they ask for
         for seam in self._seams:
             seam.check()
-        for method in methods:
-            method.attach(model)
-        self._protection = Protection([protect, *(m.protect for m in methods)], tokenizer)
+        for method in self.methods:
+            method.attach(self.model)
+        self._protection = Protection([protect, *(m.protect for m in self.methods)], tokenizer)
         self.left_alone = CompressedCache(self.stack.config).left_alone  # refuses models without a full-attention layer
         self.shape = host.shape
         for seam in self._seams:
@@ -106,6 +104,7 @@ class Session:
             raise SessionError("this model is in a laconic session already; close that one first.")
         try:
             self._restore.callback(lambda: None if self.cache is None else self.cache.close())  # last of all
+            self._restore.enter_context(called_directly(self._given))
             self._restore.enter_context(attention.switched(self.stack))
             self._restore.enter_context(generating.noted(self.model))
             for seam in self._seams:

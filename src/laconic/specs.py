@@ -1,4 +1,4 @@
-"""Several methods from text, with one budget for all of them."""
+"""Methods as users name them: from texts with one budget for all, and as `compress()` takes them."""
 
 from __future__ import annotations
 
@@ -17,3 +17,27 @@ def create_methods(specs: Sequence[str], **budget: Any) -> list[Method]:
     """
     packs = {spec: find(spec.partition(":")[0].strip()).cls.packs for spec in specs}
     return [create_method(spec, **({} if packs[spec] and not all(packs.values()) else budget)) for spec in specs]
+
+
+def methods_of(given: Sequence[Any]) -> tuple[Method, ...]:
+    """The methods that `compress()` was given: objects, or texts such as ``"NAME:key=value"``.
+
+    Raises:
+        TypeError: something else, with the line to write instead.
+        UnknownNameError: a text that names no method.
+    """
+    return tuple(_method(one) for one in given)
+
+
+def _method(one: Any) -> Method:
+    if isinstance(one, Method):
+        return one
+    if isinstance(one, str):
+        return create_method(one)
+    takes = "compress() takes methods such as Random(keep=0.1) or 'random:keep=0.1'"
+    if isinstance(one, type) and issubclass(one, Method):
+        budget = f"keep={one.default_keep}" if one.default_keep else "..."
+        raise TypeError(f"{takes}; got the class {one.__name__}: write {one.__name__}({budget}).")
+    if isinstance(one, (list, tuple)):
+        raise TypeError(f"{takes}, one by one; got a {type(one).__name__}: write compress(model, *methods).")
+    raise TypeError(f"{takes}; got {one!r}.")

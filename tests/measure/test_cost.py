@@ -37,6 +37,34 @@ def test_sizes_are_read_from_the_model(shape):
     assert shape.layers == 4
 
 
+class Packed(torch.nn.Module):
+    """A quantised linear module: several numbers in one, and sizes of its own."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight = torch.nn.Parameter(torch.zeros(linear.weight.numel() // 2, 1, dtype=torch.uint8), requires_grad=False)
+
+
+def test_quantised_weights_cost_what_they_stand_for(make_llama, shape):
+    model = make_llama()
+    for layer in model.model.layers:
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            setattr(layer.mlp, name, Packed(getattr(layer.mlp, name)))
+    model.lm_head = Packed(model.lm_head)
+    assert Shape.of(model, model.model) == shape
+
+
+def test_adapters_count_beside_what_they_adapt(make_llama, shape):
+    model = make_llama()
+    for layer in model.model.layers:
+        adapted = torch.nn.Module()
+        adapted.base_layer, adapted.in_features, adapted.out_features = layer.mlp.up_proj, 32, 64
+        adapted.lora = torch.nn.ModuleList([torch.nn.Linear(32, 3, bias=False), torch.nn.Linear(3, 64, bias=False)])
+        layer.mlp.up_proj = adapted
+    assert Shape.of(model, model.model).weights == tuple(w + 3 * (32 + 64) for w in shape.weights)
+
+
 def test_experts_count_as_weights():
     config = MixtralConfig(
         hidden_size=16, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, vocab_size=5

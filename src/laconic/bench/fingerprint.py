@@ -7,13 +7,15 @@ import hashlib
 import torch
 from transformers import PreTrainedModel
 
+from laconic.families.parameters import plain_parameters
+
 
 def fingerprint(model: PreTrainedModel) -> str:
     """Twelve hex digits of the names, the shapes and 64 numbers spread over each parameter."""
     digest = hashlib.sha256()
-    for name, weight in model.named_parameters():
+    for name, weight in plain_parameters(model):
         if weight.numel():
-            flat = weight.detach().flatten()
+            flat = weight.flatten()
             some = flat[torch.linspace(0, flat.numel() - 1, min(64, flat.numel()), device=flat.device).long()]
             digest.update(f"{name}{tuple(weight.shape)}".encode() + some.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:12]

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from laconic.errors import UnsupportedModelError
 from laconic.families import refusals
 from laconic.families.rotary import phases
+from laconic.families.wrappers import unwrapped
 
 _REGISTRY: dict[str, Family] = {}
 
@@ -40,7 +41,7 @@ class Family:
             inner = next((child for child in children if isinstance(child, nn.Module)), None)
             if inner is None:
                 raise refusals.no_decoder(model)
-            stack = inner
+            stack = getattr(inner, "_orig_mod", inner)  # a decoder that was compiled alone
         if not isinstance(stack, PreTrainedModel):
             raise UnsupportedModelError(f"{type(stack).__name__} is not a transformers PreTrainedModel; laconic needs one.")
         return stack
@@ -132,8 +133,7 @@ def family_of(model: nn.Module) -> Family:
     Raises:
         UnsupportedModelError: the model is not supported; the message says why (`laconic.families.refusals`).
     """
-    if not isinstance(model, PreTrainedModel):
-        raise UnsupportedModelError(f"compress() needs a transformers model, got {type(model).__name__}.")
+    model = unwrapped(model)
     refusals.check_class(model, ", ".join(f.name for f in supported_families()))
     stack = GENERIC.stack(model)
     refusals.check_decoder(stack)

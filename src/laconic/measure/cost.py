@@ -14,8 +14,17 @@ from torch import nn
 
 
 def parameters_of(layer: nn.Module) -> int:
-    """Parameters of a layer's matrices, which every token of its input is multiplied with."""
-    return sum(p.numel() for p in layer.parameters() if p.ndim >= 2)
+    """Parameters of a layer's matrices, which every token of its input is multiplied with.
+
+    A linear module counts by its features: quantised ones store several numbers in one (bitsandbytes), or no parameters.
+    """
+    total = 0
+    for module in layer.modules():
+        own = {name: p.numel() for name, p in module.named_parameters(recurse=False) if p.ndim >= 2}
+        if hasattr(module, "in_features") and hasattr(module, "out_features") and not any(module.children()):
+            own["weight"] = int(module.in_features) * int(module.out_features)  # type: ignore[arg-type]
+        total += sum(own.values())
+    return total
 
 
 @dataclass(frozen=True)
@@ -47,8 +56,8 @@ class Shape:
             config.num_attention_heads,
             config.num_key_value_heads,
             getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-            head.weight.numel() if isinstance(head, nn.Linear) else 0,
-            next(stack.parameters()).element_size(),
+            parameters_of(head) if isinstance(head, nn.Module) else 0,
+            stack.dtype.itemsize,
         )
 
     @property

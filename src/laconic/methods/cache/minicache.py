@@ -187,6 +187,7 @@ class MiniCache(StorageMethod):
         dtype = first.dtype
         return Merged(directions.to(dtype), (norms[0].to(dtype), norms[1].to(dtype)), places, (exact[0], exact[1]))
 
+    @torch.no_grad()
     def set_threshold(self, distance: torch.Tensor, real: torch.Tensor, limits: torch.Tensor) -> None:
         """Find the distance above which tokens are retained, from those of a prefill pass.
 
