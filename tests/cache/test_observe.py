@@ -25,6 +25,13 @@ def test_window_is_the_last_rows_of_the_full_matrix(pads, w):
     assert obs.window(w) is rows  # computed once, handed to all
 
 
+def test_padding_has_no_row_in_a_window_that_is_longer_than_its_sequence():
+    obs = observe(n=17, t=9, valid=left_padding(17, 12, 0))
+    rows = obs.window(9)
+    assert not rows[0, :, :, :4].any()  # the pass begins with token 8, the first row's sequence with token 12
+    assert torch.allclose(rows[0, :, :, 4:].sum(-1), torch.ones(())) and torch.allclose(rows[1].sum(-1), torch.ones(()))
+
+
 def test_last_is_the_window_of_one():
     obs = observe()
     torch.testing.assert_close(obs.last().flatten(1, 2).double(), full_matrix(obs)[:, :, -1], atol=1e-5, rtol=1e-5)

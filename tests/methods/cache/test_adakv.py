@@ -30,6 +30,16 @@ def test_choice_equals_the_loop(alpha):
         assert [chosen(selection, b, h) for h in range(4)] == want
 
 
+@pytest.mark.parametrize(("alpha", "floor"), [(0.2, 2), (0.7, 9)])
+def test_a_head_that_loses_everywhere_keeps_its_share_rounded_down(alpha, floor):
+    """0.2 and 0.7 of 13 are 2.6 and 9.1."""
+    seen = observe(n=41, targets=[13, 13])
+    seen.keys[:, 0] *= 1e-3  # short keys are the important ones
+    selection = AdaKV(scorer="knorm", alpha=alpha).select(seen)
+    for b in range(2):
+        assert [len(chosen(selection, b, h)) for h in range(2)] == [26 - floor, floor]
+
+
 def test_alpha_one_is_the_scorer_alone():
     seen = observe(n=41, targets=[13, 9])
     scorer = SnapKV(window=4)

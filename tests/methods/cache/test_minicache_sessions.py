@@ -62,6 +62,24 @@ def test_chunks_and_turns(llama, prompt, chunk):
     assert session.stats.kv_bytes < 0.95 * session.stats.kv_bytes_full
 
 
+def test_the_threshold_is_that_of_all_passes_of_the_prompt(llama, prompt, monkeypatch):
+    original, seen = MiniCache.set_threshold, {}  # where the limits are -> distances of all passes
+
+    def noted(self, distance, real, limits):
+        seen.setdefault(limits.data_ptr(), []).append(distance.clone())
+        original(self, distance, real, limits)
+
+    monkeypatch.setattr(MiniCache, "set_threshold", noted)
+    with laconic.compress(llama, MiniCache(gamma=0.3)) as session:
+        llama.generate(prompt(1, 80), prefill_chunk_size=27, **GREEDY)
+        state = list(session.cache.compressed())[3].state["merging"]
+    assert [len(passes) for passes in seen.values()] == [3, 3]  # keys and values
+    for which, passes in enumerate(seen.values()):
+        low, high = float(torch.cat(passes, 1).min()), float(torch.cat(passes, 1).max())
+        want = torch.tensor([low, high, high - 0.3 * (high - low)])
+        torch.testing.assert_close(state[0, which], want)
+
+
 def test_beams(llama, prompt):
     """The same tokens fed by hand to copies of the winning beam give its scores."""
     ids, beams = prompt(2, 40), GREEDY | {"num_beams": 3, "output_logits": False, "output_scores": True}

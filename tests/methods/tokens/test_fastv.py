@@ -47,6 +47,11 @@ def test_equals_layers_run_by_hand(vlm, layer, budget, count):
     assert event.scores[0, 3:147].argsort(descending=True)[0] + 3 in kept and event.scores[0, :3].isnan().all()
 
 
+@pytest.mark.parametrize(("depth", "layer"), [(32, 2), (40, 3), (16, 1), (4, 1)])
+def test_the_published_layer_is_two_of_32(depth, layer):
+    assert FastV().cuts(depth) == (layer,)
+
+
 def test_dropping_equals_masking(vlm):
     """Must show 3: in the first release's mask mode later layers keep all tokens and hide the columns; text logits are the
     same, over the prompt's text and over the answer recomputed in one pass."""

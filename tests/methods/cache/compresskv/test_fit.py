@@ -24,9 +24,11 @@ def test_scores_are_the_mass_times_the_number_of_answering_steps():
     want = 3 * torch.tensor([0.1, 0.05, 0.0]).expand(2, 3)
     torch.testing.assert_close(found.mean(1), want)
     found.add(masses, [1, 2, 2, 2, 2], prompt, "something else")  # a failed trial adds nothing
-    torch.testing.assert_close(found.mean(2), want)
+    found.add(masses, [1, 2, 2, 2, 2], prompt, "one")  # a quarter of the answer
+    found.add(masses, [1, 2, 2, 2, 2], prompt, "one two")  # half of it is not more than half
+    torch.testing.assert_close(found.mean(4), want)
     found.add(masses, [1, 9, 9, 9, 9], prompt, "one two three two")
-    torch.testing.assert_close(found.mean(3), want * 2 / 3)
+    torch.testing.assert_close(found.mean(5), want * 2 / 3)
 
 
 def test_a_model_that_answers_nothing_is_refused():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.vision_tools import random_vlm
 
+import laconic.methods.tokens.dyvte.fit as dyvte
 from laconic import ArtifactError, compress
 from laconic.artifact import Artifact, numbers
 from laconic.fit import Trainer
@@ -108,6 +109,20 @@ def test_labels_compare_the_whole_model_with_a_forced_exit(model, processor):
         agree = float((one[0].argmax(-1) == one[1].argmax(-1)).float().mean())
         losses = [float(torch.nn.functional.cross_entropy(x, labels[b, at])) for x in one]
         assert got == (agree > 0.99 and losses[1] < 1.03 * losses[0])
+
+
+def test_logits_are_compared_with_the_tokens_that_they_predict(model, processor, monkeypatch):
+    fit, given_to = built(model, processor), []
+    monkeypatch.setattr(dyvte, "safe", lambda *args: given_to.append(args) or safe(*args))
+    given, labels = fit.examples(1)
+    whole, _ = fit.whole(given, labels)
+    fit.label(given, labels, whole, 2)
+    (logits, _, wanted, *_), full = given_to[0], model(**given).logits
+    for b in range(len(labels)):
+        at = (labels[b] != -100).nonzero()[:, 0]
+        asked = wanted[b] != -100
+        assert wanted[b, asked].tolist() == labels[b, at].tolist()
+        torch.testing.assert_close(logits[b, asked], full[b, at - 1])
 
 
 def state(module):
