@@ -25,7 +25,7 @@ def test_sliding_layers_keep_transformers_own_kind():
 
 
 def test_models_without_full_attention_are_refused():
-    with pytest.raises(UnsupportedModelError, match="no full-attention layer"):
+    with pytest.raises(UnsupportedModelError, match="no layer of full attention alone"):
         CompressedCache(MistralConfig(num_hidden_layers=2, sliding_window=8))
     assert CompressedCache(GPT2Config(n_layer=2)).layer_ids == [0, 1]
 

@@ -178,7 +178,7 @@ def test_phases_of_any_shape_are_extended(pair, named):
     with ExitStack() as restore:
         seam.install(restore)
         kwargs = {"input_ids": torch.ones(2, 3, dtype=torch.long), "position_ids": positions[..., :3]}
-        seam.enter(kwargs, step_of(kwargs, 2, 3, 0, [], positions.device, False), None)
+        seam.enter(kwargs, step_of(kwargs, kwargs["input_ids"], 0, [], False), None)
         x = torch.zeros(1)
         out = rotary(x, position_ids=positions, layer_type="a") if named else rotary(x, positions, "a")
         phases = out[0] if pair else out
