@@ -6,6 +6,8 @@ from laconic.bench.comparison import comparisons
 from laconic.engine.engine import Engine
 from laconic.method import create_method
 from laconic.methods.cache.random import Random
+from laconic.prompts.text import build
+from laconic.tasks import Sample, Turn
 from laconic.tasks.text.chat import gold_ids, prompt_ids, turn_ids
 from laconic.tasks.text.retrieval import make
 
@@ -122,3 +124,13 @@ def test_clocks_run_forward(tiny_model, turns):
     found = answer(Engine(*tiny_model), turns, "turns", create_method("random", keep=0.5))
     assert all(a.first_seconds > 0 and a.later_seconds >= 0 for a in found)
     assert found[-1].final.compress_seconds > 0
+
+
+def test_a_text_without_a_gold_answer_is_asked_as_it_is_with_room_to_answer(tiny_model):
+    model, tokenizer = tiny_model
+    sample = Sample("own", 0, (Turn("What is it?", ("x",)),), "A text of any kind.\nIt ends here.")
+    prompt = build(tokenizer, sample.context, "What is it?")
+    for mode in ("aware", "agnostic"):
+        (found,) = answer(Engine(model, tokenizer), sample, mode, None, new_tokens=20)
+        assert found.ids == plain_generate(model, tokenizer, prompt.ids, 20) and len(found.ids) == 20
+        assert found.compressed.tokens_in == (prompt.tokens if mode == "aware" else len(prompt.context))

@@ -184,3 +184,23 @@ def _wait_for(path: Path, rows: int, process: subprocess.Popen) -> None:
 
 def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def test_a_users_own_questions(model, tmp_path):
+    file = tmp_path / "mine.jsonl"
+    document = {"context": "The goat is white. " * 20, "questions": [{"question": q, "answers": ["white"]} for q in "ab"]}
+    file.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    arguments = "--model", model, "--data", str(file), "--methods", "random", "--keep", "0.5", "--out", str(tmp_path / "own")
+    done = run(*arguments)
+    assert done.exit_code == 0, done.output
+    rows = read(tmp_path / "own")
+    assert len(rows) == 2 * 2 * 2 and {row["mode"] for row in rows} == {"aware", "agnostic"}
+    assert {(row["task"], row["length"]) for row in rows} == {("own", 0)} and {row["seed"] for row in rows} == {0, 1}
+    assert "mode agnostic: the context is compressed" in done.output and "own" in done.output
+    file.write_text(json.dumps(document | {"context": "Another text."}) + "\n", encoding="utf-8")
+    again = run(*arguments)
+    assert again.exit_code == 1 and "was made with other settings" in again.output and "data:" in again.output
+    file.write_text("{}\n", encoding="utf-8")
+    bad = run(*arguments)
+    assert bad.exit_code == 2 and f"{file}, line 1 has no field 'context'" in " ".join(bad.output.split())
+    assert run("--data", str(file), "--data", str(file)).exit_code == 2

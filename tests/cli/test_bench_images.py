@@ -85,7 +85,7 @@ def test_ctrl_c_leaves_whole_rows_and_the_same_command_goes_on(model, tmp_path, 
     ("arguments", "said"),
     [
         (["--tasks", "colour,single"], "unknown task 'colour'"),
-        (["--data", "pope"], "--data pope: name the benchmark and its folder"),
+        (["--data", "pope"], "--data pope is no file of your own questions; or name the benchmark"),
         (["--data", "pope=nowhere"], "nowhere is not a folder"),
         (["--data", "popee=nowhere"], "did you mean pope"),
         (["--tasks", "pope"], "--data pope=FOLDER"),

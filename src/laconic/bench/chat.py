@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,12 +16,14 @@ from laconic.engine.engine import Answer, Engine, Request
 from laconic.errors import LaconicError
 from laconic.loading import tokenizer_of
 from laconic.method import Method
-from laconic.prompts.text import Prompt
+from laconic.prompts.text import Prompt, build
 from laconic.tasks import Sample, Task
 from laconic.tasks.text.chat import gold_ids, prompt_ids, turn_ids
 
 SPARE_TOKENS = 4
 """How many tokens longer than the reference an answer may be before it is cut off."""
+WARM = 4096
+"""Characters of a context that a warm-up reads."""
 
 
 class ChatAsking(Asking):
@@ -38,6 +41,10 @@ class ChatAsking(Asking):
     def _task(self, name: str, length: int) -> Task:
         return self.grid.task(name).opened(tokens=length, tokenizer=self.engine.tokenizer)
 
+    def task_settings(self, place: Place) -> dict[str, Any]:
+        task = self.grid.task(place.task)
+        return {"new_tokens": task.new_tokens, "data": task.data} if task.from_files else {}
+
     def task(self, place: Place) -> Task:
         return self._task(place.task, place.length)
 
@@ -47,11 +54,14 @@ class ChatAsking(Asking):
         for cell in left:
             first.setdefault(cell.method, cell)
         for cell in first.values():
-            shortest = self.grid.task(cell.task).min_tokens or 0
+            task = self.grid.task(cell.task)
+            sample = self._sample(cell.task, task.min_tokens or 0, cell.seed)
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    answer(self.engine, self._sample(cell.task, shortest, cell.seed), "agnostic", cell.build())
+                    answer(
+                        self.engine, replace(sample, context=sample.context[:WARM]), "agnostic", cell.build(), new_tokens=2
+                    )
             except (LaconicError, ValueError, TypeError):  # its own rows will report it
                 continue
         return {}
@@ -61,27 +71,34 @@ class ChatAsking(Asking):
             yield [Asked(place, self.task(place), self._sample(place.task, place.length, place.number))]
 
     def ask(self, batch: Sequence[Asked], method: Method | None) -> list[Reply]:
-        return [Reply(asked, answer(self.engine, asked.sample, asked.place.mode, method)) for asked in batch]
+        return [
+            Reply(asked, answer(self.engine, asked.sample, asked.place.mode, method, asked.task.new_tokens))
+            for asked in batch
+        ]
 
 
-def answer(engine: Engine, sample: Sample, mode: str, method: Method | None) -> list[Answer]:
+def answer(engine: Engine, sample: Sample, mode: str, method: Method | None, new_tokens: int | None = None) -> list[Answer]:
     """Put `sample` to the model in one of the modes of text; one answer for each turn.
 
     Args:
         method: None for the uncompressed model.
+        new_tokens: longest answer; None: a few more tokens than the whole reference answer has.
     """
     tokenizer = engine.tokenizer
-    context, question = prompt_ids(sample, tokenizer)
+    if sample.turns[0].gold:
+        prompt = Prompt(*prompt_ids(sample, tokenizer), True, sample.context)
+    else:  # a text of any kind, whose last token may reach into what follows it
+        prompt = build(tokenizer, sample.context, sample.question, answer_prefix=sample.turns[0].prefix)
     request = Request(
-        prompt=Prompt(context, question, True, sample.context),
+        prompt=prompt,
         methods=None if method is None else [method],
         mode="in view" if mode in ("aware", "turns_aware") else "later",
-        max_new_tokens=_room(sample, tokenizer, 0),
+        max_new_tokens=new_tokens or _room(sample, tokenizer, 0),
     )
     turns = len(sample.turns) if mode in ("turns", "turns_aware") else 1
     with engine.conversation(request) as talk:
         for turn in range(1, turns):
-            talk.ask(turn_ids(sample, tokenizer, turn), _room(sample, tokenizer, turn))
+            talk.ask(turn_ids(sample, tokenizer, turn), new_tokens or _room(sample, tokenizer, turn))
     return talk.answers
 
 

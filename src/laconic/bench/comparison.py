@@ -95,7 +95,8 @@ class Comparison:
 
     def title(self, mode: str, length: int) -> str:
         """One section of a table in words."""
-        return self.words.title.format(mode=mode, length=length, meaning=self.meanings.get(mode, ""))
+        words = self.words.title if length or not self.sized else self.words.title.replace(", {length:,} tokens", "")
+        return words.format(mode=mode, length=length, meaning=self.meanings.get(mode, ""))
 
 
 @cache

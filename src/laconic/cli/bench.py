@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from laconic.bench import Bench, Grid, Store
     from laconic.bench.summary import Line
 
+OWN = "own"
+"""The task, and the preset, of a user's own documents and questions."""
 T = TypeVar("T")
 Many = list[str] | None
 
@@ -30,8 +32,8 @@ def bench(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="demo (default), quick, leaderboard or full; over images: images (default for testbed/vlm and image "
-            "tasks), images_leaderboard or public; the other options replace parts of it."
+            help="demo (default), quick, leaderboard or full; own, with --data FILE; over images: images (default for "
+            "testbed/vlm and image tasks), images_leaderboard or public; the other options replace parts of it."
         ),
     ] = None,
     tasks: Annotated[Many, typer.Option(help="Task names, all of one modality; commas or repeats, here and below.")] = None,
@@ -46,7 +48,10 @@ def bench(
     seed: Annotated[int | None, typer.Option(help="Samples to leave out at the start; also seeds the bootstrap.")] = None,
     data: Annotated[
         Many,
-        typer.Option(help="Files of a public image benchmark, such as mme=FOLDER; runs it if no --tasks are given."),
+        typer.Option(
+            help="A file of your own documents and questions (JSON lines, see the guide), or the folder of a public image "
+            "benchmark, such as mme=FOLDER; runs it if no --tasks are given."
+        ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images that are answered at once.")] = 16,
     out: Annotated[
@@ -107,11 +112,21 @@ def _many(texts: Iterable[str] | None, kind: Callable[[str], T], option: str) ->
 
 
 def _folders(data: Iterable[str] | None) -> tuple[tuple[str, Path], ...]:
-    """(benchmark, folder) pairs from ``mme=FOLDER``."""
-    pairs = [text.partition("=") for text in data or ()]
-    if wrong := [name for name, _, folder in pairs if not folder]:
-        raise common.InputError(f"--data {wrong[0]}: name the benchmark and its folder, such as --data mme=FOLDER.")
-    return tuple((name, Path(folder)) for name, _, folder in pairs)
+    """(task, files) pairs from ``mme=FOLDER``, or from the one file of a user's own questions."""
+    found: list[tuple[str, Path]] = []
+    for text in data or ():
+        name, _, folder = text.partition("=")
+        if Path(text).expanduser().is_file() or text.endswith((".jsonl", ".json")):
+            found.append((OWN, Path(text)))
+        elif folder:
+            found.append((name, Path(folder)))
+        else:
+            raise common.InputError(
+                f"--data {text} is no file of your own questions; or name the benchmark and its folder, such as mme=FOLDER."
+            )
+    if len({name for name, _ in found}) < len(found):
+        raise common.InputError("--data: give one place for each task; several files of your own go into one.")
+    return tuple(found)
 
 
 def _grid(model: str | None, preset: str | None, tasks: Sequence[str] | None, folders: tuple[tuple[str, Path], ...]) -> Grid:
@@ -122,13 +137,18 @@ def _grid(model: str | None, preset: str | None, tasks: Sequence[str] | None, fo
 
     if preset is None:
         modality = "image" if model == IMAGE_MODEL else common_modality(tasks or ()) or "text"
-        preset = "public" if folders else comparisons()[modality].preset
+        own = any(name == OWN for name, _ in folders)
+        preset = OWN if own else "public" if folders else comparisons()[modality].preset
     grid = find(preset)
-    if folders:
-        if grid.modality == "text":
-            raise common.InputError(f"--data is for public image benchmarks; preset {preset} runs text tasks.")
-        grid = grid.changed(folders=folders, tasks=tuple(name for name, _ in folders))
-    return grid
+    if not folders:
+        return grid
+    names = tuple(name for name, _ in folders)
+    if common_modality(names) not in (None, grid.modality):
+        raise common.InputError(
+            f"--data {names[0]} is no {grid.modality} task, and preset {preset} runs {grid.modality} tasks."
+        )
+    sizes = {"lengths": (0,)} if names == (OWN,) else {}
+    return grid.changed(folders=folders, tasks=names, **sizes)
 
 
 def _load(model: str | None, grid: Grid, batch: int) -> Bench:
