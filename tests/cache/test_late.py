@@ -94,13 +94,13 @@ def test_protected_entries_stay_in_every_head(llama, prompt):
         llama(prompt(1, N))
 
 
-def test_chunks_are_cut_one_after_the_other(llama, prompt):
-    """After each chunk no more is held than the budget of what was seen."""
-    ids, table = prompt(1, N), torch.rand(4, 1, 2, N)
+@pytest.mark.parametrize("stops", [(20, N), (20, 24, 26, N), (4, 30, 32)])
+def test_chunks_are_cut_one_after_the_other(llama, prompt, stops):
+    """After each chunk what is held is the budget of what was seen, also where a layer had been left with little."""
+    ids, table = prompt(1, N), torch.rand(4, 1, 2, N) * torch.tensor([1.0, 0.1, 3.0, 1.0])[:, None, None, None]
     with laconic.compress(llama, ByRank(table, keep=0.25)) as session:
-        for start in (0, 20):
-            llama(ids[:, start : start + 20], past_key_values=session.cache)
-            seen = min(N, start + 20)
+        for start, seen in zip((0, *stops), stops, strict=False):
+            llama(ids[:, start:seen], past_key_values=session.cache)
             held = sum(int(layer.lengths.sum()) for layer in session.cache.compressed())
             assert held == int(seen * 0.25) * 8 and session.stats.kv_bytes == held * 2 * 8 * 4
 

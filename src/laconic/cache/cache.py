@@ -95,6 +95,7 @@ class CompressedCache(Cache):
         self._method = method
         self._narrows: hooks.SparsePrefill | None = method if isinstance(method, hooks.SparsePrefill) else None
         self._selects: hooks.SelectsStream | None = method if isinstance(method, hooks.SelectsStream) else None
+        self._refits: hooks.RefitsEntries | None = method if isinstance(method, hooks.RefitsEntries) else None
         self._cuts_late = isinstance(method, hooks.CutsLate) and method.cuts_late
         self._queries = method.queries_kept() if isinstance(method, hooks.KeepsQueries) else 0
 
@@ -249,7 +250,7 @@ class CompressedCache(Cache):
             obs, columns = self._looked or self._look(layer, new, method)
             self._looked = None
             if self._cuts_late:
-                self.late.wait(layer, obs, method.checked_rank(obs))
+                self._wait(layer, obs, method)
             parts = None if self._cuts_late else method.reduce(layer, obs, {**columns, "index": obs.index})
             self.selected = None if self._selects is None else self._selects.stream(obs)
             if parts is not None:
@@ -263,10 +264,17 @@ class CompressedCache(Cache):
                 self.trace.add(self.layer_ids[layer.number], method.name, before, layer.stored, went)
         self.compress_seconds += time.perf_counter() - began
 
+    def _wait(self, layer: CompressedLayer, obs: Observation, method: CacheMethod) -> None:
+        """`layer` has ranked its entries and waits for those of the other layers. What it may keep goes by the tokens seen:
+        a layer that an earlier pass left with little still adds a full share to what all layers share."""
+        step, reference = obs.step, None if self._refits is None else self._refits.reference(obs)
+        targets = method.targets(layer.number, len(self.layer_ids), step, step.real, self.entry_bytes)
+        self.late.wait(layer, method.checked_rank(obs), targets, reference)
+
     def finish(self, step: Step) -> None:
         """The model has returned from a pass: layers that waited for each other are cut; then the cache is whole."""
         began = time.perf_counter()
-        for layer, before in self.late.cut():
+        for layer, before in self.late.cut(self._refits):
             assert self.method is not None
             self.trace.add(self.layer_ids[layer.number], self.method.name, before, layer.stored)
         self.compress_seconds += time.perf_counter() - began

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from laconic.cache.observe import Observation
+from laconic.cache.parts.base import Entries
 from laconic.ops.select import Selection
 
 
@@ -35,6 +36,25 @@ class CutsLate(Protocol):
     @property
     def cuts_late(self) -> bool:
         """Whether this setting does."""
+        ...
+
+
+@runtime_checkable
+class RefitsEntries(Protocol):
+    """Changes the entries that stay after a late cut, once it is known which ones do."""
+
+    def reference(self, obs: Observation) -> Any:
+        """After a layer's attention: what `refit` will need of this pass, besides the entries; held until the cut."""
+        ...
+
+    def refit(
+        self, entries: Entries, rank: torch.Tensor, kept: torch.Tensor, reference: Any
+    ) -> tuple[Entries, torch.Tensor]:
+        """The entries of one layer, changed, and which of them stay; as many in each head as in `kept` [B, Hkv, n].
+
+        Args:
+            rank: what was competed with, [B, Hkv, n]; padding at -inf, what must stay from the largest fp32 number on.
+        """
         ...
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from laconic.ops.select import best, from_mask
+from laconic.ops.select import best
 
 if TYPE_CHECKING:
+    from laconic.cache.hooks import RefitsEntries
     from laconic.cache.layer import CompressedLayer
-    from laconic.cache.observe import Observation
 
 
 @dataclass
@@ -21,23 +21,30 @@ class LateCut:
     Attributes:
         layers: those that wait. `ranks`: fp32 [B, Hkv, n] each, padding at -inf, what must stay at the top.
         targets: entries per head that may stay in each batch row of each layer; only their sum over layers is kept to.
+        references: what a method that refits needs of each layer's pass; None for others.
     """
 
     layers: list[CompressedLayer] = field(default_factory=list)
     ranks: list[torch.Tensor] = field(default_factory=list)
     targets: list[list[int]] = field(default_factory=list)
+    references: list[Any] = field(default_factory=list)
 
-    def wait(self, layer: CompressedLayer, obs: Observation, rank: torch.Tensor) -> None:
+    def wait(self, layer: CompressedLayer, rank: torch.Tensor, targets: list[int], reference: Any = None) -> None:
         """`layer` has stored everything, and its entries are ranked."""
         self.layers.append(layer)
         self.ranks.append(rank)
-        self.targets.append(obs.targets)
+        self.targets.append(targets)
+        self.references.append(reference)
 
-    def cut(self) -> list[tuple[CompressedLayer, int]]:
+    def cut(self, refits: RefitsEntries | None = None) -> list[tuple[CompressedLayer, int]]:
         """Keep the best entries of each batch row over all layers and heads; equal ranks go to the earlier layer, head and
-        entry. The layers that were shortened, with what each stored before; nothing waits afterwards."""
-        layers, ranks, targets = self.layers, self.ranks, self.targets
-        self.layers, self.ranks, self.targets = [], [], []
+        entry. The layers that were shortened, with what each stored before; nothing waits afterwards.
+
+        Args:
+            refits: the method, where it changes the entries that stay.
+        """
+        layers, ranks, targets, references = self.layers, self.ranks, self.targets, self.references
+        self.layers, self.ranks, self.targets, self.references = [], [], [], []
         if not layers:
             return []
         flat = torch.cat([rank.flatten(1) for rank in ranks], 1)
@@ -47,6 +54,10 @@ class LateCut:
             return []
         kept = best(flat, torch.tensor(counts, device=flat.device)) & ~torch.isneginf(flat)
         before = [layer.stored for layer in layers]
-        for layer, mask, rank in zip(layers, kept.split([rank[0].numel() for rank in ranks], 1), ranks, strict=True):
-            layer.keep(from_mask(mask.view_as(rank)))
+        masks = kept.split([rank[0].numel() for rank in ranks], 1)
+        for layer, mask, rank, reference in zip(layers, masks, ranks, references, strict=True):
+            entries, mask = layer.restored(), mask.view_as(rank)
+            if refits is not None:
+                entries, mask = refits.refit(entries, rank, mask, reference)
+            layer.keep(entries, mask)
         return list(zip(layers, before, strict=True))

@@ -12,7 +12,7 @@ from laconic.cache.parts.base import FILL, DensePart, Entries, Part
 from laconic.cache.parts.ragged import RaggedPart
 from laconic.errors import SessionError, UnsupportedModelError
 from laconic.ops.attend import attend, attend_alone, attend_padded, merge
-from laconic.ops.select import Selection
+from laconic.ops.select import Selection, from_mask
 from laconic.step import gather
 
 if TYPE_CHECKING:
@@ -303,13 +303,14 @@ class CompressedLayer(CacheLayerMixin):
             columns["valid"] = step.valid[:, None].expand(b, h, t)
         return columns
 
-    def keep(self, selection: Selection) -> None:
-        """Drop all stored entries but those of `selection`, numbered as `restored` gives them; heads become ragged."""
-        keys, values, columns = self.restored()
+    def keep(self, entries: Entries, mask: torch.Tensor) -> None:
+        """Store only those of `entries` that `mask` [B, Hkv, n] names, numbered as `restored` gives them; heads become
+        ragged."""
+        keys, values, columns = entries
         if "index" not in columns:
             b, h, n = keys.shape[:3]
             columns = {**columns, "index": torch.arange(n, device=keys.device, dtype=torch.int32).expand(b, h, n)}
-        self.store([selected(keys, values, columns, selection, ragged=True)])
+        self.store([selected(keys, values, columns, from_mask(mask), ragged=True)])
 
     def restored(self) -> Entries:
         """All stored entries as rectangles; a copy unless one dense part holds them."""

@@ -1,6 +1,7 @@
 """The shelf: every published system in laconic, one import line each. Importing this package fills the catalogue."""
 
 from laconic.methods.cache.adakv import AdaKV as AdaKV
+from laconic.methods.cache.attention_matching import AttentionMatching as AttentionMatching
 from laconic.methods.cache.compresskv import CompressKV as CompressKV
 from laconic.methods.cache.dapq import DapQ as DapQ
 from laconic.methods.cache.ems import EMS as EMS
