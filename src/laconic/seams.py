@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 class Order(IntEnum):
     """The order of laconic's own seams; a seam of another package may use any number.
 
-    Weights come first: modules are replaced before anything hooks them. The stream follows, so that its pre-hooks on the
-    decoder (which images came) run before the session's, and what it cuts before layer 0 is gone before pseudo tokens are
-    appended to the prompt. Hidden states are noted after both, as the layers get them. The cache's two install no hooks;
-    entries come before storage because the first seam that has its own budget is the one whose budget the cache is held to.
+    Weights come first: modules are replaced before anything hooks them. Positions are put right before anything reads them.
+    The stream follows, so that its pre-hooks on the decoder (which images came) run before the session's, and what it cuts
+    before layer 0 is gone before pseudo tokens are appended to the prompt. Hidden states are noted after both, as the layers
+    get them. The cache's two install no hooks; entries come before storage because the first seam that has its own budget is
+    the one whose budget the cache is held to.
     """
 
     WEIGHTS = 10
+    OFFSETS = 15
     STREAM = 20
     ENCODER = 30
     PSEUDO = 40

@@ -28,10 +28,11 @@ from laconic.seams import Host, Seam, check_claims, seams_of
 from laconic.specs import methods_of
 from laconic.step import step_of
 from laconic.stream.encoder_clock import EncoderSeam
+from laconic.stream.offsets import OffsetSeam
 from laconic.stream.pseudo import PseudoSeam
 from laconic.stream.seam import StreamSeam
 
-ALWAYS: tuple[type[Seam], ...] = (StreamSeam, EncoderSeam, PseudoSeam)
+ALWAYS: tuple[type[Seam], ...] = (OffsetSeam, StreamSeam, EncoderSeam, PseudoSeam)
 """Seams that are opened whatever the methods are; each says why. All others are named by a method of the session."""
 
 

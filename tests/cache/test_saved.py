@@ -6,6 +6,8 @@ import sys
 
 import pytest
 import torch
+from helpers.method_tools import METHODS
+from helpers.method_tools import method as method_of
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
@@ -81,6 +83,28 @@ def test_every_kind_of_part_continues(llama, prompt, tmp_path, spec):
     torch.testing.assert_close(ask(llama, loaded.methods, loaded.cache(), whole), want, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_answers_from_a_file_and_a_fork_is_saved_like_what_it_is(llama, prompt, tmp_path, name):
+    """With tuples among its parameters, too; a fork that went on stores frozen parts and its own."""
+    ids, more, question = prompt(1, 60), prompt(1, 9, seed=2), prompt(1, 5, seed=3)
+    given = method_of(name, keep=0.5)
+    if name == "dapq":
+        given = laconic.DapQ(keep=0.5, content="fixed", fixed_ids=(3, 4, 5))
+    with laconic.compress(llama, given) as session:
+        llama(ids)
+        fork = session.cache.fork()
+        with session.hold():
+            llama(more, past_key_values=fork)
+        session.save_cache(tmp_path / "c")
+    loaded = laconic.load_cache(tmp_path / "c", llama)
+    assert loaded.methods == (given,)
+    whole = torch.cat([ids, more, question], 1)
+    cache = loaded.cache()
+    assert (cache.seen, cache.nbytes) == (69, fork.nbytes)
+    want = ask(llama, [given], fork, whole)
+    torch.testing.assert_close(ask(llama, loaded.methods, cache, whole), want, atol=1e-5, rtol=1e-5)
+
+
 def test_sliding_layers_are_saved_too(prompt, tmp_path):
     torch.manual_seed(0)
     config = Gemma3TextConfig(
@@ -120,6 +144,21 @@ def test_another_model_is_refused(llama, make_llama, context):
         laconic.load_cache(context[0], make_llama(seed=1))
     with pytest.raises(SavedContextError, match=r"holds float32, the model runs in bfloat16"):
         laconic.load_cache(context[0], make_llama().to(torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rope_parameters", {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}),
+        ("sliding_window", 8),
+        ("attn_logit_softcapping", 5.0),
+    ],
+)
+def test_a_model_with_other_settings_is_refused_by_their_name(llama, make_llama, context, name, value):
+    other = make_llama()
+    setattr(other.config, name, value)
+    with pytest.raises(SavedContextError, match=rf"was made with {name}=.*, the model has "):
+        laconic.load_cache(context[0], other)
 
 
 def test_truncated_and_altered_files_are_refused(llama, context, tmp_path):
@@ -168,7 +207,7 @@ def test_another_tokenizer_is_refused(llama, prompt, tmp_path):
         laconic.load_cache(tmp_path / "c", llama, Vocabulary("b", "a"))
 
 
-def test_nothing_to_save_and_nowhere_to_write(llama, prompt, tmp_path):
+def test_nothing_to_save_and_nowhere_to_write(llama, prompt, tmp_path, monkeypatch):
     with laconic.compress(llama) as session:
         with pytest.raises(laconic.SessionError, match="nothing has run"):
             session.save_cache(tmp_path / "c")
@@ -176,7 +215,13 @@ def test_nothing_to_save_and_nowhere_to_write(llama, prompt, tmp_path):
         with pytest.raises(SavedContextError, match="cannot write"):
             session.save_cache(tmp_path / "missing" / "c")
         session.save_cache(tmp_path / "c")
-        (tmp_path / "c.part").mkdir()  # the next write fails: the old file stays
-        with pytest.raises(SavedContextError, match="cannot write"):
+
+        def fail(tensors, path, metadata):
+            path.write_bytes(b"half")
+            raise OSError("no space left")
+
+        monkeypatch.setattr(saved, "save_file", fail)
+        with pytest.raises(SavedContextError, match=r"cannot write .*no space left"):
             session.save_cache(tmp_path / "c")
-    assert saved.header(tmp_path / "c")["tokens"] == 9
+    assert saved.header(tmp_path / "c")["tokens"] == 9  # the old file stays, and nothing beside it
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]

@@ -6,10 +6,8 @@ checksum of every tensor; a checksum of that JSON is stored beside it.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,14 +20,25 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from laconic.artifact import fingerprint, model_name
+from laconic.atomic import replacing
 from laconic.cache.cache import CompressedCache
+from laconic.cache.described import described, rebuilt
 from laconic.cache.layer import CompressedLayer
 from laconic.cache.parts.base import KINDS
 from laconic.errors import SavedContextError
-from laconic.method import Method, find
+from laconic.method import Method
 from laconic.version import versions
 
-FORMAT = 1
+FORMAT = 2
+SETTINGS = (
+    "rope_parameters",
+    "layer_types",
+    "sliding_window",
+    "attn_logit_softcapping",
+    "query_pre_attn_scalar",
+    "attention_multiplier",
+)
+"""Settings of a decoder that change what a cache means and leave the weights as they are."""
 
 
 def save(
@@ -67,6 +76,7 @@ def save(
         "model": model_name(model),
         "fingerprint": fingerprint(model),
         "dtype": str(model.dtype).removeprefix("torch."),
+        "settings": settings(model),
         "tokenizer": None if tokenizer is None else tokenizer_hash(tokenizer),
         "methods": [described(method) for method in methods],
         "tokens": cache.seen,
@@ -81,13 +91,10 @@ def save(
     }
     header = json.dumps(info, sort_keys=True)
     metadata = {"laconic": header, "sha256": hashlib.sha256(header.encode()).hexdigest()}
-    unfinished = path.with_name(path.name + ".part")
     try:
-        save_file(tensors, unfinished, metadata)
-        os.replace(unfinished, path)
+        with replacing(path) as unfinished:
+            save_file(tensors, unfinished, metadata)
     except (OSError, SafetensorError) as error:
-        if unfinished.is_file():
-            unfinished.unlink()
         raise SavedContextError(f"cannot write {path}: {error}.") from error
 
 
@@ -135,6 +142,12 @@ def load(path: str | Path, model: PreTrainedModel, tokenizer: Any = None) -> Sav
     dtype = str(model.dtype).removeprefix("torch.")
     if info["dtype"] != dtype:
         raise SavedContextError(f"{path} holds {info['dtype']}, the model runs in {dtype}; load it in {info['dtype']}.")
+    now = settings(model)
+    for name, saved in info["settings"].items():
+        if now[name] != saved:
+            raise SavedContextError(
+                f"{path} was made with {name}={saved}, the model has {now[name]}; load it with the former."
+            )
     if tokenizer is not None and info["tokenizer"] not in (None, tokenizer_hash(tokenizer)):
         raise SavedContextError(f"{path} was made with another tokenizer, so its token ids mean something else.")
     with safe_open(path, framework="pt") as file:
@@ -174,18 +187,12 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()[:32]
 
 
-def described(method: Method) -> dict[str, Any]:
-    """A method as plain values, for JSON; methods inside methods too. Protected spans are not part of it."""
-    values = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.init and f.name != "protect"}
-    plain = {name: described(value) if isinstance(value, Method) else value for name, value in values.items()}
-    return {"name": method.name, "arguments": {name: value for name, value in plain.items() if value is not None}}
-
-
-def rebuilt(facts: dict[str, Any]) -> Method:
-    """The method that `described` recorded."""
-    arguments: dict[str, Any] = facts["arguments"]
-    nested: dict[str, Any] = {k: rebuilt(v) if isinstance(v, dict) and "arguments" in v else v for k, v in arguments.items()}
-    return find(facts["name"]).cls(**nested)
+def settings(model: PreTrainedModel) -> dict[str, Any]:
+    """What keys and values depend on beside the weights, by its name in the configuration of the decoder."""
+    config = model.config.get_text_config(decoder=True)
+    found = {name: getattr(config, name, None) for name in SETTINGS}
+    plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
+    return plain
 
 
 def _checksum(x: torch.Tensor) -> str:
@@ -198,7 +205,8 @@ def _layer_out(name: str, layer: Any, tensors: dict[str, torch.Tensor]) -> dict[
         for j, part in enumerate(layer.parts):
             tensors.update({f"{name}.part.{j}.{key}": x for key, x in part.tensors().items()})
         tensors.update({f"{name}.state.{key}": x for key, x in layer.state.items()})
-        return {"parts": [part.kind for part in layer.parts], "seen": layer.seen, "evicted": layer.evicted}
+        facts = {"parts": [part.kind for part in layer.parts], "frozen": [part.frozen for part in layer.parts]}
+        return facts | {"seen": layer.seen, "evicted": layer.evicted}
     if type(layer) is DynamicSlidingWindowLayer and layer.keys is not None and layer.values is not None:
         tensors |= {f"{name}.keys": layer.keys, f"{name}.values": layer.values}
         return {"sliding": layer.cumulative_length}
@@ -207,8 +215,10 @@ def _layer_out(name: str, layer: Any, tensors: dict[str, torch.Tensor]) -> dict[
 
 def _layer_in(name: str, layer: Any, facts: dict[str, Any], tensors: dict[str, torch.Tensor], device: torch.device) -> None:
     if isinstance(layer, CompressedLayer):
-        for j, kind in enumerate(facts["parts"]):
-            layer.parts.append(KINDS[kind].from_tensors(_under(f"{name}.part.{j}.", tensors, device)))
+        for j, (kind, frozen) in enumerate(zip(facts["parts"], facts["frozen"], strict=True)):
+            part = KINDS[kind].from_tensors(_under(f"{name}.part.{j}.", tensors, device))
+            part.frozen = frozen  # a method that packs must not take those of the context and its own for one
+            layer.parts.append(part)
         layer.state = {key: x.clone() for key, x in _under(f"{name}.state.", tensors, device).items()}
         layer.seen, layer.evicted = facts["seen"], facts["evicted"]
         stored: Iterable[torch.Tensor] = _under(f"{name}.", tensors, device).values()

@@ -21,6 +21,7 @@ def info(
     file: Annotated[str, typer.Argument(help="A file that `laconic run --cache` wrote.")], as_json: Json = False
 ) -> None:
     """Say what a saved context holds: model, methods, tokens, bytes. Reads the header only."""
+    from laconic.cache.described import arguments
     from laconic.cache.saved import header
 
     facts = header(file)
@@ -28,7 +29,8 @@ def info(
     if as_json:
         common.emit(facts)
         return
-    methods = [f"{m['name']}({', '.join(f'{k}={v}' for k, v in m['arguments'].items())})" for m in facts["methods"]]
+    given = [(m["name"], {k: v for k, v in arguments(m).items() if v is not None}) for m in facts["methods"]]
+    methods = [f"{name}({', '.join(f'{k}={v}' for k, v in own.items())})" for name, own in given]
     rows = {
         "model": f"{facts['model']} ({facts['dtype']}, weights {facts['fingerprint']})",
         "tokenizer": facts["tokenizer"] or "not recorded",
