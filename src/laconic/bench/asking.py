@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from laconic.bench.grid import Cell, Column, Grid, Place
+from laconic.bench.rows import costs, scores
 from laconic.bench.store import Row
 from laconic.engine.engine import Answer, Engine
 from laconic.method import Method
@@ -94,6 +95,10 @@ class Asking(ABC):
     @abstractmethod
     def ask(self, batch: Sequence[Asked], method: Method | None) -> list[Reply]:
         """Ask all samples of a batch; None: the uncompressed model."""
+
+    def measured(self, reply: Reply) -> Row:
+        """Scores and costs of one sample."""
+        return {**scores(reply), **costs(reply.answers)}
 
     def describe(self, reply: Reply) -> Row:
         """What a row says about one sample besides scores and costs."""

@@ -56,7 +56,7 @@ class Comparison:
     """How methods are compared over the tasks of one modality.
 
     Attributes:
-        kind: what its methods are called in messages.
+        kind: what its methods are called in messages. `model`: what is compared on when no model is named.
         sites: "all" and patterns stand for the catalogue's methods of these sites.
         keeps, lengths, modes: of a grid that names none; ``lengths = (0,)``: no length is asked for.
         preset: what runs when nothing else is named.
@@ -70,6 +70,7 @@ class Comparison:
 
     modality: str
     kind: str
+    model: str
     sites: tuple[str, ...]
     keeps: tuple[float, ...]
     lengths: tuple[int, ...]
@@ -86,7 +87,7 @@ class Comparison:
 
     def covers(self, entry: Entry) -> bool:
         """True for methods that "all" and patterns stand for."""
-        return entry.site in self.sites and (self.modality == "text" or self.modality in entry.modality)
+        return entry.site in self.sites and (self.modality != "image" or self.modality in entry.modality)
 
     @property
     def sized(self) -> bool:

@@ -208,7 +208,7 @@ class Grid:
             for name, own in numbers.items()
             if i < len(own)
             for mode in dict.fromkeys(self.modes)
-            if _fits(self.task(name), mode)
+            if self.task(name).fits(mode)
         ]
 
     def cells(self) -> list[Cell]:
@@ -226,8 +226,3 @@ def common_modality(tasks: Iterable[str]) -> str | None:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "(none)"
-
-
-def _fits(task: Task, mode: str) -> bool:
-    """Several turns need several questions."""
-    return task.several_turns if mode.startswith("turns") else task.single_turn

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from laconic.bench.asking import Reply
 from laconic.bench.store import Row
 from laconic.engine.engine import Answer
+
+if TYPE_CHECKING:
+    from laconic.bench.asking import Reply
 
 
 def scores(reply: Reply) -> Row:

@@ -13,10 +13,10 @@ from transformers import PreTrainedModel
 
 from laconic.bench.asking import Asked, Asking, Reply
 from laconic.bench.chat import ChatAsking
+from laconic.bench.documents import DocumentAsking
 from laconic.bench.fingerprint import fingerprint
 from laconic.bench.grid import Cell, Column, Grid
 from laconic.bench.media import MediaAsking
-from laconic.bench.rows import costs, scores
 from laconic.bench.specs import build
 from laconic.bench.store import Row, Store, StoreError
 from laconic.errors import LaconicError, UnsupportedModelError
@@ -25,7 +25,7 @@ from laconic.method import CATALOGUE, Method
 from laconic.session import compress
 
 SCHEMA = 1
-ASKING: dict[str, type[Asking]] = {"text": ChatAsking, "image": MediaAsking}
+ASKING: dict[str, type[Asking]] = {"text": ChatAsking, "document": DocumentAsking, "image": MediaAsking}
 """Modality -> how its samples are put to a model."""
 Each = Callable[[Cell], None]
 
@@ -150,12 +150,13 @@ class Bench:
         answers = [answer for reply in replies for answer in reply.answers]
         said = [str(warning.message) for warning in caught] + [note for answer in answers for note in answer.notes]
         notes = sorted({note for note in said if method is not None and note.startswith(method.name)})
-        peak = max(answer.peak_memory for answer in answers)
-        memory = {"peak_memory": peak, "peak_memory_kind": answers[0].memory_kind, "notes": notes}
-        return [self._row(cell, method, reply, memory) for cell, reply in zip(cells, replies, strict=True)]
+        run: Row = {"notes": notes}
+        if answers:
+            run |= {"peak_memory": max(answer.peak_memory for answer in answers), "peak_memory_kind": answers[0].memory_kind}
+        return [self._row(cell, method, reply, run) for cell, reply in zip(cells, replies, strict=True)]
 
-    def _row(self, cell: Cell, method: Method | None, reply: Reply, memory: Row) -> Row:
-        """A whole row; `memory` and the notes in it are of the run that gave the reply."""
+    def _row(self, cell: Cell, method: Method | None, reply: Reply, run: Row) -> Row:
+        """A whole row; `run` holds what is of the whole run that gave the reply."""
         return {
             "key": cell.key,
             "task": cell.task,
@@ -167,10 +168,9 @@ class Bench:
             "keep": cell.keep,
             "seed": cell.seed,
             "grid_seed": self.grid.seed,
-            **scores(reply),
-            **costs(reply.answers),
+            **run,
+            **self.asking.measured(reply),
             **self.asking.describe(reply),
-            **memory,
             "settings": self.settings(cell, method),
             "machine": self._machine,
         }

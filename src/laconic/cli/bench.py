@@ -12,7 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from laconic.cli import common
-from laconic.cli.options import IMAGE_MODEL, model_for
+from laconic.cli.options import IMAGE_MODEL
 
 if TYPE_CHECKING:
     from laconic.bench import Bench, Grid, Store
@@ -27,13 +27,16 @@ Many = list[str] | None
 def bench(
     model: Annotated[
         str | None,
-        typer.Option(help="testbed/lm (default; over images testbed/vlm), a folder, or a Hugging Face id."),
+        typer.Option(
+            help="testbed/lm (default; over images testbed/vlm, over documents smollm2), a folder, or a Hugging Face id."
+        ),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            help="demo (default), quick, leaderboard or full; own, with --data FILE; over images: images (default for "
-            "testbed/vlm and image tasks), images_leaderboard or public; the other options replace parts of it."
+            help="demo (default), quick, leaderboard or full; real: documents on a real model; own, with --data FILE; over "
+            "images: images (default for testbed/vlm and image tasks), images_leaderboard or public; the other options replace "
+            "parts of it."
         ),
     ] = None,
     tasks: Annotated[Many, typer.Option(help="Task names, all of one modality; commas or repeats, here and below.")] = None,
@@ -43,7 +46,9 @@ def bench(
     ] = None,
     keep: Annotated[Many, typer.Option(help="Shares to keep, e.g. 0.5,0.1.")] = None,
     lengths: Annotated[Many, typer.Option(help="Tokens of a sample of text, 128 or more.")] = None,
-    modes: Annotated[Many, typer.Option(help="Of text: aware, agnostic, turns, turns_aware.")] = None,
+    modes: Annotated[
+        Many, typer.Option(help="Of text: aware, agnostic, turns, turns_aware; of documents: later, in view.")
+    ] = None,
     samples: Annotated[int | None, typer.Option(help="Samples per task, length and mode.")] = None,
     seed: Annotated[int | None, typer.Option(help="Samples to leave out at the start; also seeds the bootstrap.")] = None,
     data: Annotated[
@@ -155,7 +160,7 @@ def _load(model: str | None, grid: Grid, batch: int) -> Bench:
     import laconic
     from laconic.bench import Bench
 
-    model = model_for(model, grid.modality != "text")
+    model = model or grid.comparison.model
     with common.spinner(f"loading {model}"):
         network, reader = laconic.load(model)
     name = Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model  # no paths in results

@@ -32,13 +32,18 @@ class Generated:
 
 
 def read_context(
-    session: Session | StockSession, ids: list[int], chunk: int | None = None, inputs: Mapping[str, Any] | None = None
+    session: Session | StockSession,
+    ids: list[int],
+    chunk: int | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    cache: Any | None = None,
 ) -> torch.Tensor:
     """Read a context into a new cache of an open session.
 
     Args:
         chunk: in pieces of this many tokens; not with images.
         inputs: what the model gets besides the ids: the pixels of images and the like.
+        cache: an empty one to read it into; None: the session makes one.
 
     Returns:
         logits of what follows the context, [1, V].
@@ -51,7 +56,7 @@ def read_context(
     with torch.no_grad():
         for start in range(0, len(ids), size):
             piece = torch.tensor([ids[start : start + size]], device=model.device)
-            past = session.cache if start else None  # without one a session begins a new cache
+            past = session.cache if start else cache  # without one a session begins a new cache
             out = model(input_ids=piece, past_key_values=past, use_cache=True, **given)
     return out.logits[0, -1:]
 

@@ -20,11 +20,12 @@ def _tasks() -> dict[str, Task]:
     """Name -> task."""
     from laconic.tasks.public import BENCHMARKS
     from laconic.tasks.scenes.tasks import SCENE_TASKS
+    from laconic.tasks.text.documents import DOCUMENT_TASKS
     from laconic.tasks.text.own import OWN
     from laconic.tasks.text.retrieval import RETRIEVAL_TASKS
 
     known: dict[str, Task] = {}
-    for task in (*RETRIEVAL_TASKS, OWN, *SCENE_TASKS, *BENCHMARKS, *_plugins().loaded):
+    for task in (*RETRIEVAL_TASKS, OWN, *DOCUMENT_TASKS, *SCENE_TASKS, *BENCHMARKS, *_plugins().loaded):
         if task.name in known:
             raise ValueError(
                 f"task name {task.name!r} is taken by {type(known[task.name]).__qualname__}; choose another one."

@@ -130,6 +130,10 @@ class Task(ABC):
     def single_turn(self) -> bool:
         return True
 
+    def fits(self, mode: str) -> bool:
+        """Whether asking in `mode` makes sense: several turns need several questions."""
+        return self.several_turns if mode.startswith("turns") else self.single_turn
+
     @property
     def new_tokens(self) -> int | None:
         return None
