@@ -5,7 +5,7 @@ import torch
 from helpers.method_tools import METHODS, method
 
 import laconic
-from laconic.cache.recording import RecordingCache, recorded, repeatable, replaying, runs_more
+from laconic.cache.recording import RecordingCache, needs, recorded, repeatable, replaying
 from laconic.errors import SessionError
 
 pytestmark = pytest.mark.filterwarnings("ignore:(kivi|gear) was asked to keep")
@@ -26,6 +26,11 @@ def read(model, ids, name, keep, recording=None):
     return session, torch.cat([first, then], 1), stats
 
 
+def attached(model, made):
+    laconic.compress(model, made)
+    return made
+
+
 def record(model, ids, *methods):
     with torch.no_grad(), laconic.compress(model, *methods) as session:
         cache = RecordingCache(session.stack.config)
@@ -43,7 +48,7 @@ def test_a_replay_is_the_plain_run(llama, prompt, name, keep):
     if not repeatable(made):
         pytest.skip("it changes what runs")
     ids = prompt(1, N)
-    recording = record(llama, ids, *([method(name, keep=0.3)] if runs_more(made) else []))
+    recording = record(llama, ids, *([method(name, keep=0.3)] if needs(attached(llama, made), ids) else []))
     plain, wanted, figures = read(llama, ids, name, keep)
     again, logits, replayed = read(llama, ids, name, keep, recording)
     for layer in range(4):
@@ -57,7 +62,15 @@ def test_a_replay_is_the_plain_run(llama, prompt, name, keep):
 def test_most_methods_are_served_by_recordings():
     plain = {name for name in METHODS if not repeatable(method(name, keep=0.5))}
     assert plain == {"fastkv", "zipvl"}
-    assert {name for name in METHODS if runs_more(method(name, keep=0.5))} >= {"dapq", "kvzip"}
+
+
+def test_methods_that_run_the_same_tokens_share_a_recording(llama, prompt):
+    ids = prompt(1, N)
+    found = {name: needs(attached(llama, method(name, keep=0.5)), ids) for name in METHODS}
+    assert not found["snapkv"] and found["dapq"] and found["kvzip"] and found["dapq"] != found["kvzip"]
+    assert found["kvzip"] == needs(attached(llama, laconic.create_method("kvzip:over=head", keep=0.1)), ids)
+    assert found["kvzip"][:2] == found["kvzip_plus"][:2] and found["kvzip_plus"][2] and not found["kvzip"][2]
+    assert needs(method("kvzip", keep=1.0), ids) == ()
 
 
 def replaying_call(model, session, recording, ids):

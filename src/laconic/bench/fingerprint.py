@@ -16,6 +16,7 @@ def fingerprint(model: PreTrainedModel) -> str:
     for name, weight in plain_parameters(model):
         if weight.numel():
             flat = weight.flatten()
-            some = flat[torch.linspace(0, flat.numel() - 1, min(64, flat.numel()), device=flat.device).long()]
+            last = flat.numel() - 1  # linspace is of fp32, which rounds up beyond it in large embeddings
+            some = flat[torch.linspace(0, last, min(64, flat.numel()), device=flat.device).long().clamp(max=last)]
             digest.update(f"{name}{tuple(weight.shape)}".encode() + some.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:12]

@@ -8,7 +8,7 @@ done.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from laconic.cache.cache import CompressedCache
+from laconic.cache.hidden import Hidden, HiddenSeam
 from laconic.cache.hooks import PseudoTokens, SelectsStream, SparsePrefill
 from laconic.cache.layer import CompressedLayer, Pass
 from laconic.errors import SessionError, UnsupportedModelError
@@ -31,11 +32,13 @@ class Recording:
     """What one prefill pass brought to the layers of a cache.
 
     Attributes:
-        passes: of the compressed layers, in order. `states`: what the last decoder layer returned, [B, T, hidden].
+        passes: of the compressed layers, in order. `hidden`: what each of them read, where a method asked for it.
+        states: what the last decoder layer returned, [B, T, hidden].
         pseudo: pseudo tokens that ran after the prompt.
     """
 
     passes: list[Pass] = field(default_factory=list)
+    hidden: list[Hidden | None] = field(default_factory=list)
     states: torch.Tensor | None = None
     pseudo: int = 0
 
@@ -48,6 +51,7 @@ class RecordingCache(CompressedCache):
     def after_prefill(self, layer: CompressedLayer, new: Pass) -> None:
         if self.recording is not None and self.step is not None:
             self.recording.passes.append(replace(new))
+            self.recording.hidden.append(self.hidden)
             self.recording.pseudo = self.step.pseudo
         super().after_prefill(layer, new)
 
@@ -85,15 +89,19 @@ def replaying(stack: PreTrainedModel, recording: Recording) -> Iterator[None]:
 def repeatable(method: Method) -> bool:
     """Whether a recorded pass serves `method`: it acts on the cache alone, and changes nothing of what runs before the cut.
 
-    Pseudo tokens run after the prompt and change nothing of it, but they have to be in the recording: see `runs_more`.
+    Pseudo tokens run after the prompt and change nothing of it, but they have to be in the recording: see `needs`.
     """
     alone = method.claims <= {"cache.entries", "cache.storage"}
     return alone and not isinstance(method, SparsePrefill | SelectsStream)
 
 
-def runs_more(method: Method) -> bool:
-    """Whether `method` needs a recording of its own, of a pass that it took part in: it adds pseudo tokens to the prompt."""
-    return isinstance(method, PseudoTokens)
+def needs(method: Method, prompt: torch.Tensor) -> Hashable:
+    """What a recording of `prompt` [1, T] must have to serve `method`, which a session has prepared: pseudo tokens, where
+    they begin, and whether hidden states are read; () where the prompt alone does. Equal needs, equal recordings."""
+    reads = HiddenSeam in method.seams
+    if not isinstance(method, PseudoTokens) or method.neutral:
+        return (reads,) if reads else ()
+    return tuple(method.pseudo(prompt, None)[0].tolist()), method.pseudo_offset(), reads
 
 
 class _Echo(nn.Module):
@@ -118,7 +126,9 @@ class _Echo(nn.Module):
         b, h, t = new.queries.shape[:3]
         cache.count(layer, new.queries.new_empty(b, h, t + pseudo, 0), new.keys)
         layer.seen = step.start + step.length
+        cache.hidden = self.recording.hidden[layer.number]
         cache.after_prefill(layer, new)
+        cache.hidden = None
         if not self.last:
             return hidden_states
         assert self.recording.states is not None

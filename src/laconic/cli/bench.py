@@ -35,8 +35,8 @@ def bench(
         str | None,
         typer.Option(
             help="demo (default), quick, leaderboard or full; real: documents on a real model; own, with --data FILE; over "
-            "images: images (default for testbed/vlm and image tasks), images_leaderboard or public; the other options replace "
-            "parts of it."
+            "images: images (default for testbed/vlm and image tasks), images_leaderboard or public; the other options "
+            "replace parts of it."
         ),
     ] = None,
     tasks: Annotated[Many, typer.Option(help="Task names, all of one modality; commas or repeats, here and below.")] = None,

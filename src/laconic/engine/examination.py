@@ -7,14 +7,14 @@ instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from laconic.cache.recording import Recording, RecordingCache, recorded, repeatable, replaying, runs_more
+from laconic.cache.recording import Recording, RecordingCache, needs, recorded, repeatable, replaying
 from laconic.engine.engine import Engine
 from laconic.engine.generation import read_context
 from laconic.engine.request import Mode
@@ -26,6 +26,9 @@ from laconic.tasks import Sample
 
 GREEDY_TOKENS = 32
 """Length of the uncompressed model's own continuation that a compressed one is compared with."""
+
+SPECIAL = 2
+"""Recordings that are kept besides those of plain prompts: of prompts with pseudo tokens, say."""
 
 
 @dataclass
@@ -79,12 +82,11 @@ class Examination:
         context = self.prompts[0].context
         if any(prompt.context != context for prompt in self.prompts):
             raise ValueError(f"sample {sample.number} of {sample.task}: the tokenizer joins its context with some question.")
-        self._plain: dict[int, Recording] = {}
-        self._own: tuple[str, dict[int, Recording]] = ("", {})
+        self._recordings: dict[tuple[int, Hashable], Recording] = {}
         self.known = list(range(len(turns)))
         self.uncompressed = self.ask(None)
         self.known = [i for i, right in zip(self.known, self.uncompressed.right, strict=True) if right]
-        self._plain = {i: recording for i, recording in self._plain.items() if i in self._places}
+        self._recordings = {key: kept for key, kept in self._recordings.items() if key[0] in self._places}
 
     @property
     def _places(self) -> list[int]:
@@ -98,11 +100,10 @@ class Examination:
             LaconicError: the method does not fit the model, or the budget does not fit the prompt.
         """
         found = Examined([], [], [], list(self.known), recorded=False)
-        recordings = self._recordings(method)
         for place in self._places:
             session = Session(self.engine.model, [] if method is None else [method], tokenizer=self.engine.tokenizer)
             with torch.inference_mode(), session:
-                first = self._read(session, method, place, recordings, found)
+                first = self._read(session, method, place, found)
                 found.figures.append(session.stats)
                 if self.mode == "in view":
                     said = [_forced_alone(session, method, first, self.golds[place])]
@@ -120,32 +121,28 @@ class Examination:
     def _golds(self, place: int) -> list[list[int]]:
         return [self.golds[place]] if self.mode == "in view" else [self.golds[i] for i in self.known]
 
-    def _recordings(self, method: Method | None) -> dict[int, Recording] | None:
-        """Where the recordings that serve `method` are kept, by cache; None if it has to run plainly."""
-        if method is None or not runs_more(method):
-            return self._plain if method is None or repeatable(method) else None
-        own = f"{method.name} {method.parameters()}"
-        if self._own[0] != own:  # those of the method before it are not needed any more, and are large
-            self._own = own, {}
-        return self._own[1] if repeatable(method) else None
-
-    def _read(
-        self, session: Session, method: Method | None, place: int, recordings: dict[int, Recording] | None, found: Examined
-    ) -> Tensor:
+    def _read(self, session: Session, method: Method | None, place: int, found: Examined) -> Tensor:
         """Read the context, or the whole prompt, into the session's cache -> logits of what follows, [1, V]."""
         prompt = self.prompts[place]
         ids = prompt.ids if self.mode == "in view" else prompt.context
-        if recordings is None:
+        if method is not None and not repeatable(method):
             return read_context(session, ids)
-        if (known := recordings.get(place)) is not None:
+        key = place, () if method is None else needs(method, torch.tensor([ids], device=session.model.device))
+        if (known := self._recordings.get(key)) is not None:
             found.recorded = True
             with replaying(session.stack, known):
                 return read_context(session, ids)
         session.cache = cache = RecordingCache(session.stack.config)
         with recorded(session.stack, cache) as recording:
             logits = read_context(session, ids, cache=cache)
-        recordings[place] = recording
+        self._keep(key, recording)
         return logits
+
+    def _keep(self, key: tuple[int, Hashable], recording: Recording) -> None:
+        """Keep a recording; of those that only some methods need, which are large, those of the latest `SPECIAL` needs."""
+        self._recordings[key] = recording
+        special = list(dict.fromkeys(need for _, need in self._recordings if need))[-SPECIAL:]
+        self._recordings = {k: kept for k, kept in self._recordings.items() if not k[1] or k[1] in special}
 
     def _continue(self, session: Session, method: Method | None, first: Tensor, found: Examined) -> None:
         """Score the true continuation, and how far greedy decoding agrees with the uncompressed model."""
