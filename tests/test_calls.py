@@ -15,14 +15,11 @@ def test_an_empty_start_gets_a_new_cache(llama, given):
     assert isinstance(cache, CompressedCache) and cache.seen == 0 and cache is not cache_of(given, llama.model)
 
 
-def test_an_earlier_cache_is_used_again_unless_it_is_half_written(llama, make_llama):
+def test_an_earlier_cache_is_used_again(llama, make_llama):
     cache = CompressedCache(llama.config)
     assert cache_of(cache, llama.model) is cache
     with pytest.raises(SessionError, match="4 layers, the model 2: it belongs to another model"):
         cache_of(cache, make_llama(layers=2).model)
-    cache.unfinished = True
-    with pytest.raises(SessionError, match="half written"):
-        cache_of(cache, llama.model)
 
 
 def test_ids_win_over_embeddings_and_something_must_be_there():

@@ -47,10 +47,10 @@ class ScaleSeam(Seam):
         self.log.append(("leave", step.length))
         return output
 
-    def finish(self, step, meter):
+    def finish(self, step, cache):
         self.log.append(("finish", step.prefill))
 
-    def stats(self, stats, meter):
+    def stats(self, stats, cache, meter):
         stats.encoder_seconds = 42.0
 
 

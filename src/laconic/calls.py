@@ -13,6 +13,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from laconic.cache.cache import CompressedCache
 from laconic.errors import SessionError
+from laconic.running import Call
 
 
 def by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def cache_of(given: Any, stack: PreTrainedModel) -> CompressedCache:
     """The cache for a call with `past_key_values` = `given`: a new one for an empty start, or the compressed one itself.
 
     Raises:
-        SessionError: it belongs to another model, was left half written, or is any other cache that holds something.
+        SessionError: it belongs to another model, or is any other cache that holds something.
     """
     if isinstance(given, CompressedCache):
         if len(given.layers) != len(stack.layers):  # type: ignore[arg-type]
@@ -51,8 +52,6 @@ def cache_of(given: Any, stack: PreTrainedModel) -> CompressedCache:
                 f"this cache has {len(given.layers)} layers, the model {len(stack.layers)}: "  # type: ignore[arg-type]
                 "it belongs to another model."
             )
-        if given.unfinished:
-            raise SessionError("this cache was left half written when a call failed; start again without past_key_values.")
         return given
     if given is None or (type(given) is DynamicCache and given.get_seq_length() == 0 and not given.offloading):
         return CompressedCache(stack.config)
@@ -65,16 +64,17 @@ def cache_of(given: Any, stack: PreTrainedModel) -> CompressedCache:
     )
 
 
-def check_decoder(kwargs: dict[str, Any], decoder: nn.Module, cache: CompressedCache) -> None:
-    """Refuse a call of the decoder that did not come from the session's model, which passes the session's cache on.
+def check_decoder(kwargs: dict[str, Any], decoder: nn.Module, call: Call | None) -> Call:
+    """The call of the session's model that the decoder is called by, which passes its cache on.
 
     Raises:
-        SessionError: another cache, or none, came with it.
+        SessionError: it was called on its own: another cache, or none, came with it.
     """
-    if kwargs.get("past_key_values") is not cache:
+    if call is None or kwargs.get("past_key_values") is not call.cache:
         raise SessionError(
             f"{type(decoder).__name__} was called on its own; inside a session call the model that was given to compress()."
         )
+    return call
 
 
 def input_of(kwargs: dict[str, Any]) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,6 +16,7 @@ from laconic.errors import ConflictError
 from laconic.families.base import Family
 from laconic.measure.cost import Shape
 from laconic.method import Method
+from laconic.running import Running
 from laconic.step import Step
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Host:
         model: what was given to `compress()`; `stack` its text decoder; `family` where things are in it.
         methods: all methods of the session, in the order given.
         tokenizer: of the model, where the session was given one.
+        running: the session's calls; what several of them must not do at once asks whether there are others.
     """
 
     model: PreTrainedModel
@@ -60,6 +62,7 @@ class Host:
     family: Family
     methods: tuple[Method, ...] = ()
     tokenizer: Any | None = None
+    running: Running = field(default_factory=Running)
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -93,6 +96,10 @@ class Seam:
        right after it (descending), `finish` when the model returns. After a call that raised, `leave` and `finish` are
        skipped;
     4. `stats` whenever the session's figures are read.
+
+    Several threads may call the model at once, each on a cache of its own. What a seam remembers of a pass it keeps by
+    thread (`threading.local`): a model runs in the thread that calls it. What only one call can have at a time it refuses in
+    `adopt`, which never runs in two threads at once, where ``host.running.others``.
 
     Args:
         host: the model and all methods of the session.
@@ -144,11 +151,12 @@ class Seam:
         """The decoder has run and returned `output`; what the model gets instead."""
         return output
 
-    def finish(self, step: Step, meter: SessionMeter) -> None:
-        """The model has returned: add to the figures what this seam has counted."""
+    def finish(self, step: Step, cache: CompressedCache) -> None:
+        """The model has returned: add to the cache's figures what this seam has counted."""
 
-    def stats(self, stats: Stats, meter: SessionMeter) -> None:
-        """Fill in what only this seam knows; the cache's own figures are there already."""
+    def stats(self, stats: Stats, cache: CompressedCache, meter: SessionMeter) -> None:
+        """Fill in what only this seam knows; the cache's own figures are there already. `meter`: what the session is held
+        to."""
 
 
 def check_claims(methods: Iterable[Method]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -19,11 +19,13 @@ from laconic.cache.cache import CompressedCache
 from laconic.errors import SessionError
 from laconic.families import family_of
 from laconic.families.wrappers import called_directly, unwrapped
+from laconic.measure.cost import FlopCounter
 from laconic.measure.session_meter import SessionMeter
 from laconic.measure.stats import Stats
 from laconic.measure.trace import Trace
 from laconic.method import Method, Protect
 from laconic.protect import Protection
+from laconic.running import Running
 from laconic.seams import Host, Seam, check_claims, seams_of
 from laconic.specs import methods_of
 from laconic.step import step_of
@@ -66,8 +68,8 @@ class Session:
     """One activation of methods on one model. See `compress`.
 
     Attributes:
-        stats: figures so far; `trace`: events; `cache`: the cache of the latest call (pass it as `past_key_values` for
-            another turn).
+        cache: that of the latest call (pass it as `past_key_values` for another turn); where several threads call the model
+            at once, of this thread's latest. `stats`, `trace` and `kept` speak of it; `stats_of` has the figures of any.
         left_alone: decoder layers that laconic does not compress, layer number -> kind, such as
             ``{0: "sliding_attention"}``. They are bounded already and keep transformers' own cache.
     """
@@ -77,7 +79,8 @@ class Session:
         self.family = family_of(self.model)
         self.stack = self.family.stack(self.model)
         check_claims(self.methods)
-        host = Host(self.model, self.stack, self.family, self.methods, tokenizer)
+        self._running = Running()
+        host = Host(self.model, self.stack, self.family, self.methods, tokenizer, self._running)
         self._seams = seams_of(host, ALWAYS)
         # conflicts first, which need no model; then the methods load what is theirs; then the seams read what they ask for
         for seam in self._seams:
@@ -89,10 +92,6 @@ class Session:
         self.shape = host.shape
         for seam in self._seams:
             seam.prepare()
-        self.trace = Trace()
-        self.cache: CompressedCache | None = None
-        self._hold, self._clock, self._generated = False, 0.0, 0
-        self._ids: torch.Tensor | None = None
         self._restore = ExitStack()
         budgeted = next((seam.budgeted for seam in self._seams if seam.budgeted is not None), None)
         self.meter = SessionMeter(self.shape, budgeted, any(seam.stores_less for seam in self._seams))
@@ -104,7 +103,7 @@ class Session:
         if self.stack.config._attn_implementation == attention.NAME:
             raise SessionError("this model is in a laconic session already; close that one first.")
         try:
-            self._restore.callback(lambda: None if self.cache is None else self.cache.close())  # last of all
+            self._restore.callback(self._running.close)  # last of all
             self._restore.enter_context(called_directly(self._given))
             self._restore.enter_context(attention.switched(self.stack))
             self._restore.enter_context(generating.noted(self.model))
@@ -127,50 +126,35 @@ class Session:
         if kind is None:
             self._protection.finish(self.cache)
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep every token that comes in meanwhile: a question asked of a compressed context is stored whole."""
-        if self.cache is not None:
-            self.cache.settle()
-        self._hold = True
-        try:
-            yield
-        finally:
-            self._hold = False
+    def hold(self) -> AbstractContextManager[None]:
+        """Keep every token that comes in meanwhile: a question asked of a compressed context is stored whole.
+
+        Like `torch.no_grad()` it is for the calls of the thread, or asynchronous task, that enters it (`asyncio.to_thread`
+        takes it along), and for those of any thread on `cache` as it is now. Holds nest.
+        """
+        return self._running.hold()
 
     # -- around a pass ---------------------------------------------------------------------------------------------
-    def _current(self) -> CompressedCache:
-        if self.cache is None:
-            raise SessionError("nothing has run in this session yet; call the model that was given to compress().")
-        return self.cache
-
     def _before_model(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The model is called: choose the cache. The pass is not known yet: a model may still have to embed images."""
         kwargs = calls.by_name(module, args, kwargs)
         calls.check_arguments(kwargs, self.model, self.stack)
-        if self.cache is not None:
-            self.cache.step = None
-        self._ids = kwargs.get("input_ids")
-        self.cache = self._adopt(kwargs.get("past_key_values"))
-        self._generated = generating.generated_in(kwargs, self.cache.seen)
-        self._clock = time.perf_counter()
-        return (), kwargs | {"use_cache": True, "past_key_values": self.cache}
+        cache = calls.cache_of(kwargs.get("past_key_values"), self.stack)
+        generated = generating.generated_in(kwargs, cache.seen)
+        with self._running.begin(cache, kwargs.get("input_ids"), generated):
+            self._adopt(cache)
+        return (), kwargs | {"use_cache": True, "past_key_values": cache}
 
-    def _adopt(self, given: Any) -> CompressedCache:
-        """The cache of this pass, a new one or that of an earlier turn, bound to this session and its methods."""
-        cache = calls.cache_of(given, self.stack)
-        if cache is not given:
-            self.trace.clear()
-            self.meter = self.meter.fresh()
+    def _adopt(self, cache: CompressedCache) -> None:
+        """Bind the cache of this pass, a new one or that of an earlier turn, to this session and its methods."""
+        cache.figures.flops = cache.figures.flops or FlopCounter(self.shape)
         # in every pass: another session may have used the cache in between, with other methods
         cache.method = cache.storage = None
-        cache.flops, cache.trace = self.meter.flops, self.trace
         cache.rotary = partial(self.family.cos_sin, self.stack)
         for seam in self._seams:
             seam.adopt(cache)
-        return cache
 
     def _before_stack(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -178,16 +162,17 @@ class Session:
         """The decoder is called: describe the pass as a step, then let the seams change its arguments.
 
         Protection is resolved before the seams cut or the layers choose. It is complete, and what methods left is packed, as
-        soon as a pass decodes, since only then the prompt is known to be over. The cache counts as unfinished from here
-        until the model returns: a call that fails in between leaves some layers with its tokens and others without.
+        soon as a pass decodes, since only then the prompt is known to be over; before a held pass, too, whose cache may be a
+        copy of one that waited. The cache counts as unfinished from here until the model returns: a call that fails in
+        between leaves some layers with its tokens and others without.
         """
-        cache, kwargs = self._current(), calls.by_name(module, args, kwargs)
-        calls.check_decoder(kwargs, module, cache)
-        x = calls.input_of(kwargs)
-        ids = self._ids if kwargs.get("input_ids") is None else x  # models with images embed the prompt themselves
-        cache.step = step = step_of(kwargs, x, cache.seen, cache.real, self._hold, self._generated)
+        kwargs = calls.by_name(module, args, kwargs)
+        call = calls.check_decoder(kwargs, module, self._running.call)
+        cache, x = call.cache, calls.input_of(kwargs)
+        ids = call.ids if kwargs.get("input_ids") is None else x  # models with images embed the prompt themselves
+        cache.step = step = step_of(kwargs, x, cache.seen, cache.real, self._running.holds(cache), call.generated)
         self._protection.enter(cache, ids, step)
-        if not step.prefill:
+        if step.hold or not step.prefill:
             cache.settle()
         cache.unfinished = True
         for seam in self._seams:
@@ -196,39 +181,56 @@ class Session:
 
     def _after_stack(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         """The decoder has run: the seams undo on its output what they did to its input, the last one first."""
-        if self.cache is not None and self.cache.step is not None:
+        call = self._running.call
+        if call is not None and call.cache.step is not None:
             for seam in reversed(self._seams):
-                output = seam.leave(output, self.cache.step)
+                output = seam.leave(output, call.cache.step)
         return output
 
     def _after_model(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """The model has returned, or raised: then the step is dropped and the cache remains unfinished."""
-        cache = self.cache
-        if cache is None or cache.step is None:
+        call = self._running.end()
+        if call is None or call.cache.step is None:
             return
-        step, cache.step = cache.step, None
+        cache, step = call.cache, call.cache.step
+        cache.step = None
         if output is None:  # the call raised
             return
         cache.finish(step)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        meter, logits = self.meter, getattr(output, "logits", None)
-        batch, positions = (0, 0) if logits is None else logits.shape[:2]
-        meter.ran(step, time.perf_counter() - self._clock, positions, batch)
-        meter.compress_seconds, cache.compress_seconds = meter.compress_seconds + cache.compress_seconds, 0.0
+        cache.figures.ran(step, time.perf_counter() - call.began, getattr(output, "logits", None))
         for seam in self._seams:
-            seam.finish(step, meter)
+            seam.finish(step, cache)
         if step.prefill:
-            meter.check(step, cache)  # last: a warning may be turned into an error, and the figures are complete by then
+            self.meter.check(step, cache)  # last: a warning may become an error, and the figures are complete by then
 
-    # -- figures ---------------------------------------------------------------------------------------------------
+    # -- caches and their figures ----------------------------------------------------------------------------------
+    @property
+    def cache(self) -> CompressedCache | None:
+        """The cache of the latest call; None before any."""
+        return self._running.latest
+
+    @cache.setter
+    def cache(self, cache: CompressedCache | None) -> None:
+        self._running.latest = cache
+
     @property
     def stats(self) -> Stats:
-        """Figures of the current cache and of all passes since it was new."""
-        stats = self.meter.stats(self.cache)
+        """Figures of `cache`, and of all passes since it was new; zeros before any call."""
+        return self.meter.stats(None) if self.cache is None else self.stats_of(self.cache)
+
+    def stats_of(self, cache: CompressedCache) -> Stats:
+        """Figures of any cache of this session: that of one of several conversations, say."""
+        stats = self.meter.stats(cache)
         for seam in self._seams:
-            seam.stats(stats, self.meter)
+            seam.stats(stats, cache, self.meter)
         return stats
+
+    @property
+    def trace(self) -> Trace:
+        """What happened to the layers of `cache` since it was new."""
+        return Trace() if self.cache is None else self.cache.trace
 
     def save_cache(
         self,
@@ -241,8 +243,8 @@ class Session:
     ) -> None:
         """Write the compressed context to a file that `laconic.load_cache` reads; see `laconic.cache.saved.save`."""
         context: dict[str, Any] = {"tokenizer": tokenizer, "input_ids": input_ids, "text": text, "system": system}
-        saved.save(self._current(), path, model=self.model, methods=self.methods, **context)
+        saved.save(self._running.last(), path, model=self.model, methods=self.methods, **context)
 
     def kept(self, layer: int, head: int = 0, row: int = 0) -> torch.Tensor:
         """Token indices that decoder layer `layer`, KV head `head` stores now for batch row `row`, ascending [m]."""
-        return self._current().kept(layer, head, row)
+        return self._running.last().kept(layer, head, row)

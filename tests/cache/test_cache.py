@@ -1,5 +1,7 @@
 """The whole cache: layers of every kind, batch changes, metering, and eviction from pass to pass."""
 
+import copy
+
 import pytest
 import torch
 from transformers import GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
@@ -163,3 +165,16 @@ def test_a_padded_chunk_that_was_kept_whole_does_not_renumber_the_next(llama, pr
 def test_phases_need_a_session():
     with pytest.raises(SessionError, match="made outside a session"):
         CompressedCache(LlamaConfig(num_hidden_layers=1)).phases(0, torch.zeros(1, 1))
+
+
+def test_a_copy_shares_the_methods_and_the_model(llama, prompt):
+    ids = prompt(1, 20)
+    with laconic.compress(llama, laconic.DapQ(keep=0.5)) as session:
+        llama(ids)
+        twin = copy.deepcopy(session.cache)
+        assert twin.method is session.cache.method and twin.rotary is session.cache.rotary
+        for mine, its in zip(session.cache.compressed(), twin.compressed(), strict=True):
+            assert its.cache is twin and its.parts[0] is not mine.parts[0]
+            assert its.parts[0].keys.data_ptr() != mine.parts[0].keys.data_ptr()
+        llama(ids[:, :4], past_key_values=twin)
+        assert (twin.seen, session.cache is twin, session.trace is twin.trace) == (24, True, True)

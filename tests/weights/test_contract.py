@@ -1,5 +1,6 @@
 """Methods that act on weights: in place while a session is open, told of prompts, composed with methods for the cache."""
 
+import copy
 import warnings
 from collections.abc import Collection
 from contextlib import contextmanager
@@ -8,10 +9,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 from helpers.session_tools import GREEDY, assert_same_state, state
+from helpers.threads import in_threads, meeting, staying
 
 import laconic
 from laconic import ConflictError, SessionError, SnapKV, WeightMethod
-from laconic.methods.weights.eas.applied import applied
+from laconic.methods.weights.eas.applied import SkippedLayer, applied
 from laconic.methods.weights.eas.network import Adapters
 
 
@@ -113,6 +115,52 @@ def test_a_cache_of_another_prompt_is_refused_and_stays_usable(llama, prompt):
         llama(prompt(1, 1), past_key_values=first)
     with laconic.compress(llama, method), pytest.raises(SessionError, match="depend on the prompt"):
         llama(prompt(1, 1), past_key_values=first)
+
+
+def test_weights_of_one_prompt_are_refused_to_calls_at_once(llama, prompt):
+    ids = prompt(1, 9)
+    with laconic.compress(llama, Told()) as session:
+        llama(ids)
+        first, other = session.cache, copy.deepcopy(session.cache)
+        with staying(llama.model.layers[1], lambda: llama(ids[:, :1], past_key_values=first)):
+            for past in (None, other):
+                with pytest.raises(SessionError, match="the weights of halved depend on the prompt, so calls cannot run at"):
+                    llama(ids[:, :1], past_key_values=past)
+        llama(ids[:, :1], past_key_values=first)
+        assert first.seen == 11
+
+
+@dataclass(kw_only=True)
+class WithoutAttention(WeightMethod):
+    """Layer 1 is its MLP alone, whatever the prompt."""
+
+    name = "without_attention"
+
+    @contextmanager
+    def apply(self, model):
+        layers = model.model.layers
+        own, layers[1] = layers[1], SkippedLayer(layers[1], torch.nn.Identity())
+        try:
+            yield
+        finally:
+            layers[1] = own
+
+    def without_attention(self, depth):
+        return (1,)
+
+
+def test_layers_without_attention_are_counted_for_their_own_call(llama, prompt):
+    given = [prompt(1, 20), prompt(1, 33)]
+    with laconic.compress(llama, WithoutAttention()) as session:
+
+        def work(ids):
+            llama(ids)
+            return session.stats.stream, session.stats.prefill_flops
+
+        alone = [in_threads(lambda ids=ids: work(ids))[0] for ids in given]
+        with meeting(llama.model.layers[1], passes=1):
+            assert in_threads(*[lambda ids=ids: work(ids) for ids in given]) == alone
+        assert [each[0] for each in alone] == [dict.fromkeys(range(4), 20), dict.fromkeys(range(4), 33)]
 
 
 def test_two_are_a_conflict(llama):

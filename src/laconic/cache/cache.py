@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PretrainedConfig
@@ -16,7 +17,7 @@ from laconic.cache.layer import CompressedLayer, Pass
 from laconic.cache.observe import Observation
 from laconic.cache.parts.base import DensePart
 from laconic.errors import SessionError, UnsupportedModelError
-from laconic.measure.cost import FlopCounter
+from laconic.measure.figures import Figures
 from laconic.measure.trace import Trace
 from laconic.step import Step
 
@@ -69,10 +70,9 @@ class CompressedCache(Cache):
         self.ids: torch.Tensor | None = None
         self.ids_valid: torch.Tensor | None = None
         self.selected: torch.Tensor | None = None
-        self.flops: FlopCounter | None = None
+        self.figures = Figures()
         self.real: list[int] = []
         self.entry_bytes = 0
-        self.compress_seconds = 0.0
         self.late = LateCut()
         self.hidden: Hidden | None = None  # of the layer that runs, where a method reads it
         self.start: CompressedCache | None = None  # of a fork: what it was when it was made
@@ -135,6 +135,13 @@ class CompressedCache(Cache):
         return found.kept(row, head)
 
     # -- one context, many questions -------------------------------------------------------------------------------
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompressedCache:
+        """What is stored and known is copied; the methods, and the model behind `rotary`, are not the cache's own."""
+        memo.update({id(x): x for x in (self.method, self.storage, self.rotary, self.observer)})
+        twin = memo[id(self)] = object.__new__(type(self))
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        return twin
+
     def fork(self) -> CompressedCache:
         """A cache that starts with what this one holds, and goes its own way. Both leave what they share as it is, so a fork
         costs no copy and is asked as if the context had just been read; ask as many as there are questions.
@@ -171,10 +178,13 @@ class CompressedCache(Cache):
         tokens_to_remove = int(tokens_to_remove)  # transformers 5.16 passes a tensor
         super().crop(tokens_to_remove)
         self.real = [count + tokens_to_remove for count in self.real]
+        self.figures.rolled_back(-tokens_to_remove)
 
     def reset(self) -> None:
         super().reset()
         self.real, self.protected, self.ids, self.ids_valid = [], None, None, None
+        self.figures = Figures()
+        self.trace.clear()
         self.protection_checked = self.unfinished = self.unpacked = False
 
     def _rows(self, rows: list[int]) -> None:
@@ -190,7 +200,8 @@ class CompressedCache(Cache):
 
     def count(self, layer: CompressedLayer, q: torch.Tensor, keys: torch.Tensor) -> None:
         """Count the cost of one layer's pass: q [B, H, T, D] against what is stored and the T new keys [B, Hkv, T, D]."""
-        if self.flops is None or self.step is None:
+        flops = self.figures.flops
+        if flops is None or self.step is None:
             return
         batch, tokens = q.shape[0], q.shape[2]
         stored = 0
@@ -200,9 +211,9 @@ class CompressedCache(Cache):
         pairs = tokens * stored + batch * tokens * (tokens + 1) // 2
         step = self.step
         stream = step.position_ids.shape[-1] + step.pseudo
-        self.flops.layer(self.layer_ids[layer.number], batch, stream, pairs, step.prefill)
+        flops.layer(self.layer_ids[layer.number], batch, stream, pairs, step.prefill)
         if step.shown is not None:
-            self.flops.image(self.layer_ids[layer.number], float(step.shown.sum()) / batch)
+            flops.image(self.layer_ids[layer.number], float(step.shown.sum()) / batch)
 
     # -- what happens around a layer's attention -------------------------------------------------------------------
     def _acts(self) -> CacheMethod | None:
@@ -226,7 +237,7 @@ class CompressedCache(Cache):
         began = time.perf_counter()
         self._looked = self._look(layer, new, method)  # kept for `after_prefill`, which would compute the same again
         rows = self._narrows.narrow(self._looked[0])
-        self.compress_seconds += time.perf_counter() - began
+        self.figures.compress_seconds += time.perf_counter() - began
         return rows
 
     def after_prefill(self, layer: CompressedLayer, new: Pass) -> None:
@@ -262,7 +273,7 @@ class CompressedCache(Cache):
                 assert self.step is not None
                 went = None if self.selected is None else self.step.places(self.selected)
                 self.trace.add(self.layer_ids[layer.number], method.name, before, layer.stored, went)
-        self.compress_seconds += time.perf_counter() - began
+        self.figures.compress_seconds += time.perf_counter() - began
 
     def _wait(self, layer: CompressedLayer, obs: Observation, method: CacheMethod) -> None:
         """`layer` has ranked its entries and waits for those of the other layers. What it may keep goes by the tokens seen:
@@ -277,7 +288,7 @@ class CompressedCache(Cache):
         for layer, before in self.late.cut(self._refits):
             assert self.method is not None
             self.trace.add(self.layer_ids[layer.number], self.method.name, before, layer.stored)
-        self.compress_seconds += time.perf_counter() - began
+        self.figures.compress_seconds += time.perf_counter() - began
         self.unfinished, self.real = False, step.real
 
     def after_decode(self, layer: CompressedLayer, new: Pass) -> None:
@@ -293,7 +304,7 @@ class CompressedCache(Cache):
             keys, values, columns = layer.restored()
             method.decoded(layer, self._observe(layer, new, method, keys, values, columns, columns))
         self._pack(layer)
-        self.compress_seconds += time.perf_counter() - began
+        self.figures.compress_seconds += time.perf_counter() - began
 
     def settle(self) -> None:
         """The prompt is complete: what the choosing method left goes to the storage method."""

@@ -7,6 +7,7 @@ a method that has to change what they hold works on a copy of its own. Attention
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,21 +18,26 @@ from laconic.cache.late import LateCut
 from laconic.cache.layer import CompressedLayer
 from laconic.cache.parts.base import DensePart
 from laconic.errors import SessionError
+from laconic.measure.trace import Trace
 
 if TYPE_CHECKING:
     from laconic.cache.cache import CompressedCache
 
 AnyCache = TypeVar("AnyCache", bound=Cache)
 
+_FREEZING = threading.Lock()
+"""Threads that fork one cache at once must find it settled and frozen."""
+
 
 def forked(cache: CompressedCache) -> CompressedCache:
     """See `CompressedCache.fork`."""
     if cache.step is not None or cache.unfinished:
         raise SessionError("this cache is in the middle of a pass, or was left half written by one; it cannot be forked.")
-    cache.settle()
-    for layer in cache.compressed():
-        for part in layer.parts:
-            part.frozen = True
+    with _FREEZING:
+        cache.settle()
+        for layer in cache.compressed():
+            for part in layer.parts:
+                part.frozen = True
     fork = _twin(cache)
     fork.start = _twin(cache)
     return fork
@@ -77,6 +83,7 @@ def _twin(cache: CompressedCache, into: CompressedCache | None = None) -> Compre
     owner = twin if into is None else into
     twin.layers = [_layer_twin(x, owner) if isinstance(x, CompressedLayer) else _stock_twin(x) for x in cache.layers]
     twin.real, twin.late = list(cache.real), LateCut()
+    twin.figures, twin.trace = copy.deepcopy(cache.figures), Trace(list(cache.trace.events))
     return twin
 
 

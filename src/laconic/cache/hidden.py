@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from laconic.cache.cache import CompressedCache
 from laconic.seams import Host, Order, Seam
 
 
@@ -26,6 +26,12 @@ class Hidden:
     normalised: torch.Tensor
 
 
+class _OfThread(threading.local):
+    """What the layer that runs in this thread reads."""
+
+    residual: torch.Tensor | None = None
+
+
 class HiddenSeam(Seam):
     """Notes the hidden states of the layer that runs in the cache, and drops them when its attention has run.
 
@@ -36,8 +42,7 @@ class HiddenSeam(Seam):
 
     def __init__(self, host: Host, methods: tuple[Any, ...]):
         super().__init__(host, methods)
-        self._cache: CompressedCache | None = None
-        self._residual: torch.Tensor | None = None
+        self._here = _OfThread()
 
     def prepare(self) -> None:
         """Find the attention of every layer now, so that a model without one is refused before any work."""
@@ -51,25 +56,19 @@ class HiddenSeam(Seam):
                 attention.register_forward_hook(self._after_attention, always_call=True),
             ):
                 restore.callback(handle.remove)
-        restore.callback(self._forget)
-
-    def adopt(self, cache: CompressedCache) -> None:
-        self._cache = cache
 
     def _before_layer(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._residual = _hidden_states(args, kwargs)
+        self._here.residual = _hidden_states(args, kwargs)
 
     def _before_attention(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._cache is not None and self._residual is not None:
-            self._cache.hidden = Hidden(self._residual, _hidden_states(args, kwargs))
+        call, residual = self.host.running.call, self._here.residual
+        if call is not None and residual is not None:
+            call.cache.hidden = Hidden(residual, _hidden_states(args, kwargs))
 
     def _after_attention(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._forget()
-
-    def _forget(self) -> None:
-        self._residual = None
-        if self._cache is not None:
-            self._cache.hidden = None
+        call, self._here.residual = self.host.running.call, None
+        if call is not None:
+            call.cache.hidden = None
 
 
 def _hidden_states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:

@@ -46,7 +46,6 @@ class ReplayMethod(CacheMethod):
         checks.one_of(self, "over", "model", "layer", "head")
         checks.whole(self, "sinks")
         self._asks: list[int] = []
-        self._replayed: list[int] = []
 
     def attach(self, model: PreTrainedModel) -> None:
         refuse_other_layers(self.name, model)
@@ -73,7 +72,6 @@ class ReplayMethod(CacheMethod):
         length = prompt.shape[1]
         own = [length] * len(prompt) if valid is None else valid.sum(-1).tolist()
         asks = prompt.new_tensor(self._asks)
-        self._replayed = [len(asks) + n for n in own]
         return torch.stack([torch.cat([asks, row.roll(n)]) for row, n in zip(prompt, own, strict=True)])
 
     def forced(self) -> tuple[int, int]:
@@ -93,10 +91,16 @@ class ReplayMethod(CacheMethod):
         """
         raise NotImplementedError(f"{type(self).__name__} must define replayed().")
 
+    def spoken(self, obs: Observation) -> list[int]:
+        """How many of each row's pseudo tokens are the instruction or its own tokens; what follows is filling."""
+        valid = obs.step.valid
+        own = [obs.step.length] * len(obs.keys) if valid is None else valid.sum(-1).tolist()
+        return [len(self._asks) + n for n in own]
+
     def _score(self, obs: Observation) -> torch.Tensor:
         assert obs.pseudo_lse is not None
         lse = obs.pseudo_lse.clone()
-        for row, count in enumerate(self._replayed):
+        for row, count in enumerate(self.spoken(obs)):
             lse[row, :, count:] = float("inf")  # a short row's filling has no say
         new = self.replayed(obs, lse)
         past = obs.keys.shape[2] - obs.new

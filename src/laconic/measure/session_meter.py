@@ -1,4 +1,4 @@
-"""The figures of one session: clocks and counters, what they come to, and whether a budget was met."""
+"""How one session reads the figures of its caches: what they come to, and whether a budget was met."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from laconic.measure.cost import FlopCounter, Shape
+from laconic.measure.figures import Figures
 from laconic.measure.stats import Stats
 from laconic.method import Method
 from laconic.step import Step
@@ -16,53 +17,32 @@ if TYPE_CHECKING:
 
 
 class SessionMeter:
-    """What one cache has cost so far.
+    """What the caches of one session are held to, and what their figures come to.
 
     Args:
         shape: sizes of the decoder.
         budgeted: the method whose budget the cache is held to; None if no method chooses or packs entries.
         stores_less: other methods may leave fewer entries than that budget allows, so falling short of it is no fault.
-
-    Attributes:
-        shown: visual tokens per sequence, before any cut, where a seam counts them.
     """
 
     def __init__(self, shape: Shape, budgeted: Method | None, stores_less: bool = False):
         self.shape, self.budgeted, self.stores_less = shape, budgeted, stores_less
-        self.flops = FlopCounter(shape)
-        self.encoder_seconds = self.prefill_seconds = self.decode_seconds = self.compress_seconds = 0.0
-        self.decoded = 0
-        self.shown = 0.0
         self._warned = False
 
-    def fresh(self) -> SessionMeter:
-        """A meter for another cache of the same session; a missed budget that was warned about is not warned about again."""
-        meter = SessionMeter(self.shape, self.budgeted, self.stores_less)
-        meter._warned = self._warned
-        return meter
-
-    def ran(self, step: Step, seconds: float, positions: int, batch: int) -> None:
-        """One pass of the model took `seconds`, with its head on `positions` positions of each of `batch` sequences."""
-        self.flops.head(batch * positions, step.prefill)
-        if step.prefill:
-            self.prefill_seconds += seconds
-        else:
-            self.decode_seconds += seconds
-        self.decoded += step.generated or 0
-
     def stats(self, cache: CompressedCache | None) -> Stats:
-        """All figures, those of `cache` among them."""
-        flops = self.flops
+        """All figures of `cache`, and of all passes since it was new; zeros without one."""
+        figures = Figures() if cache is None else cache.figures
+        flops = figures.flops or FlopCounter(self.shape)
         stats = Stats(
-            tokens_out=self.decoded,
-            encoder_seconds=self.encoder_seconds,
-            prefill_seconds=self.prefill_seconds,
-            decode_seconds=self.decode_seconds,
-            compress_seconds=self.compress_seconds,
+            tokens_out=figures.decoded,
+            encoder_seconds=figures.encoder_seconds,
+            prefill_seconds=figures.prefill_seconds,
+            decode_seconds=figures.decode_seconds,
+            compress_seconds=figures.compress_seconds,
             prefill_flops=flops.prefill,
             decode_flops=flops.decode,
             stream=dict(flops.stream),
-            visual_in=self.shown,
+            visual_in=figures.shown,
             visual=dict(flops.visual),
         )
         if cache is None or not any(cache.real):
@@ -70,7 +50,7 @@ class SessionMeter:
         real = cache.real
         seen = sum(real) / len(real)
         per_entry = cache.entry_bytes
-        stats.tokens_in = seen - self.decoded
+        stats.tokens_in = seen - stats.tokens_out
         stats.layers = list(cache.layer_ids)
         stats.entries = [float(layer.lengths.float().mean()) for layer in cache.compressed()]
         stats.kv_bytes, stats.kv_bytes_allocated = cache.nbytes, cache.allocated
@@ -87,8 +67,8 @@ class SessionMeter:
         return stats
 
     def check(self, step: Step, cache: CompressedCache) -> None:
-        """Warn, once, about a budget that was missed by over 2 % (and more than one entry). Falling short of a budget in
-        bytes is no miss, nor is storing fewer entries where other methods leave fewer to store (`stores_less`)."""
+        """Warn, once per session, about a budget that was missed by over 2 % (and more than one entry). Falling short of a
+        budget in bytes is no miss, nor is storing fewer entries where other methods leave fewer to store (`stores_less`)."""
         method = self.budgeted
         if method is None or step.hold or method.budget.neutral or self._warned or not any(step.real):
             return

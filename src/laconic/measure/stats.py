@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass
 class Stats:
-    """Figures of the session's current cache and of all passes so far. Bytes and entries are of the whole batch.
+    """Figures of one cache and of all passes since it was new. Bytes and entries are of the whole batch.
 
     Attributes:
         tokens_in: real prompt tokens per sequence (mean over the batch).

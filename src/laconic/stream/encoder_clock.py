@@ -10,7 +10,7 @@ from laconic.seams import Host, Order, Seam
 from laconic.step import Step
 
 if TYPE_CHECKING:
-    from laconic.measure.session_meter import SessionMeter
+    from laconic.cache.cache import CompressedCache
 
 
 class EncoderSeam(Seam):
@@ -30,6 +30,6 @@ class EncoderSeam(Seam):
         for handle in [] if self.clock is None else self.clock.handles:
             restore.callback(handle.remove)
 
-    def finish(self, step: Step, meter: SessionMeter) -> None:
+    def finish(self, step: Step, cache: CompressedCache) -> None:
         if self.clock is not None:  # taken when a pass ends, because `generate()` encodes before the pass begins
-            meter.encoder_seconds += self.clock.take()
+            cache.figures.encoder_seconds += self.clock.take()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +19,11 @@ IGNORED = -100
 """The label of tokens without a target, as in transformers."""
 
 
-class Labels:
+class Labels(threading.local):
     """Hooks that take the labels from a call of the model, whose logits will have fewer rows, and add the loss afterwards.
 
     Every token that is left is to predict the next one that is left. Methods for visual tokens drop no text, so all text
-    targets remain; the first one after an image is predicted by the last token before it.
+    targets remain; the first one after an image is predicted by the last token before it. Every thread has its own labels.
 
     Args:
         step: the running pass; asked when the model returns.

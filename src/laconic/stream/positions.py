@@ -6,6 +6,7 @@ own count is kept in its state as `shift` [B], so that it follows batch changes 
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
@@ -22,8 +23,8 @@ from laconic.stream.stream import Policy
 SHIFT = "shift"
 
 
-class Positions:
-    """Keeps `step.position_ids` right from layer to layer of one pass."""
+class Positions(threading.local):
+    """Keeps `step.position_ids` right from layer to layer of one pass; every thread has its own."""
 
     def __init__(self, stack: PreTrainedModel):
         self.stack = stack

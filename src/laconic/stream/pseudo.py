@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,6 +17,17 @@ from laconic.step import Step
 from laconic.stream.contract import TokenMethod
 
 
+class _Pass(threading.local):
+    """What the seam knows about the pass that runs in this thread.
+
+    Attributes:
+        real: rows that are not pseudo tokens; 0 in a pass without any. `positions`: of the pseudo tokens.
+    """
+
+    real = 0
+    positions: Tensor
+
+
 class PseudoSeam(Seam):
     """Appends the pseudo tokens of the method that has them to each prefill pass, and removes their rows from its output.
 
@@ -28,8 +40,7 @@ class PseudoSeam(Seam):
     def __init__(self, host: Host, methods: tuple[Any, ...]):
         super().__init__(host, methods)
         self.method = next((method for method in host.methods if isinstance(method, PseudoTokens)), None)
-        self._real = 0  # rows of the running pass that are not pseudo tokens; 0 in a pass without any
-        self._positions = torch.zeros(0)
+        self._pass = _Pass()
 
     def prepare(self) -> None:
         """Refuse methods that would cut between layers: pseudo tokens have no row in what such a cut chooses from."""
@@ -54,35 +65,35 @@ class PseudoSeam(Seam):
             restore.callback(rotary.register_forward_hook(self._after_rotary, with_kwargs=True).remove)
 
     def enter(self, kwargs: dict[str, Any], step: Step, ids: Tensor | None) -> dict[str, Any]:
-        method, self._real = self.method, 0
+        method, self._pass.real = self.method, 0
         if method is None or not step.prefill or step.hold or method.neutral:
             return kwargs
         kwargs = extended(kwargs, method, step)
-        self._real = step.position_ids.shape[-1]
+        self._pass.real = step.position_ids.shape[-1]
         return kwargs
 
     def leave(self, output: Any, step: Step) -> Any:
-        real, self._real = self._real, 0
+        real, self._pass.real = self._pass.real, 0
         return trimmed(output, real) if real else output
 
     def _before_rotary(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Take the positions of the pseudo tokens away."""
-        if not self._real:
+        if not self._pass.real:
             return None
         given = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
-        self._positions, real = given[..., self._real :], given[..., : self._real]
+        self._pass.positions, real = given[..., self._pass.real :], given[..., : self._pass.real]
         if "position_ids" in kwargs:
             return args, kwargs | {"position_ids": real}
         return (args[0], real, *args[2:]), kwargs
 
     def _after_rotary(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Append their phases, by the frequencies that the prompt was given."""
-        if not self._real:
+        if not self._pass.real:
             return output
         x, kind = args[0], kwargs.get("layer_type", args[2] if len(args) > 2 else None)
-        added: Any = phases(module, x, self._positions, kind)
+        added: Any = phases(module, x, self._pass.positions, kind)
         if isinstance(output, Tensor):
             return torch.cat([output, added], -2)
         return tuple(torch.cat(pair, -2) for pair in zip(output, added, strict=True))

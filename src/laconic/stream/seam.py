@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -48,6 +49,26 @@ def check_layers(layer_types: list[str], first: int, deepstack: int = 0) -> None
         )
 
 
+class _Pass(threading.local):
+    """What the seam knows about the pass that runs in this thread.
+
+    Attributes:
+        cache: of the pass, or of this thread's latest one.
+        visual: the images of a prefill pass; None without any, while decoding and in held passes.
+        shown: their visual tokens per sequence, before any cut.
+        seen: an observed layer, and what it attended to. `ids`: of the pass.
+    """
+
+    cache: CompressedCache | None = None
+    visual: Visual | None = None
+    shown = 0.0
+    seen: tuple[int, Observation] | None = None
+    ids: Tensor | None = None
+
+    def __init__(self) -> None:
+        self.memo: dict[int, dict[Any, Any]] = {}
+
+
 class StreamSeam(Seam):
     """Shortens the stream of a session's passes, by what token methods cut and by what a cache method selects.
 
@@ -55,8 +76,6 @@ class StreamSeam(Seam):
     then later passes need its hooks, whatever the methods.
 
     Attributes:
-        visual: the images of the running prefill pass; None without any, while decoding and in held passes.
-        shown: its visual tokens per sequence, before any cut.
         first: the first layer, above 0, whose stream may be shortened; None if there is none.
     """
 
@@ -67,17 +86,12 @@ class StreamSeam(Seam):
         super().__init__(host, methods)
         self.layers = host.layers
         self.first: int | None = None
-        self.visual: Visual | None = None
-        self.shown = 0.0
         self._cutters: dict[int, list[TokenMethod]] = {}
         self._observed: set[int] = set()
         self._watch: VisionWatch | None = None
-        self._cache: CompressedCache | None = None
+        self._pass = _Pass()
         self._restore: ExitStack | None = None
         self._positions = Positions(host.stack)
-        self._seen: tuple[int, Observation] | None = None
-        self._memo: dict[int, dict[Any, Any]] = {}
-        self._ids: Tensor | None = None
 
     @property
     def stores_less(self) -> bool:
@@ -131,23 +145,26 @@ class StreamSeam(Seam):
         depth, active = self.host.depth, [method for method in self.host.methods if not method.neutral]
         selects = [m.name for m in active if isinstance(m, SelectsStream) and m.shortens_from(depth) is not None]
         if selects or any(method.cuts(depth) for method in self.methods if not method.neutral):
-            labels = Labels(
-                self.host.model, lambda: None if self._cache is None else self._cache.step, next(iter(selects), None)
-            )
+            labels = Labels(self.host.model, self._step, next(iter(selects), None))
             for handle in labels.install():
                 restore.callback(handle.remove)
 
     def _step(self) -> Step | None:
-        return None if self._cache is None else self._cache.step
+        return None if self._pass.cache is None else self._pass.cache.step
 
     def adopt(self, cache: CompressedCache) -> None:
         """Where another cache is used from now on: add the hooks that it needs beside those of `install`, because an earlier
         session left layers that count positions differently."""
-        if cache is self._cache:
+        if cache is self._pass.cache:
             return
-        self._cache = cache
+        self._pass.cache = cache
         first = len(self.layers) if self.first is None else self.first
         if any(layer < first for layer in self._positions.adopt(cache)):
+            if self.host.running.others:
+                raise SessionError(
+                    "this cache counts positions by layer, as its first call in a session has to be prepared for, and other "
+                    "threads' calls are running; call the model on it once before they begin."
+                )
             self.first = 1
             self._hook_layers(range(1, first))
 
@@ -166,15 +183,15 @@ class StreamSeam(Seam):
         Positions are put right before anything is cut, because cuts gather them; they are noted for later passes after the
         last cut, because the next token's position follows from the last row's.
         """
-        cache = self._cache
+        cache, now = self._pass.cache, self._pass
         assert cache is not None
         visual = None if self._watch is None else self._watch.visual
-        self._seen, self._memo, self._ids = None, {}, ids
-        self.visual = visual if step.prefill and not step.hold else None
-        cache.observer = self._observe if self.visual is not None and self._observed else None
-        if self.visual is not None:
-            step.shown = self.visual.mask & ~self.visual.separators
-            self.shown = float(step.shown.sum()) / len(step.shown)
+        now.seen, now.memo, now.ids = None, {}, ids
+        now.visual = visual if step.prefill and not step.hold else None
+        cache.observer = self._observe if now.visual is not None and self._observed else None
+        if now.visual is not None:
+            step.shown = now.visual.mask & ~now.visual.separators
+            now.shown = float(step.shown.sum()) / len(step.shown)
         if self._positions.begin(cache, step):
             kwargs = kwargs | {"position_ids": step.position_ids}
         for method in self._cutting(0):
@@ -187,8 +204,8 @@ class StreamSeam(Seam):
                 if cut.values is not None:
                     kwargs["inputs_embeds"] = cut.values
                 kwargs |= {"position_ids": step.position_ids, "attention_mask": step.valid}
-            cache.compress_seconds += time.perf_counter() - began
-        if self.visual is not None:
+            cache.figures.compress_seconds += time.perf_counter() - began
+        if now.visual is not None:
             self._positions.note(cache, 0, step)
         return kwargs
 
@@ -201,7 +218,7 @@ class StreamSeam(Seam):
         def shorten(
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            cache = self._cache
+            cache = self._pass.cache
             assert cache is not None and cache.step is not None
             step = cache.step
             hidden = before = args[0] if args else kwargs["hidden_states"]
@@ -217,8 +234,8 @@ class StreamSeam(Seam):
                 if cut is not None:
                     hidden = gather(hidden, cut.keep.clamp(min=0), 1) if cut.values is None else cut.values
                     self._apply(cut, step, method, layer)
-                cache.compress_seconds += time.perf_counter() - began
-            self._seen = None  # an observation serves the layer after it alone; it holds the keys of a whole layer
+                cache.figures.compress_seconds += time.perf_counter() - began
+            self._pass.seen = None  # an observation serves the layer after it alone; it holds the keys of a whole layer
             self._positions.note(cache, layer, step)
             if step.kept is None and not step.moved:
                 return args, kwargs
@@ -253,16 +270,17 @@ class StreamSeam(Seam):
 
     # -- shared ----------------------------------------------------------------------------------------------------
     def _cutting(self, layer: int) -> list[TokenMethod]:
-        return [m for m in self._cutters[layer] if not m.neutral] if self.visual is not None else []
+        return [m for m in self._cutters[layer] if not m.neutral] if self._pass.visual is not None else []
 
     def _observe(self, layer: int, look: Callable[[], Observation]) -> None:
         if layer in self._observed:
-            self._seen = layer, look()
+            self._pass.seen = layer, look()
 
     def _stream(
         self, method: TokenMethod, layer: int, block: nn.Module, hidden: Tensor, phases: tuple[Tensor, ...] | None
     ) -> Stream:
-        cache, visual, ids = self._cache, self.visual, self._ids
+        now = self._pass
+        cache, visual, ids, seen = now.cache, now.visual, now.ids, now.seen
         assert cache is not None and visual is not None and ids is not None
         step = cache.step
         assert step is not None and step.shown is not None
@@ -282,30 +300,31 @@ class StreamSeam(Seam):
             protected=protected,
             visual=visual,
             ids=ids,
-            obs=self._seen[1] if self._seen is not None and self._seen[0] == layer - 1 else None,
+            obs=seen[1] if seen is not None and seen[0] == layer - 1 else None,
             entry_bytes=self.host.shape.kv_bytes([1] * len(self.layers)),
             phases=None if phases is None else (phases[0], phases[1]),
-            memo=self._memo.setdefault(id(method), {}),
+            memo=now.memo.setdefault(id(method), {}),
         )
 
     def _apply(self, cut: Cut, step: Step, method: TokenMethod, layer: int) -> None:
         """Let what is known per row follow the cut, and record it."""
-        assert self._cache is not None
+        cache = self._pass.cache
+        assert cache is not None
         before = step.position_ids.shape[-1]
         went = step.places(cut.keep)
         step.reduce(cut.keep, inside=layer > 0)
         self._positions.cut(layer, step, cut.positions)
-        self._cache.trace.add(layer - 1, method.name, before, cut.keep.shape[1], went, cut.merged, cut.scores)
+        cache.trace.add(layer - 1, method.name, before, cut.keep.shape[1], went, cut.merged, cut.scores)
 
     # -- figures ---------------------------------------------------------------------------------------------------
-    def finish(self, step: Step, meter: SessionMeter) -> None:
-        if self.visual is not None:
-            meter.shown += self.shown
+    def finish(self, step: Step, cache: CompressedCache) -> None:
+        if self._pass.visual is not None:
+            cache.figures.shown += self._pass.shown
 
-    def stats(self, stats: Stats, meter: SessionMeter) -> None:
+    def stats(self, stats: Stats, cache: CompressedCache, meter: SessionMeter) -> None:
         """Where no method has a budget for the cache: what share of the visual tokens was asked for, and what share ran."""
-        shown, cache = meter.shown, self._cache
-        if meter.budgeted is not None or not self.methods or not shown or not stats.entries or cache is None:
+        shown = cache.figures.shown
+        if meter.budgeted is not None or not self.methods or not shown or not stats.entries:
             return
         others = round(stats.tokens_in - shown)
         limited = [method for method in self.methods if not method.budget_from_parameters]

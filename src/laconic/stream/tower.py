@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,10 @@ class Run:
     last: tuple[Merging, Tensor] | None = None
 
 
+class _OfThread(threading.local):
+    run: Run | None = None
+
+
 class MergingTower:
     """Merges tokens between attention and MLP of every layer up to the one that gives the features.
 
@@ -97,7 +102,12 @@ class MergingTower:
         self.tower, self.projector = family.tower(model), family.projector(model)
         self.cls, self.depth = family.has_cls(model), family.feature_layer(model) + 1
         self.plan, self.proportional, self.done = plan, proportional, done
-        self.run: Run | None = None
+        self._here = _OfThread()
+
+    @property
+    def run(self) -> Run | None:
+        """What is known of the encoder's pass that runs in this thread."""
+        return self._here.run
 
     def install(self) -> list[RemovableHandle]:
         """Hook encoder and projector."""
@@ -123,7 +133,7 @@ class MergingTower:
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             x = args[0]
             if i == 0:
-                self.run = self._begin(x)
+                self._here.run = self._begin(x)
             run = self.run
             assert run is not None
             if run.pending is not None:
@@ -160,7 +170,7 @@ class MergingTower:
         return None if pending is None else pending.unmerge(output)
 
     def _features(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        run, self.run = self.run, None
+        run, self._here.run = self.run, None
         if run is None or run.last is None:
             return None
         merging, size = run.last

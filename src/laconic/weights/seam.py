@@ -34,7 +34,6 @@ class WeightSeam(Seam):
         self.without_attention: list[int] = []
         self._applied: list[WeightMethod] = []
         self._per_prompt: list[PerPrompt] = []
-        self._cache: CompressedCache | None = None
         self._prompt: CompressedCache | None = None
         self._decoding = False
 
@@ -66,10 +65,16 @@ class WeightSeam(Seam):
 
     def adopt(self, cache: CompressedCache) -> None:
         """Refuse a cache whose prompt is not the one that the weights are for, before the pass begins, so that the cache
-        stays usable."""
-        self._cache = cache
-        if cache.seen and cache is not self._prompt and self._per_prompt:
-            names = " and ".join(method.name for method in self._applied)
+        stays usable; and any call during that of another thread, whose weights it might change."""
+        if not self._per_prompt:
+            return
+        names = " and ".join(method.name for method in self._applied)
+        if self.host.running.others:
+            raise SessionError(
+                f"the weights of {names} depend on the prompt, so calls cannot run at once, and one of another thread is "
+                "running; call the model from one thread, or use methods that leave its weights alone."
+            )
+        if cache.seen and cache is not self._prompt:
             raise SessionError(
                 f"the weights of {names} depend on the prompt, and the prompt of this cache is not the one that ran last in "
                 "this session; start again without past_key_values."
@@ -77,22 +82,22 @@ class WeightSeam(Seam):
 
     def enter(self, kwargs: dict[str, Any], step: Step, ids: Tensor | None) -> dict[str, Any]:
         """Before the other seams: they and the decoder must find the modules of this pass in place."""
-        cache = self._cache
-        if not self._per_prompt or cache is None:
+        call = self.host.running.call
+        if not self._per_prompt or call is None:
             return kwargs
         began = time.perf_counter()
         if step.start == 0:
-            self._prompt, self._decoding = cache, False
+            self._prompt, self._decoding = call.cache, False
             for method in self._per_prompt:
                 method.before_prompt(step)
         elif not step.prefill and not self._decoding:
             self._decoding = True
             for method in self._per_prompt:
                 method.before_decoding(step)
-        cache.compress_seconds += time.perf_counter() - began
+        call.cache.figures.compress_seconds += time.perf_counter() - began
         return kwargs
 
-    def stats(self, stats: Stats, meter: SessionMeter) -> None:
+    def stats(self, stats: Stats, cache: CompressedCache, meter: SessionMeter) -> None:
         """What is asked of the cache is asked of the layers that have attention; the others store nothing."""
         if self.without_attention and stats.layers:
             stats.asked *= 1 - len(set(self.without_attention) & set(stats.layers)) / len(stats.layers)
@@ -102,17 +107,18 @@ class WeightSeam(Seam):
         layer."""
 
         def count(module: nn.Module, args: Any, output: Any) -> None:
-            cache = self._cache
-            if cache is None or cache.step is None or cache.flops is None:
+            call = self.host.running.call
+            step, flops = (None, None) if call is None else (call.cache.step, call.cache.figures.flops)
+            if step is None or flops is None:
                 return
             hidden = output[0] if isinstance(output, tuple) else output
             batch, tokens = hidden.shape[:2]
-            cache.flops.layer(layer, batch, tokens, 0, cache.step.prefill, weights=parameters_of(module))
-            if cache.step.shown is not None:
-                cache.flops.image(layer, float(cache.step.shown.sum()) / batch)
+            flops.layer(layer, batch, tokens, 0, step.prefill, weights=parameters_of(module))
+            if step.shown is not None:
+                flops.image(layer, float(step.shown.sum()) / batch)
 
         return count
 
     def _forget(self) -> None:
-        self._cache = self._prompt = None
+        self._prompt = None
         self._decoding = False

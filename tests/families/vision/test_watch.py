@@ -38,7 +38,7 @@ def test_hooks_go_after_an_error(vlm):
     installed = hooks(model)
     with pytest.raises(ValueError, match="do not match"), VisionWatch(model) as watch:
         model(**inputs | {"pixel_values": inputs["pixel_values"].repeat(2, 1, 1, 1)})
-    assert watch._calls == [] and hooks(model) == installed
+    assert watch._here.calls == [] and hooks(model) == installed
 
 
 def test_text_alone_has_no_images(vlm, seen):

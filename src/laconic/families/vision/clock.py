@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,38 +14,45 @@ from transformers import PreTrainedModel
 from laconic.errors import UnsupportedModelError
 from laconic.families.vision.base import vision_family_of
 
-if TYPE_CHECKING:
-    pass
+
+class _OfThread(threading.local):
+    """Encoders run in the thread that called the model, and their time is that of its call."""
+
+    seconds = began = 0.0
 
 
 class EncoderClock:
-    """Adds up the seconds of the vision encoder while its hooks (`handles`) are on.
+    """Adds up the seconds of the vision encoder in each thread while its hooks (`handles`) are on.
 
     Raises:
         UnsupportedModelError: the model is of no known vision family.
     """
 
     def __init__(self, model: PreTrainedModel):
-        self.seconds = 0.0
-        self._began = 0.0
+        self._here = _OfThread()
         tower = vision_family_of(model).tower(model)
         self.handles: list[RemovableHandle] = [
             tower.register_forward_pre_hook(self._start),
             tower.register_forward_hook(self._stop),
         ]
 
+    @property
+    def seconds(self) -> float:
+        """The seconds so far, in this thread."""
+        return self._here.seconds
+
     def take(self) -> float:
-        """The seconds so far, which starts again from zero."""
-        seconds, self.seconds = self.seconds, 0.0
+        """The seconds so far, in this thread, which starts again from zero."""
+        seconds, self._here.seconds = self._here.seconds, 0.0
         return seconds
 
     def _start(self, module: nn.Module, args: Any) -> None:
-        self._began = time.perf_counter()
+        self._here.began = time.perf_counter()
 
     def _stop(self, module: nn.Module, args: Any, output: Any) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.seconds += time.perf_counter() - self._began
+        self._here.seconds += time.perf_counter() - self._here.began
 
 
 def encoder_clock(model: PreTrainedModel) -> EncoderClock | None:

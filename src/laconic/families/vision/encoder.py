@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -134,18 +135,19 @@ def catch(tower: nn.Module, layer: int, keep: Callable[[EncoderAttention], None]
     kind = tower_of(tower)
     attention: Any = layers_of(tower)[layer_number(tower, layer)].get_submodule(kind.attention)
     heads, scale = attention.num_heads, getattr(attention, "scaling", None) or attention.scale
-    seen: dict[str, Any] = {}
+    here = threading.local()  # what a call has shown so far; several threads may call at once
 
     def fused_in(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen["phases"], seen["bounds"] = kwargs["position_embeddings"], kwargs["cu_seqlens"].tolist()
+        here.phases, here.bounds = kwargs["position_embeddings"], kwargs["cu_seqlens"].tolist()
 
     def fused_out(module: nn.Module, args: Any, output: Tensor) -> None:
         q, k, _ = output.view(len(output), 3, heads, -1).unbind(1)
-        q, k = (_rotated(x, *seen["phases"]).transpose(0, 1) for x in (q, k))
-        keep(EncoderAttention(q, k, seen["bounds"], scale, kind.cls))
+        q, k = (_rotated(x, *here.phases).transpose(0, 1) for x in (q, k))
+        keep(EncoderAttention(q, k, here.bounds, scale, kind.cls))
 
     def apart(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def out(module: nn.Module, args: Any, output: Tensor) -> None:
+            seen = vars(here)
             seen[name] = output
             if len(seen) == 2:
                 images, tokens, _ = output.shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,16 @@ from laconic.families.vision.visual import Visual
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}  # in the order in which models encode them
 
 
+class _OfThread(threading.local):
+    """What a thread's pass has shown so far: images are encoded in the thread that calls the model, and maybe before it."""
+
+    visual: Visual | None = None
+
+    def __init__(self) -> None:
+        self.calls: list[EncoderCall] = []
+        self.kwargs: dict[str, Any] = {}
+
+
 class VisionWatch:
     """While open, `visual` describes the visual tokens of the pass that is running, from the moment the decoder starts.
 
@@ -32,18 +43,13 @@ class VisionWatch:
 
     Args:
         model: the whole model. `layers`: encoder layers whose attention methods look at.
-
-    Attributes:
-        visual: None while a pass has no images (decoding, text).
     """
 
     def __init__(self, model: PreTrainedModel, layers: Sequence[int] = ()):
         self.model, self.family = model, vision_family_of(model)
         self.tower = self.family.tower(model)
         self.layers = sorted({layer_number(self.tower, layer) for layer in layers})
-        self.visual: Visual | None = None
-        self._calls: list[EncoderCall] = []
-        self._kwargs: dict[str, Any] = {}
+        self._here = _OfThread()
         self._arguments = list(inspect.signature(model.forward).parameters)
         self._handles: list[RemovableHandle] = []
 
@@ -65,43 +71,50 @@ class VisionWatch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for handle in self._handles:
             handle.remove()
-        self._handles, self._calls, self._kwargs = [], [], {}
+        self._handles, self._here = [], _OfThread()
+
+    @property
+    def visual(self) -> Visual | None:
+        """The visual tokens of this thread's pass; None while it has no images (decoding, text)."""
+        return self._here.visual
 
     def _encoder_in(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._calls.append(EncoderCall(kwargs))
+        self._here.calls.append(EncoderCall(kwargs))
 
     def _attended(self, layer: int, heads: EncoderAttention) -> None:
-        self._calls[-1].heads[layer] = heads
+        self._here.calls[-1].heads[layer] = heads
 
     def _encoder_out(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._calls[-1].output = output
+        self._here.calls[-1].output = output
 
     def _projected(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        if self._calls and self._calls[-1].before is None:  # methods may call the projector again later
-            self._calls[-1].before, self._calls[-1].after = args[0], output
+        calls = self._here.calls
+        if calls and calls[-1].before is None:  # methods may call the projector again later
+            calls[-1].before, calls[-1].after = args[0], output
 
     def _model_in(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.visual = None
-        self._kwargs = kwargs | dict(zip(self._arguments, args, strict=False))
+        self._here.visual = None
+        self._here.kwargs = kwargs | dict(zip(self._arguments, args, strict=False))
 
     def _model_out(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._calls, self._kwargs = [], {}
+        self._here.calls, self._here.kwargs = [], {}
 
     def _decoder_in(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = self._kwargs.get("mm_encoder_outputs") or {}
-        modalities = [m for m, pixels in PIXELS.items() if given.get(m) is not None or self._kwargs.get(pixels) is not None]
-        ids = self._kwargs.get("input_ids")
+        call = self._here.kwargs
+        given = call.get("mm_encoder_outputs") or {}
+        modalities = [m for m, pixels in PIXELS.items() if given.get(m) is not None or call.get(pixels) is not None]
+        ids = call.get("input_ids")
         if not modalities:
             self._refuse_placeholders(ids)
             return
-        calls = dict(zip(reversed(modalities), reversed(self._calls), strict=False))
+        calls = dict(zip(reversed(modalities), reversed(self._here.calls), strict=False))
         missing = [m for m in modalities if m not in calls or given.get(m, calls[m].output) is not calls[m].output]
         if missing:
             raise SessionError(
                 f"the {missing[0]} features were computed before laconic watched the model; pass {PIXELS[missing[0]]} "
                 "instead of mm_encoder_outputs, and no prefill_chunk_size."
             )
-        self.visual = self._describe(ids, calls, kwargs)
+        self._here.visual = self._describe(ids, calls, kwargs)
 
     def _refuse_placeholders(self, ids: Tensor | None) -> None:
         """A prompt with placeholders but no images: transformers 5.19 encodes images and loses them in chunked prefill."""

@@ -96,7 +96,7 @@ class AttentionMatching(ReplayMethod):
         assert obs.pseudo is not None
         queries = obs.pseudo[0].unflatten(1, (obs.keys.shape[1], -1))
         every = max(1, math.ceil(queries.shape[2] * queries.shape[3] / self.queries))
-        count = [math.ceil(n / every) for n in self._replayed]
+        count = [math.ceil(n / every) for n in self.spoken(obs)]
         return Reference(queries[:, :, :, ::every].clone(), count, obs.new, obs.scale, obs.softcap)
 
     def reduce(self, layer: CompressedLayer, obs: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:

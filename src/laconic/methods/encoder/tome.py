@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import Literal
@@ -21,6 +22,13 @@ from laconic.stream.tower import MergingTower, check
 from laconic.stream.views import Reduced, by_view
 
 Schedule = Literal["constant", "decreasing"]
+
+
+class _OfThread(threading.local):
+    """Features that were merged in this thread, with the merged token of each patch: the images and videos of one pass."""
+
+    def __init__(self) -> None:
+        self.done: deque[tuple[Tensor, Tensor]] = deque(maxlen=2)
 
 
 @register(
@@ -73,7 +81,6 @@ class ToMe(TokenMethod):
         super().__post_init__()
         if self.r is not None:
             self.keep, self.budget_from_parameters = None, True
-        self._done: deque[tuple[Tensor, Tensor]] = deque(maxlen=2)  # the images and the videos of one pass
 
     @property
     def neutral(self) -> bool:
@@ -84,10 +91,10 @@ class ToMe(TokenMethod):
             check(model, self.name, self.proportional)
 
     def install(self, model: PreTrainedModel) -> list[RemovableHandle]:
-        self._done.clear()
+        self._here = _OfThread()
         if self.neutral:
             return []
-        tower = MergingTower(model, self.plan, self.proportional, lambda x, source: self._done.append((x, source)))
+        tower = MergingTower(model, self.plan, self.proportional, lambda x, source: self._here.done.append((x, source)))
         return tower.install()
 
     def plan(self, patches: int, layers: int) -> list[int]:
@@ -109,7 +116,7 @@ class ToMe(TokenMethod):
         visual = stream.visual
         clusters: dict[str, Tensor] = {}
         for modality, call in visual.calls.items():
-            source = next(source for features, source in self._done if features is call.before)
+            source = next(source for features, source in self._here.done if features is call.before)
             first = source.amax() + 1
             clusters[modality] = (source + torch.arange(len(source), device=source.device)[:, None] * first).flatten()
 
@@ -123,7 +130,7 @@ class ToMe(TokenMethod):
             return _first_of_each(mine, must)
 
         cut = by_view(stream, reduce, self.positions)
-        self._done.clear()
+        self._here.done.clear()
         return cut
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -35,6 +36,15 @@ class Shown:
     valid: Tensor | None
     shown: Tensor
     stays: list[Tensor]
+
+
+class _OfThread(threading.local):
+    """What the hooks of this thread's pass need: the stream before layer 0 for a late entry, tokens [B, T] whose sub-layers
+    are skipped, and the step."""
+
+    held: Shown | None = None
+    target: Tensor | None = None
+    step: Step | None = None
 
 
 @register(
@@ -98,9 +108,7 @@ class EmbedLens(TokenMethod):
             raise ValueError("embedlens: give anchors= or artifact=, not both.")
         self._pruned, self._skipped = _classes(self.prune, "prune"), _classes(self.skip_target, "skip_target")
         self._attentions, self._mlps = _sub_layers(self.skip)
-        self._step: Step | None = None
-        self._target: Tensor | None = None
-        self._held: Shown | None = None
+        self._here = _OfThread()
 
     def attach(self, model: PreTrainedModel) -> None:
         depth = len(family_of(model).stack(model).layers)  # type: ignore[arg-type]
@@ -149,7 +157,7 @@ class EmbedLens(TokenMethod):
                 "embedlens: images cannot enter late in a model whose tokens have several positions (M-RoPE); use prune=, "
                 "skip= or exit=."
             )
-        self._held = Shown(stream.hidden, stream.positions, stream.valid, stream.shown, stays)
+        self._here.held = Shown(stream.hidden, stream.positions, stream.valid, stream.shown, stays)
         return assemble(stream, nothing, separators=False)
 
     def _choose(self, stream: Stream) -> list[Tensor]:
@@ -161,7 +169,7 @@ class EmbedLens(TokenMethod):
             kinds = self._kinds(stream, row, at)
             target[row, stream.place[row, at[_among(kinds, self._skipped)]]] = True
             stays.append(at[~self._goes(_among(kinds, self._pruned))] if self._pruned else at)
-        self._target = target if self.skip != "" else None
+        self._here.target = target if self.skip != "" else None
         return stays
 
     def _kinds(self, stream: Stream, row: int, at: Tensor) -> Tensor:
@@ -194,14 +202,14 @@ class EmbedLens(TokenMethod):
 
     # -- late entry ------------------------------------------------------------------------------------------------
     def _entered(self, stream: Stream) -> Cut:
-        held, self._held = self._held, None
+        held, self._here.held = self._here.held, None
         assert held is not None
         whole = assemble(stream, held.stays)
         return Cut(whole.keep, None, held.positions.expand(len(whole.keep), -1).gather(1, whole.keep.clamp(min=0)))
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before the entry layer: text as the earlier layers left it, images as the projector made them."""
-        step, held = kwargs["past_key_values"].step, self._held
+        step, held = kwargs["past_key_values"].step, self._here.held
         if held is None or step is None or step.shown is None:
             return None
         hidden, whole = args[0] if args else kwargs["hidden_states"], held.hidden.clone()
@@ -227,11 +235,11 @@ class EmbedLens(TokenMethod):
         return handles
 
     def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._step = kwargs["past_key_values"].step
+        self._here.step = kwargs["past_key_values"].step
 
     def _silence(self, module: nn.Module, args: Any, output: Any) -> Any:
         """The same output with zeros for the target tokens."""
-        step, target = self._step, self._target
+        step, target = self._here.step, self._here.target
         if step is None or step.shown is None or target is None or self.neutral:
             return output
         out = output[0] if isinstance(output, tuple) else output

@@ -1,0 +1,63 @@
+"""What one cache has cost so far: clocks and counters that stay with the cache, whichever session or thread uses it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from laconic.measure.cost import FlopCounter
+from laconic.step import Step
+
+
+@dataclass
+class Figures:
+    """Clocks and counters of all passes since a cache was new. A copy of the cache takes a copy of them along.
+
+    Attributes:
+        flops: what ran; None until a session uses the cache for the first time, which knows the model's sizes.
+        encoder_seconds, prefill_seconds, decode_seconds: as in `Stats`; `compress_seconds` is the methods' share of them.
+        shown: visual tokens per sequence, before any cut, where a seam counts them.
+        stretches: tokens per sequence (padding included) of prompt and of decoding in turns, in the order in which they
+            came: (decoded, tokens). Neighbours differ in `decoded`, and none is empty.
+    """
+
+    flops: FlopCounter | None = None
+    encoder_seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    compress_seconds: float = 0.0
+    shown: float = 0.0
+    stretches: list[tuple[bool, int]] = field(default_factory=list)
+
+    @property
+    def decoded(self) -> int:
+        """Tokens of each sequence that were decoded, not read, and are still counted as seen."""
+        return sum(tokens for decoded, tokens in self.stretches if decoded)
+
+    def ran(self, step: Step, seconds: float, logits: Tensor | None) -> None:
+        """One pass of the model took `seconds` and gave `logits` [B, positions, V]; None where it has no head."""
+        if self.flops is not None and logits is not None:
+            self.flops.head(logits.shape[0] * logits.shape[1], step.prefill)
+        if step.prefill:
+            self.prefill_seconds += seconds
+        else:
+            self.decode_seconds += seconds
+        generated = step.generated or 0
+        self._add(False, step.length - generated)
+        self._add(True, generated)
+
+    def rolled_back(self, tokens: int) -> None:
+        """The latest `tokens` of each sequence are no longer counted as seen: drafts that were rejected, say."""
+        while tokens > 0 and self.stretches:
+            decoded, last = self.stretches.pop()
+            if last > tokens:
+                self.stretches.append((decoded, last - tokens))
+            tokens -= last
+
+    def _add(self, decoded: bool, tokens: int) -> None:
+        if not tokens:
+            return
+        if self.stretches and self.stretches[-1][0] == decoded:
+            tokens += self.stretches.pop()[1]
+        self.stretches.append((decoded, tokens))
