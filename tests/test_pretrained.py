@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import laconic
 from laconic import pretrained
+from laconic.artifact import Artifact, fingerprint
 from laconic.pretrained import MANIFEST, MODELS, Pretrained, PretrainedError, cache_folder, pretrained_path, verify
 
 
@@ -170,3 +171,5 @@ def test_two_processes_at_once(tmp_path, monkeypatch):
     with laconic.compress(model, laconic.SnapKV(keep=1.0)):
         out = model.generate(**ids, max_new_tokens=20, do_sample=False)
     assert "The capital of France is Paris." in tokenizer.decode(out[0, ids["input_ids"].shape[1] :])
+    for name in Artifact.shipped("*-smollm2"):
+        assert Artifact.load(name).fingerprint == fingerprint(model)

@@ -1,4 +1,4 @@
-"""Write LEADERBOARD.md, docs/leaderboard.svg and the checked-in tables from a finished bench folder.
+"""Write the second part of LEADERBOARD.md, docs/leaderboard.svg and the checked-in tables from a finished bench folder.
 
     laconic bench --preset leaderboard --out leaderboard && python -m tools.pages.leaderboard leaderboard
 
@@ -16,7 +16,7 @@ from laconic.bench.store import read
 from laconic.bench.summary import Line, summarise
 from laconic.bench.table import percent, spread
 from tools.pages.heat_map import Block, heat_map
-from tools.pages.leaderboard_parts import arrow, traits, write_results
+from tools.pages.leaderboard_parts import SHIPPED, arrow, compose, traits, write_results
 from tools.pages.parts import DOCS, ROOT
 
 TEXT = comparisons()["text"]
@@ -29,10 +29,9 @@ TITLES = {
 }
 CLOSE = 0.15
 """A KV share within this part of the share asked for is not printed beside the result."""
-INTRODUCTION = """# Leaderboard
-
-Methods for visual tokens have [their own page](docs/leaderboard-images.md).
-
+INTRODUCTION = (
+    SHIPPED
+    + """
 Every cache method of the catalogue on `testbed/lm` ([model card](src/laconic/testbed/lm/README.md)), {samples}
 samples for each of {tasks} at {length} tokens, keeping 50, 25, 10 and 5 % of the cache. Made with `make leaderboard`
 (about {minutes} minutes on one core, resumable).
@@ -52,6 +51,7 @@ artifacts that ship for this model. The whole table, with every task, paired dif
 model is small and its contexts are short: the order of the methods means something, the distances between them say
 little about your model.
 """
+)
 
 
 def column(line: Line) -> float:
@@ -163,9 +163,8 @@ def main(folder: Path) -> None:
     )
     write_results("leaderboard", rows, lines)
     (DOCS / "leaderboard.svg").write_text(figure(lines), encoding="utf-8")
-    (ROOT / "LEADERBOARD.md").write_text(
-        "\n".join([text.rstrip(), *tables(lines), *by_question(lines), ""]), encoding="utf-8"
-    )
+    shipped = "\n".join([text.rstrip(), *tables(lines), *by_question(lines), ""])
+    (ROOT / "LEADERBOARD.md").write_text(compose(ROOT / "LEADERBOARD.md", shipped=shipped), encoding="utf-8")
     print(f"{len(rows)} rows -> LEADERBOARD.md, docs/leaderboard.svg, benchmarks/results/leaderboard.{{json,md}}")
 
 

@@ -1,8 +1,9 @@
-"""What the two leaderboards share: marks of cells and methods, and the tables that are checked in."""
+"""What the leaderboards share: marks of cells and methods, the tables that are checked in, and the page of two parts."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from laconic.bench.statistics import Interval
 from laconic.bench.store import Row
@@ -28,3 +29,16 @@ def write_results(name: str, rows: list[Row], lines: list[Line]) -> None:
     plain = {"machine": rows[0]["machine"], "settings": rows[0]["settings"], "lines": [line.as_dict() for line in lines]}
     (RESULTS / f"{name}.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
     (RESULTS / f"{name}.md").write_text(markdown(lines), encoding="utf-8")
+
+
+SHIPPED = "# On the shipped model\n"
+"""Opens the second part of LEADERBOARD.md."""
+
+
+def compose(page: Path, *, real: str | None = None, shipped: str | None = None) -> str:
+    """The text of the page with one part replaced: the one on a real model, or, from its title on, the one on the shipped
+    model."""
+    known = page.read_text(encoding="utf-8") if page.exists() else ""
+    first, title, second = known.partition(SHIPPED)
+    first, second = real if real is not None else first, shipped if shipped is not None else title + second
+    return "\n\n".join(filter(None, (first.strip(), second.strip()))) + "\n"

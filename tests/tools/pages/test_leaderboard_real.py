@@ -1,0 +1,69 @@
+"""The first part of LEADERBOARD.md from a bench of made-up rows; the second part stays."""
+
+import json
+
+import pytest
+from helpers.bench_tools import made_up
+
+from laconic.bench.grid import Grid
+from tools.pages import leaderboard_parts, leaderboard_real
+
+METHODS = ("random", "snapkv", "kivi")
+GRID = Grid(("facts",), METHODS, (), (1024, 2048), ("later", "in view"), 20)
+
+
+def row(cell, right):
+    score = {"none": 0.8, "snapkv": 1, "random": 0}.get(cell.method, cell.seed % 2) if right else 0.2
+    made = made_up(cell, float(score)) | {"asked_turns": [0, 1, 5, 7, *([6, 4] if cell.mode == "later" else [])]}
+    made["settings"] |= {"data": "a library"}
+    return made | ({"kv_bytes": made["kv_bytes_full"] // 2} if cell.method == "kivi" else {})
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    monkeypatch.setattr(leaderboard_real, "ROOT", tmp_path)
+    monkeypatch.setattr(leaderboard_parts, "RESULTS", tmp_path)
+    (tmp_path / "LEADERBOARD.md").write_text("# Leaderboard\n\nold\n\n# On the shipped model\n\nstays\n")
+
+    def write(samples):
+        cells = [c for c in GRID.changed(samples=samples).cells() if (c.method, c.keep) != ("kivi", 0.05)]
+        rows = [row(c, (c.mode, c.length) != ("in view", 2048)) for c in cells]
+        (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        leaderboard_real.main(tmp_path)
+        return (tmp_path / "LEADERBOARD.md").read_text()
+
+    return write
+
+
+def test_methods_are_in_order_with_their_marks_and_questions(page):
+    text = page(20)
+    later = text.split("## The question comes later, 1,024 tokens\n")[1].split("\n## ")[0]
+    rows = [line for line in later.splitlines() if line.startswith("| `")]
+    assert [line.split("`")[1] for line in rows] == ["snapkv", "kivi", "random"]
+    assert rows[0] == "| `snapkv` | q |" + " 100 [100, 100] |" * 4 + " 120 |"
+    assert "(50 %) | - | 120 |" in rows[1] and rows[2].count("0 [0, 0] |") == 4
+    assert "Uncompressed: 80 [80, 80] of 120 questions about 20 documents." in later
+    assert "Not finished" not in text
+
+
+def test_sections_that_the_model_itself_does_not_answer_are_left_out(page):
+    text = page(20).split("## The question is in view, 2,048 tokens\n")[1].split("\n# ")[0]
+    assert "under 60% itself" in text and "| `" not in text
+
+
+def test_what_is_not_finished_says_so(page):
+    assert "**Not finished**: so far 18 of 120 questions later at 1,024 tokens" in page(3)
+
+
+def test_the_other_part_of_the_page_stays(page, tmp_path):
+    text = page(3)
+    assert text.startswith("# Leaderboard\n\nOn a real model") and "old" not in text
+    assert text.endswith("\n\n# On the shipped model\n\nstays\n")
+    again = leaderboard_parts.compose(tmp_path / "LEADERBOARD.md", shipped="# On the shipped model\n\nnew")
+    assert again == text.replace("stays", "new")
+
+
+def test_the_tables_are_checked_in(page, tmp_path):
+    page(3)
+    lines = json.loads((tmp_path / "leaderboard-real.json").read_text())["lines"]
+    assert {line["method"] for line in lines} == {"none", *METHODS} and (tmp_path / "leaderboard-real.md").exists()

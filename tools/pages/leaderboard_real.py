@@ -1,0 +1,134 @@
+"""Write the first part of LEADERBOARD.md, on a real model, and the checked-in tables from a bench folder, finished or not.
+
+    laconic bench --preset real --out leaderboard-real && python -m tools.pages.leaderboard_real leaderboard-real
+
+`make leaderboard-real` is both. Every figure comes from results.jsonl; the questions behind each row are counted in the last
+column.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from laconic.bench.comparison import comparisons
+from laconic.bench.specs import NONE
+from laconic.bench.store import Row, read
+from laconic.bench.summary import Line, summarise
+from laconic.bench.table import spread
+from tools.pages.leaderboard_parts import compose, traits, write_results
+from tools.pages.parts import RESULTS, ROOT
+
+DOCUMENT = comparisons()["document"]
+KEEPS = DOCUMENT.keeps
+LEAST = 0.6
+"""Sections in which the uncompressed model answers fewer questions are left out."""
+WANTED = {"later": 120, "in view": 60}
+"""Questions that a finished section asks of every method."""
+CLOSE = 0.1
+"""A share of bytes within this part of the share asked for is not printed beside the result."""
+TITLES = {"later": "The question comes later", "in view": "The question is in view"}
+INTRODUCTION = """# Leaderboard
+
+On a real model first: every cache method of the catalogue on SmolLM2-135M-Instruct (30 layers, 3 KV heads each;
+`laconic.load("smollm2")`), over {source}. After it, [the same on the shipped model of four
+layers](#on-the-shipped-model), which is fast enough for every task and misleads about some methods. Methods for
+visual tokens have [their own page](docs/leaderboard-images.md). What it means, and what to pick, is in
+[findings](docs/findings.md).
+
+Eight facts about a few places are planted in each document: codes, names, years and colours, two of each form, so
+that each has a distractor. Questions are natural sentences through the chat template, and the answer's opening is
+given. A cell is the share of questions, in percent, whose **whole answer** (several tokens) is what greedy decoding
+says, over the questions that the uncompressed model answers; its own share stands above each table. [..]: 95 %
+bootstrap interval over documents. ○: not distinguishable from `random` at the same budget. In parentheses: the share
+of bytes that was really stored, where it is not the one asked for (float32: a quantiser's share is twice that on a
+16-bit model). `-`: refused, or not measured yet. `q`: the choice depends on the question in the prompt.
+
+Made with `make leaderboard-real`, which goes on where it was stopped. {state} A document is read once, and the
+recorded pass serves all methods and budgets that leave the reading as it is ([how](docs/design.md)); times are
+measured elsewhere ([speed](benchmarks/results/speed.md)). The whole table is
+[here](benchmarks/results/leaderboard-real.md)."""
+
+
+def questions(rows: list[Row]) -> dict[tuple[str, int, str], int]:
+    """(mode, length, method) -> questions asked at the budget that has the fewest."""
+    found: dict[tuple[str, int, str], dict[float | None, int]] = defaultdict(lambda: defaultdict(int))
+    for row in rows:
+        found[row["mode"], row["length"], row["method"]][row["keep"]] += len(row["asked_turns"])
+    return {key: min(counts.values()) for key, counts in found.items()}
+
+
+def cell(line: Line | None) -> str:
+    """``98 [95, 100]``, with its mark, and with the stored share where it is not the one asked for."""
+    if line is None:
+        return "-"
+    text, gain = spread(line.mean), line.gains.get("random")
+    if gain is not None and gain.interval.low <= 0 <= gain.interval.high:
+        text += " ○"
+    if line.keep is None or abs(line.kv_share / line.keep - 1) > CLOSE:
+        text += f" ({100 * line.kv_share:.0f} %)"
+    return text
+
+
+def section(lines: list[Line], counts: dict[tuple[str, int, str], int], mode: str, length: int) -> list[str]:
+    """One table: a row for each method, the best first by its mean over all shares, refused shares as `random`."""
+    own = [line for line in lines if line.section == (mode, length)]
+    whole = next(line for line in own if line.method == NONE)
+    head = [
+        f"## {TITLES[mode]}, {length:,} tokens",
+        "",
+        DOCUMENT.meanings[mode][:1].upper() + DOCUMENT.meanings[mode][1:] + ".",
+    ]
+    head += [
+        f"Uncompressed: {spread(whole.mean)} of {counts[mode, length, NONE]} questions about {whole.samples} documents.",
+        "",
+    ]
+    if whole.mean.mean < LEAST:
+        return [*head, f"The model answers under {LEAST:.0%} itself, so methods are not compared.", ""]
+    by_method: dict[str, dict[float | None, Line]] = defaultdict(dict)
+    for line in own:
+        if line.method != NONE:
+            by_method[line.method][line.keep] = line
+    fill = by_method.get("random", {})
+
+    def mean(method: str) -> float:
+        scores = [by_method[method].get(keep, fill.get(keep)) for keep in KEEPS]
+        return sum(line.mean.mean for line in scores if line is not None) / len(KEEPS)
+
+    head += ["| method | | " + " | ".join(f"{100 * keep:g} %" for keep in KEEPS) + " | questions |"]
+    head += ["|---|---|" + "---:|" * (len(KEEPS) + 1)]
+    for method in sorted(by_method, key=mean, reverse=True):
+        cells = " | ".join(cell(by_method[method].get(keep)) for keep in KEEPS)
+        head.append(f"| `{method}` | {traits(method)} | {cells} | {counts[mode, length, method]} |")
+    return [*head, ""]
+
+
+def state(counts: dict[tuple[str, int, str], int], sections: list[tuple[str, int]]) -> str:
+    """What is finished and what is not, in a sentence."""
+    left = []
+    for mode, length in sections:
+        least = min(count for (m, n, method), count in counts.items() if (m, n) == (mode, length) and method != NONE)
+        if least < WANTED[mode]:
+            left.append(f"{least} of {WANTED[mode]} questions {mode} at {length:,} tokens")
+    return f"**Not finished**: so far {', '.join(left)} for every method; intervals are wide." if left else ""
+
+
+def main(folder: Path) -> None:
+    """Read the rows of a bench in `folder`, write the files."""
+    rows = [row for row in read(folder / "results.jsonl") if row["task"] == "facts"]
+    lines, counts = summarise(rows, rows[0]["grid_seed"]), questions(rows)
+    sections = sorted({line.section for line in lines}, key=lambda pair: (list(TITLES).index(pair[0]), pair[1]))
+    text = INTRODUCTION.format(
+        source=f"Python's own documentation ({rows[0]['settings']['data']})", state=state(counts, sections)
+    )
+    parts = [part for mode, length in sections for part in section(lines, counts, mode, length)]
+    write_results("leaderboard-real", rows, lines)
+    (ROOT / "LEADERBOARD.md").write_text(
+        compose(ROOT / "LEADERBOARD.md", real="\n".join([text, "", *parts])), encoding="utf-8"
+    )
+    print(f"{len(rows)} rows -> LEADERBOARD.md, {RESULTS.name}/leaderboard-real.{{json,md}}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
