@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from laconic.bench.statistics import bootstrap
+from laconic.bench.statistics import Z, bootstrap, sign_test, wilson
 
 
 def test_the_interval_of_a_mean_is_the_closed_one():
@@ -60,3 +60,14 @@ def test_the_same_seed_gives_the_same_interval():
 def test_nothing_has_no_mean(groups):
     with pytest.raises(ValueError, match="at least one value"):
         bootstrap(groups)
+
+
+def test_wilson_has_width_where_all_agree():
+    found = wilson(8, 10)
+    assert (found.mean, round(found.low, 3), round(found.high, 3)) == (0.8, 0.490, 0.943)  # Brown, Cai and DasGupta (2001)
+    assert wilson(5, 5).low == pytest.approx(5 / (5 + Z * Z)) and wilson(5, 5).high == 1 and wilson(0, 5).low == 0
+
+
+def test_the_sign_test_is_exact():
+    assert sign_test(5, 0) == sign_test(0, 5) == 2 / 2**5 and sign_test(6, 0) == 2 / 2**6
+    assert sign_test(1, 9) == pytest.approx(2 * 11 / 2**10) and sign_test(0, 0) == sign_test(3, 3) == 1

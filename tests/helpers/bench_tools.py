@@ -1,5 +1,6 @@
 """What the tests of the bench share: a tiny random model with the testbed's tokenizer, and made-up rows."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from laconic.bench.grid import Cell, Grid
+from laconic.engine.engine import Engine, Request
 from laconic.shipped import model_path
 
 GRID = Grid(("single", "kvturns"), ("random", "snapkv:window=8"), (0.5, 0.1), (128,), ("aware", "agnostic", "turns"), 2)
@@ -29,6 +31,12 @@ def tiny() -> tuple[LlamaForCausalLM, Any]:
         pad_token_id=tokenizer.pad_token_id,
     )
     return LlamaForCausalLM(config).eval(), tokenizer
+
+
+def written(engine: Engine, context: str, question: str) -> str:
+    """A word of the first tokens that a random model writes: what it can be said to know."""
+    answer = engine.answer(Request(context=context, question=question, methods=(), max_new_tokens=6))
+    return max(re.findall(r"[a-z0-9]+", engine.tokenizer.decode(answer.ids).lower()), key=len)
 
 
 def save_tiny(folder: Path) -> Path:

@@ -1,7 +1,9 @@
-"""Seeded bootstrap intervals: of a score, and of the difference of two methods on the same samples."""
+"""Seeded bootstrap intervals, of a score and of the difference of two methods on the same samples; and what few answers that
+are right or wrong say, where a bootstrap of answers that all agree has no width."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +11,8 @@ import numpy as np
 
 DRAWS = 2000
 LEVEL = 0.95
+Z = 1.959964
+"""Standard normal quantile of `LEVEL`, two-sided."""
 
 
 @dataclass(frozen=True)
@@ -44,3 +48,18 @@ def bootstrap(groups: Sequence[Sequence[float]], seed: int = 0, draws: int = DRA
     low, high = np.quantile(means, [tail, 1 - tail])
     mean = float(np.mean([np.mean(group) for group in groups]))
     return Interval(mean, float(low), float(high))
+
+
+def wilson(right: int, total: int) -> Interval:
+    """A share with its 95 % interval after Wilson (1927), which has width even when all of few answers agree."""
+    share, spread = right / total, Z * Z / total
+    middle = share + spread / 2
+    reach = Z * math.sqrt(share * (1 - share) / total + spread / (4 * total))
+    low, high = ((middle + sign * reach) / (1 + spread) for sign in (-1, 1))
+    return Interval(share, max(0.0, low), min(1.0, high))
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Two-sided exact probability of so uneven a split if wins and losses were equally likely (McNemar's exact test)."""
+    n, few = wins + losses, min(wins, losses)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(few + 1)) / 2**n)

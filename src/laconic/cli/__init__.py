@@ -1,4 +1,4 @@
-"""The command line: `laconic run | chat | cache | inspect | methods | bench | fit | doctor`."""
+"""The command line: `laconic run | pick | chat | cache | inspect | methods | bench | fit | doctor`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from laconic.cli.doctor import doctor
 from laconic.cli.fit import deprecated, fit
 from laconic.cli.inspect import inspect
 from laconic.cli.methods import methods
+from laconic.cli.pick import pick
 from laconic.cli.run import run
 
 app = typer.Typer(
@@ -48,6 +49,7 @@ def root(
 
 
 app.command()(run)
+app.command()(pick)
 app.command()(chat)
 app.command()(inspect)
 app.command()(methods)

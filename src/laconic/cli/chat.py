@@ -71,11 +71,11 @@ def chat(
         raise common.InputError("--compress-turns needs a --method; `laconic methods` lists them.")
     text = "" if context is None else options.text()
     with common.spinner("importing torch and transformers"):
-        from laconic.cli.question import engine_of, methods_of, request_of
+        from laconic.cli.question import engine_and_methods, request_of
         from laconic.engine.chat import Chat
-    methods = methods_of(options)
+    engine, methods = engine_and_methods(options, "later" if text and not compress_turns else "in view")
     request = replace(request_of(options), context=text, system=system, methods=methods)
-    with Chat(engine_of(options), request, compress_turns) as talk:
+    with Chat(engine, request, compress_turns) as talk:
         _talk(talk, options, as_json)
     for note in talk.notes:
         _warn(note)

@@ -10,8 +10,9 @@ import torch
 
 from laconic.cli.common import InputError, quiet, spinner
 from laconic.cli.options import Options
+from laconic.cli.picked import is_picked, picked
 from laconic.engine.engine import Engine
-from laconic.engine.request import Request
+from laconic.engine.request import Mode, Request
 from laconic.families.vision import vision_family_of
 from laconic.loading import load
 from laconic.media import Frame, gather
@@ -71,8 +72,10 @@ def question_of(options: Options, context: str, methods: Sequence[Method] | None
         MediaError: an image that cannot be shown.
     """
     frames = frames_of(options)
-    methods = methods_of(options) if methods is None else methods
-    engine = engine_of(options)
+    if methods is None:
+        engine, methods = engine_and_methods(options, "later" if options.query_agnostic else "in view")
+    else:
+        engine = engine_of(options)
     if options.video is not None:
         frames = arranged(frames, len(options.image or ()), methods, vision_family_of(engine.model).image_side(engine.model))
     shown = [frame.image for frame in frames]
@@ -97,6 +100,19 @@ def request_of(options: Options) -> Request:
         seed=options.seed,
         chunk=options.prefill_chunk_size,
     )
+
+
+def engine_and_methods(options: Options, mode: Mode) -> tuple[Engine, list[Method]]:
+    """The model and its methods: those that are named, refused before it is loaded, or those that were picked for it.
+
+    Args:
+        mode: in which the context will be compressed.
+    """
+    if not is_picked(options):
+        methods = methods_of(options)
+        return engine_of(options), methods
+    engine = engine_of(options)
+    return engine, picked(options, engine, mode)
 
 
 def methods_of(options: Options) -> list[Method]:

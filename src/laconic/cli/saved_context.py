@@ -10,9 +10,10 @@ import torch
 from laconic.cache.saved import load
 from laconic.cli.common import InputError, spinner
 from laconic.cli.options import Options
-from laconic.cli.question import Question, check_length, engine_of, methods_of, request_of
+from laconic.cli.question import Question, check_length, engine_and_methods, request_of
 from laconic.engine.engine import Engine
 from laconic.engine.generation import read_context
+from laconic.method import Method
 from laconic.session import Session
 
 
@@ -30,10 +31,10 @@ def question_of(options: Options, path: Path) -> Question:
     if not exists and options.context is None:
         raise InputError(f"{path} does not exist yet; give the --context to compress into it.")
     text = None if options.context is None else options.text()
-    engine = engine_of(options)
+    engine, methods = engine_and_methods(options, "later")
     if not exists:
         assert text is not None
-        _write(options, engine, text, path)
+        _write(options, engine, methods, text, path)
     saved = load(path, engine.model, engine.tokenizer)
     if text not in (None, saved.text):
         raise InputError(f"{path} holds another text than --context {options.context}; drop one of them.")
@@ -43,8 +44,8 @@ def question_of(options: Options, path: Path) -> Question:
     return Question(options, engine, replace(request, prompt=prompt))
 
 
-def _write(options: Options, engine: Engine, text: str, path: Path) -> None:
-    request = replace(request_of(options), context=text, system=options.system, methods=methods_of(options))
+def _write(options: Options, engine: Engine, methods: list[Method], text: str, path: Path) -> None:
+    request = replace(request_of(options), context=text, system=options.system, methods=methods)
     ids = engine.prompt(request).context
     session = Session(engine.model, request.methods or (), request.protect, engine.tokenizer)
     with spinner(f"compressing the context into {path}"), session:

@@ -1,0 +1,80 @@
+"""Successive halving with answers that are made up."""
+
+import pytest
+
+from laconic.bench.pick.contest import ROUND, Contest
+from laconic.bench.pick.examiner import Found
+from laconic.errors import BudgetError
+
+METHODS = ("a", "b", "c", "d", "e")
+FOREVER = lambda: 1e9  # noqa: E731
+
+
+def found(right: int, of: int = 4, seconds: float = 1.0) -> Found:
+    return Found({i: i < right for i in range(of)}, 10, 100, seconds, 0.1)
+
+
+def scores(unit, method, keep):
+    return found({"a": 1, "b": 4, "c": 0, "d": 3, "e": 2}[method])
+
+
+def test_the_worse_half_goes_after_each_round_and_two_stay():
+    contest, seen = Contest(METHODS, [0.5]), []
+    contest.run(range(12), lambda unit, m, k: seen.append((unit, m)) or scores(unit, m, k), FOREVER)
+    first = ROUND // 4
+    by_unit = [[m for u, m in seen if u == unit] for unit in range(12)]
+    assert by_unit[:first] == [list(METHODS)] * first
+    assert by_unit[first : 3 * first] == [["b", "d", "e"]] * 2 * first  # twice as long
+    assert by_unit[3 * first :] == [["b", "d"]] * 3
+    assert contest.alive[0.5] == ["b", "d"] == contest.ranked(0.5)
+    assert contest.tallies["b", 0.5].share == 1 and len(contest.tallies["b", 0.5].same) == 48
+    assert len(contest.tallies["a", 0.5].same) == ROUND and contest.tallies["a", 0.5].share == 0.25
+
+
+def test_budgets_are_contests_of_their_own():
+    contest = Contest(METHODS, [0.5, 0.1])
+    contest.run(range(9), lambda u, m, k: scores(u, m, k) if k == 0.5 else found(4 if m in "ce" else 0), FOREVER)
+    assert contest.ranked(0.5) == ["b", "d"] and contest.ranked(0.1) == ["c", "e"]
+
+
+def test_of_equals_the_faster_one_is_first():
+    contest = Contest(("slow", "fast"), [0.5])
+    contest.run(range(1), lambda u, m, k: found(2, seconds=5.0 if m == "slow" else 1.0), FOREVER)
+    assert contest.ranked(0.5) == ["fast", "slow"]
+
+
+def test_when_time_is_up_only_whole_units_count():
+    clock = [10.0]
+
+    def ask(unit, method, keep):
+        clock[0] -= 1
+        return scores(unit, method, keep)
+
+    contest = Contest(METHODS, [0.5])
+    contest.run(range(9), ask, lambda: clock[0])
+    assert {len(tally.same) for tally in contest.tallies.values()} == {4}  # ten seconds: one unit of five, and no other
+    assert clock[0] >= 1.0  # a method that would not be done in time is not begun
+
+
+def test_a_method_that_refuses_is_out_and_its_reason_kept():
+    def ask(unit, method, keep):
+        if method == "b":
+            raise BudgetError("too small")
+        return scores(unit, method, keep)
+
+    contest = Contest(METHODS, [0.5])
+    contest.run(range(2), ask, FOREVER)
+    assert contest.refused == {("b", 0.5): "too small"} and contest.ranked(0.5) == ["d", "e", "a", "c"]
+
+
+def test_each_is_told_before_it_is_asked():
+    told = []
+    Contest(("a", "b"), [0.5, 0.1]).run([0], scores, FOREVER, lambda m, k: told.append((m, k)))
+    assert told == [("a", 0.5), ("b", 0.5), ("a", 0.1), ("b", 0.1)]
+
+
+@pytest.mark.parametrize("units", [[], [0]])
+def test_nothing_asked_is_a_share_of_nothing(units):
+    contest = Contest(("a",), [0.5])
+    contest.run(units, scores, lambda: 0.0)
+    assert contest.tallies["a", 0.5].share == 0 and contest.ranked(0.5) == ["a"]
