@@ -1,4 +1,5 @@
-"""Write the first part of LEADERBOARD.md, on a real model, and the checked-in tables from a bench folder, finished or not.
+"""From a bench folder on a real model, finished or not: the first part of LEADERBOARD.md, the short tables of README and
+findings, and the checked-in tables.
 
     laconic bench --preset real --out leaderboard-real && python -m tools.pages.leaderboard_real leaderboard-real
 
@@ -11,14 +12,17 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from pathlib import Path
+from textwrap import fill
 
 from laconic.bench.comparison import comparisons
 from laconic.bench.specs import NONE
 from laconic.bench.store import Row, read
 from laconic.bench.summary import Line, summarise
 from laconic.bench.table import spread
+from laconic.tasks.text.documents import CONTINUATION_TOKENS
 from tools.pages.leaderboard_parts import compose, traits, write_results
 from tools.pages.parts import RESULTS, ROOT
+from tools.pages.real_summary import insert, short
 
 DOCUMENT = comparisons()["document"]
 KEEPS = DOCUMENT.keeps
@@ -104,6 +108,43 @@ def section(lines: list[Line], counts: dict[tuple[str, int, str], int], mode: st
     return [*head, ""]
 
 
+def continuations(rows: list[Row]) -> list[str]:
+    """How well documents go on after their beginnings were compressed: likelihood of the true text, and agreement."""
+    if not rows:
+        return []
+    whole = {(row["length"], row["seed"]): row["nll"] for row in rows if row["method"] == NONE}
+    found: dict[str, dict[float, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row["method"] != NONE and row["keep"] is not None:
+            gap = row["nll"] - whole[row["length"], row["seed"]]
+            found[row["method"]][row["keep"]].append((gap, row["score"]))
+
+    def means(method: str, keep: float) -> tuple[float, float] | None:
+        pairs = found[method].get(keep)
+        return None if not pairs else (sum(a for a, _ in pairs) / len(pairs), sum(b for _, b in pairs) / len(pairs))
+
+    def worst(method: str) -> float:
+        known = [pair[0] for keep in KEEPS if (pair := means(method, keep)) is not None]
+        return sum(known) / len(known)
+
+    lengths = ", ".join(f"{length:,}" for length in sorted({row["length"] for row in rows}))
+    own = sum(whole.values()) / len(whole)
+    head = ["## How a document goes on", ""]
+    head += [
+        f"{len(whole)} documents of {lengths} tokens, compressed before their last {CONTINUATION_TOKENS} are read: by how"
+    ]
+    head += [
+        f"many nats per token the true text becomes less likely (uncompressed: {own:.2f} nats), and, after the stroke, with"
+    ]
+    head += ["how many percent of the tokens of the uncompressed model's greedy continuation the compressed one agrees.", ""]
+    head += ["| method | | " + " | ".join(f"{100 * keep:g} %" for keep in KEEPS) + " |", "|---|---|" + "---:|" * len(KEEPS)]
+    for method in sorted(found, key=worst):
+        pairs = [means(method, keep) for keep in KEEPS]
+        cells = " | ".join("-" if pair is None else f"{pair[0]:+.2f} / {100 * pair[1]:.0f}" for pair in pairs)
+        head.append(f"| `{method}` | {traits(method)} | {cells} |")
+    return [*head, ""]
+
+
 def state(counts: dict[tuple[str, int, str], int], sections: list[tuple[str, int]]) -> str:
     """What is finished and what is not, in a sentence."""
     left = []
@@ -114,18 +155,31 @@ def state(counts: dict[tuple[str, int, str], int], sections: list[tuple[str, int
     return f"**Not finished**: so far {', '.join(left)} for every method; intervals are wide." if left else ""
 
 
+def wrapped(text: str) -> str:
+    """Paragraphs in lines of at most 118 characters; a title stays as it is."""
+    title, _, rest = text.partition("\n\n")
+    paragraphs = [
+        fill(" ".join(part.split()), 118, break_long_words=False, break_on_hyphens=False) for part in rest.split("\n\n")
+    ]
+    return "\n\n".join([title, *paragraphs])
+
+
 def main(folder: Path) -> None:
     """Read the rows of a bench in `folder`, write the files."""
-    rows = [row for row in read(folder / "results.jsonl") if row["task"] == "facts"]
+    every = read(folder / "results.jsonl")
+    rows = [row for row in every if row["task"] == "facts"]
     lines, counts = summarise(rows, rows[0]["grid_seed"]), questions(rows)
     sections = sorted({line.section for line in lines}, key=lambda pair: (list(TITLES).index(pair[0]), pair[1]))
     text = INTRODUCTION.format(
         source=f"Python's own documentation ({rows[0]['settings']['data']})", state=state(counts, sections)
     )
     parts = [part for mode, length in sections for part in section(lines, counts, mode, length)]
+    parts += continuations([row for row in every if row["task"] == "continuation"])
     write_results("leaderboard-real", rows, lines)
+    for page in (ROOT / "README.md", ROOT / "docs" / "findings.md"):
+        insert(page, short(lines))
     (ROOT / "LEADERBOARD.md").write_text(
-        compose(ROOT / "LEADERBOARD.md", real="\n".join([text, "", *parts])), encoding="utf-8"
+        compose(ROOT / "LEADERBOARD.md", real="\n".join([wrapped(text), "", *parts])), encoding="utf-8"
     )
     print(f"{len(rows)} rows -> LEADERBOARD.md, {RESULTS.name}/leaderboard-real.{{json,md}}")
 

@@ -27,7 +27,7 @@ from laconic.tasks import Sample
 GREEDY_TOKENS = 32
 """Length of the uncompressed model's own continuation that a compressed one is compared with."""
 
-SPECIAL = 2
+SPECIAL = 3
 """Recordings that are kept besides those of plain prompts: of prompts with pseudo tokens, say."""
 
 

@@ -19,6 +19,12 @@ def row(cell, right):
     return made | ({"kv_bytes": made["kv_bytes_full"] // 2} if cell.method == "kivi" else {})
 
 
+def continued(cell):
+    """Half a nat lost by random at every budget, none by the others."""
+    nll = 2.5 + 0.5 * (cell.method == "random")
+    return made_up(cell, 0.75) | {"nll": nll}
+
+
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     monkeypatch.setattr(leaderboard_real, "ROOT", tmp_path)
@@ -28,6 +34,9 @@ def page(tmp_path, monkeypatch):
     def write(samples):
         cells = [c for c in GRID.changed(samples=samples).cells() if (c.method, c.keep) != ("kivi", 0.05)]
         rows = [row(c, (c.mode, c.length) != ("in view", 2048)) for c in cells]
+        rows += [
+            continued(c) for c in GRID.changed(tasks=("continuation",), modes=("later",), lengths=(1024,), samples=2).cells()
+        ]
         (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
         leaderboard_real.main(tmp_path)
         return (tmp_path / "LEADERBOARD.md").read_text()
@@ -47,12 +56,12 @@ def test_methods_are_in_order_with_their_marks_and_questions(page):
 
 
 def test_sections_that_the_model_itself_does_not_answer_are_left_out(page):
-    text = page(20).split("## The question is in view, 2,048 tokens\n")[1].split("\n# ")[0]
+    text = page(20).split("## The question is in view, 2,048 tokens\n")[1].split("\n## ")[0]
     assert "under 60% itself" in text and "| `" not in text
 
 
 def test_what_is_not_finished_says_so(page):
-    assert "**Not finished**: so far 18 of 120 questions later at 1,024 tokens" in page(3)
+    assert "**Not finished**: so far 18 of 120 questions later at 1,024 tokens" in " ".join(page(3).split())
 
 
 def test_the_other_part_of_the_page_stays(page, tmp_path):
@@ -61,6 +70,13 @@ def test_the_other_part_of_the_page_stays(page, tmp_path):
     assert text.endswith("\n\n# On the shipped model\n\nstays\n")
     again = leaderboard_parts.compose(tmp_path / "LEADERBOARD.md", shipped="# On the shipped model\n\nnew")
     assert again == text.replace("stays", "new")
+
+
+def test_continuations_stand_at_the_end_the_least_loss_first(page):
+    table = page(3).split("## How a document goes on\n")[1].split("\n# ")[0]
+    assert "2 documents of 1,024 tokens" in table and "uncompressed: 2.50 nats" in table
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    assert rows[-1] == "| `random` |  |" + " +0.50 / 75 |" * 4 and rows[0].count("+0.00 / 75") == 4
 
 
 def test_the_tables_are_checked_in(page, tmp_path):
