@@ -28,11 +28,8 @@ PICKS = (
 
 def short(lines: list[Line]) -> str:
     """A row for each of `PICKS` that was measured. Times are from benchmarks/real_times.py, where it has run."""
-    found = results("real-times")
-    times: dict[tuple[str, float | None], Row] = {}
-    for row in (found or {"rows": []})["rows"]:
-        method = None if row["method"] == NONE else create_method(row["method"])
-        times["" if method is None else method.name, None if method is None else method.budget.keep] = row
+    measured = results("real-times") or {"rows": []}
+    times = {_timed(row["method"]): row for row in measured["rows"]}
     known = {(line.mode, line.method, line.keep): line for line in lines if line.length == LENGTH}
     out = [
         [
@@ -52,6 +49,14 @@ def short(lines: list[Line]) -> str:
     head = ["cache", "question", "answers right, %", "KV bytes"]
     head += ["time to first token", "per token"] if times else []
     return table(head, [row if times else row[:4] for row in out])
+
+
+def _timed(spec: str) -> tuple[str, float | None]:
+    """Name and share of what was timed; ("", None) for the uncompressed model."""
+    if spec == NONE:
+        return "", None
+    method = create_method(spec)
+    return method.name, method.budget.keep
 
 
 def _bytes(line: Line) -> list[str]:
