@@ -48,6 +48,27 @@ def test_a_call_without_a_cache_begins_a_new_one(model):
     assert session.stats.prefill_flops == once.prefill_flops
 
 
+def test_figures_belong_to_the_cache(model):
+    """Two conversations in turn; chunks of one token are prompt, drafts are not."""
+    ids = torch.randint(3, 50, (1, 20), generator=torch.Generator().manual_seed(1)).repeat(1, 2)
+    options = {"max_new_tokens": 8, "do_sample": False, "return_dict_in_generate": True}
+    for more in ({}, {"prefill_chunk_size": 1}, {"prompt_lookup_num_tokens": 3}):
+        found = []
+        for open_session in (StockSession, compress):
+            with torch.no_grad(), open_session(model) as session:
+                first = model.generate(ids, **options, **more).past_key_values
+                figures = session.stats
+                model(ids[:, :5])
+                assert (session.stats.tokens_in, session.stats.tokens_out) == (5, 0)
+                model(ids[:, :7], past_key_values=first)
+                assert session.stats.tokens_in == 47 and session.stats.prefill_seconds > figures.prefill_seconds
+                assert session.stats.tokens_out == figures.tokens_out == first.get_seq_length() - 47
+                found.append((figures.tokens_in, figures.tokens_out, figures.decode_flops, figures.prefill_flops_full))
+        if "prompt_lookup_num_tokens" in more:  # what ran for drafts that were rejected is counted in a session alone
+            found = [figures[:2] for figures in found]
+        assert found[0] == found[1] and found[0][0] == 40
+
+
 def test_nothing_yet(model):
     stats = StockSession(model).stats
     assert (stats.tokens_in, stats.kv_bytes, stats.prefill_flops) == (0, 0, 0)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.threads import in_threads, meeting
 from helpers.vision_zoo import CASES
 
 import laconic
@@ -125,3 +126,24 @@ def test_other_models_get_no_offset(llama, prompt):
     with laconic.compress(llama) as session:
         llama(prompt(1, 9))
     assert not any(layer.state for layer in session.cache.compressed())
+
+
+@every_class
+def test_threads_with_different_images(name):
+    """Both threads wait for each other in every pass, after the model has counted positions and before they are used."""
+    case = CASES[name]
+    model = case.build()
+    given = [prompt_of(case, (4, 24)), prompt_of(case, (4, 4), seed=3)]
+    with laconic.compress(model):
+
+        def work(inputs):
+            out = model.generate(**inputs, **GREEDY)
+            ids = torch.cat([out.sequences, ASK], 1)
+            more = model.generate(ids, attention_mask=torch.ones_like(ids), past_key_values=out.past_key_values, **GREEDY)
+            return torch.stack(out.logits + more.logits)
+
+        alone = [work(inputs) for inputs in given]
+        with meeting(model.model.language_model, passes=8):
+            together = in_threads(*[lambda inputs=inputs: work(inputs) for inputs in given])
+    for got, want in zip(together, alone, strict=True):
+        close(got, want)

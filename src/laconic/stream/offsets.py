@@ -33,26 +33,23 @@ class OffsetSeam(Seam):
         super().__init__(host, methods)
         core = host.model.base_model
         self._core = core if hasattr(core, ATTRIBUTE) else None
-        self._cache: CompressedCache | None = None
 
     def install(self, restore: ExitStack) -> None:
         if self._core is not None:
             restore.callback(setattr, self._core, ATTRIBUTE, getattr(self._core, ATTRIBUTE))
-            restore.callback(setattr, self, "_cache", None)
 
     def adopt(self, cache: CompressedCache) -> None:
         """The model must not meet the offset of another prompt, whose batch may have another size, too."""
-        self._cache = cache
         if self._core is not None and cache.seen and (offset := _state(cache).get(OFFSET)) is not None:
             setattr(self._core, ATTRIBUTE, offset[:, None])
 
     def enter(self, kwargs: dict[str, Any], step: Step, ids: Tensor | None) -> dict[str, Any]:
         """The offset of a first pass follows from its positions, and so does that of a later one that brings an image; of
         text, positions follow from the offset: `generate()` has counted them from the prompt that was read last."""
-        cache = self._cache
-        if self._core is None or cache is None:
+        call = self.host.running.call
+        if self._core is None or call is None:
             return kwargs
-        state, positions = _state(cache), step.position_ids
+        state, positions = _state(call.cache), step.position_ids
         offset = state.get(OFFSET)
         if offset is None or not _text(positions):
             rows = positions[-3:] if positions.ndim == 3 else positions[None]
