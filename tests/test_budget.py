@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.budget import Budget, pyramid
+from laconic.budget import Budget, pyramid, share
 from laconic.errors import BudgetError
 
 
@@ -95,3 +95,25 @@ def test_pyramid_keeps_its_mean_falls_evenly_and_respects_the_ceiling(mean, beta
 
 def test_one_layer_gets_the_mean():
     assert pyramid(100, 20, 1, 1000) == [100]
+
+
+def test_the_share_asked_for_is_the_one_given():
+    assert Budget(keep=0.0995).share([18, 7], 1) == 0.0995  # not the one entry of 18 that it comes to
+    assert Budget(tokens=10).share([40, 5], 1) == 15 / 45
+    assert Budget(bytes=96).share([40], 8) == 12 / 40
+
+
+@pytest.mark.parametrize(("text", "expected"), [("0.1", 0.1), ("10%", 0.1), (" 9.95 % ", 0.0995), ("1", 1.0)])
+def test_shares_from_text(text, expected):
+    assert share(text) == pytest.approx(expected, rel=1e-12)
+
+
+def test_text_that_is_no_share():
+    for text in ("ten", "10%%", "%", ""):
+        with pytest.raises(ValueError, match="float"):
+            share(text)
+
+
+def test_a_percentage_without_its_sign_is_shown_how_it_is_written():
+    with pytest.raises(BudgetError, match=r"keep=10 is out of range.*for 10 percent write 0\.1 or 10%"):
+        Budget(keep=10)

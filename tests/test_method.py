@@ -214,3 +214,7 @@ def test_a_method_of_another_package_that_fails_to_import_takes_no_other_with_it
             find("brokn")
     finally:
         catalogue._fill.cache_clear()
+
+
+def test_a_share_in_a_text_may_be_a_percentage():
+    assert create_method("snapkv:keep=10%") == SnapKV(keep=0.1)

@@ -5,7 +5,7 @@ import pytest
 import laconic
 from laconic.errors import UnknownNameError
 from laconic.method import create_method
-from laconic.specs import create_methods, methods_of
+from laconic.specs import create_methods, methods_of, split_methods
 
 
 def test_the_budget_is_for_methods_that_name_none():
@@ -56,3 +56,8 @@ def test_anything_else_is_answered_with_the_line_to_write(llama, given, message)
 def test_a_misspelt_method_is_offered_the_known_one(llama):
     with pytest.raises(UnknownNameError, match="did you mean snapkv"):
         laconic.compress(llama, "snapkw")
+
+
+def test_splitting_keeps_parameters_with_their_method():
+    given = ["snapkv:window=16,kernel=7,h2o", "adakv:scorer=snapkv:window=8,alpha=0.1"]
+    assert split_methods(given) == ("snapkv:window=16,kernel=7", "h2o", "adakv:scorer=snapkv:window=8,alpha=0.1")

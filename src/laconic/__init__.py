@@ -8,8 +8,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from laconic.version import __version__
-
 if TYPE_CHECKING:
     from laconic.artifact import Artifact as Artifact
     from laconic.cache.contract import CacheMethod as CacheMethod
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
     from laconic.session import Session as Session
     from laconic.session import compress as compress
     from laconic.stream.contract import TokenMethod as TokenMethod
+    from laconic.version import __version__ as __version__
     from laconic.weights.contract import WeightMethod as WeightMethod
 
 _HOMES = {
@@ -52,6 +51,7 @@ _HOMES = {
     "list_methods": "laconic.method",
     "load": "laconic.loading",
     "load_cache": "laconic.cache.saved:load",
+    "__version__": "laconic.version",
     "register": "laconic.method",
 }
 _ERRORS = (
@@ -69,7 +69,7 @@ _ERRORS = (
 )
 _HOMES |= dict.fromkeys(_ERRORS, "laconic.errors")
 
-__all__ = [*_HOMES, "__version__"]  # and every class of `laconic.methods`
+__all__ = [*_HOMES]  # and every class of `laconic.methods`
 
 
 def __getattr__(name: str) -> Any:

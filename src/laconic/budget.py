@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from laconic.errors import BudgetError
@@ -33,7 +34,10 @@ class Budget:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise BudgetError(f"{name}={value!r} must be a number.")
         if name == "keep" and not 0 < value <= 1:
-            raise BudgetError(f"keep={value} is out of range: it is the share kept, 0 < keep <= 1 (keep=1.0 keeps all).")
+            percent = f"; for {value:g} percent write {value / 100:g} or {value:g}%" if 1 < value <= 100 else ""
+            raise BudgetError(
+                f"keep={value} is out of range: it is the share kept, 0 < keep <= 1 (keep=1.0 keeps all){percent}."
+            )
         if name != "keep" and not (1 <= value < math.inf and int(value) == value):
             raise BudgetError(f"{name}={value} is out of range: it is a whole number of at least 1.")
 
@@ -63,8 +67,28 @@ class Budget:
                 )
         return max(1, min(count, seen))
 
+    def share(self, real: Sequence[int], bytes_per_entry: int) -> float:
+        """Share of the tokens that is asked for: `keep` itself, or what a number of tokens or bytes comes to.
+
+        Args:
+            real: tokens of each sequence; bytes_per_entry: as for `entries`.
+        """
+        if self.keep is not None:
+            return self.keep
+        return sum(self.entries(n, bytes_per_entry) for n in real) / sum(real)
+
     def __str__(self) -> str:
         return " ".join(f"{k}={v}" for k, v in vars(self).items() if v is not None)
+
+
+def share(text: str) -> float:
+    """A share from text: ``"0.1"`` or ``"10%"``.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    number = text.strip()
+    return float(number[:-1]) / 100 if number.endswith("%") else float(number)
 
 
 def pyramid(mean: float, beta: float, layers: int, ceiling: float) -> list[float]:

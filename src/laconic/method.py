@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from laconic.budget import Budget
+from laconic import shelf
+from laconic.budget import Budget, share
 from laconic.errors import BudgetError, UnknownNameError, closest
-from laconic.plugins import Plugins, load_plugins
+from laconic.plugins import Plugins, any_plugins, load_plugins
+from laconic.shelf import Line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from laconic.seams import Seam
 
+GROUP = "laconic.methods"
+"""Entry-point group of methods in other packages."""
 SITES = ("encoder", "tokens", "cache", "memory", "reasoning", "weights", "codecs", "lens")
 Span = tuple[int, int]
 Protect = str | Span | Sequence[str | Span]
@@ -63,6 +67,7 @@ def _default(f: dataclasses.Field[Any]) -> Any:
 CATALOGUE: dict[str, Entry] = {}
 _ADDED_SITES: list[str] = []
 M = TypeVar("M", bound="type[Method]")
+L = TypeVar("L")
 
 
 @dataclass(kw_only=True)
@@ -201,7 +206,7 @@ def register(
 def _fill() -> Plugins:
     """Import the shelf, then what other packages offer in the entry-point group ``laconic.methods``."""
     import_module("laconic.methods")  # by name: the shelf stands above everything, and nothing else imports it
-    return load_plugins("laconic.methods")
+    return load_plugins(GROUP)
 
 
 def list_methods(pattern: str = "*") -> list[Entry]:
@@ -215,9 +220,26 @@ def list_methods(pattern: str = "*") -> list[Entry]:
     found = [e for e in CATALOGUE.values() if fnmatch.fnmatch(e.name, pattern)]
     if not found:
         plugins.check(pattern)
-        raise UnknownNameError(f"no method matches {pattern!r}: {closest(pattern.strip('*'), CATALOGUE)}")
-    order = sites()
-    return sorted(found, key=lambda e: (order.index(e.site), e.name))
+    return sorted(_some(found, pattern, CATALOGUE), key=_place)
+
+
+def outline(pattern: str = "*") -> Sequence[Entry | Line]:
+    """What `list_methods` lists, without importing the methods where no other package offers any."""
+    if CATALOGUE or any_plugins(GROUP):
+        return list_methods(pattern)
+    known = shelf.lines()
+    found = [line for line in known.values() if fnmatch.fnmatch(line.name, pattern)]
+    return sorted(_some(found, pattern, known), key=_place)
+
+
+def _some(found: list[L], pattern: str, known: Iterable[str]) -> list[L]:
+    if not found:
+        raise UnknownNameError(f"no method matches {pattern!r}: {closest(pattern.strip('*'), known)}")
+    return found
+
+
+def _place(entry: Entry | Line) -> tuple[int, str]:
+    return sites().index(entry.site), entry.name
 
 
 def find(name: str) -> Entry:
@@ -227,11 +249,23 @@ def find(name: str) -> Entry:
         UnknownNameError: there is none; the closest names are offered.
         EntryPointError: it is the name of another package's entry point that cannot be loaded.
     """
+    check_name(name)
     plugins = _fill()
     if name not in CATALOGUE:
         plugins.check(name)
         raise UnknownNameError(f"unknown method {name!r}: {closest(name, CATALOGUE)}")
     return CATALOGUE[name]
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no method can have, before anything heavy is imported for the catalogue. Where other packages
+    offer methods, only the full catalogue can tell.
+
+    Raises:
+        UnknownNameError: there is none; the closest names are offered.
+    """
+    if name not in CATALOGUE and not any_plugins(GROUP):
+        shelf.check_name(name, tuple(CATALOGUE))
 
 
 def create_method(spec: str, **budget: Any) -> Method:
@@ -261,11 +295,11 @@ def create_method(spec: str, **budget: Any) -> Method:
 
 
 def _parse(text: str) -> Any:
-    """A number, true/false/none, or the text itself."""
+    """A number (also as 10%), true/false/none, or the text itself."""
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]
-    for kind in (int, float):
+    for kind in (int, share):
         try:
             return kind(text)
         except ValueError:

@@ -28,6 +28,11 @@ class Plugins:
             raise self.failed[name]
 
 
+def any_plugins(group: str) -> bool:
+    """Whether an installed package has entry points of `group`; none is loaded."""
+    return bool(list(entry_points(group=group)))
+
+
 def load_plugins(group: str) -> Plugins:
     """Load all entry points of `group`. One that fails is a warning now, so that everything else can be used, and an error
     where it is asked for by its name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from laconic.method import Method, create_method, find
@@ -17,6 +17,21 @@ def create_methods(specs: Sequence[str], **budget: Any) -> list[Method]:
     """
     packs = {spec: find(spec.partition(":")[0].strip()).cls.packs for spec in specs}
     return [create_method(spec, **({} if packs[spec] and not all(packs.values()) else budget)) for spec in specs]
+
+
+def split_methods(texts: Iterable[str]) -> tuple[str, ...]:
+    """Method specs from comma-separated lists; ``"random:seed=1,cap=7,truncate"`` is two of them."""
+    found: list[str] = []
+    for text in texts:
+        first = True
+        for piece in filter(None, (p.strip() for p in text.split(","))):
+            key = piece.partition(":")[0]
+            if not first and "=" in key:  # a further parameter of the method before it
+                found[-1] += "," + piece
+            else:
+                found.append(piece)
+            first = False
+    return tuple(found)
 
 
 def methods_of(given: Sequence[Any]) -> tuple[Method, ...]:

@@ -1,14 +1,9 @@
 import pytest
 
 from laconic.bench.comparison import comparisons
-from laconic.bench.specs import NONE, budget_from_parameters, build, check_spec, resolve, split_methods
+from laconic.bench.specs import NONE, budget_from_parameters, build, check_spec, resolve
 from laconic.errors import BudgetError, UnknownNameError
 from laconic.method import CATALOGUE
-
-
-def test_splitting_keeps_parameters_with_their_method():
-    given = ["snapkv:window=16,kernel=7,h2o", "adakv:scorer=snapkv:window=8,alpha=0.1"]
-    assert split_methods(given) == ("snapkv:window=16,kernel=7", "h2o", "adakv:scorer=snapkv:window=8,alpha=0.1")
 
 
 def test_a_spec_with_a_budget_of_its_own_is_found():

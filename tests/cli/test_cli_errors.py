@@ -58,8 +58,9 @@ def test_undecodable_file_names_the_byte(laconic, model, tmp_path):
 def test_empty_prompt(laconic, model, tmp_path, content):
     path = tmp_path / "empty.txt"
     path.write_text(content)
-    assert "prompt is empty" in laconic.bad(2, "run", "--model", model, "--context", path)
-    assert "prompt is empty" in laconic.bad(2, "inspect", "--model", model, "--context", path, "--json")
+    for question in ([], ["-q", "Wo?"]):
+        assert "empty.txt is empty" in laconic.bad(2, "run", "--model", model, "--context", path, *question)
+    assert "empty.txt is empty" in laconic.bad(2, "inspect", "--model", model, "--context", path, "--json")
     assert "prompt is empty" in laconic.bad(2, "run", "--model", model)
 
 

@@ -55,7 +55,7 @@ def test_the_page(laconic, model, context, tmp_path):
     for outside in ("http:", "https:", "src=", "@import", "url("):
         assert outside not in page
     assert "ü</s>" in page and "🦊</s>" in page  # bytes of one character are one piece
-    assert "adakv(keep=0.2" in page and "asked 19." in page
+    assert "adakv(keep=0.2" in page and "asked 20.00%, achieved 19." in page
 
 
 def test_default_file_and_json_beside_it(laconic, model, context, tmp_path, monkeypatch):

@@ -187,8 +187,7 @@ def test_panel(laconic, model, context):
     )  # fmt: skip
     assert shown.exit_code == 0
     for text in (
-        "asked 19.",
-        "achieved 19.",
+        "asked 20%, achieved 19.",
         "entries per layer",
         "KV bytes",
         "uncompressed",

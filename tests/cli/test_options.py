@@ -36,9 +36,10 @@ def called():
 
 def test_a_command_takes_the_shared_options_and_its_own(called):
     _, (options, keep, extra, as_json) = called(
-        "--method", "a", "--method", "b:c=1", "--keep", "x", "-q", "Why?", "--extra", "5", "--json", "--temperature", "2"
+        "--method", "knorm", "--method", "kivi:bits=4", "--keep", "x", "-q", "Why?", "--extra", "5", "--json",
+        "--temperature", "2",
     )  # fmt: skip
-    assert options.method == ["a", "b:c=1"] and options.question == "Why?" and options.max_new_tokens == 64
+    assert options.method == ["knorm", "kivi:bits=4"] and options.question == "Why?" and options.max_new_tokens == 64
     assert options.sample and options.temperature == 2.0
     assert (keep, extra, as_json) == ("x", 5, True)
     assert options.keep is None  # the command declares one itself
@@ -59,7 +60,7 @@ def test_defaults_are_those_of_the_fields(called):
     ("given", "words"),
     [
         ({"keep": 0.5}, "--keep needs a --method"),
-        ({"keep": 0.5, "nbytes": 3, "method": ["x"]}, "--keep and --bytes exclude each other"),
+        ({"keep": 0.5, "nbytes": 3, "method": ["knorm"]}, "--keep and --bytes exclude each other"),
         ({"dtype": "int3"}, "--dtype int3: choose one of auto"),
         ({"temperature": float("inf")}, "--temperature inf must be above 0"),
         ({"query_agnostic": True}, "give --context"),
@@ -78,7 +79,7 @@ def test_a_share_that_is_set_later_is_checked_too():
     with pytest.raises(InputError, match="--keep needs a --method"):
         options.set_keep(0.5)
     with pytest.raises(InputError, match="exclude each other"):
-        Options(tokens=3, method=["x"]).set_keep(0.5)
+        Options(tokens=3, method=["knorm"]).set_keep(0.5)
 
 
 def test_the_model_follows_what_is_shown():
@@ -92,3 +93,16 @@ def test_the_text_of_a_prompt(tmp_path):
     assert Options(context=str(tmp_path / "a.txt")).text() == "Köln" and Options(question="Wo?").text() == ""
     with pytest.raises(InputError, match="prompt is empty"):
         Options(question=" ").text()
+
+
+def test_a_share_may_be_a_percentage(called):
+    @with_options
+    def command(options):
+        assert options.keep == 0.1
+
+    for text, ok in (("0.1", True), ("10%", True), ("ten", False)):
+        app = typer.Typer()
+        app.command()(command)
+        done = CliRunner().invoke(app, ["--method", "knorm", "--keep", text])
+        assert (done.exception is None) == ok
+    assert "'ten' is no share; write 0.1 or 10%" in done.output

@@ -2,7 +2,10 @@
 
 from types import SimpleNamespace
 
-from laconic.cli.panel import by_layer, entries, shown
+import pytest
+
+from laconic.cli.panel import asked, by_layer, entries, shown
+from laconic.method import create_method
 
 
 def test_neighbouring_layers_that_agree_are_taken_together():
@@ -19,3 +22,17 @@ def test_files_are_named_by_their_last_part():
     frames = [SimpleNamespace(source=f"/a/{i}\x1b.png", number=i, of=1 + 3 * (i == 1), image=image) for i in range(4)]
     assert shown(frames[:1]) == "1: 0\ufffd.png 9 x 6"
     assert shown(frames) == "4: 0\ufffd.png 9 x 6, 1\ufffd.png frame 1 of 4 9 x 6, 2\ufffd.png 9 x 6, ..."
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("snapkv:keep=0.0995", "9.95%"),
+        ("snapkv:keep=1", "100%"),
+        ("snapkv:tokens=1000", "1,000 entries per head"),
+        ("snapkv:bytes=2048", "2.0 KiB"),
+        ("gear", "own parameters"),
+    ],
+)
+def test_what_was_asked_is_what_was_given(spec, expected):
+    assert asked(create_method(spec)) == expected

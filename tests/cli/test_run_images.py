@@ -212,7 +212,7 @@ def test_panel(laconic, vlm, photo, first_half, monkeypatch):
     assert shown.exit_code == 0 and shown.stderr == ""
     for text in (
         "images             1: photo.jpg 90 x 60",
-        "asked keep=0.625, achieved 62.50% of the visual tokens, mean over layers",
+        "asked 62.5%, achieved 62.50% of the visual tokens, mean over layers",
         "visual tokens      144 in; 144 in layers 0-1, 72 in layers 2-7",
         "tokens by layer    157 in layers 0-1, 85 in layers 2-7",
         "vision encoder",
@@ -231,10 +231,10 @@ def test_panel_of_two_methods(laconic, vlm, photo, first_half, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     args = ("--method", first_half, "--keep", 0.625, "--method", "gear", "--method", "knorm:keep=0.5")
     shown = laconic("run", "--model", vlm, "--image", photo, *args[:6], *SHORT).stdout
-    assert "asked keep=0.625, achieved 62.50% of the visual tokens, mean over layers" in shown
+    assert "asked 62.5%, achieved 62.50% of the visual tokens, mean over layers" in shown
     assert "asked own parameters, achieved" in shown and "% of the bytes of the prompt (157 tokens)" in shown
     shown = laconic("run", "--model", vlm, "--image", photo, *args[6:], *SHORT).stdout
-    assert "asked 49.68%, achieved 49.68% of the prompt (157 tokens)" in shown and "visual tokens, mean" not in shown
+    assert "asked 50%, achieved 49.68% of the prompt (157 tokens)" in shown and "visual tokens, mean" not in shown
 
 
 def test_text_alone_on_a_vision_model(laconic, vlm):
@@ -259,7 +259,7 @@ def test_text_alone_on_a_vision_model(laconic, vlm):
         (("--image", "good.png", "--cache", "file"), ("--cache holds texts",)),
         (("--image", "good.png", "-q", "<image> or <image>?"), ("2 places for images", "1 was given")),
         (("-q", "<image>?"), ("1 place for images", "0 were given")),
-        (("--image", "good.png", "--context", "empty.txt", "-q", ""), ("prompt is empty",)),
+        (("--image", "good.png", "--context", "empty.txt", "-q", ""), ("empty.txt is empty",)),
     ],
 )
 def test_bad_input(laconic, vlm, tmp_path, monkeypatch, args, words):

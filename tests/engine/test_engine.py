@@ -1,6 +1,7 @@
 """The engine: a request is `generate()` on a session's cache, with figures of the moments that matter."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,6 +71,15 @@ def test_in_view_the_whole_prompt_is_compressed(engine, prompt):
     assert spy.notes == [(layer, 0, prompt.tokens) for layer in range(2)]
     assert answer.prompt.entries == [prompt.tokens // 2] * 2 and answer.compressed == answer.prompt
     assert answer.final.entries == [prompt.tokens // 2 + len(answer.ids) - 1] * 2
+
+
+def test_the_figures_after_the_prompt_are_of_what_has_been_packed(engine):
+    """A quantiser beside a method that chooses packs when the prompt is known to be over."""
+    methods = [create_method("snapkv:keep=0.5,window=8"), create_method("kivi:bits=2,group=8,residual=8")]
+    request = Request(context="A heron waits at the pond. " * 20, question="Who waits?", max_new_tokens=3)
+    chosen, both = (engine.answer(replace(request, methods=some)) for some in (methods[:1], methods))
+    assert both.prompt.kv_bytes < 0.7 * chosen.prompt.kv_bytes
+    assert both.prompt.kv_bytes < both.final.kv_bytes < chosen.final.kv_bytes
 
 
 def test_later_the_context_alone_is_compressed_and_the_question_stored_whole(engine, prompt):

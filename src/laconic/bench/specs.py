@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from laconic.bench.comparison import Comparison
 from laconic.errors import BudgetError, LaconicError, UnknownNameError, closest
 from laconic.method import CATALOGUE, Method, create_method, find, list_methods
@@ -48,18 +46,3 @@ def resolve(spec: str, comparison: Comparison) -> list[str]:
     if not found:
         raise UnknownNameError(f"no {comparison.kind} method matches {spec!r}: {closest(spec.strip('*'), CATALOGUE)}")
     return [comparison.settings.get(name, name) for name in found]
-
-
-def split_methods(texts: Iterable[str]) -> tuple[str, ...]:
-    """Method specs from comma-separated lists; ``"random:seed=1,cap=7,truncate"`` is two of them."""
-    found: list[str] = []
-    for text in texts:
-        first = True
-        for piece in filter(None, (p.strip() for p in text.split(","))):
-            key = piece.partition(":")[0]
-            if not first and "=" in key:  # a further parameter of the method before it
-                found[-1] += "," + piece
-            else:
-                found.append(piece)
-            first = False
-    return tuple(found)

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from laconic.budget import share
 from laconic.cli import common
 from laconic.cli.options import IMAGE_MODEL
+from laconic.method import check_name
+from laconic.specs import split_methods
 
 if TYPE_CHECKING:
     from laconic.bench import Bench, Grid, Store
@@ -44,7 +47,7 @@ def bench(
         Many,
         typer.Option(help="Names of `laconic methods`, parameters as NAME:key=value,key=value; 'all'; patterns with *."),
     ] = None,
-    keep: Annotated[Many, typer.Option(help="Shares to keep, e.g. 0.5,0.1.")] = None,
+    keep: Annotated[Many, typer.Option(help="Shares to keep, e.g. 0.5,0.1 or 50%,10%.")] = None,
     lengths: Annotated[Many, typer.Option(help="Tokens of a sample of text, 128 or more.")] = None,
     modes: Annotated[
         Many, typer.Option(help="Of text: aware, agnostic, turns, turns_aware; of documents: later, in view.")
@@ -69,8 +72,10 @@ def bench(
 
     Every finished row is on disk at once: after Ctrl-C or a crash the same command continues where it stopped.
     """
+    for spec in split_methods(methods or ()):
+        if "*" not in spec and spec not in ("all", "none"):
+            check_name(spec.partition(":")[0].strip())
     from laconic.bench.outputs import RESULTS, write_outputs
-    from laconic.bench.specs import split_methods
     from laconic.bench.store import Store, read
 
     if report_only:
@@ -81,7 +86,7 @@ def bench(
     grid = _grid(model, preset, names, folders).changed(
         tasks=names,
         methods=split_methods(methods) if methods else None,
-        keeps=_many(keep, float, "--keep"),
+        keeps=_many(keep, share, "--keep"),
         lengths=_many(lengths, int, "--lengths"),
         modes=_many(modes, str, "--modes"),
         samples=samples,

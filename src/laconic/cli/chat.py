@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from laconic.cli import common
-from laconic.cli.options import Device, Dtype, Options, Trust
+from laconic.cli.options import Device, Dtype, Keep, Options, Trust
 from laconic.cli.units import seconds, size
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def chat(
         str | None, typer.Option("--model", "-m", help="testbed/lm, smollm2, a folder, or a Hugging Face id.")
     ] = None,
     method: Annotated[list[str] | None, typer.Option("--method", help="As for `laconic run`; repeat to combine.")] = None,
-    keep: Annotated[float | None, typer.Option("--keep", help="Share of the tokens kept, 0 < keep <= 1.")] = None,
+    keep: Keep = None,
     tokens: Annotated[int | None, typer.Option("--tokens", help="Entries kept per layer and head instead.")] = None,
     nbytes: Annotated[int | None, typer.Option("--bytes", help="Bytes of keys and values instead.")] = None,
     context: Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from laconic.cli import common, options
+from laconic.method import check_name
 
 if TYPE_CHECKING:
     from laconic.artifact import Artifact
@@ -54,6 +55,7 @@ def fit(
     elif name is None:
         _list(as_json)
     else:
+        check_name(name)
         _fit(name, model, out, settings or [], resume, dtype, device, trust_remote_code, as_json)
 
 

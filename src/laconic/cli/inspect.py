@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from laconic.budget import share
 from laconic.cli import common
 from laconic.cli.options import Json, Options, with_options
 
@@ -17,7 +18,7 @@ PAGE = "inspect.html"
 def inspect(
     options: Options,
     keep: Annotated[
-        str | None, typer.Option("--keep", help="Share of the tokens kept, 0 < keep <= 1; with --image several: 0.5,0.25.")
+        str | None, typer.Option("--keep", help="Share of the tokens kept: 0.1 or 10%; with --image several: 0.5,0.25.")
     ] = None,
     out: Annotated[str | None, typer.Option("--out", "-o", help=f"HTML file; {PAGE}, or none with --json.")] = None,
     png: Annotated[str | None, typer.Option("--png", help="With --image: the images of the page as one PNG file.")] = None,
@@ -58,9 +59,9 @@ def _shares(text: str | None) -> list[float] | None:
     if text is None:
         return None
     try:
-        return [float(part) for part in text.split(",")]
+        return [share(part) for part in text.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a number, or numbers with commas.", param_hint="--keep") from None
+        raise common.InputError(f"--keep {text} is no share; write 0.1 or 10%, several with commas.") from None
 
 
 def _target(out: str, option: str = "--out") -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -11,12 +13,11 @@ from rich.padding import Padding
 from rich.table import Table
 
 from laconic.cli import common
-
-if TYPE_CHECKING:
-    from laconic.method import Entry
+from laconic.method import Entry, list_methods, outline
+from laconic.shelf import Line
 
 WIDE = 150
-"""From this many columns on (and in a pipe) every method is one row; narrower terminals get two lines each."""
+"""From this many columns on (and in a pipe) every method is one row; narrower terminals get a list by site."""
 
 
 def methods(
@@ -24,19 +25,19 @@ def methods(
     as_json: Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")] = False,
 ) -> None:
     """List the compression methods; with one match, its parameters and what was inferred."""
-    from laconic import list_methods as catalogue
-
-    found = catalogue(pattern)
+    listed = outline(pattern)
+    if len(listed) > 1 and not as_json:
+        _table(listed)
+        return
+    with common.spinner("importing the methods"):
+        found = list_methods(pattern)
     if as_json:
         common.emit([entry.as_dict() for entry in found])
-        return
-    if len(found) == 1:
-        _details(found[0])
     else:
-        _table(found)
+        _details(found[0])
 
 
-def _table(found: list[Entry]) -> None:
+def _table(found: Sequence[Entry | Line]) -> None:
     console = common.out()
     width = console.width = console.width if console.is_terminal else WIDE
     table = Table(box=None, header_style="bold", pad_edge=False, show_header=width >= WIDE)
@@ -48,20 +49,22 @@ def _table(found: list[Entry]) -> None:
             table.add_row(f"[cyan]{e.name}[/]", e.site, *facts)
     else:
         table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True)
         table.add_column()
-        for e in found:
-            more = f"{e.mechanism}; training: {e.training}; query-{_query(e)}; {e.source}"
-            table.add_row(f"[cyan]{e.name}[/]", e.site, f"{escape(_flat(e))}\n[dim]{escape(more)}[/]")
+        for site, entries in groupby(found, key=lambda e: e.site):
+            table.add_row(f"[bold]{site}[/]", "")
+            for e in entries:
+                training = "" if e.training == "none" else f"{e.training}, "
+                more = f"{e.mechanism}; {training}query-{_query(e)}; {e.source}"
+                table.add_row(f"  [cyan]{e.name}[/]", f"{escape(_flat(e))}\n[dim]{escape(more)}[/]")
     console.print(table)
     console.print(f"\n{len(found)} methods. `laconic methods NAME` shows one in detail.", style="dim")
 
 
-def _query(entry: Entry) -> str:
+def _query(entry: Entry | Line) -> str:
     return "aware" if entry.query_aware else "agnostic"
 
 
-def _flat(entry: Entry) -> str:
+def _flat(entry: Entry | Line) -> str:
     return entry.summary.replace("``", "")
 
 

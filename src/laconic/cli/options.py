@@ -9,15 +9,32 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from laconic.budget import share
 from laconic.cli.common import InputError, read_text
+from laconic.method import check_name
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def share_of(text: str | float) -> float:
+    """A share on the command line, as the `parser` of an option; a message says how one is written."""
+    try:
+        return share(str(text))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no share; write 0.1 or 10%.") from None
+
+
 TEXT_MODEL, IMAGE_MODEL = "testbed/lm", "testbed/vlm"
 """Models that are shipped, and taken when none is named."""
+PICKED = "picked"
+"""Stands for the methods that `laconic pick` found."""
 
 Model = Annotated[str, typer.Option("--model", "-m", help="testbed/lm, testbed/vlm, a local folder, or a Hugging Face id.")]
 Dtype = Annotated[str, typer.Option("--dtype", help=f"Of the weights: {', '.join(DTYPES)}.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: a GPU when there is one.")]
+Keep = Annotated[
+    float | None, typer.Option("--keep", parser=share_of, metavar="SHARE", help="Share of the tokens kept: 0.1 or 10%.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")]
 
@@ -52,7 +69,7 @@ class Options:
             "compressed.",
         ),
     ] = None
-    keep: Annotated[float | None, typer.Option("--keep", help="Share of the tokens kept, 0 < keep <= 1.")] = None
+    keep: Keep = None
     tokens: Annotated[int | None, typer.Option("--tokens", help="Entries kept per layer and head instead.")] = None
     nbytes: Annotated[int | None, typer.Option("--bytes", help="Bytes of keys and values instead.")] = None
     context: Annotated[str | None, typer.Option("--context", help="UTF-8 text file; - reads stdin.")] = None
@@ -91,6 +108,9 @@ class Options:
 
     def __post_init__(self) -> None:
         self._check_budget()
+        for spec in self.method or ():
+            if spec != PICKED:
+                check_name(spec.partition(":")[0].strip())
         if self.dtype not in DTYPES:
             raise InputError(f"--dtype {self.dtype}: choose one of {', '.join(DTYPES)}.")
         if self.temperature is not None and not 0 < self.temperature < float("inf"):
@@ -135,6 +155,9 @@ class Options:
             InputError: it cannot be read, or neither it nor the question has anything in it.
         """
         text = "" if self.context is None else read_text(self.context)
+        if self.context is not None and not text.strip():
+            where = "stdin" if self.context == "-" else self.context
+            raise InputError(f"--context {where} is empty; give a text, or drop --context to ask without one.")
         if not text.strip() and not self.question.strip():
             raise InputError("the prompt is empty; give --context, --question, or both.")
         return text

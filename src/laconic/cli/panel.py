@@ -17,6 +17,7 @@ from laconic.cli.question import Question
 from laconic.cli.record import first_difference
 from laconic.cli.units import flops, seconds, size
 from laconic.media import Frame
+from laconic.method import Method
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -98,21 +99,27 @@ def kept(question: Question, run: Run) -> str:
     budget = run.answer.compressed
     what = "of the context" if question.later else "of the prompt"
     achieved = f"achieved {budget.achieved:.2%} {what} ({budget.tokens_in:,.0f} tokens)"
-    if run.visual is None:
-        return f"asked {budget.asked:.2%}, {achieved}"
     lines = []
     cutters = [m for m in question.methods if m.in_visual_tokens]
-    if cutters:
+    if cutters and run.visual is not None:
         ran = run.visual.by_layer(run.session)
         share = sum(ran.values()) / (len(ran) * len(run.visual.numbers))
-        asked = ", ".join("own parameters" if m.budget_from_parameters else str(m.budget) for m in cutters)
-        lines.append(f"asked {asked}, achieved {share:.2%} of the visual tokens, mean over layers")
+        lines.append(f"asked {', '.join(map(asked, cutters))}, achieved {share:.2%} of the visual tokens, mean over layers")
     holder = run.session.meter.budgeted
     if holder is not None:
-        own = holder.budget_from_parameters or (holder.in_bytes and holder.budget.neutral)
         whole = achieved.replace(" of", " of the bytes of", 1) if holder.in_bytes else achieved
-        lines.append(f"asked {'own parameters' if own else f'{budget.asked:.2%}'}, {whole}")
-    return "\n".join(lines)
+        lines.append(f"asked {asked(holder)}, {whole}")
+    return "\n".join(lines) or f"asked {budget.asked:.2%}, {achieved}"
+
+
+def asked(method: Method) -> str:
+    """The budget of a method as it was given, not what it comes to in whole entries."""
+    budget = method.budget
+    if method.budget_from_parameters or (method.in_bytes and budget.neutral):
+        return "own parameters"
+    if budget.keep is not None:
+        return f"{100 * budget.keep:.6g}%"
+    return f"{budget.tokens:,} entries per head" if budget.tokens is not None else size(budget.bytes or 0)
 
 
 def shown(images: Sequence[Frame]) -> str:

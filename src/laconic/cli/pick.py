@@ -76,8 +76,9 @@ def _keeps(text: str | None) -> list[float] | None:
 def _picking(options: Options, data: str | None, name: str, methods: list[str] | None, keeps: list[float] | None) -> Picking:
     """Everything that can be refused before the model is loaded, then the model."""
     from laconic.bench.pick.picking import Picking, plan
-    from laconic.bench.specs import check_spec, split_methods
+    from laconic.bench.specs import check_spec
     from laconic.cli.question import engine_of
+    from laconic.specs import split_methods
     from laconic.tasks import find_task
 
     names = split_methods(methods) if methods else plan()["methods"]

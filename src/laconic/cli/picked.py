@@ -5,13 +5,12 @@ from __future__ import annotations
 from laconic.bench.fingerprint import fingerprint
 from laconic.bench.pick.verdict import Pick, PickError, place
 from laconic.cli.common import InputError
-from laconic.cli.options import Options
+from laconic.cli.options import PICKED, Options
 from laconic.engine.engine import Engine
 from laconic.engine.request import Mode
 from laconic.method import Method
 from laconic.specs import create_methods
 
-PICKED = "picked"
 FAR = 1.5
 """Ratio of a budget to the nearest one that was tried from which the user is told."""
 

@@ -104,6 +104,8 @@ class Conversation:
         def at_first() -> None:
             if self.answers:
                 return
+            if isinstance(session, Session) and session.cache is not None:
+                session.cache.settle()  # the prompt is over: what is read now has been packed, too
             if at_prompt is not None:
                 at_prompt(session)
             self._figures.append(session.stats)

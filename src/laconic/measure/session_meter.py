@@ -57,7 +57,7 @@ class SessionMeter:
         stats.kv_bytes_full = sum(real) * per_entry
         method = self.budgeted
         if method is not None:
-            stats.asked = sum(method.budget.entries(n, per_entry) for n in real) / sum(real)
+            stats.asked = method.budget.share(real, per_entry)
         if method is not None and method.in_bytes and not method.neutral:
             stats.achieved = stats.kv_bytes / stats.kv_bytes_full
         else:
