@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.live import addresses, live
 from helpers.method_tools import CHOOSERS, METHODS, STORAGE, method
 from safetensors.torch import load_file, save_file
 
@@ -292,3 +293,26 @@ def test_leaving_a_session_leaves_no_trace(llama, prompt, name, leave):
     assert {n: set(vars(m)) for n, m in llama.named_modules()} == members
     state = llama.state_dict()
     assert state.keys() == weights.keys() and all(torch.equal(state[k], weights[k]) for k in weights)
+
+
+@every_method
+@pytest.mark.parametrize("batch", ["one", "padded"])
+def test_the_bytes_that_are_reported_are_those_held(llama, prompt, name, batch):
+    """After a prompt that came in two passes, after every decoded token, and when the session is over."""
+    ids, mask = padded(prompt) if batch == "padded" else (prompt(1, N), torch.ones(1, N, dtype=torch.long))
+    ids, mask = torch.cat([ids, ids[:, :NEW]], 1), torch.cat([mask, mask.new_ones(len(mask), NEW)], 1)
+    chosen = method(name, keep=0.5)
+
+    def check():
+        held = live(session, cache, besides=besides)
+        stray = {path: size for path, size in held.items() if ".parts[" not in path}
+        assert sum(held.values()) == cache.allocated, stray
+
+    with laconic.compress(llama, chosen, protect=[(30, 34)]) as session:
+        besides = addresses(llama, chosen)  # before anything has run: what a method holds later counts
+        cache = None
+        for start, stop in ((0, 50), (50, N), *((n, n + 1) for n in range(N, N + NEW))):
+            cache = llama(ids[:, start:stop], attention_mask=mask[:, :stop], past_key_values=cache).past_key_values
+            check()
+            assert session.stats.kv_bytes_allocated == cache.allocated >= cache.nbytes
+    check()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.live import addresses, live
 from helpers.vision_tools import FIXED, METHODS, inputs, laconic_hooks, made_for, random_vlm
 from helpers.vision_tools import method as method_of
 
@@ -173,3 +174,22 @@ def test_a_saved_context_goes_on_as_before(vlm, method, name, tmp_path):
     with laconic.compress(vlm):
         got = vlm(input_ids=more, past_key_values=saved.cache()).logits
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+
+
+@every_method
+def test_nothing_of_the_images_stays_in_memory(vlm, method, name):
+    """After the prompt, a decoded token and the session, only what is reported stays: the encoder's features are larger."""
+    given, chosen = inputs([(3, 9), (8, 4)]), method(name, keep=0.5)
+
+    def check():
+        held = live(session, session.cache, besides=besides)
+        assert sum(held.values()) == session.cache.allocated, {path: n for path, n in held.items() if ".parts[" not in path}
+
+    with laconic.compress(vlm, chosen) as session:
+        besides = addresses(vlm, chosen)
+        vlm(**given)
+        check()
+        mask = torch.cat([given["attention_mask"], torch.ones(2, 1, dtype=torch.long)], 1)
+        vlm(input_ids=torch.full((2, 1), 20), attention_mask=mask, past_key_values=session.cache)
+        check()
+    check()

@@ -162,6 +162,12 @@ def test_a_padded_chunk_that_was_kept_whole_does_not_renumber_the_next(llama, pr
         assert kept[0] == [list(range(12, 24))] * 8
 
 
+def test_scores_of_a_cut_to_come_are_counted(filled):
+    before = filled.allocated
+    filled.late.ranks.append(torch.zeros(2, 2, 10))
+    assert filled.allocated == before + 2 * 2 * 10 * 4
+
+
 def test_phases_need_a_session():
     with pytest.raises(SessionError, match="made outside a session"):
         CompressedCache(LlamaConfig(num_hidden_layers=1)).phases(0, torch.zeros(1, 1))

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from helpers.live import addresses, live
 from helpers.method_tools import METHODS, STORAGE, method
 from helpers.zoo import ALL
 from helpers.zoo import prompt as zoo_prompt
@@ -136,7 +137,8 @@ def test_ten_forks_take_the_memory_of_one_context_and_their_questions(make_llama
     state = sum(x.nbytes for layer in context.compressed() for x in layer.state.values())
     room = 13 + 32  # a part begins with 32 spare entries
     per_entry = 4 * 2 * (2 * 8 * 4 + 4 * 8)  # layers, KV heads, key and value, at most eight columns
-    assert together <= alone + 10 * (state + room * per_entry)
+    # what methods remember is small, and a fork has it twice: its own, and the one that it goes back to
+    assert together <= alone + 10 * (2 * state + room * per_entry)
     assert together > alone + 10 * 13 * 4 * 2 * 2 * 8
 
 
@@ -145,6 +147,17 @@ def test_held_counts_what_is_shared_once(llama, prompt):
         llama(prompt(1, N))
         fork = session.cache.fork()
         assert held([session.cache]) == session.cache.allocated == held([session.cache, fork, fork.fork()])
+
+
+def test_what_a_fork_goes_back_to_is_counted(llama, prompt):
+    """Once it has evicted, it holds entries of its own beside those of the context."""
+    with laconic.compress(llama, method("h2o", keep=0.5)) as session:
+        llama(prompt(1, N))
+        fork, besides = session.cache.fork(), addresses(llama)
+        before = fork.allocated
+        for token in prompt(1, 3, seed=1).split(1, 1):
+            llama(token, past_key_values=fork)
+    assert fork.allocated == sum(live(fork, besides=besides).values()) > before
 
 
 def test_a_fork_of_a_fork_branches_a_conversation(llama, prompt):

@@ -247,7 +247,7 @@ class CacheMachine(RuleBasedStateMachine):
         rows = sum(count for part in self.rows for row in part for count in row)
         assert self.layer.nbytes == rows * 2 * D * 4
         assert self.layer.stored == sum(max(map(max, part)) for part in self.rows)
-        assert self.layer.allocated >= self.layer.nbytes
+        assert sum(part.allocated for part in self.layer.parts) >= self.layer.nbytes
 
     @invariant()
     def tokens_and_columns_are_those_of_the_lists(self) -> None:

@@ -123,8 +123,9 @@ class CompressedCache(Cache):
 
     @property
     def allocated(self) -> int:
-        """Bytes held in memory by the compressed layers, spare capacity and columns included."""
-        return sum(layer.allocated for layer in self.compressed())
+        """Bytes of every tensor that the cache keeps in memory for its compressed layers: entries with their spare room and
+        columns, what methods remember (kept queries, say), scores of a cut to come, protection, what a fork goes back to."""
+        return fork.held([self])
 
     def kept(self, layer: int, head: int = 0, row: int = 0) -> torch.Tensor:
         """Token indices that decoder layer `layer`, KV head `head` stores now for batch row `row`, ascending [m]."""
@@ -315,7 +316,7 @@ class CompressedCache(Cache):
 
     def close(self) -> None:
         """The session closes: no pass is running, and no more prompt follows, unless a call failed half way."""
-        self.step = None
+        self.step = self._looked = None
         if not self.unfinished:
             self.settle()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache
 
 from laconic.cache.late import LateCut
 from laconic.cache.layer import CompressedLayer
-from laconic.cache.parts.base import DensePart
+from laconic.cache.parts.base import DensePart, memory_of
 from laconic.errors import SessionError
 from laconic.measure.trace import Trace
 
@@ -68,13 +68,17 @@ def stock_fork(cache: AnyCache) -> AnyCache:
 
 
 def held(caches: Iterable[CompressedCache]) -> int:
-    """Bytes that the compressed layers of several caches hold in memory together; what they share counts once."""
-    found: dict[int, int] = {}
-    for cache in caches:
-        for layer in cache.compressed():
-            tensors = [*layer.state.values(), *(x for part in layer.parts for x in part.buffers())]
-            found |= {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
-    return sum(found.values())
+    """Bytes that several caches hold in memory together (see `CompressedCache.allocated`); what they share counts once."""
+    return memory_of(tensor for cache in caches for tensor in _tensors(cache))
+
+
+def _tensors(cache: CompressedCache) -> Iterator[Tensor]:
+    for layer in cache.compressed():
+        yield from layer.buffers()
+    yield from cache.late.ranks
+    yield from (x for x in (cache.protected, cache.ids, cache.ids_valid) if x is not None)
+    if cache.start is not None:
+        yield from _tensors(cache.start)
 
 
 def _twin(cache: CompressedCache, into: CompressedCache | None = None) -> CompressedCache:

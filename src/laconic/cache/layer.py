@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -182,10 +183,11 @@ class CompressedLayer(CacheLayerMixin):
         """Bytes of stored keys and values."""
         return sum(part.nbytes for part in self.parts)
 
-    @property
-    def allocated(self) -> int:
-        """Bytes in memory, spare capacity and columns included."""
-        return sum(part.allocated for part in self.parts)
+    def buffers(self) -> Iterator[torch.Tensor]:
+        """Every tensor that the layer keeps in memory: its parts' with their spare room, and what a method remembers."""
+        for part in self.parts:
+            yield from part.buffers()
+        yield from self.state.values()
 
     def kept(self, row: int, head: int) -> torch.Tensor:
         """Token indices that KV head `head` of batch row `row` still stores, ascending; stand-ins for several tokens

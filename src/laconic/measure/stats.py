@@ -19,7 +19,8 @@ class Stats:
             the budget is that of a quantiser or the like (`Method.in_bytes`). Where no method shortens the cache itself,
             but one shortens the stream: share of the visual tokens, mean over layers.
         kv_bytes: keys and values stored; `kv_bytes_full`: what the same tokens cost uncompressed.
-        kv_bytes_allocated: bytes held in memory, spare capacity and bookkeeping included.
+        kv_bytes_allocated: bytes of everything that the cache holds in memory for its compressed layers: entries with their
+            spare capacity, bookkeeping per entry, queries that a method keeps, and the like.
         encoder_seconds: time inside the vision encoder.
         prefill_seconds, decode_seconds: time inside the model, without `generate()`'s own work and what it encodes before
             the call; `compress_seconds` is the methods' share of it.

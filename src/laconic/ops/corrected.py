@@ -71,10 +71,6 @@ class Corrected:
     def nbytes(self) -> int:
         return self.bulk.nbytes + self.terms.nbytes
 
-    @property
-    def allocated(self) -> int:
-        return self.bulk.allocated + self.terms.allocated
-
     def dequantise(self) -> torch.Tensor:
         """D + L + S, float32 [B, Hkv, n, d]."""
         x = self.bulk.dequantise()

@@ -28,11 +28,6 @@ class Growing(Mapping[str, torch.Tensor]):
         """Bytes of what is stored."""
         return sum(self[name].nbytes for name in self)
 
-    @property
-    def allocated(self) -> int:
-        """Bytes held in memory, spare room included."""
-        return sum(buffer.nbytes for buffer in self._buffers.values())
-
     def buffers(self) -> Iterator[torch.Tensor]:
         """All tensors with their spare room."""
         return iter(self._buffers.values())

@@ -139,11 +139,6 @@ class Quantised:
         """Bytes of codes, steps and zeros (filler of the last tile included, spare room and `owner` not)."""
         return sum(self.stored(name).nbytes for name in ("codes", "step", "zero"))
 
-    @property
-    def allocated(self) -> int:
-        """Bytes held in memory."""
-        return sum(buffer.nbytes for buffer in self.buffers.values())
-
     def dequantise(self, first: int = 0, last: int | None = None) -> torch.Tensor:
         """The tokens of tiles `first` to `last` (default all) -> float32 [B, Hkv, n, D]."""
         last = self.tiles if last is None else min(last, self.tiles)

@@ -31,7 +31,6 @@ class Positions(threading.local):
         self._counted_apart = False
         self._earlier: list[Tensor | None] = []
         self._shift: Tensor | None = None
-        self._last = torch.zeros(0)
 
     def adopt(self, cache: CompressedCache) -> list[int]:
         """Another cache is used from now on; returns its layers whose positions differ from those of layer 0."""
@@ -41,7 +40,7 @@ class Positions(threading.local):
     def begin(self, cache: CompressedCache, step: Step) -> bool:
         """A pass comes to the decoder; true if the decoder has to get other positions than transformers counted."""
         self._shift, self._earlier = None, []
-        self._last = step.position_ids[..., -1]
+        step.shared["last"] = step.position_ids[..., -1]
         if not self._counted_apart:  # nearly every decoded token
             return False
         self._earlier = [_shift(cache, layer) for layer in range(len(cache.layers))]
@@ -93,7 +92,7 @@ class Positions(threading.local):
         """A prefill pass runs `layer` at these positions: later passes continue from the last of them."""
         if step.position_ids.ndim == 3 or not step.prefill:
             return
-        shift = (self._last - step.position_ids[..., -1]).expand(len(step.real))
+        shift = (step.shared["last"] - step.position_ids[..., -1]).expand(len(step.real))
         if bool(shift.any()) or _shift(cache, layer) is not None:
             _state(cache, layer)[SHIFT] = shift.contiguous()
             self._counted_apart = True

@@ -25,7 +25,7 @@ class _Pass(threading.local):
     """
 
     real = 0
-    positions: Tensor
+    positions: Tensor | None = None
 
 
 class PseudoSeam(Seam):
@@ -65,7 +65,7 @@ class PseudoSeam(Seam):
             restore.callback(rotary.register_forward_hook(self._after_rotary, with_kwargs=True).remove)
 
     def enter(self, kwargs: dict[str, Any], step: Step, ids: Tensor | None) -> dict[str, Any]:
-        method, self._pass.real = self.method, 0
+        method, self._pass.real, self._pass.positions = self.method, 0, None
         if method is None or not step.prefill or step.hold or method.neutral:
             return kwargs
         kwargs = extended(kwargs, method, step)
@@ -90,10 +90,11 @@ class PseudoSeam(Seam):
 
     def _after_rotary(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Append their phases, by the frequencies that the prompt was given."""
-        if not self._pass.real:
+        positions, self._pass.positions = self._pass.positions, None
+        if positions is None:
             return output
         x, kind = args[0], kwargs.get("layer_type", args[2] if len(args) > 2 else None)
-        added: Any = phases(module, x, self._pass.positions, kind)
+        added: Any = phases(module, x, positions, kind)
         if isinstance(output, Tensor):
             return torch.cat([output, added], -2)
         return tuple(torch.cat(pair, -2) for pair in zip(output, added, strict=True))

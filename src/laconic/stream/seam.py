@@ -318,8 +318,13 @@ class StreamSeam(Seam):
 
     # -- figures ---------------------------------------------------------------------------------------------------
     def finish(self, step: Step, cache: CompressedCache) -> None:
-        if self._pass.visual is not None:
-            cache.figures.shown += self._pass.shown
+        """Count the visual tokens, and let go of what the pass held: the encoder's features are larger than the cache."""
+        now = self._pass
+        if now.visual is not None:
+            cache.figures.shown += now.shown
+        now.visual, now.seen, now.memo, now.ids = None, None, {}, None
+        if self._watch is not None:
+            self._watch.forget()
 
     def stats(self, stats: Stats, cache: CompressedCache, meter: SessionMeter) -> None:
         """Where no method has a budget for the cache: what share of the visual tokens was asked for, and what share ran."""

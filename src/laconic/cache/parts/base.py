@@ -6,7 +6,7 @@ accumulates). Capacity grows by a share, so appending a token costs the token, n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -77,7 +77,7 @@ class Part:
     @property
     def allocated(self) -> int:
         """Bytes held in memory, spare capacity and columns included."""
-        raise NotImplementedError
+        return memory_of(self.buffers())
 
     def buffers(self) -> Iterator[torch.Tensor]:
         """Every tensor that this part keeps in memory, spare room included; what a neighbour holds for it is not among
@@ -119,6 +119,12 @@ class Part:
 
     def link(self, layer: CompressedLayer) -> None:
         """Called when a loaded part is put into its layer, to fetch what is not stored (rotary phases, a neighbour)."""
+
+
+def memory_of(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of memory behind `tensors`: whole storages, of which a tensor may show a part, each counted once."""
+    storages = {(x.device, x.untyped_storage().data_ptr()): x.untyped_storage().nbytes() for x in tensors}
+    return sum(storages.values())
 
 
 def slack(n: int) -> int:
@@ -211,11 +217,6 @@ class DensePart(Part):
     def nbytes(self) -> int:
         """Bytes of the stored keys and values (filler of padded rows included, spare capacity not)."""
         return self.keys.nbytes + self.values.nbytes
-
-    @property
-    def allocated(self) -> int:
-        """Bytes held in memory, spare capacity and columns included."""
-        return self._keys.nbytes + self._values.nbytes + sum(c.nbytes for c in self._columns.values())
 
     def buffers(self) -> Iterator[torch.Tensor]:
         yield from (self._keys, self._values, *self._columns.values())

@@ -103,11 +103,6 @@ class PairPart(Part):
         shared = 0 if self.shared is None else sum(x.nbytes for name, x in self.shared.items() if name not in _COLUMNS)
         return self.own.nbytes + shared + sum(packed.nbytes for packed in self.packed.values())
 
-    @property
-    def allocated(self) -> int:
-        shared = 0 if self.shared is None else self.shared.allocated
-        return self.own.allocated + shared + sum(packed.allocated for packed in self.packed.values())
-
     def buffers(self) -> Iterator[torch.Tensor]:
         for growing in (self.own, self.shared):
             yield from () if growing is None else growing.buffers()

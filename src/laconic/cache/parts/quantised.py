@@ -74,10 +74,6 @@ class QuantisedPart(Part):
         """Bytes of codes, scales and corrections of all keys and values, those ahead included."""
         return self.keys.nbytes + (0 if self.values is None else self.values.nbytes)
 
-    @property
-    def allocated(self) -> int:
-        return self.keys.allocated + (0 if self.values is None else self.values.allocated) + self._columns.allocated
-
     def buffers(self) -> Iterator[torch.Tensor]:
         for matrix in (self.keys, self.values):
             if isinstance(matrix, Corrected):

@@ -117,13 +117,8 @@ class RaggedPart(Part):
         per_entry = self._keys.shape[-1] * self._keys.itemsize + self._values.shape[-1] * self._values.itemsize
         return self._total * per_entry
 
-    @property
-    def allocated(self) -> int:
-        """Bytes held in memory, spare capacity and columns included."""
-        return self._keys.nbytes + self._values.nbytes + sum(c.nbytes for c in self._columns.values())
-
     def buffers(self) -> Iterator[torch.Tensor]:
-        yield from (self._keys, self._values, *self._columns.values())
+        yield from (self._keys, self._values, *self._columns.values(), self._counts, self._starts, self._next)
 
     def has(self, name: str) -> bool:
         """Whether a column of this name is stored; unlike `columns` it copies nothing."""

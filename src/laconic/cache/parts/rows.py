@@ -52,10 +52,6 @@ class RowsPart(Part):
     def nbytes(self) -> int:
         return sum(part.nbytes for row in self.rows for part in row)
 
-    @property
-    def allocated(self) -> int:
-        return sum(part.allocated for row in self.rows for part in row)
-
     def buffers(self) -> Iterator[torch.Tensor]:
         for row in self.rows:
             for part in row:

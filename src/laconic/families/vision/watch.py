@@ -78,6 +78,10 @@ class VisionWatch:
         """The visual tokens of this thread's pass; None while it has no images (decoding, text)."""
         return self._here.visual
 
+    def forget(self) -> None:
+        """Let go of this thread's images and of all that the encoder returned for them."""
+        self._here.visual = None
+
     def _encoder_in(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._here.calls.append(EncoderCall(kwargs))
 

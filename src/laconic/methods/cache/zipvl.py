@@ -173,6 +173,7 @@ class ZipVL(CacheMethod):
     def reduce(self, layer: CompressedLayer, obs: Observation, columns: dict[str, torch.Tensor]) -> list[Part] | None:
         obs.state["chosen_at"] = torch.full((len(obs.real),), obs.step.start + obs.step.length)
         chosen = self.important(obs)
+        obs.state.pop("queries", None)  # the next choice, `refresh` tokens from now, asks those of the tokens in between
         real = torch.ones_like(chosen) if obs.valid is None else obs.valid[:, 0]
         shape = (-1, obs.keys.shape[1], -1)
         if self.mode == "quant":
