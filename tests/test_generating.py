@@ -22,6 +22,8 @@ def ids(n):
         (None, 1, 0, 0, 0),
         (None, 9, 5, 9, 0),
         (None, 1, 5, 0, 1),
+        ("recording", 9, 0, 0, 0),  # unless they may be taken back
+        ("recording", 9, 5, 0, 9),
         (False, 9, 0, 1, 0),  # generate(), a prompt: whole, in chunks, with drafts after it
         (False, 1, 0, 1, 0),
         (False, 1, 5, 1, 0),
@@ -35,9 +37,9 @@ def ids(n):
 )
 def test_which_tokens_of_a_pass_were_generated(note, tokens, start, logits, generated):
     kwargs = ids(tokens) | {"logits_to_keep": logits}
-    if note is not None:
+    if isinstance(note, bool):
         kwargs[NOTE] = note
-    assert generated_in(kwargs, start) == generated and NOTE not in kwargs
+    assert generated_in(kwargs, start, note == "recording") == generated and NOTE not in kwargs
 
 
 def test_the_note_leaves_no_trace(untouched):

@@ -71,8 +71,6 @@ def test_assisted_decoding(untouched, make_llama, prompt):
     stock = untouched.generate(ids, **GREEDY, assistant_model=assistant)
     with laconic.compress(untouched, SnapKV(keep=1.0)):
         assert torch.equal(untouched.generate(ids, **GREEDY, assistant_model=assistant), stock)
-    with laconic.compress(untouched, SnapKV(keep=0.3)), pytest.raises(SessionError, match="cannot be rolled back"):
-        untouched.generate(ids, **GREEDY, assistant_model=assistant)
 
 
 def test_streamer_and_pipeline(untouched, tokenizer, prompt):

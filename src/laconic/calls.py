@@ -54,7 +54,10 @@ def cache_of(given: Any, stack: PreTrainedModel) -> CompressedCache:
             )
         return given
     if given is None or (type(given) is DynamicCache and given.get_seq_length() == 0 and not given.offloading):
-        return CompressedCache(stack.config)
+        cache = CompressedCache(stack.config)
+        if given is not None and any(getattr(layer, "record_past", False) for layer in given.layers):
+            cache.activate_past_recording()  # assisted decoding has asked the cache that this one replaces
+        return cache
     state = f"holds {given.get_seq_length()} tokens" if isinstance(given, Cache) else "is no transformers cache"
     if getattr(given, "offloading", False):
         state = "offloads to the CPU"

@@ -48,19 +48,20 @@ def noted(model: PreTrainedModel) -> Iterator[None]:
             own["prepare_inputs_for_generation"] = before
 
 
-def generated_in(kwargs: dict[str, Any], start: int) -> int:
+def generated_in(kwargs: dict[str, Any], start: int, recording: bool = False) -> int:
     """How many tokens of a pass, the last ones, were generated. Removes the note from its arguments.
 
     Without a note, from a plain call, several tokens are prompt, and so is the first token of all; a single later one was
-    decoded. In the first pass of `generate()` drafts may follow the prompt: it asks for their logits and for those of the
-    prompt's last token.
+    decoded. If the cache records its past, some of them may be taken back, so all later ones were generated. In the first
+    pass of `generate()` drafts may follow the prompt: it asks for their logits and for those of the prompt's last token.
 
     Args:
-        kwargs: of the model. `start`: tokens that the cache has seen before.
+        kwargs: of the model.
+        start: tokens that the cache has seen before; `recording`: whether it records its past.
     """
     note, length = kwargs.pop(NOTE, None), input_of(kwargs).shape[1]
     if note is None:
-        return int(length == 1 and start > 0)
+        return length if start and (length == 1 or recording) else 0
     if note:
         # An assistant says so of its very first pass, too: it takes back the last token of the prompt when no draft is
         # accepted, so that token must not take part in a cut.

@@ -58,6 +58,8 @@ class Protection:
             raise SessionError("protect= needs input_ids; the model was called with inputs_embeds.")
         if cache.protection_checked:  # a later turn: its tokens are not part of the protected prompt
             return
+        step = step.prompt
+        ids = ids[:, : step.length]
         valid = torch.ones_like(ids, dtype=torch.bool) if step.valid is None else step.valid
         cache.ids = ids if cache.ids is None else torch.cat([cache.ids, ids], 1)
         cache.ids_valid = valid if cache.ids_valid is None else torch.cat([cache.ids_valid, valid], 1)

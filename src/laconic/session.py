@@ -142,7 +142,7 @@ class Session:
         kwargs = calls.by_name(module, args, kwargs)
         calls.check_arguments(kwargs, self.model, self.stack)
         cache = calls.cache_of(kwargs.get("past_key_values"), self.stack)
-        generated = generating.generated_in(kwargs, cache.seen)
+        generated = generating.generated_in(kwargs, cache.seen, cache.records_past)
         with self._running.begin(cache, kwargs.get("input_ids"), generated):
             self._adopt(cache)
         return (), kwargs | {"use_cache": True, "past_key_values": cache}
@@ -161,20 +161,16 @@ class Session:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The decoder is called: describe the pass as a step, then let the seams change its arguments.
 
-        Protection is resolved before the seams cut or the layers choose. It is complete, and what methods left is packed, as
-        soon as a pass decodes, since only then the prompt is known to be over; before a held pass, too, whose cache may be a
-        copy of one that waited. The cache counts as unfinished from here until the model returns: a call that fails in
-        between leaves some layers with its tokens and others without.
+        Protection is resolved before the seams cut or the layers choose. It is complete as soon as a pass decodes, since
+        only then the prompt is known to be over.
         """
         kwargs = calls.by_name(module, args, kwargs)
         call = calls.check_decoder(kwargs, module, self._running.call)
         cache, x = call.cache, calls.input_of(kwargs)
         ids = call.ids if kwargs.get("input_ids") is None else x  # models with images embed the prompt themselves
-        cache.step = step = step_of(kwargs, x, cache.seen, cache.real, self._running.holds(cache), call.generated)
+        step = step_of(kwargs, x, cache.seen, cache.real, self._running.holds(cache), call.generated)
         self._protection.enter(cache, ids, step)
-        if step.hold or not step.prefill:
-            cache.settle()
-        cache.unfinished = True
+        cache.begin(step)
         for seam in self._seams:
             kwargs = seam.enter(kwargs, step, ids)
         return (), kwargs
@@ -202,7 +198,7 @@ class Session:
         cache.figures.ran(step, time.perf_counter() - call.began, getattr(output, "logits", None))
         for seam in self._seams:
             seam.finish(step, cache)
-        if step.prefill:
+        if step.prefill and not step.generated:
             self.meter.check(step, cache)  # last: a warning may become an error, and the figures are complete by then
 
     # -- caches and their figures ----------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -67,6 +67,36 @@ class Step:
         """A pass over prompt, or a piece of it: methods may compress after it."""
         assert self.generated is not None
         return self.generated < self.length
+
+    @property
+    def rows(self) -> int:
+        """Rows of the stream, pseudo tokens aside."""
+        return self.position_ids.shape[-1]
+
+    @property
+    def prompt(self) -> Step:
+        """The same pass without the generated tokens after its prompt."""
+        assert self.generated is not None
+        return self.but_last(self.generated) if self.generated else self
+
+    def but_last(self, n: int) -> Step:
+        """The pass as it would have been without its last `n` tokens."""
+        if n == 0:
+            return self
+        gone = [n] * len(self.real) if self.valid is None else self.valid[:, -n:].sum(-1).tolist()
+        real = [count - lost for count, lost in zip(self.real, gone, strict=True)]
+        generated = max(0, (self.generated or 0) - n)
+        return self._rows(slice(None, -n), length=self.length - n, real=real, generated=generated)
+
+    def last(self, n: int) -> Step:
+        """The pass that its last `n` tokens would make alone, after the others."""
+        generated = min(n, self.generated or 0)
+        return self._rows(slice(-n, None), start=self.start + self.length - n, length=n, generated=generated)
+
+    def _rows(self, rows: slice, **numbers: Any) -> Step:
+        several = {name: getattr(self, name) for name in ("valid", "index", "kept", "shown")}
+        of: dict[str, Any] = {name: None if x is None else x[:, rows] for name, x in several.items()}
+        return replace(self, position_ids=self.position_ids[..., rows], shared={}, _tokens=None, **of, **numbers)
 
     def token_index(self, batch: int) -> torch.Tensor:
         """Token index of the stream's positions, int32 [B, n]."""

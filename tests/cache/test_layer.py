@@ -76,7 +76,7 @@ def test_replace_frees_the_rest(cache):
     columns["index"] = torch.arange(8, dtype=torch.int32).expand(2, 2, 8)
     index = torch.tensor([[[0, 5, 7], [1, 2, 3]], [[4, 5, 6], [0, 1, 7]]])
     layer.store([selected(keys, values, columns, Selection(index), ragged=False)])
-    assert isinstance(layer.parts[0], DensePart) and layer.evicted and not layer.is_croppable
+    assert isinstance(layer.parts[0], DensePart) and layer.evicted and layer.pinned == 6
     assert layer.nbytes == 2 * 2 * 2 * 3 * 4 * 4
     assert torch.equal(layer.parts[0].keys[0, 1], keys[0, 1, [1, 2, 3]])
     assert [layer.kept(b, h).tolist() for b in range(2) for h in range(2)] == index.flatten(0, 1).tolist()
@@ -104,7 +104,7 @@ def test_replace_with_uneven_heads_is_ragged_or_filled_up(cache, ragged):
     assert layer.kept(0, 1).tolist() == [2, 4] and layer.get_seq_length() == 5
 
 
-def test_crop_rolls_back_until_something_was_evicted(cache):
+def test_crop_rolls_back_to_where_something_was_evicted(cache):
     _, k, _, _ = run(cache, 6)
     layer = cache.layers[0]
     layer.crop(-2)
@@ -113,8 +113,12 @@ def test_crop_rolls_back_until_something_was_evicted(cache):
     with pytest.raises(ValueError, match="negative"):
         layer.crop(3)
     layer.evicted = True
-    with pytest.raises(SessionError, match="rolled back"):
-        layer.crop(-1)
+    for _ in range(3):
+        run(cache, 1)
+    with pytest.raises(SessionError, match="of the 7 tokens in this cache only the last 3 can be rolled back"):
+        layer.crop(-4)
+    layer.crop(-3)
+    assert layer.seen == layer.stored == 4
 
 
 def test_mask_sizes_are_what_is_stored_and_how_far_it_was_shifted(cache):

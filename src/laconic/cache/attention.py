@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 
-from laconic.cache.layer import NewEntries
+from laconic.cache.incoming import NewEntries
 from laconic.errors import SessionError, UnsupportedModelError
 
 NAME = "laconic"

@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from laconic.cache import fork, hooks
+from laconic.cache import fork, hooks, rollback
+from laconic.cache.incoming import Pass
 from laconic.cache.late import LateCut
-from laconic.cache.layer import CompressedLayer, Pass
-from laconic.cache.observe import Observation
+from laconic.cache.layer import CompressedLayer
+from laconic.cache.observe import Observation, protected_among
 from laconic.cache.parts.base import DensePart
 from laconic.errors import SessionError, UnsupportedModelError
 from laconic.measure.figures import Figures
@@ -74,6 +76,7 @@ class CompressedCache(Cache):
         self.real: list[int] = []
         self.entry_bytes = 0
         self.late = LateCut()
+        self.recording_asked = False  # since the latest pass over prompt; see `rollback.begin`
         self.hidden: Hidden | None = None  # of the layer that runs, where a method reads it
         self.start: CompressedCache | None = None  # of a fork: what it was when it was made
         # called after every layer's attention in prefill with (decoder layer, a function that observes it)
@@ -115,6 +118,11 @@ class CompressedCache(Cache):
     def seen(self) -> int:
         """Tokens that the model has seen (padding included)."""
         return next(self.compressed()).seen
+
+    @property
+    def records_past(self) -> bool:
+        """Whether generated tokens wait, because they may be taken back."""
+        return next(self.compressed()).record_past
 
     @property
     def nbytes(self) -> int:
@@ -162,59 +170,30 @@ class CompressedCache(Cache):
         """
         fork.rewound(self)
 
-    # -- batch changes: what is known per sequence follows the layers ----------------------------------------------
-    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        super().reorder_cache(beam_idx)
-        self._rows(beam_idx.tolist())
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        super().batch_repeat_interleave(repeats)
-        self._rows([row for row in range(len(self.real)) for _ in range(repeats)])
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        super().batch_select_indices(indices)
-        self._rows(indices.nonzero()[:, 0].tolist() if indices.dtype == torch.bool else indices.tolist())
-
+    # -- what is known per sequence follows the layers -------------------------------------------------------------
     def crop(self, tokens_to_remove: int) -> None:
-        tokens_to_remove = int(tokens_to_remove)  # transformers 5.16 passes a tensor
-        super().crop(tokens_to_remove)
-        self.real = [count + tokens_to_remove for count in self.real]
-        self.figures.rolled_back(-tokens_to_remove)
+        rollback.crop(self, int(-tokens_to_remove))  # transformers 5.16 passes a tensor
+
+    def selected_rows(self, rows: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """The layers have taken these rows of the batch."""
+        if self.real:
+            self.real = rows(torch.tensor(self.real)).tolist()
+        for name in ("protected", "ids", "ids_valid"):
+            of = getattr(self, name)
+            setattr(self, name, None if of is None else rows(of))
 
     def reset(self) -> None:
         super().reset()
         self.real, self.protected, self.ids, self.ids_valid = [], None, None, None
         self.figures = Figures()
         self.trace.clear()
-        self.protection_checked = self.unfinished = self.unpacked = False
-
-    def _rows(self, rows: list[int]) -> None:
-        self.real = [self.real[row] for row in rows]
-        if self.protected is not None:
-            self.protected = self.protected[rows]
+        self.protection_checked = self.unfinished = self.unpacked = self.recording_asked = False
 
     def bytes_per_entry(self, keys: torch.Tensor, values: torch.Tensor) -> int:
         """Bytes that one token of one sequence costs over all compressed layers."""
         per_head = keys.shape[-1] * keys.itemsize + values.shape[-1] * values.itemsize
         self.entry_bytes = len(self.layer_ids) * keys.shape[1] * per_head
         return self.entry_bytes
-
-    def count(self, layer: CompressedLayer, q: torch.Tensor, keys: torch.Tensor) -> None:
-        """Count the cost of one layer's pass: q [B, H, T, D] against what is stored and the T new keys [B, Hkv, T, D]."""
-        flops = self.figures.flops
-        if flops is None or self.step is None:
-            return
-        batch, tokens = q.shape[0], q.shape[2]
-        stored = 0
-        for part in layer.parts:
-            stored += part.entries
-        stored //= keys.shape[1]
-        pairs = tokens * stored + batch * tokens * (tokens + 1) // 2
-        step = self.step
-        stream = step.position_ids.shape[-1] + step.pseudo
-        flops.layer(self.layer_ids[layer.number], batch, stream, pairs, step.prefill)
-        if step.shown is not None:
-            flops.image(self.layer_ids[layer.number], float(step.shown.sum()) / batch)
 
     # -- what happens around a layer's attention -------------------------------------------------------------------
     def _acts(self) -> CacheMethod | None:
@@ -225,8 +204,7 @@ class CompressedCache(Cache):
 
     def _cuts(self) -> CacheMethod | None:
         """The same, where this pass brings prompt."""
-        assert self.step is not None
-        return self._acts() if self.step.prefill else None
+        return self._acts() if self.step is not None and self.step.prefill else None
 
     def before_prefill(self, layer: CompressedLayer, new: Pass) -> torch.Tensor | None:
         """Positions [B, m] of this pass that take part in the layer's attention; None means all."""
@@ -269,6 +247,7 @@ class CompressedCache(Cache):
                 layer.store(parts)
             else:
                 layer.parts = [DensePart(obs.keys, obs.values, columns)]
+                layer.evicted |= bool(columns.keys() - {"index", "valid"})  # what entries received cannot be taken back
             self.unpacked = self.storage is not None
             if not self._cuts_late:
                 assert self.step is not None
@@ -300,14 +279,39 @@ class CompressedCache(Cache):
         began = time.perf_counter()
         if method is not None and self._queries:
             layer.remember(new.queries, self._queries)
+            layer.evicted = True  # nor can the queries that are remembered
         if method is not None and method.due(layer):
             fork.unshare(layer)
+            layer.evicted = True
             keys, values, columns = layer.restored()
             method.decoded(layer, self._observe(layer, new, method, keys, values, columns, columns))
         self._pack(layer)
         self.figures.compress_seconds += time.perf_counter() - began
 
+    def begin(self, step: Step) -> None:
+        """A pass begins, unfinished until the model returns: a call that fails leaves some layers with its tokens and others
+        without. What methods left is packed first where the prompt is over, or held, in what may be the copy of a cache."""
+        self.step, self.unfinished = step, True
+        rollback.begin(self, step)
+        if step.hold or not step.prefill:
+            self.pack_prompt()
+
+    @contextmanager
+    def during(self, step: Step) -> Iterator[None]:
+        """While open, the pass is only what `step` says of it."""
+        whole, self.step = self.step, step
+        try:
+            yield
+        finally:
+            self.step = whole
+
     def settle(self) -> None:
+        """The prompt is complete, and nothing that was generated will be taken back."""
+        self.pack_prompt()
+        for layer in self.compressed():
+            layer.commit()
+
+    def pack_prompt(self) -> None:
         """The prompt is complete: what the choosing method left goes to the storage method."""
         if self.unpacked:
             self.unpacked = False
@@ -369,7 +373,7 @@ class CompressedCache(Cache):
             valid=valid,
             columns=past,
             state=layer.state,
-            protected=self._protected(index, valid),
+            protected=None if self.protected is None else protected_among(self.protected, index, valid),
             real=real,
             targets=targets,
             scale=new.scale,
@@ -380,15 +384,6 @@ class CompressedCache(Cache):
             pseudo_lse=new.pseudo_lse,
             hidden=self.hidden,
         )
-
-    def _protected(self, index: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor | None:
-        """Which entries, whose token numbers are `index` [B, Hkv, n], no method may remove."""
-        if self.protected is None:
-            return None
-        (b, h, _), known = index.shape, self.protected.shape[1]
-        at = index.long().clamp(0, known - 1)
-        protected = self.protected[:, None].expand(b, h, known).gather(2, at) & (index >= 0) & (index < known)
-        return protected if valid is None else protected & valid
 
     def phases(self, number: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(cos, sin) [B, m, D_rot] of compressed layer `number` at any `positions` [B, m], by the frequencies that the

@@ -17,6 +17,7 @@ from transformers.cache_utils import Cache
 from laconic.cache.late import LateCut
 from laconic.cache.layer import CompressedLayer
 from laconic.cache.parts.base import DensePart, memory_of
+from laconic.cache.rollback import Drafts
 from laconic.errors import SessionError
 from laconic.measure.trace import Trace
 
@@ -96,6 +97,7 @@ def _layer_twin(layer: CompressedLayer, owner: CompressedCache) -> CompressedLay
     twin.cache = owner
     twin.state = {name: x.clone() for name, x in layer.state.items()}  # methods write to it
     twin.parts = [copy.copy(part) for part in layer.parts]  # the objects, not their tensors: a batch change replaces those
+    twin.drafts = Drafts()
     for part in twin.parts:
         part.link(twin)
     return twin

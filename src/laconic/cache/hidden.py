@@ -25,6 +25,10 @@ class Hidden:
     residual: torch.Tensor
     normalised: torch.Tensor
 
+    def without(self, start: int, stop: int) -> Hidden:
+        """The same without the rows `start` to `stop`."""
+        return Hidden(*(torch.cat([x[:, :start], x[:, stop:]], 1) for x in (self.residual, self.normalised)))
+
 
 class _OfThread(threading.local):
     """What the layer that runs in this thread reads."""

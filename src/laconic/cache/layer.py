@@ -2,66 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.cache_utils import CacheLayerMixin
 
-from laconic.cache.parts.base import FILL, DensePart, Entries, Part
+from laconic.cache.costs import count
+from laconic.cache.incoming import NewEntries, Pass
+from laconic.cache.parts.base import DensePart, Entries, Part
+from laconic.cache.parts.entries import filler_first, joined
 from laconic.cache.parts.ragged import RaggedPart
-from laconic.errors import SessionError, UnsupportedModelError
-from laconic.ops.attend import attend, attend_alone, attend_padded, merge
+from laconic.cache.rollback import Drafts, crop_layer
+from laconic.errors import SessionError
+from laconic.ops.attend import attend, attend_alone, attend_beside, attend_padded, merge
 from laconic.ops.select import Selection, from_mask
 from laconic.step import gather
 
 if TYPE_CHECKING:
     from laconic.cache.cache import CompressedCache
-
-
-@dataclass
-class Pass:
-    """What one forward pass brings to one layer.
-
-    Attributes:
-        queries: RoPE and q-norm applied, [B, H, T, D].
-        keys, values: the T new entries, [B, Hkv, T, D].
-        columns: of the new entries, [B, Hkv, T] each; those that a default explains are left out.
-        scale, softcap: of the attention.
-        pseudo: queries [B, H, P, D], keys and values of pseudo tokens, which run after the real ones and are not stored;
-            None when there are none. `pseudo_lse`: log-sum-exp of each of their queries over all that it attends, [B, H, P].
-    """
-
-    queries: torch.Tensor
-    keys: torch.Tensor
-    values: torch.Tensor
-    columns: dict[str, torch.Tensor]
-    scale: float
-    softcap: float | None
-    pseudo: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
-    pseudo_lse: torch.Tensor | None = None
-
-
-class NewEntries:
-    """Keys and values of this pass on their way from `update()` to the attention function; not a tensor."""
-
-    def __init__(self, layer: CompressedLayer, keys: torch.Tensor, values: torch.Tensor):
-        self.layer, self.keys, self.values = layer, keys, values
-
-    def __getattr__(self, name: str) -> Any:
-        raise self._misfit(name)
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise cls._misfit(getattr(func, "__name__", str(func)))
-
-    @staticmethod
-    def _misfit(name: str) -> UnsupportedModelError:
-        return UnsupportedModelError(
-            f"this model uses `{name}` of its keys between the cache and the attention function, so its attention does not "
-            "fit laconic's seam. Use a model whose attention calls `AttentionInterface` right after `cache.update()`."
-        )
+    from laconic.step import Step
 
 
 class CompressedLayer(CacheLayerMixin):
@@ -73,6 +33,8 @@ class CompressedLayer(CacheLayerMixin):
         parts: what is stored.
         state: what a method remembers about this layer beside its entries, batch first ([B, ...] each); it follows batch
             changes and is saved with the parts.
+        record_past: generated tokens wait in `drafts` until `crop` says which of them stay; see `laconic.cache.rollback`.
+        pinned: tokens seen when entries were last evicted, merged or packed; these tokens cannot be rolled back.
     """
 
     is_sliding = False
@@ -83,8 +45,9 @@ class CompressedLayer(CacheLayerMixin):
         self.cache, self.number = cache, number
         self.parts: list[Part] = []
         self.state: dict[str, torch.Tensor] = {}
-        self.seen = 0
-        self.evicted = False
+        self.seen = self.pinned = 0
+        self.record_past = False
+        self.drafts = Drafts()
 
     # -- what transformers calls --------------------------------------------------------------------------------
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -113,42 +76,43 @@ class CompressedLayer(CacheLayerMixin):
         """Name of `get_max_length` in older transformers."""
         return -1
 
-    @property
-    def is_croppable(self) -> bool:  # type: ignore[override]
-        """Rolling back works while nothing was evicted."""
-        return not self.evicted
+    is_croppable = True
+
+    def activate_past_recording(self) -> None:
+        """Generated tokens that come from now on may be taken back, whatever the method."""
+        self.record_past = True
+        if self.number == 0:
+            self.cache.recording_asked = True
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Remove the last ``-tokens_to_remove`` tokens (a negative number, as in transformers)."""
+        """Remove the last ``-tokens_to_remove`` tokens (a negative number, as in transformers); all others stay.
+
+        Raises:
+            SessionError: they were there already when entries were last evicted, merged or packed.
+        """
         if tokens_to_remove > 0:
             raise ValueError(f"crop({tokens_to_remove}): pass a negative number of tokens to remove.")
-        if tokens_to_remove == 0 or not self.parts:
-            return
-        if self.evicted:
-            raise SessionError(
-                "a cache that has evicted entries cannot be rolled back (assisted decoding needs that); "
-                "use keep=1.0 or plain decoding."
-            )
-        part = self.parts[-1]
-        if not isinstance(part, DensePart) or part.length + tokens_to_remove < 0:
-            raise SessionError(
-                f"the last {-tokens_to_remove} tokens are stored packed and cannot be rolled back (assisted decoding needs "
-                "that); use no storage method, or plain decoding."
-            )
-        part.length += tokens_to_remove
-        self.seen += tokens_to_remove
+        crop_layer(self, int(-tokens_to_remove))  # transformers 5.16 passes a tensor
 
     def reset(self) -> None:
-        self.parts, self.state, self.seen, self.evicted, self.is_initialized = [], {}, 0, False, False
+        self.parts, self.state, self.seen, self.pinned, self.is_initialized = [], {}, 0, 0, False
+        self.record_past, self.drafts = False, Drafts()
 
+    # What the cache itself knows per sequence follows its first layer, so that it does so whatever `Cache` holds the layers.
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        self.map(lambda x: x.index_select(0, beam_idx.to(x.device)))
+        self._select(lambda x: x.index_select(0, beam_idx.to(x.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        self.map(lambda x: x.repeat_interleave(repeats, dim=0))
+        self._select(lambda x: x.repeat_interleave(repeats, dim=0))
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        self.map(lambda x: x[indices.to(x.device)])
+        self._select(lambda x: x[indices.to(x.device)])
+
+    def _select(self, rows: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.commit()
+        self.map(rows)
+        if self.number == 0:
+            self.cache.selected_rows(rows)
 
     def offload(self) -> None:
         self.map(lambda x: x.to("cpu", non_blocking=True))
@@ -160,42 +124,58 @@ class CompressedLayer(CacheLayerMixin):
         """Apply `f` to the tensors of all parts and of the state (batch first)."""
         for part in self.parts:
             part.map(f)
+        self.drafts.map(f)
         self.state = {name: f(x) for name, x in self.state.items()}
+
+    @property
+    def evicted(self) -> bool:
+        """Whether entries were evicted, merged or packed."""
+        return self.pinned > 0
+
+    @evicted.setter
+    def evicted(self, happened: bool) -> None:
+        self.pinned = self.seen - self.drafts.length if happened else 0
+
+    @property
+    def attended(self) -> list[Part]:
+        """The parts that new tokens attend to: what is stored, and the drafts that wait."""
+        return self.parts if self.drafts.part is None else [*self.parts, self.drafts.part]
 
     # -- sizes -----------------------------------------------------------------------------------------------------
     @property
     def stored(self) -> int:
         """Entries of the longest head."""
-        return sum(part.length for part in self.parts)
+        return sum(part.length for part in self.attended)
 
     @property
     def lengths(self) -> torch.Tensor:
         """Real entries of every head, [B, Hkv]; [1, 1] in a layer that stores nothing, such as one without attention."""
-        if not self.parts:
+        if not self.attended:
             return torch.zeros(1, 1, dtype=torch.int32)
-        total = self.parts[0].lengths.cpu().clone()
-        for part in self.parts[1:]:
+        total = self.attended[0].lengths.cpu().clone()
+        for part in self.attended[1:]:
             total += part.lengths.cpu()
         return total
 
     @property
     def nbytes(self) -> int:
         """Bytes of stored keys and values."""
-        return sum(part.nbytes for part in self.parts)
+        return sum(part.nbytes for part in self.attended)
 
     def buffers(self) -> Iterator[torch.Tensor]:
         """Every tensor that the layer keeps in memory: its parts' with their spare room, and what a method remembers."""
         for part in self.parts:
             yield from part.buffers()
+        yield from self.drafts.buffers()
         yield from self.state.values()
 
     def kept(self, row: int, head: int) -> torch.Tensor:
         """Token indices that KV head `head` of batch row `row` still stores, ascending; stand-ins for several tokens
         (index -1) are left out. Empty in a layer that runs without attention."""
-        if not self.parts:
+        if not self.attended:
             return torch.zeros(0, dtype=torch.long)
         found = []
-        for part in self.parts:
+        for part in self.attended:
             keys, _, columns = part.padded()
             index = columns["index"][row, head] if "index" in columns else torch.arange(keys.shape[2])
             found.append(index[columns["valid"][row, head]] if "valid" in columns else index)
@@ -214,31 +194,71 @@ class CompressedLayer(CacheLayerMixin):
         attention (rows t: of q, keys and values), but what the cache sees as new ends before them.
         """
         step = self.cache.step
-        assert step is not None
-        decoding = q.shape[2] == 1 and not step.prefill and bool(self.parts)
-        t = q.shape[2] - step.pseudo
-        columns = self._new_columns(keys[:, :, :t])
-        if decoding:
-            self.cache.count(self, q, keys)
+        assert step is not None and step.generated is not None
+        if q.shape[2] == 1 and not step.prefill and self.parts and not self.record_past:
+            count(self, q, keys)
+            columns = self._new_columns(keys)
             self.append(keys, values, columns)
             out = self._attend_stored(q, scale, softcap)
-            self.seen = step.start + step.length
-            self.cache.after_decode(self, Pass(q, keys, values, columns, scale, softcap))
+            self._decoded(Pass(q, keys, values, columns, scale, softcap), step)
             return out
-        new = Pass(q, keys, values, columns, scale, softcap)
+        t = q.shape[2] - step.pseudo
+        new = Pass(q, keys, values, self._new_columns(keys[:, :, :t]), scale, softcap).rows(0, t)
+        prompt = new.rows(0, t - step.generated)
         if step.pseudo:
-            pseudo = (q[:, :, t:], keys[:, :, t:], values[:, :, t:])
-            new = Pass(q[:, :, :t], keys[:, :, :t], values[:, :, :t], columns, scale, softcap, pseudo)
-        rows = self.cache.before_prefill(self, new)
+            prompt.pseudo = (q[:, :, t:], keys[:, :, t:], values[:, :, t:])
+            if self.cache.hidden is not None:
+                self.cache.hidden = self.cache.hidden.without(t - step.generated, t)
+        rows = self._narrowed(prompt, step)
         if rows is None:
-            self.cache.count(self, q, keys)
+            count(self, q, keys)
             out, lse = self._attend_all(q, keys, values, scale, softcap, step.valid)
-            new.pseudo_lse = None if lse is None else lse[:, :, t:]
+            prompt.pseudo_lse = None if lse is None else lse[:, :, t:]
         else:
             out = self._attend_some(q, keys, values, scale, softcap, step.valid, rows)
-        self.seen = step.start + step.length
-        self.cache.after_prefill(self, new)
+        self.seen = step.start + step.length - step.generated
+        if step.prefill:
+            with self.cache.during(step.prompt):
+                self.cache.after_prefill(self, prompt)
+        if step.generated:
+            self._draft(new.rows(t - step.generated, t), step)
         return out
+
+    def _narrowed(self, prompt: Pass, step: Step) -> torch.Tensor | None:
+        """Positions [B, m] of a pass that take part in the attention: those of its prompt that the method names, and what
+        was generated after it; None means all."""
+        if not step.prefill:
+            return None
+        with self.cache.during(step.prompt):
+            rows = self.cache.before_prefill(self, prompt)
+        return rows if rows is None else _followed(rows, prompt.keys.shape[2], step)
+
+    def _draft(self, new: Pass, step: Step) -> None:
+        """Generated tokens have been attended: let them wait, or store them where none can be taken back."""
+        assert step.generated is not None
+        if self.cache.selected is not None:
+            self.cache.selected = _followed(self.cache.selected, step.rows - step.generated, step)
+        self.drafts.add(new, step.last(step.generated))
+        self.seen = step.start + step.length
+        if not self.record_past:
+            self.commit()
+
+    def commit(self) -> None:
+        """Drafts that wait are not taken back any more."""
+        if self.drafts.length:
+            self.cache.pack_prompt()
+            self.drafts.store(self)
+
+    def decoded(self, new: Pass, step: Step) -> None:
+        """Store one generated token, which has been attended, and let the method act on it. `step` is the running one."""
+        new.columns = self._new_columns(new.keys)
+        self.append(new.keys, new.values, new.columns)
+        self._decoded(new, step)
+
+    def _decoded(self, new: Pass, step: Step) -> None:
+        """`seen` is set before the method acts, because methods read it."""
+        self.seen = step.start + step.length
+        self.cache.after_decode(self, new)
 
     def _attend_stored(self, q: torch.Tensor, scale: float, softcap: float | None) -> torch.Tensor:
         """q [B, H, 1, D] over all parts, the newest token among them."""
@@ -260,13 +280,15 @@ class CompressedLayer(CacheLayerMixin):
         """q [B, H, T, D] over the stored parts (all in the past: no mask) and causally over the T new entries: output and,
         wherever it is known or pseudo tokens need it, lse."""
         step = self.cache.step
-        if valid is not None:  # padding is always on the left: the session refuses anything else
+        if step is not None and step.pseudo and step.generated:
+            new = attend_beside(q, keys, values, scale, step.generated, step.pseudo, valid, softcap)
+        elif valid is not None:  # padding is always on the left: the session refuses anything else
             new = attend_padded(q, keys, values, scale, (~valid).sum(-1).tolist(), softcap)
-        elif self.parts or (step is not None and step.pseudo):
+        elif self.attended or (step is not None and step.pseudo):
             new = attend(q, keys, values, scale, causal=True, softcap=softcap)
         else:
             return attend_alone(q, keys, values, scale, causal=True, softcap=softcap), None
-        return merge([new] + [part.attend(q, scale, softcap) for part in self.parts if part.length])
+        return merge([new] + [part.attend(q, scale, softcap) for part in self.attended if part.length])
 
     def _attend_some(
         self,
@@ -283,7 +305,7 @@ class CompressedLayer(CacheLayerMixin):
         own = rows >= 0
         rows = rows.clamp(min=0)
         few_q, few_keys, few_values = (gather(x, rows, 2) for x in (q, keys, values))
-        self.cache.count(self, few_q, few_keys)
+        count(self, few_q, few_keys)
         few_valid = own if valid is None else own & valid.gather(1, rows)
         few, _ = self._attend_all(few_q, few_keys, few_values, scale, softcap, None if bool(few_valid.all()) else few_valid)
         out = q.new_zeros(*q.shape[:3], values.shape[-1])
@@ -318,7 +340,7 @@ class CompressedLayer(CacheLayerMixin):
         """All stored entries as rectangles; a copy unless one dense part holds them."""
         if len(self.parts) == 1:
             return self.parts[0].padded()
-        return self._joined([self._filler_first(part.padded()) for part in self.parts if part.length])
+        return joined([filler_first(part.padded()) for part in self.parts if part.length])
 
     def everything(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> Entries:
         """Stored entries followed by the new ones, as rectangles; real stored entries end where the new ones begin."""
@@ -328,38 +350,8 @@ class CompressedLayer(CacheLayerMixin):
             # stored entries are about to be reordered, so the new ones must say which tokens they are
             index = torch.arange(keys.shape[2], device=keys.device, dtype=torch.int32) + self.stored
             columns = {"index": index.expand(keys.shape[:3]), **columns}
-        pieces = [self._filler_first(part.padded()) for part in self.parts if part.length]
-        return self._joined([*pieces, (keys, values, columns)])
-
-    def _joined(self, pieces: list[Entries]) -> Entries:
-        names = {name for piece in pieces for name in piece[2]}
-        merged = {}
-        for name in names:
-            merged[name] = torch.cat([self._default(name, piece) for piece in pieces], -1)
-        return torch.cat([p[0] for p in pieces], 2), torch.cat([p[1] for p in pieces], 2), merged
-
-    def _filler_first(self, piece: Entries) -> Entries:
-        """Move filler of short rows to the front: scores are pooled over neighbours, and what a row's neighbours are must
-        not depend on the other rows of the batch."""
-        keys, values, columns = piece
-        if "valid" not in columns:
-            return piece
-        columns = {**columns, "index": self._default("index", piece)}
-        order = columns["valid"].int().argsort(dim=-1, stable=True)
-
-        def ordered(x: torch.Tensor) -> torch.Tensor:
-            return x.gather(2, order.view(*order.shape, *[1] * (x.ndim - 3)).expand(*order.shape, *x.shape[3:]))
-
-        return ordered(keys), ordered(values), {name: ordered(column) for name, column in columns.items()}
-
-    def _default(self, name: str, piece: Entries) -> torch.Tensor:
-        keys, _, columns = piece
-        if name in columns:
-            return columns[name]
-        if name == "index":  # nothing has been evicted yet: entries are the tokens 0, 1, 2, ...
-            return torch.arange(keys.shape[2], device=keys.device, dtype=torch.int32).expand(keys.shape[:3])
-        dtype, fill = FILL[name]
-        return torch.full(keys.shape[:3], fill, dtype=dtype, device=keys.device)
+        pieces = [filler_first(part.padded()) for part in self.parts if part.length]
+        return joined([*pieces, (keys, values, columns)])
 
     def append(self, keys: torch.Tensor, values: torch.Tensor, columns: dict[str, torch.Tensor]) -> None:
         """Store all new entries; after parts that forks share, in a part of their own."""
@@ -379,6 +371,13 @@ class CompressedLayer(CacheLayerMixin):
         if "queries" in self.state:
             queries = torch.cat([self.state["queries"], queries], 2)
         self.state["queries"] = queries[:, :, -most:].clone()
+
+
+def _followed(rows: torch.Tensor, first: int, step: Step) -> torch.Tensor:
+    """Positions `rows` [B, m] of a prompt, followed by those from `first` on, of the tokens generated after it."""
+    assert step.generated is not None
+    generated = torch.arange(first, first + step.generated, device=rows.device)
+    return torch.cat([rows, generated.expand(len(rows), -1)], 1)
 
 
 def selected(

@@ -148,3 +148,15 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     turned[..., :half] -= x[..., half:rot] * sin[..., :half]
     turned[..., half:] += x[..., :half] * sin[..., half:]
     return turned if rot == x.shape[-1] else torch.cat([turned, x[..., rot:]], -1)
+
+
+def protected_among(protected: torch.Tensor, index: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    """Which entries no method may remove, [B, Hkv, n].
+
+    Args:
+        protected: tokens of the prompt, [B, known]. `index`: token numbers of the entries; `valid`: as in `Observation`.
+    """
+    (b, h, _), known = index.shape, protected.shape[1]
+    at = index.long().clamp(0, known - 1)
+    own = protected[:, None].expand(b, h, known).gather(2, at) & (index >= 0) & (index < known)
+    return own if valid is None else own & valid

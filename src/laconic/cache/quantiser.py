@@ -140,7 +140,8 @@ class Quantiser(StorageMethod):
                 continue
             before = len(parts), parts[0].length
             self.store(parts, bits, prefill)
-            layer.evicted |= (len(parts), parts[0].length) != before  # the latest tokens may be packed: no rolling back
+            if (len(parts), parts[0].length) != before:
+                layer.evicted = True  # the latest tokens may be packed: no rolling back
         layer.parts = [*shared, *own]
 
     @staticmethod

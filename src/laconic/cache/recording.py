@@ -18,9 +18,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from laconic.cache.cache import CompressedCache
+from laconic.cache.costs import count
 from laconic.cache.hidden import Hidden, HiddenSeam
 from laconic.cache.hooks import PseudoTokens, SelectsStream, SparsePrefill
-from laconic.cache.layer import CompressedLayer, Pass
+from laconic.cache.incoming import Pass
+from laconic.cache.layer import CompressedLayer
 from laconic.errors import SessionError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -124,7 +126,7 @@ class _Echo(nn.Module):
         if cache.before_prefill(layer, new) is not None:
             raise SessionError(f"{cache.method.name} lets only some tokens attend, so a recorded pass does not serve it.")
         b, h, t = new.queries.shape[:3]
-        cache.count(layer, new.queries.new_empty(b, h, t + pseudo, 0), new.keys)
+        count(layer, new.queries.new_empty(b, h, t + pseudo, 0), new.keys)
         layer.seen = step.start + step.length
         cache.hidden = self.recording.hidden[layer.number]
         cache.after_prefill(layer, new)

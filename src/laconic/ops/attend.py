@@ -159,6 +159,36 @@ def attend_padded(
     return out, lse
 
 
+def attend_beside(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float,
+    drafts: int,
+    pseudo: int,
+    valid: torch.Tensor | None = None,
+    softcap: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`attend` where two continuations follow one prompt and do not see each other: q, k, v [B, H or Hkv, T, D] are the
+    prompt, then `drafts` tokens, then `pseudo` ones; each sees the prompt and its own kind before it.
+
+    Args:
+        valid: False at the prompt's (left) padding, [B, T - pseudo]; None without any.
+    """
+    t = q.shape[2] - pseudo
+    n = t - drafts
+    padding = None
+    if valid is None:
+        main = attend(q[:, :, :t], k[:, :, :t], v[:, :, :t], scale, causal=True, softcap=softcap)
+    else:
+        main = attend_padded(q[:, :, :t], k[:, :, :t], v[:, :, :t], scale, (~valid).sum(-1).tolist(), softcap)
+        padding = torch.zeros(valid[:, None, :n].shape, device=q.device).masked_fill(~valid[:, None, :n], float("-inf"))
+    asks = q[:, :, t:]
+    over_prompt = attend(asks, k[:, :, :n], v[:, :, :n], scale, bias=padding, softcap=softcap)
+    beside = merge([over_prompt, attend(asks, k[:, :, t:], v[:, :, t:], scale, causal=True, softcap=softcap)])
+    return torch.cat([main[0], beside[0]], 2), torch.cat([main[1], beside[1]], 2)
+
+
 def merge(parts: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
     """[(output [B, H, T, D], lse [B, H, T]), ...] -> the attention over the union of their keys, exactly.
 

@@ -104,24 +104,26 @@ def extended(kwargs: dict[str, Any], method: PseudoTokens, step: Step) -> dict[s
     """The decoder's arguments with the method's pseudo tokens after the prompt of every row; sets `step.pseudo`.
 
     Rows are padded on the left only, so the tokens come right after each row's own last token, at the positions that follow.
-    They are real in the mask, and no token before them sees them: attention is causal.
+    They are real in the mask, and no token before them sees them: attention is causal. Drafts may lie between the prompt and
+    them; they are at the positions that follow the prompt all the same, and do not see the drafts.
 
     Raises:
         ValueError: the method returned anything but one row of tokens for each row of the prompt.
     """
     kwargs = dict(kwargs)
     name = "inputs_embeds" if kwargs.get("input_ids") is None else "input_ids"
-    prompt = kwargs[name]
-    added = method.pseudo(prompt, step.valid)
+    rows, prompt_alone = kwargs[name], step.prompt
+    prompt = rows[:, : prompt_alone.rows]
+    added = method.pseudo(prompt, prompt_alone.valid)
     if added.ndim != prompt.ndim or added.shape[0] != prompt.shape[0] or added.shape[2:] != prompt.shape[2:]:
         raise ValueError(
             f"{getattr(method, 'name', type(method).__name__)}: pseudo() returned {tuple(added.shape)} for {name} of "
             f"{tuple(prompt.shape)}; it must be {(prompt.shape[0], 'P', *prompt.shape[2:])}."
         )
     step.pseudo = number = added.shape[1]
-    kwargs[name] = torch.cat([prompt, added.to(prompt.dtype)], 1)
+    kwargs[name] = torch.cat([rows, added.to(rows.dtype)], 1)
     following = torch.arange(1, number + 1, device=prompt.device) + method.pseudo_offset()
-    last = step.position_ids[..., -1:]
+    last = prompt_alone.position_ids[..., -1:]
     kwargs["position_ids"] = torch.cat([step.position_ids, (last + following).clamp(min=0)], -1)
     mask = kwargs.get("attention_mask")
     if mask is not None:

@@ -7,6 +7,7 @@ import torch
 from helpers.reference import observe, rope, slow_attend, slow_rotate
 
 from laconic.cache.parts.ranked import RankedPart, by_rank, token_positions, turned
+from laconic.cache.rollback import Drafts
 from laconic.errors import SessionError
 from laconic.ops.attend import merge
 from laconic.step import Step
@@ -29,7 +30,7 @@ class Layer:
 
     def __init__(self, step, *parts):
         self.cache = SimpleNamespace(step=step, phases=lambda number, positions: rope(positions, D))
-        self.number, self.parts = 0, list(parts)
+        self.number, self.parts, self.drafts = 0, list(parts), Drafts()
         for part in parts:
             part.link(self)
 

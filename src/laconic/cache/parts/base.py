@@ -104,6 +104,11 @@ class Part:
         """A new part for these entries, [B, Hkv, q, D], which come after the stored ones while this part is frozen."""
         return DensePart(keys, values, columns)
 
+    def drop(self, n: int) -> None:
+        """Remove the last `n` entries that were appended to every head. Called where nothing was done to them since."""
+        if n:
+            raise NotImplementedError(f"a {type(self).__name__} does not grow, so nothing can be rolled back in it.")
+
     def map(self, f: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Apply `f` to every tensor, batch first: selection of rows, beam reordering, a move to another device."""
         raise NotImplementedError
@@ -252,6 +257,9 @@ class DensePart(Part):
             column = self._column(name)
             column[:, :, n:stop] = columns[name] if name in columns else FILL[name][1]
         self.length = stop
+
+    def drop(self, n: int) -> None:
+        self.length -= n
 
     def take_first(self, n: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """Remove the first n entries and return copies of them: keys [B, Hkv, n, D], values, columns. The rest moves to the

@@ -180,6 +180,11 @@ class RaggedPart(Part):
         self._next += new
         self._room -= new
 
+    def drop(self, n: int) -> None:
+        self._counts, self._next = self._counts - n, self._next - n
+        self._total -= n * len(self._counts)
+        self._room += n
+
     def _grow(self, new: int) -> None:
         old, counts = self._rows(), self.counts
         self._layout(counts, new + slack(sum(counts) // len(counts) + new), old.device)

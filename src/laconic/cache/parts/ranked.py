@@ -50,7 +50,8 @@ class RankedPart(DensePart):
         step, rotary = layer.cache.step, partial(layer.cache.phases, layer.number)
         assert step is not None
         columns = self.columns
-        q = turned(q, self._past(step) + _places(step.valid, q) - step.position_ids[:, None], rotary)
+        before = self._past(step) + layer.drafts.length
+        q = turned(q, before + _places(step.valid, q) - step.position_ids[:, None], rotary)
         keys = turned(self.keys, columns["rank"] - columns["position"], rotary)
         return attend(q, keys, self.values, scale, bias=self.bias(), softcap=softcap)
 

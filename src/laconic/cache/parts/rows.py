@@ -93,6 +93,14 @@ class RowsPart(Part):
                 k, v, own = k[:, :, real], v[:, :, real], {name: column[:, :, real] for name, column in own.items()}
             row[-1].append(k, v, own)
 
+    def drop(self, n: int) -> None:
+        """Padding was not stored, so what the tokens left is found by their numbers."""
+        newest = [int(part.padded()[2]["index"].max()) for part in (row[-1] for row in self.rows) if part.length]
+        self.rows = [[*row[:-1], copy.copy(row[-1])] for row in self.rows]  # a fork may share the old ones
+        for row in self.rows:
+            index = row[-1].padded()[2]["index"][0, 0]
+            row[-1].drop(int((index > max(newest) - n).sum()))
+
     def map(self, f: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Do to the list of rows what `f` does to a batch; tensors are copied to where `f` puts them."""
         order = f(torch.arange(len(self.rows), device=self._device()))

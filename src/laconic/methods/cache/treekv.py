@@ -42,8 +42,7 @@ class TreeKV(CacheMethod):
             1024).
         block: tokens per block of a prompt (32), at most an eighth of the budget.
         positions: ``"original"`` leaves keys where they were; ``"rank"`` rotates every key to its place in the cache, as
-            published for streams beyond the trained length (costs one rotation of all keys per token; such a cache cannot
-            be rolled back by assisted decoding).
+            published for streams beyond the trained length (costs one rotation of all keys per token).
         tree_only: drop the older of every pair, whatever its attention (the ablation).
     """
 

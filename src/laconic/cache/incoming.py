@@ -1,0 +1,69 @@
+"""What one forward pass brings to one layer of the cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from laconic.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from laconic.cache.layer import CompressedLayer
+
+
+@dataclass
+class Pass:
+    """What one forward pass brings to one layer.
+
+    Attributes:
+        queries: RoPE and q-norm applied, [B, H, T, D].
+        keys, values: the T new entries, [B, Hkv, T, D].
+        columns: of the new entries, [B, Hkv, T] each; those that a default explains are left out.
+        scale, softcap: of the attention.
+        pseudo: queries [B, H, P, D], keys and values of pseudo tokens, which run after the real ones and are not stored;
+            None when there are none. `pseudo_lse`: log-sum-exp of each of their queries over all that it attends, [B, H, P].
+    """
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+    columns: dict[str, torch.Tensor]
+    scale: float
+    softcap: float | None
+    pseudo: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+    pseudo_lse: torch.Tensor | None = None
+
+    def rows(self, start: int, stop: int) -> Pass:
+        """Of tokens `start` to `stop` alone, without pseudo tokens."""
+        tokens = slice(start, stop)
+        columns = {name: column[:, :, tokens] for name, column in self.columns.items()}
+        queries, keys, values = (x[:, :, tokens] for x in (self.queries, self.keys, self.values))
+        return Pass(queries, keys, values, columns, self.scale, self.softcap)
+
+    def copied(self) -> Pass:
+        """The same in memory of its own."""
+        columns = {name: column.clone() for name, column in self.columns.items()}
+        return Pass(self.queries.clone(), self.keys.clone(), self.values.clone(), columns, self.scale, self.softcap)
+
+
+class NewEntries:
+    """Keys and values of this pass on their way from `update()` to the attention function; not a tensor."""
+
+    def __init__(self, layer: CompressedLayer, keys: torch.Tensor, values: torch.Tensor):
+        self.layer, self.keys, self.values = layer, keys, values
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._misfit(name)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise cls._misfit(getattr(func, "__name__", str(func)))
+
+    @staticmethod
+    def _misfit(name: str) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            f"this model uses `{name}` of its keys between the cache and the attention function, so its attention does not "
+            "fit laconic's seam. Use a model whose attention calls `AttentionInterface` right after `cache.update()`."
+        )
