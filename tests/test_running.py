@@ -166,8 +166,9 @@ def test_images_in_threads(vlm, method):
 
         alone = [in_threads(lambda one=one: work(one))[0] for one in given]
         assert alone[0] != alone[1] and all(each[1]["visual_in"] == 144 for each in alone)
-        encoder, decoder = vlm.model.vision_tower.encoder.layers[1], vlm.model.language_model.layers[4]
-        with meeting(encoder, passes=1), meeting(decoder, passes=3):
+        encoder, decoder = vlm.model.vision_tower.encoder.layers, vlm.model.language_model.layers
+        queried = encoder[-2].self_attn.k_proj  # its queries are known by then, and its keys are not
+        with meeting(encoder[1], passes=1), meeting(queried, passes=1), meeting(decoder[4], passes=3):
             together = in_threads(*[lambda one=one: work(one) for one in given])
         assert together == alone
         assert session.stats.encoder_seconds > 0

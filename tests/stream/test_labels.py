@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.threads import in_threads, meeting
 from helpers.vision_tools import IMAGE, inputs, laconic_hooks
 from torch.nn.functional import cross_entropy
 
@@ -80,3 +81,16 @@ def test_methods_that_drop_text_refuse_labels(llama, prompt):
         with pytest.raises(SessionError, match=r"labels=: fastkv drops text between the layers"):
             llama(ids, labels=ids)
         assert llama(ids).logits is not None
+
+
+def test_threads_have_labels_of_their_own(vlm):
+    """They meet in the decoder, when the labels of both calls have been taken away and neither loss is computed."""
+    given = [inputs([(3, 9)]), inputs([(8, 6)], seed=1)]
+    with laconic.compress(vlm, laconic.RandomVisual(keep=0.5)):
+
+        def work(one):
+            return vlm(**one, labels=one["input_ids"]).loss.item()
+
+        alone = [work(one) for one in given]
+        with meeting(vlm.model.language_model.layers[1], passes=1):
+            assert in_threads(*[lambda one=one: work(one) for one in given]) == alone
