@@ -21,7 +21,8 @@ _HEAD = re.compile(r"L(\d+)H(\d+)")
 def shape(model: PreTrainedModel) -> tuple[int, int, int]:
     """Numbers of compressed layers, query heads and KV heads of a model."""
     config = family_of(model).stack(model).config
-    return len(CompressedCache(config).layer_ids), config.num_attention_heads, config.num_key_value_heads
+    heads = config.num_attention_heads
+    return len(CompressedCache(config).layer_ids), heads, getattr(config, "num_key_value_heads", None) or heads
 
 
 def resolve(heads: HeadList, layers: int, count: int) -> list[list[int]]:

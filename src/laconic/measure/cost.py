@@ -54,7 +54,7 @@ class Shape:
         return cls(
             weights,
             config.num_attention_heads,
-            config.num_key_value_heads,
+            getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
             getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
             parameters_of(head) if isinstance(head, nn.Module) else 0,
             stack.dtype.itemsize,
