@@ -165,8 +165,8 @@ def _table(found: Pick, mode: str) -> Table:
             f"{one.share:.0%} [dim]{one.low:.0%} to {one.high:.0%}[/]",
             str(one.questions),
             f"{one.kv_share:.0%}",
-            seconds(one.read_seconds),
-            seconds(one.token_seconds),
+            "-" if one.read_seconds is None else seconds(one.read_seconds),
+            "-" if one.token_seconds is None else seconds(one.token_seconds),
         )
     own = found.uncompressed
     table.add_row(

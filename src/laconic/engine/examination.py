@@ -7,16 +7,15 @@ instead.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from laconic.cache.recording import Recording, RecordingCache, needs, recorded, repeatable, replaying
 from laconic.engine.engine import Engine
-from laconic.engine.generation import read_context
+from laconic.engine.readings import Readings
 from laconic.engine.request import Mode
 from laconic.measure.stats import Stats
 from laconic.method import Method
@@ -26,9 +25,6 @@ from laconic.tasks import Sample
 
 GREEDY_TOKENS = 32
 """Length of the uncompressed model's own continuation that a compressed one is compared with."""
-
-SPECIAL = 3
-"""Recordings that are kept besides those of plain prompts: of prompts with pseudo tokens, say."""
 
 
 @dataclass
@@ -82,11 +78,11 @@ class Examination:
         context = self.prompts[0].context
         if any(prompt.context != context for prompt in self.prompts):
             raise ValueError(f"sample {sample.number} of {sample.task}: the tokenizer joins its context with some question.")
-        self._recordings: dict[tuple[int, Hashable], Recording] = {}
+        self._readings = Readings()
         self.known = list(range(len(turns)))
         self.uncompressed = self.ask(None)
         self.known = [i for i, right in zip(self.known, self.uncompressed.right, strict=True) if right]
-        self._recordings = {key: kept for key, kept in self._recordings.items() if key[0] in self._places}
+        self._readings.forget_all_but(self._places)
 
     @property
     def _places(self) -> list[int]:
@@ -125,24 +121,9 @@ class Examination:
         """Read the context, or the whole prompt, into the session's cache -> logits of what follows, [1, V]."""
         prompt = self.prompts[place]
         ids = prompt.ids if self.mode == "in view" else prompt.context
-        if method is not None and not repeatable(method):
-            return read_context(session, ids)
-        key = place, () if method is None else needs(method, torch.tensor([ids], device=session.model.device))
-        if (known := self._recordings.get(key)) is not None:
-            found.recorded = True
-            with replaying(session.stack, known):
-                return read_context(session, ids)
-        session.cache = cache = RecordingCache(session.stack.config)
-        with recorded(session.stack, cache) as recording:
-            logits = read_context(session, ids, cache=cache)
-        self._keep(key, recording)
+        logits, recorded = self._readings.read(session, method, place, ids)
+        found.recorded |= recorded
         return logits
-
-    def _keep(self, key: tuple[int, Hashable], recording: Recording) -> None:
-        """Keep a recording; of those that only some methods need, which are large, those of the latest `SPECIAL` needs."""
-        self._recordings[key] = recording
-        special = list(dict.fromkeys(need for _, need in self._recordings if need))[-SPECIAL:]
-        self._recordings = {k: kept for k, kept in self._recordings.items() if not k[1] or k[1] in special}
 
     def _continue(self, session: Session, method: Method | None, first: Tensor, found: Examined) -> None:
         """Score the true continuation, and how far greedy decoding agrees with the uncompressed model."""

@@ -11,7 +11,7 @@ FOREVER = lambda: 1e9  # noqa: E731
 
 
 def found(right: int, of: int = 4, seconds: float = 1.0) -> Found:
-    return Found({i: i < right for i in range(of)}, 10, 100, seconds, 0.1)
+    return Found({i: i < right for i in range(of)}, 10, 100, seconds)
 
 
 def scores(unit, method, keep):

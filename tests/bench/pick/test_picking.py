@@ -37,6 +37,7 @@ def test_both_modes_have_verdicts_on_all_questions(engine, samples):
     asked = [one for one in told if one[1] != "none"]
     assert len(asked) == 2 * 2 * 2 + 10 * 2 * 2 and asked[0] == ("later", "random", 0.5, 10)
     assert len(found.fingerprint) == 12 and found.minutes > 0
+    assert all(one.read_seconds > 0 and one.token_seconds > 0 for one in found.verdicts)
 
 
 def test_too_little_known_is_refused(engine, samples):

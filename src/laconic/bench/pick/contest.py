@@ -38,8 +38,8 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """Mean time of a unit."""
-        return sum(one.read_seconds for one in self.found) / len(self.found) if self.found else 0.0
+        """Mean time that a unit took to find out."""
+        return sum(one.seconds for one in self.found) / len(self.found) if self.found else 0.0
 
 
 @dataclass

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from laconic.engine.engine import Engine
 from laconic.engine.generation import generate, read_context
+from laconic.engine.readings import Readings
 from laconic.engine.request import Mode, Request
+from laconic.measure.stats import Stats
 from laconic.method import Method
 from laconic.prompts.text import Prompt, build, common
 from laconic.session import Session
@@ -25,7 +27,9 @@ from laconic.tasks.metrics import string_match_part
 
 LONGEST = 48
 """Tokens after which an uncompressed answer is cut off."""
-TIMED = 4
+CONTEXT = -1
+"""Number of the prompt that is the context alone, beside those of the questions."""
+TIMED = 8
 """Tokens that are decoded to time one."""
 
 
@@ -36,14 +40,21 @@ class Found:
     Attributes:
         same: number of a question -> the whole answer is that of the uncompressed model.
         kv_bytes: keys and values stored when the budget is spent; `kv_bytes_full`: uncompressed.
-        read_seconds: of reading the context, compression included. `token_seconds`: of decoding one token after it.
+        seconds: that finding out took. They say nothing about the method: most prompts are read once for all methods.
     """
 
     same: dict[int, bool]
     kv_bytes: int
     kv_bytes_full: int
-    read_seconds: float
-    token_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one plain run: of reading the prompt, compression included, and of decoding one token after it."""
+
+    read: float
+    token: float
 
 
 @dataclass
@@ -54,6 +65,7 @@ class Document:
         asked: how many questions were put to the uncompressed model.
         golds: number of a question -> the ids of its answer, up to where the right answer ends.
         uncompressed: the model's own figures.
+        readings: prompts that were read, for all methods; its caller drops it when the next document comes.
     """
 
     engine: Engine
@@ -62,6 +74,7 @@ class Document:
     prompts: list[Prompt] = field(init=False)
     golds: dict[int, list[int]] = field(init=False, default_factory=dict)
     uncompressed: Found = field(init=False)
+    readings: Readings = field(init=False, default_factory=Readings)
 
     def __post_init__(self) -> None:
         self.prompts = [build(self.engine.tokenizer, self.context, t.question, answer_prefix=t.prefix) for t in self.turns]
@@ -85,25 +98,20 @@ class Document:
         Raises:
             LaconicError: the method does not fit the model, or the budget does not fit the prompt.
         """
+        began = time.perf_counter()
         numbers = list(self.golds) if questions is None else list(questions)
         if mode == "later":
-            return self._later(method, numbers)
-        found = [self._in_view(method, number) for number in numbers]
-        same = {number: one.same[number] for number, one in zip(numbers, found, strict=True)}
-        count = len(found)
-        return Found(
-            same,
-            sum(one.kv_bytes for one in found) // count,
-            sum(one.kv_bytes_full for one in found) // count,
-            sum(one.read_seconds for one in found) / count,
-            sum(one.token_seconds for one in found) / count,
+            same, figures = self._later(method, numbers)
+        else:
+            same, figures = self._in_view(method, numbers)
+        stored, full = (
+            sum(one) // len(figures) for one in zip(*((f.kv_bytes, f.kv_bytes_full) for f in figures), strict=True)
         )
+        return Found(same, stored, full, time.perf_counter() - began)
 
-    def _later(self, method: Method | None, numbers: list[int]) -> Found:
+    def _later(self, method: Method | None, numbers: list[int]) -> tuple[dict[int, bool], list[Stats]]:
         with self._session(method) as session, torch.inference_mode():
-            began = time.perf_counter()
-            logits = read_context(session, self.prompts[0].context)
-            read = time.perf_counter() - began
+            self.readings.read(session, method, CONTEXT, self.prompts[0].context)
             figures, cache = session.stats, session.cache
             assert cache is not None
             with session.hold():
@@ -111,20 +119,32 @@ class Document:
                     self._learn(session)
                     numbers = list(self.golds)
                 same = {n: self._same(session, cache.fork(), self.prompts[n].question, self.golds[n]) for n in numbers}
-                token = _token_seconds(session, cache.fork(), logits)
-        return Found(same, figures.kv_bytes, figures.kv_bytes_full, read, token)
+        return same, [figures]
 
-    def _in_view(self, method: Method | None, number: int) -> Found:
+    def _in_view(self, method: Method | None, numbers: list[int]) -> tuple[dict[int, bool], list[Stats]]:
+        same: dict[int, bool] = {}
+        figures: list[Stats] = []
+        for number in numbers:
+            gold = self.golds[number]
+            self.readings.forget_all_but([number])
+            with self._session(method) as session, torch.inference_mode():
+                logits, _ = self.readings.read(session, method, number, self.prompts[number].ids)
+                figures.append(session.stats)
+                assert session.cache is not None
+                with session.hold():
+                    rest = self._same(session, session.cache.fork(), gold[:1], gold[1:])
+                same[number] = int(logits.argmax()) == gold[0] and rest
+        return same, figures
+
+    def timed(self, method: Method | None, mode: Mode) -> Times:
+        """Times of a plain run, on the first question that is known."""
+        prompt = self.prompts[next(iter(self.golds), 0)]
         with self._session(method) as session, torch.inference_mode():
             began = time.perf_counter()
-            logits = read_context(session, self.prompts[number].ids)
+            logits = read_context(session, prompt.context if mode == "later" else prompt.ids)
             read = time.perf_counter() - began
-            figures, cache, gold = session.stats, session.cache, self.golds[number]
-            assert cache is not None
             with session.hold():
-                same = int(logits.argmax()) == gold[0] and self._same(session, cache.fork(), gold[:1], gold[1:])
-                token = _token_seconds(session, cache.fork(), logits)
-        return Found({number: same}, figures.kv_bytes, figures.kv_bytes_full, read, token)
+                return Times(read, _token_seconds(session, session.cache, logits))
 
     def _session(self, method: Method | None) -> Session:
         return Session(self.engine.model, [] if method is None else [method], tokenizer=self.engine.tokenizer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from itertools import groupby
@@ -14,8 +14,8 @@ from typing import Any
 from laconic.bench.fingerprint import fingerprint
 from laconic.bench.grid import Column
 from laconic.bench.pick.contest import Contest
-from laconic.bench.pick.examiner import Document, Found
-from laconic.bench.pick.verdict import Pick, verdicts
+from laconic.bench.pick.examiner import Document, Found, Times
+from laconic.bench.pick.verdict import Pick, Verdict, verdicts
 from laconic.engine.engine import Engine
 from laconic.engine.request import Mode
 from laconic.errors import LaconicError
@@ -23,8 +23,9 @@ from laconic.measure.machine import machine, versions
 from laconic.method import Method, create_method
 from laconic.tasks import Sample
 
-LATER = 0.6
-"""Share of the time that goes to questions asked later, which are the harder ones."""
+LATER, ASKED = 0.55, 0.9
+"""Shares of the time after which questions asked later (the harder ones), and all questions, are over; the rest is for
+runs that are timed."""
 LEAST = 8
 """Known questions below which there is no verdict."""
 Tell = Callable[[Mode, str, float, int], None]
@@ -57,6 +58,7 @@ class Picking:
     methods: Sequence[str]
     keeps: Sequence[float]
     documents: list[Document] = field(init=False, default_factory=list)
+    _first: Times = field(init=False)
     refused: dict[Column, str] = field(init=False, default_factory=dict)
 
     def run(self, minutes: float, tell: Tell = lambda *_: None) -> Pick:
@@ -78,22 +80,26 @@ class Picking:
                 f"{self.name} answers {self.known} of {self.asked} questions uncompressed, and {LEAST} are the least to "
                 "compare methods on; give a model that can answer them, or other --data."
             )
+        self._first = self._known.timed(None, "later")
         later = Contest(self.methods, self.keeps)
         later.run(
             self._documents(opening),
-            lambda unit, method, keep: self.documents[unit].ask(self._method(method, keep), "later"),
+            lambda unit, method, keep: self._current(unit).ask(self._method(method, keep), "later"),
             within(LATER),
             lambda method, keep: tell("later", method, keep, self.known),
         )
         in_view = Contest(self.methods, self.keeps)
         # the first question of every document, then the second ...
-        questions = sorted(((d, n) for d in self.documents for n in d.golds), key=lambda question: question[1])
+        numbered = ((d, n) for d, document in enumerate(self.documents) for n in document.golds)
+        questions = sorted(numbered, key=lambda question: question[1])
 
         def ask(unit: int, method: str, keep: float) -> Found:
             document, number = questions[unit]
-            return document.ask(self._method(method, keep), "in view", [number])
+            return self._current(document).ask(self._method(method, keep), "in view", [number])
 
-        in_view.run(range(len(questions)), ask, within(1.0), lambda method, keep: tell("in view", method, keep, self.known))
+        in_view.run(
+            range(len(questions)), ask, within(ASKED), lambda method, keep: tell("in view", method, keep, self.known)
+        )
         self.refused = later.refused | in_view.refused
         found = (*verdicts(later, "later"), *verdicts(in_view, "in view"))
         if not found:
@@ -107,7 +113,7 @@ class Picking:
             self.data,
             (time.monotonic() - began) / 60,
             self._uncompressed(),
-            found,
+            tuple(self._timed(one, within(1.0)) for one in found),
             versions(),
             machine(),
         )
@@ -136,18 +142,35 @@ class Picking:
                 yield number
             number += 1
 
+    def _current(self, number: int) -> Document:
+        """The document of this number; what was kept of having read others, which is large, is dropped."""
+        for i, document in enumerate(self.documents):
+            if i != number:
+                document.readings.forget_all_but(())
+        return self.documents[number]
+
+    def _timed(self, verdict: Verdict, time_left: Callable[[], float]) -> Verdict:
+        """With the times of a plain run, if there is time for one."""
+        if time_left() < self._first.read:
+            return verdict
+        times = self._known.timed(self._method(verdict.method, verdict.keep), verdict.mode)
+        return replace(verdict, read_seconds=times.read, token_seconds=times.token)
+
+    @property
+    def _known(self) -> Document:
+        """The first document about which something is known."""
+        return next(document for document in self.documents if document.golds)
+
     @staticmethod
     def _method(spec: str, keep: float) -> Method:
         return create_method(spec, keep=keep)
 
     def _uncompressed(self) -> dict[str, float]:
-        own = [document.uncompressed for document in self.documents]
-        count = len(own)
         return {
             "asked": self.asked,
             "answered": self.known,
-            "documents": count,
-            "kv_bytes": sum(one.kv_bytes for one in own) / count,
-            "read_seconds": sum(one.read_seconds for one in own) / count,
-            "token_seconds": sum(one.token_seconds for one in own) / count,
+            "documents": len(self.documents),
+            "kv_bytes": self._known.uncompressed.kv_bytes,
+            "read_seconds": self._first.read,
+            "token_seconds": self._first.token,
         }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from laconic.atomic import replacing
@@ -32,7 +31,8 @@ class Verdict:
         method: as `laconic run --method` reads it. `share`: of the uncompressed model's right answers that it gives, with
             the 95 % interval `low`, `high`. `questions`: how many that rests on.
         rivals: method -> share, for those that may be as good: on the same questions, chance explains the difference.
-        kv_share: bytes stored of bytes uncompressed. `read_seconds`, `token_seconds`: medians.
+        kv_share: bytes stored of bytes uncompressed.
+        read_seconds, token_seconds: of one plain run on the first document; None where there was no time for one.
     """
 
     mode: str
@@ -44,8 +44,8 @@ class Verdict:
     questions: int
     rivals: dict[str, float]
     kv_share: float
-    read_seconds: float
-    token_seconds: float
+    read_seconds: float | None = None
+    token_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,6 @@ def _verdict(contest: Contest, mode: str, keep: float) -> Verdict | None:
         len(tally.same),
         rivals,
         sum(one.kv_bytes for one in tally.found) / sum(one.kv_bytes_full for one in tally.found),
-        median(one.read_seconds for one in tally.found),
-        median(one.token_seconds for one in tally.found),
     )
 
 
