@@ -7,7 +7,7 @@ import pytest
 from helpers.bench_tools import made_up
 
 from laconic.bench.grid import Grid
-from laconic.bench.report import COLOURS, missed, report
+from laconic.bench.report import missed, report
 from laconic.bench.summary import summarise
 
 GRID = Grid(("single", "multikey"), ("random", "snapkv:window=16"), (0.5, 0.1), (512,), ("aware", "agnostic"), 4)
@@ -49,7 +49,7 @@ def test_nothing_is_loaded(html, seen):
     assert seen.found == []
     style = "".join(re.findall(r"<style>(.*?)</style>", html, re.S))
     assert "url(" not in style and "@import" not in style
-    assert html.count("plotly.js v") == 1  # its code is inside, once
+    assert "<script" not in html and len(html) < 100_000
 
 
 def test_it_says_the_figures_the_settings_and_the_machine(seen):
@@ -58,24 +58,6 @@ def test_it_says_the_figures_the_settings_and_the_machine(seen):
         assert needed in text
     assert "mode aware, 512 tokens" in text and "mode agnostic, 512 tokens" in text
     assert "chat template is always applied" in text and "1000000 to 1000003 (4)" in text
-
-
-def test_curves_stand_at_achieved_bytes(html):
-    assert '"snapkv:window=16"' in html
-    calls = re.findall(r'"name":"snapkv:window=16".*?"x":\[([^\]]*)\],"y":\[([^\]]*)\]', html)
-    assert calls and all(x == "10.0,50.0" and y == "50.0,50.0" for x, y in calls)
-
-
-def test_one_legend_entry_a_method_and_chart(html):
-    figures = html.count("Plotly.newPlot(") - html.count('"Plotly.newPlot(')
-    shown = re.findall(r'"name":"(\w[^"]*)"[^{}]*?"showlegend":true', html)
-    names = [n for n in shown if n in ("random", "snapkv:window=16", "uncompressed")]
-    assert figures >= 2 and sorted(names) == sorted(["random", "snapkv:window=16", "uncompressed"] * 2)
-
-
-def test_a_narrow_window_leaves_each_panel_its_width(html):
-    assert html.count('<div class="chart" style="--panels:3">') == html.count('class="chart"') == 2
-    assert "calc(var(--panels) *" in html
 
 
 def test_missed_budgets_are_named():
@@ -88,7 +70,3 @@ def test_missed_budgets_are_named():
 def test_markup_in_names_is_escaped():
     rows = [row | {"settings": row["settings"] | {"model": "<script>alert(1)</script>"}} for row in ROWS]
     assert "<script>alert(1)" not in report(summarise(rows), rows)
-
-
-def test_colours_are_few_and_distinct():
-    assert len(set(COLOURS)) == len(COLOURS) <= 8

@@ -13,7 +13,6 @@ import pytest
 from helpers.bench_tools import save_tiny
 from typer.testing import CliRunner
 
-from laconic.bench import outputs
 from laconic.bench.runner import Bench
 from laconic.cli import app
 
@@ -73,18 +72,6 @@ def test_report_only_needs_no_model(model, tmp_path):
     done = run("--model", "testbed/nothing", "--out", str(tmp_path), "--report-only")
     assert done.exit_code == 0 and (tmp_path / "table.md").read_bytes() == table
     assert "random" in (tmp_path / "report.html").read_text(encoding="utf-8")
-
-
-def test_without_plotly_it_says_how_to_get_the_report(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(outputs, "find_spec", lambda name: None)
-    done = run("--model", model, "--out", str(tmp_path), *SMALL)
-    assert done.exit_code == 0, done.output
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["results.jsonl", "table.md"]
-    assert "report.html" not in done.stdout
-    assert done.stderr.startswith("report.html was not written") and done.stderr.count("\n") == 1
-    assert "pip install 'laconic-transformers[report]'" in done.stderr
-    said = json.loads(run("--out", str(tmp_path), "--report-only", "--json").stdout)
-    assert list(said["files"]) == ["results.jsonl", "table.md"]
 
 
 @pytest.mark.parametrize(

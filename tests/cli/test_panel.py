@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from laconic.cli.panel import asked, by_layer, entries, shown
+from laconic.cli.panel import asked, by_layer, decode_flops_per_token, entries, in_words, length, more_flops, shown
 from laconic.method import create_method
 
 
@@ -36,3 +36,33 @@ def test_files_are_named_by_their_last_part():
 )
 def test_what_was_asked_is_what_was_given(spec, expected):
     assert asked(create_method(spec)) == expected
+
+
+def run(**final):
+    answer = SimpleNamespace(ids=list(range(12)), finish=final.pop("finish", "eos"))
+    return SimpleNamespace(answer=answer, final=SimpleNamespace(**final))
+
+
+def test_decoding_is_told_per_token_and_answers_by_their_length():
+    assert decode_flops_per_token(run(decode_flops=110, tokens_out=11)) == 10
+    assert decode_flops_per_token(run(decode_flops=0, tokens_out=0)) is None
+    assert (
+        length(run()) == "12"
+        and length(run(finish="length")) == "12, cut at the limit"
+        and length(run(finish="stop")) == "12"
+    )
+
+
+def test_own_passes_of_a_method_are_a_cost():
+    assert more_flops(run(prefill_flops=250, prefill_flops_full=100)) == 150
+    assert more_flops(run(prefill_flops=50, prefill_flops_full=100)) == 0
+
+
+def test_the_mode_is_told_in_words():
+    def told(later, *names):
+        return in_words(SimpleNamespace(later=later, methods=[create_method(name) for name in names]))
+
+    assert told(True, "snapkv") == "the context was compressed before the question was known"
+    assert told(False, "snapkv", "kivi").endswith("; the method looks at the question")
+    assert told(False, "keydiff").endswith("; the method does not look at the question")
+    assert told(False) == "context and question were read together"

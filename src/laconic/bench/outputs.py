@@ -1,11 +1,11 @@
-"""What a bench leaves in its folder beside results.jsonl: table.md and, where plotly is installed, report.html."""
+"""What a bench leaves in its folder beside results.jsonl: table.md and report.html."""
 
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
+from laconic.bench.report import report
 from laconic.bench.store import Row, StoreError
 from laconic.bench.summary import Line, summarise
 from laconic.bench.table import TABLE_FILE, markdown
@@ -16,8 +16,6 @@ RESULTS, TABLE, REPORT = "results.jsonl", TABLE_FILE, "report.html"
 def write_outputs(rows: list[Row], folder: Path, seed: int = 0) -> list[Line]:
     """Summarise `rows` and write the table and the report, each whole or not at all.
 
-    Without plotly there is no report: see `why_no_report`.
-
     Raises:
         StoreError: there are no rows, or the disk refuses a file; results.jsonl is not touched.
     """
@@ -25,22 +23,8 @@ def write_outputs(rows: list[Row], folder: Path, seed: int = 0) -> list[Line]:
         raise StoreError(f"{folder / RESULTS} holds no finished row yet; there is nothing to tabulate.")
     lines = summarise(rows, seed)
     _replace(folder / TABLE, markdown(lines))
-    if why_no_report(folder) is None:
-        from laconic.bench.report import report  # imports plotly
-
-        _replace(folder / REPORT, report(lines, rows))
+    _replace(folder / REPORT, report(lines, rows))
     return lines
-
-
-def why_no_report(folder: Path) -> str | None:
-    """Why `write_outputs` writes no report into `folder`, and what to do about it; None where it writes one."""
-    if find_spec("plotly") is not None:
-        return None
-    old = " (the existing one is from an earlier run)" if (folder / REPORT).exists() else ""
-    return (
-        f"{REPORT} was not written{old}: it needs plotly. pip install 'laconic-transformers[report]', then "
-        f"laconic bench --report-only --out {folder}"
-    )
 
 
 def _replace(path: Path, text: str) -> None:

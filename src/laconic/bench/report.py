@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
-
+from laconic.bench.chart import charts
 from laconic.bench.specs import NONE
-from laconic.bench.statistics import Interval
 from laconic.bench.store import Row
 from laconic.bench.summary import Line
 from laconic.bench.table import cells, foot, head, official_tables, sections, tasks, title, tone
 from laconic.report.page import asset, page
-
-# Okabe and Ito's colours, safe for colour-blind readers, without yellow. Markers and dashes tell methods apart too.
-COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("x", "circle", "square", "diamond", "triangle-up", "star", "triangle-down", "cross", "hexagon", "pentagon")
-DASHES = ("solid", "dash", "dot", "dashdot")
-GREY = "#6a7078"
-COLUMNS = 3
-PANEL = 340
 
 
 def report(lines: list[Line], rows: list[Row]) -> str:
@@ -36,11 +23,11 @@ def report(lines: list[Line], rows: list[Row]) -> str:
     """
     first = rows[0]
     body = [f"<p>{escape(intro(lines, rows))}</p>"]
-    for number, section in enumerate(sections(lines)):
+    for section in sections(lines):
         own = [line for line in lines if line.section == section]
         body += [
             f"<h2>{escape(title(section))}</h2>",
-            f'<div class="chart" style="--panels:{_across(own)}">{chart(own, scripts=number == 0)}</div>',
+            charts(own),
             html_table(own),
         ]
         for name, columns, texts in official_tables(own):
@@ -64,134 +51,6 @@ def intro(lines: list[Line], rows: list[Row]) -> str:
         f"samples; points are plotted at the {spent}, not at what it was asked for. "
         "Up and to the left is better."
     )
-
-
-def chart(lines: list[Line], scripts: bool) -> str:
-    """Recall against cost, a panel per task and one for the mean; one legend. `scripts` includes plotly's own code."""
-    places = panels(tasks(lines))
-    count, columns = max(p.row for p in places), max(p.col for p in places)
-    wide = count > 1 and places[0].task is None
-    specs: list[list[dict[str, int] | None]] = [[{} for _ in range(columns)] for _ in range(count)]
-    if wide:
-        specs[0] = [{"colspan": columns}, *[None] * (columns - 1)]
-    titles = [panel.task or "mean of the tasks" for panel in places]
-    gaps = {"horizontal_spacing": 0.06, "vertical_spacing": 0.27 / count}
-    figure = make_subplots(count, columns, specs=specs, subplot_titles=titles, **gaps)
-    methods = [m for m in dict.fromkeys(line.method for line in lines) if m != NONE]
-    for panel in places:
-        where = {"row": panel.row, "col": panel.col}
-        for number, method in enumerate(methods):
-            figure.add_trace(
-                _curve([x for x in lines if x.method == method], panel.task, number, panel is places[0]), **where
-            )
-        full = next((x for x in lines if x.method == NONE), None)
-        if full is not None and (interval := _interval(full, panel.task)) is not None:
-            _ceiling(figure, interval, panel is places[0], where)
-    _axes(figure, lines, places, columns, wide)
-    legend = {"orientation": "h", "y": 1 + 60 / (PANEL * count), "yanchor": "bottom", "x": 0}
-    margin = {"t": 110, "b": 50, "l": 55, "r": 20}
-    figure.update_layout(
-        height=PANEL * count + 120, template="plotly_white", legend=legend, margin=margin, font={"size": 13}
-    )
-    return figure.to_html(full_html=False, include_plotlyjs=scripts, config={"displayModeBar": False, "responsive": True})
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One small chart: of a task, or of the mean over all (None)."""
-
-    task: str | None
-    row: int
-    col: int
-
-
-def panels(names: list[str]) -> list[Panel]:
-    """Where the panels stand: the mean before the tasks, in a row of its own when there are many."""
-    if len(names) == 1:
-        return [Panel(names[0], 1, 1)]
-    if len(names) < COLUMNS:
-        return [Panel(name, 1, col) for col, name in enumerate([None, *names], 1)]
-    below = [Panel(name, 2 + i // COLUMNS, 1 + i % COLUMNS) for i, name in enumerate(names)]
-    return [Panel(None, 1, 1), *below]
-
-
-def _across(lines: list[Line]) -> int:
-    """Panels side by side; the style keeps each of them wide enough for its axis."""
-    return max(panel.col for panel in panels(tasks(lines)))
-
-
-def _interval(line: Line, task: str | None) -> Interval | None:
-    return line.mean if task is None else line.tasks.get(task)
-
-
-def _curve(lines: list[Line], task: str | None, number: int, legend: bool) -> go.Scatter:
-    """One method in one panel, with its intervals as bars and the figures on hover."""
-    points = [(line, interval) for line in lines if (interval := _interval(line, task)) is not None]
-    points.sort(key=lambda pair: pair[0].cost)
-    words = lines[0].comparison.words
-    colour = COLOURS[number % len(COLOURS)]
-    method = lines[0].method
-    return go.Scatter(
-        name=method,
-        legendgroup=method,
-        showlegend=legend,
-        x=[100 * line.cost for line, _ in points],
-        y=[100 * interval.mean for _, interval in points],
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [100 * (i.high - i.mean) for _, i in points],
-            "arrayminus": [100 * (i.mean - i.low) for _, i in points],
-            "thickness": 0.8,
-            "width": 3,
-        },
-        mode="lines+markers",
-        line={"color": colour, "dash": DASHES[number // len(COLOURS) % len(DASHES)], "width": 2},
-        marker={"symbol": MARKERS[number % len(MARKERS)], "size": 8, "color": colour},
-        customdata=[[line.budget, line.achieved, 100 * i.low, 100 * i.high] for line, i in points],
-        hovertemplate=(
-            f"<b>%{{fullData.name}}</b><br>{words.score} %{{y:.1f}} % [%{{customdata[2]:.1f}}, %{{customdata[3]:.1f}}]<br>"
-            f"{words.short_cost} %{{x:.2f}} %<br>"
-            "asked %{customdata[0]}, kept %{customdata[1]:.4f}<extra></extra>"
-        ),
-    )
-
-
-def _ceiling(figure: go.Figure, interval: Interval, legend: bool, where: dict[str, int]) -> None:
-    """The uncompressed model as a dashed line over the panel."""
-    low, high = 100 * interval.low, 100 * interval.high
-    if high > low:
-        figure.add_hrect(low, high, fillcolor=GREY, opacity=0.12, line_width=0, **where)
-    figure.add_trace(
-        go.Scatter(
-            name="uncompressed",
-            legendgroup=NONE,
-            showlegend=legend,
-            x=[1, 100],
-            y=[100 * interval.mean] * 2,
-            mode="lines",
-            line={"color": GREY, "dash": "dash", "width": 2},
-            hovertemplate=f"<b>uncompressed</b><br>recall %{{y:.1f}} % [{low:.1f}, {high:.1f}]<extra></extra>",
-        ),
-        **where,
-    )
-
-
-def _axes(figure: go.Figure, lines: list[Line], places: list[Panel], columns: int, wide: bool) -> None:
-    """Logarithmic share of the cost, recall from 0 to 100; titles at the outer panels only."""
-    words = lines[0].comparison.words
-    low = min(70 * min(line.cost for line in lines), 50)
-    ticks = [t for t in (1, 2, 5, 10, 20, 50, 100) if t >= low]
-    ends = [math.log10(low), math.log10(115)]
-    figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{t} %" for t in ticks], range=ends)
-    figure.update_yaxes(range=[-4, 106], tickvals=[0, 25, 50, 75, 100])
-    lowest = {panel.col: panel.row for panel in places}
-    for panel in places:
-        where = {"row": panel.row, "col": panel.col}
-        if lowest[panel.col] == panel.row or (wide and panel.row == 1):
-            figure.update_xaxes(title_text=f"{words.cost} of uncompressed", title_standoff=6, **where)
-        if panel.col == 1:
-            figure.update_yaxes(title_text=f"{words.score}, %", title_standoff=4, **where)
 
 
 def html_table(lines: list[Line]) -> str:

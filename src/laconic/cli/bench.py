@@ -62,9 +62,7 @@ def bench(
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images that are answered at once.")] = 16,
-    out: Annotated[
-        Path, typer.Option(help="Folder for results.jsonl, table.md and report.html (which needs plotly).")
-    ] = Path("bench"),
+    out: Annotated[Path, typer.Option(help="Folder for results.jsonl, table.md and report.html.")] = Path("bench"),
     report_only: Annotated[bool, typer.Option("--report-only", help="Rebuild table and report from results.jsonl.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")] = False,
 ) -> None:
@@ -203,12 +201,10 @@ def _show(
     refused: Mapping[tuple[str, float | None], str] = MappingProxyType({}),
 ) -> None:
     """Print the table (or JSON), where the files are, what was refused, and what failed."""
-    from laconic.bench.outputs import REPORT, RESULTS, TABLE, why_no_report
+    from laconic.bench.outputs import REPORT, RESULTS, TABLE
     from laconic.bench.table import foot, rich_table, sections
 
-    no_report = why_no_report(out)
-    written = (RESULTS, TABLE) if no_report else (RESULTS, TABLE, REPORT)
-    files = {name: str(out / name) for name in written}
+    files = {name: str(out / name) for name in (RESULTS, TABLE, REPORT)}
     if as_json:
         failed: list[dict[str, Any]] = [{"key": key, "error": message} for key, message in failures]
         left_out = [{"method": name, "keep": keep, "why": why} for (name, keep), why in refused.items()]
@@ -222,8 +218,6 @@ def _show(
             console.print(rich_table(lines, section, console.width))
         console.print(foot(lines), style="dim")
         console.print("wrote " + ", ".join(files.values()))
-    if lines and no_report:
-        common.err().print(no_report, style="yellow", markup=False, soft_wrap=True)
     for (name, keep), why in {} if as_json else refused.items():
         common.err().print(f"left out: {name} at keep {keep}: {why}", style="yellow", markup=False)
     for message in dict.fromkeys(message for _, message in failures):

@@ -8,6 +8,7 @@ from typing import Any
 from laconic.cli import answering, common
 from laconic.cli.answering import Run
 from laconic.cli.options import Options
+from laconic.cli.panel import in_words
 from laconic.cli.question import Question, question_of
 from laconic.cli.record import method_dict, mode
 from laconic.report.kept import Kept, Subject, kept_page
@@ -103,7 +104,7 @@ def _page(question: Question, run: Run, kept: Kept) -> str:
     facts = [
         ("model", options.model_name),
         ("method", "; ".join(map(str, question.methods)) or "none: everything is stored"),
-        ("mode", "query-agnostic: the context was compressed first" if question.later else "query-aware"),
+        ("question", in_words(question)),
         ("prompt", f"{prompt.tokens:,} tokens, {'chat template applied' if prompt.templated else 'plain text'}"),
         ("kept", f"asked {budget.asked:.2%}, achieved {budget.achieved:.2%}"),
     ]

@@ -17,7 +17,7 @@ from laconic.cli.question import Question
 from laconic.cli.record import first_difference
 from laconic.cli.units import flops, seconds, size
 from laconic.media import Frame
-from laconic.method import Method
+from laconic.method import CATALOGUE, Method
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -55,9 +55,38 @@ def _figures(run: Run, stock: Run | None) -> Table:
     row("  of it compressing", lambda r: r.final.compress_seconds or None, seconds)
     row("decode per token", lambda r: r.decode_seconds_per_token, seconds)
     row("prefill FLOPs", lambda r: r.final.prefill_flops, flops)
-    row("decode FLOPs", lambda r: r.final.decode_flops, flops)
-    row("tokens answered", lambda r: len(r.answer.ids), lambda x: f"{x:.0f}")
+    row("  more than uncompressed", lambda r: more_flops(r) or None, flops)
+    row("decode FLOPs per token", decode_flops_per_token, flops)
+    answers = [length(run)] if stock is None else [length(run), length(stock), ""]
+    table.add_row("tokens answered", *answers)
     return table
+
+
+def more_flops(run: Run) -> int:
+    """What a method's own passes over the prompt take on top of what it takes uncompressed; 0 where it takes less."""
+    return max(0, run.final.prefill_flops - run.final.prefill_flops_full)
+
+
+def decode_flops_per_token(run: Run) -> float | None:
+    """Answers differ in length, so their totals say nothing beside each other."""
+    return run.final.decode_flops / run.final.tokens_out if run.final.tokens_out else None
+
+
+def length(run: Run) -> str:
+    """Tokens of the answer, and whether the limit has cut it."""
+    return f"{len(run.answer.ids):,}{', cut at the limit' if run.answer.finish == 'length' else ''}"
+
+
+def in_words(question: Question) -> str:
+    """When the question came, and whether the methods looked at it."""
+    if question.later:
+        return "the context was compressed before the question was known"
+    if not question.methods:
+        return "context and question were read together"
+    looks = any(CATALOGUE[method.name].query_aware for method in question.methods)
+    return (
+        f"context and question were compressed together; the method {'looks' if looks else 'does not look'} at the question"
+    )
 
 
 def timed(run: Run) -> str:
@@ -72,7 +101,7 @@ def _head(question: Question, run: Run) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_row("model", clean(question.options.model_name))
     grid.add_row("method", "; ".join(str(m) for m in question.methods) or "none: everything is stored")
-    grid.add_row("mode", "query-agnostic: the context was compressed first" if question.later else "query-aware")
+    grid.add_row("question", in_words(question))
     grid.add_row(
         "prompt", "chat template applied" if prompt.templated else "plain text: this tokenizer has no chat template"
     )
