@@ -129,8 +129,10 @@ def _show(found: Pick, file: Path) -> None:
         markup=False,
     )
     for mode, title in MODES.items():
-        if any(one.mode == mode for one in found.verdicts):
-            console.print(f"\n[bold]{title}[/]")
+        console.print(f"\n[bold]{title}[/]")
+        if not any(one.mode == mode for one in found.verdicts):
+            console.print("too little time to ask enough questions; give more --minutes", style="yellow")
+        else:
             console.print(_table(found, mode))
             for one in found.verdicts:
                 if one.mode == mode and one.rivals:

@@ -108,7 +108,7 @@ class Examination:
                     continue
                 else:
                     questions = [self.prompts[i].question for i in self.known]
-                    said = _forced(session, questions, [self.golds[i] for i in self.known])
+                    said = forced(session, questions, [self.golds[i] for i in self.known])
             for gold, tokens in zip(self._golds(place), said, strict=True):
                 found.right.append(float(tokens == gold))
                 found.outputs.append(self.engine.tokenizer.decode(tokens))
@@ -140,7 +140,7 @@ class Examination:
         found.outputs = [self.engine.tokenizer.decode(said)]
 
 
-def _forced(session: Session, questions: Sequence[list[int]], golds: Sequence[list[int]]) -> list[list[int]]:
+def forced(session: Session, questions: Sequence[list[int]], golds: Sequence[list[int]]) -> list[list[int]]:
     """The most likely tokens in place of each reference answer, after its question on the cache as it is now."""
     rows = [question + gold[:-1] for question, gold in zip(questions, golds, strict=True)]
     return [logits.argmax(-1).tolist() for logits in _logits(session, rows, [len(gold) for gold in golds])]

@@ -44,7 +44,7 @@ def test_too_little_known_is_refused(engine, samples):
     unknown = [Sample("own", 0, (Turn("?", ("no such answer",)),), CONTEXTS[0])]
     with pytest.raises(PickingError, match="tiny answers 5 of 6 questions"):
         Picking(engine, [*samples[:5], *unknown], "tiny", "mine", ["random"], [0.5]).run(10)
-    with pytest.raises(PickingError, match="minutes are too few for one document under 1 methods"):
+    with pytest.raises(PickingError, match="minutes are too few for 8 questions under 1 methods"):
         Picking(engine, samples, "tiny", "mine", ["random"], [0.5]).run(0.0001)
     asked = []
     blank = [Sample("own", 0, unknown[0].turns, "Nothing is known about this."), *samples]

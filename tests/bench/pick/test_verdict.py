@@ -47,6 +47,8 @@ def test_only_questions_that_both_were_asked_are_compared():
 
 def test_where_nothing_was_asked_there_is_no_verdict():
     assert verdicts(Contest(("a",), [0.5]), "later") == []
+    assert verdicts(contest({"a": "1" * 7, "b": "1" * 7}), "later") == []  # seven say nothing
+    assert verdict({"a": "1" * 8}).questions == 8
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from laconic.engine.engine import Engine
+from laconic.engine.examination import forced
 from laconic.engine.generation import generate, read_context
 from laconic.engine.readings import Readings
 from laconic.engine.request import Mode, Request
@@ -118,8 +119,10 @@ class Document:
                 if method is None:
                     self._learn(session)
                     numbers = list(self.golds)
-                same = {n: self._same(session, cache.fork(), self.prompts[n].question, self.golds[n]) for n in numbers}
-        return same, [figures]
+                session.cache = cache
+                golds = [self.golds[n] for n in numbers]
+                said = forced(session, [self.prompts[n].question for n in numbers], golds) if numbers else []
+        return {n: tokens == gold for n, tokens, gold in zip(numbers, said, golds, strict=True)}, [figures]
 
     def _in_view(self, method: Method | None, numbers: list[int]) -> tuple[dict[int, bool], list[Stats]]:
         same: dict[int, bool] = {}

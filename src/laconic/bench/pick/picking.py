@@ -15,7 +15,7 @@ from laconic.bench.fingerprint import fingerprint
 from laconic.bench.grid import Column
 from laconic.bench.pick.contest import Contest
 from laconic.bench.pick.examiner import Document, Found, Times
-from laconic.bench.pick.verdict import Pick, Verdict, verdicts
+from laconic.bench.pick.verdict import LEAST, Pick, Verdict, verdicts
 from laconic.engine.engine import Engine
 from laconic.engine.request import Mode
 from laconic.errors import LaconicError
@@ -26,8 +26,6 @@ from laconic.tasks import Sample
 LATER, ASKED = 0.55, 0.9
 """Shares of the time after which questions asked later (the harder ones), and all questions, are over; the rest is for
 runs that are timed."""
-LEAST = 8
-"""Known questions below which there is no verdict."""
 Tell = Callable[[Mode, str, float, int], None]
 """Receives mode, method, budget and the number of known questions so far."""
 
@@ -104,8 +102,8 @@ class Picking:
         found = (*verdicts(later, "later"), *verdicts(in_view, "in view"))
         if not found:
             raise PickingError(
-                f"{minutes:g} minutes are too few for one document under {len(self.methods)} methods on {self.name}; give "
-                "more --minutes, or fewer --methods and budgets."
+                f"{minutes:g} minutes are too few for {LEAST} questions under {len(self.methods)} methods on {self.name}; "
+                "give more --minutes, or fewer --methods and budgets."
             )
         return Pick(
             self.name,

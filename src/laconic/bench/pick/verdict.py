@@ -10,12 +10,17 @@ from typing import Any
 from laconic.atomic import replacing
 from laconic.bench.pick.contest import Contest, Tally
 from laconic.bench.statistics import LEVEL, sign_test, wilson
+from laconic.engine.request import Mode
 from laconic.errors import LaconicError
 from laconic.pretrained import cache_folder
 
 SCHEMA = 1
 ENOUGH = 0.95
 """Share of the uncompressed model's answers from which a budget is called safe."""
+
+
+LEAST = 8
+"""Questions below which there is no verdict."""
 
 
 class PickError(LaconicError, ValueError):
@@ -35,7 +40,7 @@ class Verdict:
         read_seconds, token_seconds: of one plain run on the first document; None where there was no time for one.
     """
 
-    mode: str
+    mode: Mode
     keep: float
     method: str
     share: float
@@ -117,17 +122,19 @@ def place(fingerprint: str) -> Path:
     return cache_folder() / "picks" / f"{fingerprint}.json"
 
 
-def verdicts(contest: Contest, mode: str) -> list[Verdict]:
-    """One for each budget at which anything was asked."""
+def verdicts(contest: Contest, mode: Mode) -> list[Verdict]:
+    """One for each budget at which enough was asked to say anything."""
     return [found for keep in contest.keeps if (found := _verdict(contest, mode, keep)) is not None]
 
 
-def _verdict(contest: Contest, mode: str, keep: float) -> Verdict | None:
+def _verdict(contest: Contest, mode: Mode, keep: float) -> Verdict | None:
     ranked = [method for method in contest.ranked(keep) if contest.tallies[method, keep].same]
     if not ranked:
         return None
     best, *others = ranked
     tally = contest.tallies[best, keep]
+    if len(tally.same) < LEAST:
+        return None
     interval = wilson(sum(tally.same.values()), len(tally.same))
     rivals = {
         other: contest.tallies[other, keep].share for other in others if not _better(tally, contest.tallies[other, keep])
