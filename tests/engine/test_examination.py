@@ -8,7 +8,9 @@ from helpers.testbed_model import tokenizer as tokenizer
 from laconic.engine import examination
 from laconic.engine.engine import Engine, Request
 from laconic.engine.examination import Examination
+from laconic.engine.generation import read_context
 from laconic.method import create_method
+from laconic.session import Session
 from laconic.tasks import Sample, Turn, find_task
 from laconic.tasks.task import EVALUATION_SEED
 
@@ -55,6 +57,26 @@ def test_answers_are_those_of_plain_runs(engine, sample, exam, spec, keep):
         figures = found.figures[i if exam.mode == "in view" else 0]
         assert figures.kv_bytes == answer.compressed.kv_bytes
         assert figures.prefill_flops == answer.compressed.prefill_flops
+
+
+@pytest.mark.parametrize(
+    "spec", ["snapkv:window=16,keep=1", "snapkv:window=16,keep=0.3", "adakv:over=model,keep=0.3", "kvzip:keep=0.3"]
+)
+def test_questions_of_different_lengths_are_read_as_if_each_were_alone(engine, sample, spec):
+    context = engine.tokenizer.encode(sample.context, add_special_tokens=False)
+    rows, wanted = [[40, 50, 60], [70, 80, 90, 100, 110, 120, 130], [55]], [2, 4, 1]
+    with torch.inference_mode(), Session(engine.model, [create_method(spec)]) as session:
+        read_context(session, context)
+        shared = session.cache
+        alone = []
+        for row, count in zip(rows, wanted, strict=True):
+            with session.hold():
+                out = engine.model(torch.tensor([row]), past_key_values=shared.fork(), use_cache=True).logits
+            alone.append(out[0, -count:])
+        session.cache = shared.fork()
+        together = examination._logits(session, rows, wanted)
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(a.float(), b.float(), atol=0.15, rtol=0.05)  # the model is bf16
 
 
 def test_the_uncompressed_model_decides_what_is_asked(engine, exam, sample):

@@ -55,6 +55,18 @@ measured elsewhere ([speed](benchmarks/results/speed.md)). The whole table is
 [here](benchmarks/results/leaderboard-real.md)."""
 
 
+def finished(rows: list[Row]) -> list[Row]:
+    """Rows of the documents under which every column of the section's first one has been run: methods are compared over the
+    same documents."""
+    columns: dict[tuple[str, int], dict[int, set[tuple[str, float | None]]]] = defaultdict(lambda: defaultdict(set))
+    for row in rows:
+        columns[row["mode"], row["length"]][row["seed"]].add((row["method"], row["keep"]))
+    whole = {
+        (*section, seed) for section, seeds in columns.items() for seed, found in seeds.items() if found >= seeds[min(seeds)]
+    }
+    return [row for row in rows if (row["mode"], row["length"], row["seed"]) in whole]
+
+
 def questions(rows: list[Row]) -> dict[tuple[str, int, str], int]:
     """(mode, length, method) -> questions asked at the budget that has the fewest."""
     found: dict[tuple[str, int, str], dict[float | None, int]] = defaultdict(lambda: defaultdict(int))
@@ -167,14 +179,14 @@ def wrapped(text: str) -> str:
 def main(folder: Path) -> None:
     """Read the rows of a bench in `folder`, write the files."""
     every = read(folder / "results.jsonl")
-    rows = [row for row in every if row["task"] == "facts"]
+    rows = finished([row for row in every if row["task"] == "facts"])
     lines, counts = summarise(rows, rows[0]["grid_seed"]), questions(rows)
     sections = sorted({line.section for line in lines}, key=lambda pair: (list(TITLES).index(pair[0]), pair[1]))
     text = INTRODUCTION.format(
         source=f"Python's own documentation ({rows[0]['settings']['data']})", state=state(counts, sections)
     )
     parts = [part for mode, length in sections for part in section(lines, counts, mode, length)]
-    parts += continuations([row for row in every if row["task"] == "continuation"])
+    parts += continuations(finished([row for row in every if row["task"] == "continuation"]))
     write_results("leaderboard-real", rows, lines)
     for page in (ROOT / "README.md", ROOT / "docs" / "findings.md"):
         insert(page, short(lines))

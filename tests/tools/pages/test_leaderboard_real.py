@@ -64,6 +64,15 @@ def test_what_is_not_finished_says_so(page):
     assert "**Not finished**: so far 18 of 120 questions later at 1,024 tokens" in " ".join(page(3).split())
 
 
+def test_a_document_that_is_not_finished_is_left_out(page, tmp_path):
+    page(3)
+    lines = (tmp_path / "results.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "results.jsonl").write_text("".join(line for line in lines if "later/kivi/0.25/1000002" not in line))
+    leaderboard_real.main(tmp_path)
+    text = (tmp_path / "LEADERBOARD.md").read_text()
+    assert "of 12 questions about 2 documents" in text and "so far 12 of 120 questions later" in " ".join(text.split())
+
+
 def test_the_other_part_of_the_page_stays(page, tmp_path):
     text = page(3)
     assert text.startswith("# Leaderboard\n\nOn a real model") and "old" not in text
