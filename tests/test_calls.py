@@ -4,15 +4,65 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from laconic import SessionError
+import laconic
+from laconic import SessionError, SnapKV
 from laconic.cache.cache import CompressedCache
 from laconic.calls import cache_of, check_arguments, input_of
 
 
-@pytest.mark.parametrize("given", [None, DynamicCache()])
-def test_an_empty_start_gets_a_new_cache(llama, given):
-    cache = cache_of(given, llama.model)
-    assert isinstance(cache, CompressedCache) and cache.seen == 0 and cache is not cache_of(given, llama.model)
+@pytest.mark.parametrize("make", [lambda: None, DynamicCache])
+def test_an_empty_start_gets_a_new_cache(llama, make):
+    cache = cache_of(make(), llama.model)
+    assert isinstance(cache, CompressedCache) and cache.seen == 0 and cache is not cache_of(make(), llama.model)
+
+
+# -- a cache of the user's own ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("configured", [True, False])
+def test_a_users_own_cache_stands_for_the_compressed_one(llama, prompt, configured):
+    """transformers' own pattern: one object is handed to every call and filled in place."""
+    text, question, fed = prompt(1, 60), prompt(1, 8, seed=3), []
+    own = DynamicCache(config=llama.config) if configured else DynamicCache()
+    handle = llama.model.register_forward_pre_hook(
+        lambda _, args, kw: fed.append(kw["input_ids"].shape[1]), with_kwargs=True
+    )
+    with torch.no_grad(), laconic.compress(llama, SnapKV(keep=0.3)) as session:
+        llama.generate(text, past_key_values=own, max_new_tokens=1, do_sample=False)
+        assert own.get_seq_length() == 60 and session.stats.entries == [18.0] * 4
+        with session.hold():
+            llama.generate(torch.cat([text, question], 1), past_key_values=own, max_new_tokens=3, do_sample=False)
+        assert fed[1] == 8 and own.get_seq_length() == 70 and session.stats.entries == [28.0] * 4
+        own.crop(-10)
+        assert own.get_seq_length() == session.cache.get_seq_length() == 60 and session.cache.real == [60]
+        own.reset()
+        llama(text, past_key_values=own)
+        assert own.get_seq_length() == 60 and session.stats.entries == [18.0] * 4 and session.cache.real == [60]
+    handle.remove()
+    with pytest.raises(SessionError, match="works inside"):
+        llama(question, past_key_values=own)
+
+
+def test_a_users_own_cache_of_a_cache_that_was_rewound_is_refused(llama, prompt):
+    own = DynamicCache()
+    with torch.no_grad(), laconic.compress(llama) as session:
+        llama(prompt(1, 20), past_key_values=own)
+        own.layers = list(own.layers)
+        with pytest.raises(SessionError, match="rewound since; pass that cache itself"):
+            llama(prompt(1, 2), past_key_values=own)
+        assert session.cache.seen == 20
+
+
+def test_a_mask_that_hides_cached_tokens_is_refused(llama, prompt):
+    mask = torch.ones(2, 26, dtype=torch.long)
+    mask[1, :3] = 0
+    with torch.no_grad(), laconic.compress(llama, SnapKV(keep=0.5)) as session:
+        llama(prompt(2, 20), attention_mask=mask[:, :20])
+        llama(prompt(2, 3), attention_mask=mask[:, :23], past_key_values=session.cache)
+        hiding = mask.clone()
+        hiding[0, 5:9] = 0
+        with pytest.raises(SessionError, match="attention_mask hides 4 tokens that are in the cache already"):
+            llama(prompt(2, 3), attention_mask=hiding, past_key_values=session.cache)
+        llama(prompt(2, 3), attention_mask=mask, past_key_values=session.cache)
+        assert session.cache.real == [26, 23]
 
 
 def test_an_earlier_cache_is_used_again(llama, make_llama):

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
 from laconic.cache.cache import CompressedCache
+from laconic.cache.layer import CompressedLayer
 from laconic.errors import SessionError
 from laconic.running import Call
 
@@ -43,9 +44,14 @@ def check_arguments(kwargs: dict[str, Any], model: PreTrainedModel, stack: PreTr
 def cache_of(given: Any, stack: PreTrainedModel) -> CompressedCache:
     """The cache for a call with `past_key_values` = `given`: a new one for an empty start, or the compressed one itself.
 
+    An empty `DynamicCache` gets the layers of the new one, as transformers would fill it: it says how many tokens were seen,
+    crops, and stands for the compressed cache in later calls.
+
     Raises:
         SessionError: it belongs to another model, or is any other cache that holds something.
     """
+    if type(given) is DynamicCache:
+        given = _behind(given)
     if isinstance(given, CompressedCache):
         if len(given.layers) != len(stack.layers):  # type: ignore[arg-type]
             raise SessionError(
@@ -57,6 +63,8 @@ def cache_of(given: Any, stack: PreTrainedModel) -> CompressedCache:
         cache = CompressedCache(stack.config)
         if given is not None and any(getattr(layer, "record_past", False) for layer in given.layers):
             cache.activate_past_recording()  # assisted decoding has asked the cache that this one replaces
+        if given is not None:
+            given.layers, given.layer_class_to_replicate = cache.layers, None
         return cache
     state = f"holds {given.get_seq_length()} tokens" if isinstance(given, Cache) else "is no transformers cache"
     if getattr(given, "offloading", False):
@@ -65,6 +73,22 @@ def cache_of(given: Any, stack: PreTrainedModel) -> CompressedCache:
         f"past_key_values is a {type(given).__name__} that {state}; inside a session pass nothing, an empty "
         "DynamicCache, or the cache of an earlier turn of a session."
     )
+
+
+def _behind(given: DynamicCache) -> Cache:
+    """The compressed cache whose layers an earlier call has put into the user's own cache, or that cache itself."""
+    layer = next((layer for layer in given.layers if isinstance(layer, CompressedLayer)), None)
+    if layer is None:
+        return given
+    cache = layer.cache
+    if given.layers is not cache.layers:
+        raise SessionError(
+            "this DynamicCache stood for a compressed cache that has been rewound since; pass that cache itself, which is "
+            "session.cache after a call."
+        )
+    if cache.seen == 0:
+        cache.reset()  # the user may have reset it through the layers alone
+    return cache
 
 
 def check_decoder(kwargs: dict[str, Any], decoder: nn.Module, call: Call | None) -> Call:

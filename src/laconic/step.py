@@ -149,7 +149,8 @@ def step_of(
         generated: how many of the T tokens, the last ones, are no prompt; see `Step`.
 
     Raises:
-        SessionError: a mask that does not fit, padding on the right, or another batch size than the cache holds.
+        SessionError: a mask that does not fit or hides what is in the cache, padding on the right, or another batch size
+            than the cache holds.
     """
     batch, length, device = x.shape[0], x.shape[1], x.device
     positions = kwargs.get("position_ids")
@@ -169,6 +170,13 @@ def step_of(
     before = before or [0] * batch
     if len(before) != batch:
         raise SessionError(f"this call is a batch of {batch}, but the cache holds {len(before)}; reorder or start again.")
+    if start and mask is not None and mask.shape[1] == start + length:
+        hidden = [max(0, had - seen) for had, seen in zip(before, mask[:, :start].sum(-1).tolist(), strict=True)]
+        if any(hidden):
+            raise SessionError(
+                f"attention_mask hides {max(hidden)} tokens that are in the cache already. What methods chose and merged "
+                "cannot be undone for them; hide tokens when they are read, or start again without past_key_values."
+            )
     added = [length] * batch if valid is None else valid.sum(-1).tolist()
     real = [a + b for a, b in zip(before, added, strict=True)]
     return Step(start, length, positions, real, valid=valid, hold=hold, generated=generated)
