@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from laconic.cache.saved import SavedContext as SavedContext
     from laconic.cache.saved import load as load_cache  # noqa: F401
     from laconic.cache.storage import StorageMethod as StorageMethod
+    from laconic.engine.context import Context as Context
+    from laconic.engine.context import read as read
     from laconic.errors import ArtifactError as ArtifactError
     from laconic.errors import BudgetError as BudgetError
     from laconic.errors import ConflictError as ConflictError
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Artifact": "laconic.artifact",
     "CacheMethod": "laconic.cache.contract",
+    "Context": "laconic.engine.context",
     "Method": "laconic.method",
     "SavedContext": "laconic.cache.saved",
     "Session": "laconic.session",
@@ -51,6 +54,7 @@ _HOMES = {
     "list_methods": "laconic.method",
     "load": "laconic.loading",
     "load_cache": "laconic.cache.saved:load",
+    "read": "laconic.engine.context",
     "__version__": "laconic.version",
     "register": "laconic.method",
 }

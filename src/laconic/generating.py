@@ -16,6 +16,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from laconic.calls import input_of
+from laconic.errors import SessionError
 
 NOTE = "laconic_generated"
 """Name of the note: True where `generate()` feeds what it has generated, False where it feeds a prompt."""
@@ -36,6 +37,8 @@ def noted(model: PreTrainedModel) -> Iterator[None]:
         # a number of tokens to feed is given for those that were generated, and for the first pass over a prompt of which
         # the cache holds a part
         fed, first = kwargs.get("next_sequence_length"), kwargs.get("is_first_iteration")
+        if fed is not None and fed < 1:
+            raise SessionError(_short(kwargs["past_key_values"].get_seq_length(), fed))
         inputs: dict[str, Any] = prepare(*args, **kwargs)
         return inputs | {NOTE: fed is not None and not first}
 
@@ -46,6 +49,14 @@ def noted(model: PreTrainedModel) -> Iterator[None]:
         del own["prepare_inputs_for_generation"]
         if before is not None:
             own["prepare_inputs_for_generation"] = before
+
+
+def _short(seen: int, fed: int) -> str:
+    return (
+        f"the prompt has {seen + fed} tokens, and the cache has seen {seen}: generate() takes the whole text so far and "
+        "feeds what is new. Give the context's tokens before those of the question (laconic.read() does it for you), or the "
+        "question alone with an attention_mask over both."
+    )
 
 
 def generated_in(kwargs: dict[str, Any], start: int, recording: bool = False) -> int:

@@ -70,7 +70,7 @@ class Running:
             self._drop(thread)  # a call that was interrupted has never ended
             if self._in_use(cache):
                 raise SessionError(
-                    "another thread's call is running on this cache; give each call a cache of its own (copy.deepcopy makes "
+                    "another thread's call is running on this cache; give each call a cache of its own (cache.fork() makes "
                     "one), or wait for the other one."
                 )
             if cache.unfinished:

@@ -228,17 +228,12 @@ class Session:
         """What happened to the layers of `cache` since it was new."""
         return Trace() if self.cache is None else self.cache.trace
 
-    def save_cache(
-        self,
-        path: str | Path,
-        *,
-        input_ids: torch.Tensor | None = None,
-        tokenizer: Any | None = None,
-        text: str = "",
-        system: str | None = None,
-    ) -> None:
-        """Write the compressed context to a file that `laconic.load_cache` reads; see `laconic.cache.saved.save`."""
-        context: dict[str, Any] = {"tokenizer": tokenizer, "input_ids": input_ids, "text": text, "system": system}
+    def save_cache(self, path: str | Path, **context: Any) -> None:
+        """Write the compressed context to a file that `laconic.load_cache` reads.
+
+        Args:
+            context: what the file is to say: input_ids=, tokenizer=, text=, system=, images=; see `cache.saved.save`.
+        """
         saved.save(self._running.last(), path, model=self.model, methods=self.methods, **context)
 
     def kept(self, layer: int, head: int = 0, row: int = 0) -> torch.Tensor:

@@ -78,6 +78,7 @@ class CompressedCache(Cache):
         self.late = LateCut()
         self.recording_asked = False  # since the latest pass over prompt; see `rollback.begin`
         self.hidden: Hidden | None = None  # of the layer that runs, where a method reads it
+        self.prompt = object()  # stands for what was read first; forks have it in common
         self.start: CompressedCache | None = None  # of a fork: what it was when it was made
         # called after every layer's attention in prefill with (decoder layer, a function that observes it)
         self.observer: Callable[[int, Callable[[], Observation]], None] | None = None
@@ -152,22 +153,12 @@ class CompressedCache(Cache):
         return twin
 
     def fork(self) -> CompressedCache:
-        """A cache that starts with what this one holds, and goes its own way. Both leave what they share as it is, so a fork
-        costs no copy and is asked as if the context had just been read; ask as many as there are questions.
-
-        The prompt counts as complete: what waits for its end (packing, say) happens now.
-
-        Raises:
-            SessionError: the cache is in the middle of a pass, or was left half written by one.
-        """
+        """A cache that starts with what this one holds, which is shared, not copied, and goes its own way. The prompt counts
+        as complete: what waits for its end (packing, say) happens now. A `SessionError` in the middle of a pass."""
         return fork.forked(self)
 
     def rewind(self) -> None:
-        """Forget what came after `fork()` made this cache: it is as it was then.
-
-        Raises:
-            SessionError: this cache is not a fork.
-        """
+        """Forget what came after `fork()` made this cache; a `SessionError` if it is no fork."""
         fork.rewound(self)
 
     # -- what is known per sequence follows the layers -------------------------------------------------------------

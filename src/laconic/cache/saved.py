@@ -51,12 +51,14 @@ def save(
     input_ids: torch.Tensor | None = None,
     text: str = "",
     system: str | None = None,
+    images: int = 0,
 ) -> None:
     """Write `cache` with what is needed to continue from it. An existing file is replaced only when the new one is complete.
 
     Args:
         tokenizer: if given, loading with another one is refused.
-        input_ids: the context's token ids [B, n], for building prompts that continue it; `text`, `system`: as text.
+        input_ids: the context's token ids [B, n], for building prompts that continue it; `text`, `system`: as text;
+            `images`: how many it shows.
 
     Raises:
         SavedContextError: nothing has run yet, a layer cannot be saved, or the file cannot be written.
@@ -86,6 +88,7 @@ def save(
         "kv_bytes": cache.nbytes,
         "text": bool(text),
         "system": system,
+        "images": images,
         "versions": versions(),
         "sha256": {name: _checksum(x) for name, x in tensors.items()},
     }
@@ -104,7 +107,8 @@ class SavedContext:
 
     Attributes:
         info: the header: model, methods, tokens, bytes, versions.
-        methods: what compressed it, with their parameters; `input_ids` [B, n], `text`, `system`: the context, where saved.
+        methods: what compressed it, with their parameters; `input_ids` [B, n], `text`, `system`: the context, where saved;
+            `images`: how many it shows.
     """
 
     path: Path
@@ -113,6 +117,7 @@ class SavedContext:
     input_ids: torch.Tensor | None = None
     text: str = ""
     system: str | None = None
+    images: int = 0
     _tensors: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     _model: PreTrainedModel | None = field(default=None, repr=False)
 
@@ -158,7 +163,7 @@ def load(path: str | Path, model: PreTrainedModel, tokenizer: Any = None) -> Sav
     ids = tensors.get("input_ids")
     text = bytes(tensors["text"].tolist()).decode() if info["text"] else ""
     methods = tuple(rebuilt(facts) for facts in info["methods"])
-    return SavedContext(Path(path), info, methods, ids, text, info["system"], tensors, model)
+    return SavedContext(Path(path), info, methods, ids, text, info["system"], info["images"], tensors, model)
 
 
 def header(path: str | Path) -> dict[str, Any]:

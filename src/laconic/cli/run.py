@@ -22,6 +22,14 @@ runs first is at a disadvantage, and so is whatever runs beside another program.
 @with_options
 def run(
     options: Options,
+    question: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--question",
+            "-q",
+            help="What to ask about the context; repeat it with --query-agnostic or --cache, and the context is read once.",
+        ),
+    ] = None,
     cache: Annotated[
         str | None,
         typer.Option(
@@ -39,13 +47,29 @@ def run(
     """
     if cache is not None and options.sees:
         raise common.InputError("--cache holds texts; drop --image and --video, or --cache.")
+    questions = question or [""]
+    options.question = questions[0]
+    several = len(questions) > 1
+    if several and not (options.query_agnostic or cache):
+        raise common.InputError(
+            f"{len(questions)} questions: a context is read once for all of them only before they are known; add "
+            "--query-agnostic, or --cache FILE."
+        )
+    if several and compare:
+        raise common.InputError("--compare goes with one --question.")
     context = options.text() if cache is None else ""
     with common.spinner("importing torch and transformers"):
-        from laconic.cli import question, saved_context
+        from laconic.cli import question as building
+        from laconic.cli import saved_context
     if cache is None:
-        asked = question.question_of(options, context)
+        asked = building.question_of(options, context)
     else:
         asked = saved_context.question_of(options, Path(cache).expanduser())
+    if several:
+        from laconic.cli.several import answer_all
+
+        answer_all(asked, questions, as_json)
+        return
     _answer(asked, compare, as_json)
 
 

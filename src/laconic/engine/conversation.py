@@ -31,6 +31,7 @@ class Conversation:
     Attributes:
         request, prompt: of the first question.
         memory, notes: of the session, for the answers.
+        cache: what has been said so far; given at the beginning, it holds the prompt's context already.
         answers: so far.
     """
 
@@ -40,6 +41,7 @@ class Conversation:
     session: Session | StockSession
     memory: Memory
     notes: list[str]
+    cache: Any = None
     answers: list[Answer] = field(default_factory=list)
     _ids: list[int] = field(default_factory=list)
     _figures: list[Stats] = field(default_factory=list)
@@ -50,9 +52,11 @@ class Conversation:
         self._ids = list(self.prompt.ids)
         inputs = on_device(session.model, self.prompt.inputs)
         saved = None if isinstance(session, StockSession) else request.saved
-        goes_first = saved is not None or request.mode == "later"
+        goes_first = self.cache is not None or saved is not None or request.mode == "later"
         began = time.perf_counter()
-        if saved is not None:
+        if self.cache is not None:
+            session.cache = self.cache
+        elif saved is not None:
             session.cache = saved.cache()  # type: ignore[assignment]
         elif goes_first:
             read_context(session, self.prompt.context, request.chunk, self.prompt.inputs)
@@ -98,6 +102,8 @@ class Conversation:
     ) -> Answer:
         """Answer everything in the conversation so far."""
         session = self.session
+        if self.cache is not None:
+            session.cache = self.cache
         ids = torch.tensor([self._ids], device=session.model.device)
         given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **inputs}
 
@@ -125,4 +131,5 @@ class Conversation:
         )
         self.answers.append(answer)
         self._ids += new.ids
+        self.cache = session.cache
         return answer

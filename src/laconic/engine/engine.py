@@ -9,7 +9,6 @@ Example:
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,14 +17,15 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from laconic.cache.saved import SavedContext
+from laconic.engine.context import Context, check_askable
 from laconic.engine.conversation import AtPrompt, Conversation, OnText
-from laconic.engine.generation import generate
+from laconic.engine.generation import generate, opened, read_context
 from laconic.engine.request import Answer as Answer
 from laconic.engine.request import Request as Request
 from laconic.engine.scoring import Scores, score
 from laconic.engine.stock import StockSession
 from laconic.loading import tokenizer_of
-from laconic.measure.memory import Memory
 from laconic.measure.stats import Stats
 from laconic.prompts import media, text
 from laconic.prompts.inputs import on_device
@@ -61,13 +61,16 @@ class Engine:
             request = replace(request, context=saved.text, system=saved.system, history=(), images=())
         parts: dict[str, Any] = {"answer_prefix": request.answer_prefix, "system": request.system}
         reads_images = self.reader is not self.tokenizer
+        if saved is not None and saved.images:
+            ids = _ids_of(saved)
+            return media.continued(self.reader, ids, saved.images, saved.text, request.question, **parts)
         if reads_images and not request.history and (request.images or getattr(self.reader, "chat_template", None)):
             prompt = media.build(self.reader, request.images, request.context, request.question, **parts)
         elif request.images:
             raise PromptError("history does not go with images; leave one of them out.")
         else:
             prompt = text.build(self.tokenizer, request.context, request.question, history=request.history, **parts)
-        if saved is not None and (saved.input_ids is None or prompt.context != saved.input_ids[0].tolist()):
+        if saved is not None and prompt.context != _ids_of(saved):
             raise PromptError(
                 f"{saved.path}: this chat template puts other tokens before the context than when it was saved; use the "
                 "tokenizer that it was saved with, or save it again."
@@ -96,10 +99,41 @@ class Engine:
         prompt = self.prompt(request)
         if request.mode == "later" and not (prompt.context and prompt.question):
             raise PromptError('mode="later" compresses a context before the question: give both.')
-        with self._session(request) as opened:
-            talk = Conversation(self.tokenizer, request, prompt, *opened)
+        with opened(session := self._session(request)) as (memory, notes):
+            talk = Conversation(self.tokenizer, request, prompt, session, memory, notes)
             talk.begin(on_text, at_prompt)
             yield talk
+
+    def read(self, request: Request) -> Context:
+        """Read and compress a context once, to ask it many questions.
+
+        Args:
+            request: the context, or a saved one, and how it is read and compressed; its question and mode are not used.
+
+        Raises:
+            LaconicError: nothing to read, methods or a budget that do not fit, or weights that depend on the prompt.
+        """
+        session = self._session(request)
+        assert isinstance(session, Session)
+        check_askable(session)
+        saved = request.saved
+        prompt = None if saved is not None else self.prompt(replace(request, question=request.question or "?"))
+        if prompt is not None and not prompt.context:
+            raise PromptError("there is nothing to read; give a context, images, or both.")
+        with opened(session) as (_, notes):
+            if prompt is None:
+                assert saved is not None
+                session.cache, ids = saved.cache(), _ids_of(saved)
+                request = replace(request, context=saved.text, system=saved.system, history=(), images=())
+            else:
+                read_context(session, prompt.context, request.chunk, prompt.inputs)
+                ids = prompt.context
+            cache = session.cache
+            assert cache is not None
+            cache.settle()
+            stats = session.stats
+        images = len(request.images) if saved is None else saved.images
+        return Context(self.reader, session, replace(request, images=(), saved=None), images, ids, cache, stats, notes)
 
     def answer_batch(self, inputs: Mapping[str, Any], request: Request, at_prompt: AtPrompt | None = None) -> list[Answer]:
         """Answer a batch of prompts at once.
@@ -117,7 +151,7 @@ class Engine:
             raise ValueError('a batch is answered in mode "in view" and without a saved context; ask one by one instead.')
         inputs = on_device(self.model, inputs)
         size = len(inputs["input_ids"])
-        with self._session(request) as (session, memory, notes):
+        with opened(session := self._session(request)) as (memory, notes):
             figures: list[Stats] = []
 
             def at_first() -> None:
@@ -155,33 +189,30 @@ class Engine:
             at_prompt: called when the context is in the cache for the first time.
             dtype: in which probabilities are computed; None: that of the logits.
         """
-        with self._session(request) as (session, _, notes):
+        with opened(session := self._session(request)) as (_, notes):
             found = score(session, context, continuations, at_prompt, dtype)
         return Scores(found, notes)
 
-    @contextmanager
-    def _session(self, request: Request) -> Iterator[tuple[Session | StockSession, Memory, list[str]]]:
-        """An open session, a clock of its memory, and the list that its warnings go into."""
+    def _session(self, request: Request) -> Session | StockSession:
         if request.methods is None:
-            session: Session | StockSession = StockSession(self.model)
-        else:
-            methods = request.methods or (() if request.saved is None else request.saved.methods)
-            session = Session(self.model, methods, request.protect, self.tokenizer)
-        notes: list[str] = []
-        with Memory() as memory, _collected(notes), torch.inference_mode(), session:
-            yield session, memory, notes
+            return StockSession(self.model)
+        methods = request.methods or (() if request.saved is None else request.saved.methods)
+        return Session(self.model, methods, request.protect, self.tokenizer)
+
+
+def _ids_of(saved: SavedContext) -> list[int]:
+    """The token ids of a saved context.
+
+    Raises:
+        PromptError: they were not saved.
+    """
+    if saved.input_ids is None:
+        raise PromptError(f"{saved.path} does not say which tokens it holds; save it with input_ids=.")
+    ids: list[int] = saved.input_ids[0].tolist()
+    return ids
 
 
 def _each(stats: Stats, size: int) -> Stats:
     """Figures of one sequence of a batch."""
     bytes_and_flops = {name: round(getattr(stats, name) / size) for name in SHARED}
     return replace(stats, **bytes_and_flops, **{name: getattr(stats, name) / size for name in CLOCKS})
-
-
-@contextmanager
-def _collected(notes: list[str]) -> Iterator[None]:
-    """Each different warning once into `notes`, in the order in which they came; warnings for programmers are dropped."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        yield
-    notes += dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))

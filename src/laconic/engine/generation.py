@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,7 @@ from transformers import PreTrainedModel, StoppingCriteriaList
 
 from laconic.engine.request import Request
 from laconic.engine.stock import StockSession
+from laconic.measure.memory import Memory
 from laconic.measure.token_clock import TokenClock, Words
 from laconic.prompts.inputs import on_device
 from laconic.session import Session
@@ -29,6 +32,18 @@ class Generated:
     text: str
     ids: list[int]
     finish: str
+
+
+@contextmanager
+def opened(session: Session | StockSession) -> Iterator[tuple[Memory, list[str]]]:
+    """An open session without gradients, a clock of its memory, and the list that its warnings go into: each different one
+    once, in the order in which they came; warnings for programmers are dropped."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        with Memory() as memory, torch.inference_mode(), session:
+            yield memory, notes
+    notes += dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))
 
 
 def read_context(

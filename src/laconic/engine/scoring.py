@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from laconic.cache.cache import CompressedCache
+from laconic.cache.fork import stock_fork
 from laconic.engine.generation import read_context
 from laconic.engine.stock import StockSession
 from laconic.session import Session
@@ -45,22 +47,21 @@ def score(
 ) -> list[Score]:
     """Score each continuation after the context in an open session. See `Engine.score`.
 
-    A continuation of one token needs only what the context predicts. A longer one is fed without its last token; it stays in
-    the cache, so that the context is read again before the next long one.
+    The context is read once. A continuation of one token needs only what the context predicts; a longer one is fed to a fork
+    without its last token.
     """
     scores: list[Score] = []
-    first, fresh = torch.empty(0), False  # fresh: the cache holds the context and nothing else
+    first = read_context(session, list(context))
+    if at_prompt is not None:
+        at_prompt(session)
+    read = session.cache
+    assert read is not None
     for continuation in continuations:
-        more = len(continuation) > 1
-        if not scores or (more and not fresh):
-            first, fresh = read_context(session, list(context)), True
-            if not scores and at_prompt is not None:
-                at_prompt(session)
         logits = first
-        if more:
+        if len(continuation) > 1:
+            session.cache = read.fork() if isinstance(read, CompressedCache) else stock_fork(read)
             with session.hold():
                 logits = torch.cat([first, _fed(session, continuation[:-1])])
-            fresh = False
         scores.append(_score(logits, continuation, dtype))
     return scores
 

@@ -40,6 +40,41 @@ def build(
         MediaError: images and their places do not match, or the processor refuses the images.
         PromptError: nothing to ask, no chat template, or one that cannot show images.
     """
+    return _encoded(processor, images, *_rendered(processor, len(images), context, question, answer_prefix, system))
+
+
+def continued(
+    processor: Any,
+    ids: Sequence[int],
+    images: int,
+    context: str,
+    question: str,
+    *,
+    answer_prefix: str = "",
+    system: str | None = None,
+) -> Prompt:
+    """The prompt of another question about a context that has been read; its images are not needed again.
+
+    Args:
+        ids: the context's. `images`: how many it shows. All others as for `build`.
+
+    Raises:
+        PromptError: the template or the tokenizer makes another context of the same text.
+    """
+    text, cut = _rendered(processor, images, context, question, answer_prefix, system)
+    plain, at = _tokens(processor, text, cut)
+    placeholder = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    places = [i for i, token in enumerate(plain[:at]) if token == placeholder]
+    opening, closing = (places[0], at - places[-1] - 1) if places else (at, at)
+    if plain[:opening] != list(ids[:opening]) or plain[at - closing : at] != list(ids[len(ids) - closing :]):
+        raise PromptError("this processor puts other tokens around the context than when it was read; use the one of then.")
+    return Prompt(list(ids), plain[at:], True, text)
+
+
+def _rendered(
+    processor: Any, images: int, context: str, question: str, answer_prefix: str, system: str | None
+) -> tuple[str, int]:
+    """The whole prompt as text, with one placeholder per image, and where in it the context ends."""
     given = {"context": context, "question": question, "answer prefix": answer_prefix, "system message": system or ""}
     for name, text in given.items():
         check_text(name, text)
@@ -51,20 +86,20 @@ def build(
     joint = JOINT if context and question else ""
     if not question:
         context = context.rstrip()  # a template may do the same, and the end of the context would then not be found
-    text = _render(processor, _content(context + joint + question, token, len(images)), answer_prefix, system)
-    if text.count(token) != len(images):
+    text = _render(processor, _content(context + joint + question, token, images), answer_prefix, system)
+    if text.count(token) != images:
         raise PromptError(
-            f"the chat template of this model wrote {text.count(token)} places for {len(images)} images: it does not "
+            f"the chat template of this model wrote {text.count(token)} places for {images} images: it does not "
             "show images that way. Check that the processor belongs to the model."
         )
     cut = text.rindex(token) + len(token) if images else 0
     if context:
-        marked = _render(processor, _content(context + MARK + joint + question, token, len(images)), answer_prefix, system)
+        marked = _render(processor, _content(context + MARK + joint + question, token, images), answer_prefix, system)
         head, _, tail = marked.partition(MARK)
         if head + tail != text:
             raise PromptError("the chat template changes the user's text, so the end of the context cannot be found in it.")
         cut = max(cut, len(head))
-    return _encoded(processor, images, text, cut)
+    return text, cut
 
 
 def _content(body: str, token: str, images: int) -> list[dict[str, str]]:
@@ -113,18 +148,30 @@ def _encoded(processor: Any, images: Sequence[Image.Image], text: str, cut: int)
     A processor replaces each placeholder by as many as the image needs. All of them lie before the cut, so what comes
     after it has the same tokens either way.
     """
-    tokenizer = processor.tokenizer
     row = [list(images)] if images else None  # the images of one prompt: LLaVA-OneVision crops an image only if it is alone
-    specials = not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))  # some templates leave it to the tokenizer
     try:
-        found = processor(images=row, text=[text], add_special_tokens=specials, return_tensors="pt", padding=False)
+        options = {"add_special_tokens": _specials(processor, text), "return_tensors": "pt", "padding": False}
+        found = processor(images=row, text=[text], **options)
     except Exception as error:  # whatever an image processor raises for an image's size
         raise MediaError(f"{type(processor).__name__} refuses the images: {error}") from error
     ids = found.pop("input_ids")[0].tolist()
     found.pop("attention_mask", None)
-    plain, opening = (tokenizer(part, add_special_tokens=specials)["input_ids"] for part in (text, text[:cut]))
-    after = len(plain) - common(opening, plain) if cut else len(plain)
+    plain, start = _tokens(processor, text, cut)
+    after = len(plain) - start
     at = len(ids) - after
     if ids[at:] != plain[len(plain) - after :]:
         raise PromptError(f"{type(processor).__name__} changes the text after the images; the question cannot be found.")
     return Prompt(ids[:at], ids[at:], True, text, dict(found))
+
+
+def _tokens(processor: Any, text: str, cut: int) -> tuple[list[int], int]:
+    """Token ids of the text, one for each placeholder, and how many of them come before `cut`."""
+    specials = _specials(processor, text)
+    plain, opening = (processor.tokenizer(x, add_special_tokens=specials)["input_ids"] for x in (text, text[:cut]))
+    return plain, common(opening, plain) if cut else 0
+
+
+def _specials(processor: Any, text: str) -> bool:
+    """Whether the tokenizer adds its special tokens: some templates leave the first one to it."""
+    opening = processor.tokenizer.bos_token
+    return not (opening and text.startswith(opening))

@@ -34,7 +34,7 @@ class WeightSeam(Seam):
         self.without_attention: list[int] = []
         self._applied: list[WeightMethod] = []
         self._per_prompt: list[PerPrompt] = []
-        self._prompt: CompressedCache | None = None
+        self._prompt: object | None = None
         self._decoding = False
 
     @property
@@ -74,7 +74,7 @@ class WeightSeam(Seam):
                 f"the weights of {names} depend on the prompt, so calls cannot run at once, and one of another thread is "
                 "running; call the model from one thread, or use methods that leave its weights alone."
             )
-        if cache.seen and cache is not self._prompt:
+        if cache.seen and cache.prompt is not self._prompt:
             raise SessionError(
                 f"the weights of {names} depend on the prompt, and the prompt of this cache is not the one that ran last in "
                 "this session; start again without past_key_values."
@@ -87,7 +87,7 @@ class WeightSeam(Seam):
             return kwargs
         began = time.perf_counter()
         if step.start == 0:
-            self._prompt, self._decoding = call.cache, False
+            self._prompt, self._decoding = call.cache.prompt, False
             for method in self._per_prompt:
                 method.before_prompt(step)
         elif not step.prefill and not self._decoding:
