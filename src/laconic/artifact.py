@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -225,6 +226,9 @@ def _locate(given: str | Path) -> Path:
         if not (path / FILE).is_file():
             raise ArtifactError(f"the folder {text!r} holds no {FILE}; name the file itself, or run `laconic fit`.")
         return path / FILE
+    near = get_close_matches(text, Artifact.shipped(), cutoff=0.8)
+    if near and not path.exists():  # before the Hub is asked for it
+        raise ArtifactError(f"no artifact is called {text!r}; did you mean {near[0]}?")
     if not path.exists() and path.suffix not in (SUFFIX, ".json") and _HUB_ID.fullmatch(text):
         return _download(text)
     return path
