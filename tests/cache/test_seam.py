@@ -1,5 +1,7 @@
 """The seams of the cache: who gets it in a pass, and what does not go together."""
 
+import warnings
+
 import pytest
 
 import laconic
@@ -29,3 +31,39 @@ def test_a_chooser_that_needs_exact_rectangles_and_a_packer_are_refused(llama, c
     with pytest.raises(ConflictError, match=rf"{chooser} {why}, and kivi packs entries permanently, as rectangles"):
         laconic.compress(llama, pack, method)
     laconic.compress(llama, pack, laconic.create_method(chooser, keep=1.0))  # neutral: it chooses nothing
+
+
+@pytest.mark.parametrize(("spec", "smaller"), [("kivi:bits=4", "residual="), ("gear:bits=4,buffer=128", "buffer=")])
+def test_a_packer_that_saves_next_to_nothing_says_so_once(llama, prompt, spec, smaller):
+    """A tenth of 400 tokens is less than what is stored unpacked, so the bytes are those of the choosing method alone."""
+    ids, token = prompt(1, 400), prompt(1, 1, seed=1)
+    with laconic.compress(llama, SnapKV(keep=0.1)) as alone:
+        llama(token, past_key_values=llama(ids).past_key_values)
+    with laconic.compress(llama, SnapKV(keep=0.1), laconic.create_method(spec)) as session:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            cache = llama(ids).past_key_values  # nothing is packed yet: more of the prompt may follow
+        with pytest.warns(UserWarning, match=rf"saves 0% of the bytes of the 41 entries per head.*smaller {smaller}"):
+            llama(token, past_key_values=cache)
+        assert session.stats.kv_bytes == alone.stats.kv_bytes
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            llama(token, past_key_values=cache)
+
+
+@pytest.mark.parametrize(
+    ("length", "methods"),
+    [
+        (400, ["snapkv:keep=0.5", "kivi:bits=4,residual=32"]),
+        (100, ["snapkv:keep=1.0", "kivi:bits=4"]),
+        (100, ["kivi:bits=4"]),
+    ],
+)
+def test_a_packer_that_saves_or_was_left_everything_says_nothing(llama, prompt, length, methods):
+    with (
+        laconic.compress(llama, *(laconic.create_method(spec) for spec in methods)),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("error")
+        cache = llama(prompt(1, length)).past_key_values
+        llama(prompt(1, 1), past_key_values=cache)

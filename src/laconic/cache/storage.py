@@ -24,6 +24,8 @@ class StorageMethod(Method):
     seams: ClassVar[tuple[type[Seam], ...]] = (StorageSeam,)
     default_keep: ClassVar[float | None] = None
     packs: ClassVar[bool] = True
+    unpacked_by: ClassVar[str] = "block"
+    """The parameter that says how many of the newest tokens are stored as they are, for messages."""
 
     @property
     def in_bytes(self) -> bool:

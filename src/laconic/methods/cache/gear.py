@@ -92,6 +92,7 @@ class GEAR(Quantiser):
     seed: int = 0
     mask_outliers: bool = False
 
+    unpacked_by: ClassVar[str] = "buffer= (and group=)"
     savings: ClassVar[str] = "group=, rank=, decode_rank= or outliers="
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from laconic.cache.parts.base import DensePart, Part
 from laconic.cache.parts.quantised import QuantisedPart, numbered, shed, without_filler
@@ -40,6 +41,8 @@ class KIVI(Quantiser):
 
     group: int = 32
     residual: int = 128
+
+    unpacked_by: ClassVar[str] = "residual= (and group=)"
 
     def __post_init__(self) -> None:
         super().__post_init__()
