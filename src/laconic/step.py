@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from laconic.errors import SessionError
+
+if TYPE_CHECKING:
+    from laconic.ops.segments import Segments
 
 
 def gather(x: torch.Tensor, index: torch.Tensor, dim: int) -> torch.Tensor:
@@ -36,6 +39,7 @@ class Step:
         kept: positions of the pass that are still in the stream, [B, n]; None while all are.
         hold: keep every new entry, whatever the methods say.
         pseudo: tokens that run after the `length` real ones in this pass and are not stored.
+        segments: what the pseudo tokens of each batch row see; None where they see the whole prompt, causally.
         generated: how many of the `length` tokens, the last ones, were generated rather than given as a prompt. A lone token
             was, unless it is the first of all or a prompt is known to come one token at a time.
         shown: rows of the stream that show image patches, [B, n]; None in a pass without images.
@@ -52,6 +56,7 @@ class Step:
     kept: torch.Tensor | None = None
     hold: bool = False
     pseudo: int = 0
+    segments: Segments | None = None
     generated: int | None = None
     shown: torch.Tensor | None = None
     moved: bool = False
@@ -97,6 +102,13 @@ class Step:
         several = {name: getattr(self, name) for name in ("valid", "index", "kept", "shown")}
         of: dict[str, Any] = {name: None if x is None else x[:, rows] for name, x in several.items()}
         return replace(self, position_ids=self.position_ids[..., rows], shared={}, _tokens=None, **of, **numbers)
+
+    def pairs(self, batch: int, tokens: int) -> int:
+        """Visible (query, key) pairs among `tokens` tokens of the pass, pseudo tokens among them, over the batch."""
+        if self.segments is None:
+            return batch * tokens * (tokens + 1) // 2
+        prompt = tokens - self.pseudo
+        return batch * prompt * (prompt + 1) // 2 + sum(segment.pairs for row in self.segments for segment in row)
 
     def token_index(self, batch: int) -> torch.Tensor:
         """Token index of the stream's positions, int32 [B, n]."""

@@ -105,6 +105,22 @@ def test_chunks_are_cut_one_after_the_other(llama, prompt, stops):
             assert held == int(seen * 0.25) * 8 and session.stats.kv_bytes == held * 2 * 8 * 4
 
 
+def test_chunks_bound_what_waits(llama, prompt):
+    """A whole prompt waits whole; a chunk waits beside what earlier ones left (as rectangles, so a little more); layer by
+    layer nothing waits."""
+    per_entry = 4 * 2 * 2 * 8 * 4
+    ids, waited = prompt(1, 36), []
+    for chunk in (36, 12):
+        with laconic.compress(llama, ByRank(torch.rand(4, 1, 2, 36), keep=0.25)) as session:
+            for start in range(0, 36, chunk):
+                llama(ids[:, start : start + chunk], past_key_values=session.cache)
+        waited.append(session.stats.kv_bytes_waiting)
+    assert waited[0] == 36 * per_entry and (6 + 12) * per_entry <= waited[1] < 22 * per_entry
+    with laconic.compress(llama, AdaKV(keep=0.25)) as session:
+        llama(ids)
+    assert session.stats.kv_bytes_waiting == 0
+
+
 def test_what_is_held_waits(llama, prompt):
     ids = prompt(1, N)
     with laconic.compress(llama, ByRank(torch.rand(4, 1, 2, N + 5), keep=0.25)) as session:

@@ -71,6 +71,8 @@ def test_methods_that_run_the_same_tokens_share_a_recording(llama, prompt):
     assert found["kvzip"] == needs(attached(llama, laconic.create_method("kvzip:over=head", keep=0.1)), ids)
     assert found["kvzip"][:2] == found["kvzip_plus"][:2] and found["kvzip_plus"][2] and not found["kvzip"][2]
     assert needs(method("kvzip", keep=1.0), ids) == ()
+    chunks = [needs(attached(llama, laconic.create_method(f"kvzip:chunk={n}", keep=0.5)), ids) for n in (10, 20, N)]
+    assert len(set(chunks)) == 3 and chunks[2] == found["kvzip"]  # what the repetition sees of the prompt differs
 
 
 def replaying_call(model, session, recording, ids):

@@ -19,7 +19,7 @@ def count(layer: CompressedLayer, q: torch.Tensor, keys: torch.Tensor) -> None:
         return
     batch, tokens = q.shape[0], q.shape[2]
     stored = sum(part.entries for part in layer.attended) // keys.shape[1]
-    pairs = tokens * stored + batch * tokens * (tokens + 1) // 2
+    pairs = tokens * stored + step.pairs(batch, tokens)
     number = cache.layer_ids[layer.number]
     flops.layer(number, batch, step.rows + step.pseudo, pairs, step.prefill)
     if step.shown is not None:

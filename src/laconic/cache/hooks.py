@@ -12,6 +12,7 @@ import torch
 
 from laconic.cache.observe import Observation
 from laconic.cache.parts.base import Entries
+from laconic.ops.segments import Segments
 from laconic.ops.select import Selection
 
 
@@ -107,6 +108,15 @@ class PseudoTokens(Protocol):
 
     def pseudo_offset(self) -> int:
         """Distance of the first pseudo token's position from the one that follows the prompt."""
+        ...
+
+
+@runtime_checkable
+class SeesSegments(Protocol):
+    """Its pseudo tokens see parts of the prompt only."""
+
+    def segments(self, prompt: torch.Tensor, valid: torch.Tensor | None) -> Segments | None:
+        """Of the pseudo tokens that `PseudoTokens.pseudo` makes of the same; None: they see the whole prompt, causally."""
         ...
 
 

@@ -21,6 +21,7 @@ class LateCut:
     Attributes:
         layers: those that wait. `ranks`: fp32 [B, Hkv, n] each, padding at -inf, what must stay at the top.
         targets: entries per head that may stay in each batch row of each layer; only their sum over layers is kept to.
+        nbytes: most bytes of keys and values that have waited at once so far.
         references: what a method that refits needs of each layer's pass; None for others.
     """
 
@@ -28,6 +29,7 @@ class LateCut:
     ranks: list[torch.Tensor] = field(default_factory=list)
     targets: list[list[int]] = field(default_factory=list)
     references: list[Any] = field(default_factory=list)
+    nbytes: int = 0
 
     def wait(self, layer: CompressedLayer, rank: torch.Tensor, targets: list[int], reference: Any = None) -> None:
         """`layer` has stored everything, and its entries are ranked."""
@@ -47,6 +49,7 @@ class LateCut:
         self.layers, self.ranks, self.targets, self.references = [], [], [], []
         if not layers:
             return []
+        self.nbytes = max(self.nbytes, sum(layer.nbytes for layer in layers))
         flat = torch.cat([rank.flatten(1) for rank in ranks], 1)
         counts = [sum(row) * ranks[0].shape[1] for row in zip(*targets, strict=True)]
         real = (~torch.isneginf(flat)).sum(-1).tolist()

@@ -16,6 +16,7 @@ from laconic.cache.parts.ragged import RaggedPart
 from laconic.cache.rollback import Drafts, crop_layer
 from laconic.errors import SessionError
 from laconic.ops.attend import attend, attend_alone, attend_beside, attend_padded, merge
+from laconic.ops.segments import attend_segments
 from laconic.ops.select import Selection, from_mask
 from laconic.step import gather
 
@@ -280,7 +281,10 @@ class CompressedLayer(CacheLayerMixin):
         """q [B, H, T, D] over the stored parts (all in the past: no mask) and causally over the T new entries: output and,
         wherever it is known or pseudo tokens need it, lse."""
         step = self.cache.step
-        if step is not None and step.pseudo and step.generated:
+        if step is not None and step.segments is not None:
+            starts = [0] * q.shape[0] if valid is None else (~valid).sum(-1).tolist()
+            new = attend_segments(q, keys, values, scale, q.shape[2] - step.pseudo, starts, step.segments, softcap)
+        elif step is not None and step.pseudo and step.generated:
             new = attend_beside(q, keys, values, scale, step.generated, step.pseudo, valid, softcap)
         elif valid is not None:  # padding is always on the left: the session refuses anything else
             new = attend_padded(q, keys, values, scale, (~valid).sum(-1).tolist(), softcap)

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from laconic.cache.cache import CompressedCache
 from laconic.cache.costs import count
 from laconic.cache.hidden import Hidden, HiddenSeam
-from laconic.cache.hooks import PseudoTokens, SelectsStream, SparsePrefill
+from laconic.cache.hooks import PseudoTokens, SeesSegments, SelectsStream, SparsePrefill
 from laconic.cache.incoming import Pass
 from laconic.cache.layer import CompressedLayer
 from laconic.errors import SessionError, UnsupportedModelError
@@ -99,11 +99,14 @@ def repeatable(method: Method) -> bool:
 
 def needs(method: Method, prompt: torch.Tensor) -> Hashable:
     """What a recording of `prompt` [1, T] must have to serve `method`, which a session has prepared: pseudo tokens, where
-    they begin, and whether hidden states are read; () where the prompt alone does. Equal needs, equal recordings."""
+    they begin, what they see, and whether hidden states are read; () where the prompt alone does. Equal needs, equal
+    recordings."""
     reads = HiddenSeam in method.seams
     if not isinstance(method, PseudoTokens) or method.neutral:
         return (reads,) if reads else ()
-    return tuple(method.pseudo(prompt, None)[0].tolist()), method.pseudo_offset(), reads
+    segments = method.segments(prompt, None) if isinstance(method, SeesSegments) else None
+    seen = None if segments is None else tuple(segments[0])
+    return tuple(method.pseudo(prompt, None)[0].tolist()), method.pseudo_offset(), reads, seen
 
 
 class _Echo(nn.Module):

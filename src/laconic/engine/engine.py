@@ -32,7 +32,15 @@ from laconic.prompts.inputs import on_device
 from laconic.prompts.text import Prompt, PromptError
 from laconic.session import Session
 
-SHARED = ("kv_bytes", "kv_bytes_full", "kv_bytes_allocated", "prefill_flops", "prefill_flops_full", "decode_flops")
+SHARED = (
+    "kv_bytes",
+    "kv_bytes_full",
+    "kv_bytes_allocated",
+    "kv_bytes_waiting",
+    "prefill_flops",
+    "prefill_flops_full",
+    "decode_flops",
+)
 CLOCKS = ("encoder_seconds", "prefill_seconds", "decode_seconds", "compress_seconds")
 
 

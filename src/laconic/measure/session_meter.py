@@ -54,6 +54,7 @@ class SessionMeter:
         stats.layers = list(cache.layer_ids)
         stats.entries = [float(layer.lengths.float().mean()) for layer in cache.compressed()]
         stats.kv_bytes, stats.kv_bytes_allocated = cache.nbytes, cache.allocated
+        stats.kv_bytes_waiting = cache.late.nbytes
         stats.kv_bytes_full = sum(real) * per_entry
         method = self.budgeted
         if method is not None:

@@ -21,6 +21,9 @@ class Stats:
         kv_bytes: keys and values stored; `kv_bytes_full`: what the same tokens cost uncompressed.
         kv_bytes_allocated: bytes of everything that the cache holds in memory for its compressed layers: entries with their
             spare capacity, bookkeeping per entry, queries that a method keeps, and the like.
+        kv_bytes_waiting: most keys and values that a pass held, whole, until the model had returned, where entries of all
+            layers compete for one budget; 0 where layers are cut one by one. Chunks of a prompt (``prefill_chunk_size``)
+            bound it.
         encoder_seconds: time inside the vision encoder.
         prefill_seconds, decode_seconds: time inside the model, without `generate()`'s own work and what it encodes before
             the call; `compress_seconds` is the methods' share of it.
@@ -40,6 +43,7 @@ class Stats:
     kv_bytes: int = 0
     kv_bytes_full: int = 0
     kv_bytes_allocated: int = 0
+    kv_bytes_waiting: int = 0
     encoder_seconds: float = 0.0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from laconic.cache.hooks import PseudoTokens, ReadsWithTokenizer
+from laconic.cache.hooks import PseudoTokens, ReadsWithTokenizer, SeesSegments
 from laconic.errors import ConflictError
 from laconic.families.rotary import phases
 from laconic.seams import Host, Order, Seam
@@ -101,7 +101,8 @@ class PseudoSeam(Seam):
 
 
 def extended(kwargs: dict[str, Any], method: PseudoTokens, step: Step) -> dict[str, Any]:
-    """The decoder's arguments with the method's pseudo tokens after the prompt of every row; sets `step.pseudo`.
+    """The decoder's arguments with the method's pseudo tokens after the prompt of every row; sets `step.pseudo` and
+    `step.segments`.
 
     Rows are padded on the left only, so the tokens come right after each row's own last token, at the positions that follow.
     They are real in the mask, and no token before them sees them: attention is causal. Drafts may lie between the prompt and
@@ -121,6 +122,7 @@ def extended(kwargs: dict[str, Any], method: PseudoTokens, step: Step) -> dict[s
             f"{tuple(prompt.shape)}; it must be {(prompt.shape[0], 'P', *prompt.shape[2:])}."
         )
     step.pseudo = number = added.shape[1]
+    step.segments = method.segments(prompt, prompt_alone.valid) if isinstance(method, SeesSegments) else None
     kwargs[name] = torch.cat([rows, added.to(rows.dtype)], 1)
     following = torch.arange(1, number + 1, device=prompt.device) + method.pseudo_offset()
     last = prompt_alone.position_ids[..., -1:]

@@ -1,8 +1,10 @@
 """KVzip against a plain pass over the prompt and its repetition."""
 
+from itertools import pairwise
+
 import pytest
 import torch
-from helpers.replay_by_hand import Words, strongest_by_hand
+from helpers.replay_by_hand import Words, seen_by_segments, strongest_by_hand, strongest_under_a_mask
 
 import laconic
 from laconic import KVzip, UnsupportedModelError
@@ -32,6 +34,42 @@ def test_scores_are_the_maxima_of_the_repetition(llama, prompt, asks):
     want = strongest_by_hand(llama, ids, asks)
     got = torch.cat([method.scores[layer][0] for layer in range(4)])
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("chunk", "chunks"), [(N, 1), (N - 1, 2), (14, 3), (5, 9), (None, 1)])
+@pytest.mark.parametrize("asks", [[], [5, 6, 7]])
+def test_long_prompts_are_repeated_in_chunks(llama, prompt, monkeypatch, chunk, chunks, asks):
+    """Every chunk once, each repetition seeing its own chunk, against a plain pass under a mask made by hand."""
+    monkeypatch.setattr("laconic.cache.replay.LEAD", 4)
+    method, ids = Recording(keep=0.4, chunk=chunk, sinks=3), prompt(1, N)
+    with laconic.compress(llama, method, tokenizer=Words() if asks else None):
+        llama(ids)
+    want = strongest_under_a_mask(llama, ids, asks, seen_by_segments(N, len(asks), chunks, 3, 4))
+    got = torch.cat([method.scores[layer][0] for layer in range(4)])
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+    assert (got > 0).all()
+
+
+def test_chunks_leave_the_prompt_alone_and_cost_less(llama, prompt):
+    ids, flops = prompt(2, N), []
+    want = llama(ids).logits
+    for chunk in (None, 20, 10):
+        with laconic.compress(llama, KVzip(tokens=N, chunk=chunk), tokenizer=Words()) as session:
+            torch.testing.assert_close(llama(ids).logits, want, rtol=0, atol=1e-5)
+        flops.append(session.stats.prefill_flops)
+    assert flops[0] > flops[1] > flops[2]
+    plain = session.shape
+    n = N
+    edges = [n * i // 5 for i in range(6)]
+    pairs = n * (n + 1) // 2
+    for i, (a, b) in enumerate(pairwise(edges)):
+        lead = max(0, a - 32)
+        number = b - a + (3 if i == 0 else 0)
+        seen = min(4, lead) + (b - lead) + (3 + a - lead if i else 0)
+        pairs += number * seen + number * (number + 1) // 2
+    linear = sum(2 * w * (2 * n + 3) for w in plain.weights)
+    attention = 4 * 4 * plain.head_dim * plain.heads * pairs
+    assert flops[2] == 2 * (linear + attention + 2 * plain.head_weights * n)
 
 
 def test_the_repetition_leaves_no_trace(llama, prompt):
@@ -76,10 +114,12 @@ def test_all_ways_agree_for_one_layer_of_one_head(make_llama, prompt):
     assert kept[0] == kept[1] == kept[2]
 
 
-def test_a_short_row_scores_as_alone(llama, prompt):
+@pytest.mark.parametrize("chunk", [1024, 20, 9])
+def test_a_short_row_scores_as_alone(llama, prompt, monkeypatch, chunk):
+    monkeypatch.setattr("laconic.cache.replay.LEAD", 4)
     ids, mask = prompt(2, N), torch.ones(2, N, dtype=torch.long)
     ids[0, :13], mask[0, :13] = 0, 0
-    both, alone = Recording(keep=0.4), Recording(keep=0.4)
+    both, alone = Recording(keep=0.4, chunk=chunk), Recording(keep=0.4, chunk=chunk)
     with laconic.compress(llama, both, tokenizer=Words()):
         llama(ids, attention_mask=mask)
     with laconic.compress(llama, alone, tokenizer=Words()):
@@ -124,7 +164,7 @@ def test_its_cost_is_counted(llama, prompt):
 
 
 def test_what_it_refuses(llama, prompt, vlm):
-    for wrong in ({"over": "token"}, {"sinks": -1}, {"sinks": 1.5}):
+    for wrong in ({"over": "token"}, {"sinks": -1}, {"sinks": 1.5}, {"chunk": 0}):
         with pytest.raises(ValueError, match="kvzip: "):
             KVzip(**wrong)
     with laconic.compress(llama, KVzip(keep=0.5)), pytest.raises(UnsupportedModelError, match="repeats token ids"):

@@ -65,10 +65,11 @@ def test_it_keeps_the_best_of_all_heads_and_layers(llama, prompt):
     assert kept == {place[1:] for place in ranked[:budget]}
 
 
-def test_a_short_row_scores_as_alone(llama, prompt):
+@pytest.mark.parametrize("chunk", [1024, 9])
+def test_a_short_row_scores_as_alone(llama, prompt, chunk):
     ids, mask = prompt(2, N), torch.ones(2, N, dtype=torch.long)
     ids[0, :13], mask[0, :13] = 0, 0
-    both, alone = Recording(keep=0.4), Recording(keep=0.4)
+    both, alone = Recording(keep=0.4, chunk=chunk), Recording(keep=0.4, chunk=chunk)
     with laconic.compress(llama, both, tokenizer=Words()):
         llama(ids, attention_mask=mask)
     with laconic.compress(llama, alone, tokenizer=Words()):

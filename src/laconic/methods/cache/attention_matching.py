@@ -13,7 +13,7 @@ from laconic import checks
 from laconic.cache.layer import CompressedLayer, selected
 from laconic.cache.observe import Observation
 from laconic.cache.parts.base import Entries, Part
-from laconic.cache.replay import ReplayMethod, strongest_attention
+from laconic.cache.replay import Glance, ReplayMethod, strongest_attention
 from laconic.method import register
 from laconic.ops.leastsq import boxed, ridge
 from laconic.ops.select import from_mask
@@ -71,6 +71,7 @@ class AttentionMatching(ReplayMethod):
             ``"head"`` (the same number in every head).
         sinks: first tokens that always stay (4), up to half the budget. Protect a system prompt with ``protect="system"``.
         instruction: asks for the repetition, between the prompt and its replay; used where the session has a tokenizer.
+        chunk: most tokens of the prompt that are repeated at once (1,024); None: all. Longer prompts are divided evenly.
         keys: ``"rms"``, as published; or ``"score"``, the entries that `kvzip` would keep.
         fit_bias, fit_values: False leaves out step 2 or 3.
         steps: of projected gradient in step 2 (2).
@@ -89,8 +90,8 @@ class AttentionMatching(ReplayMethod):
         checks.whole(self, "steps")
         checks.whole(self, "queries", least=1)
 
-    def replayed(self, obs: Observation, lse: torch.Tensor) -> torch.Tensor:
-        return strongest_attention(obs, lse)
+    def replayed(self, obs: Observation, glance: Glance) -> torch.Tensor:
+        return strongest_attention(obs, glance)
 
     def reference(self, obs: Observation) -> Reference:
         assert obs.pseudo is not None

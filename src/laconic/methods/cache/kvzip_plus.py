@@ -10,7 +10,7 @@ import torch
 from laconic import checks
 from laconic.cache.hidden import HiddenSeam
 from laconic.cache.observe import Observation
-from laconic.cache.replay import ReplayMethod, strongest_contribution
+from laconic.cache.replay import Glance, ReplayMethod, strongest_contribution
 from laconic.cache.seam import EntriesSeam
 from laconic.families import family_of
 from laconic.method import register
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     mechanism="eviction, ragged heads",
     source="arXiv 2601.07891; NVIDIA kvpress",
     query_aware=False,
-    inferred="the replay is that of kvzip: in the pass that reads the prompt, its softmax over all that is stored",
+    inferred="the replay is that of kvzip: in the pass that reads the prompt, chunk by chunk where it is long",
 )
 @dataclass(kw_only=True)
 class KVzipPlus(ReplayMethod):
@@ -40,6 +40,7 @@ class KVzipPlus(ReplayMethod):
             layer) or ``"head"`` (the same number in every head).
         sinks: first tokens that always stay (4), up to half the budget. Protect a system prompt with ``protect="system"``.
         instruction: asks for the repetition, between the prompt and its replay; used where the session has a tokenizer.
+        chunk: most tokens of the prompt that are repeated at once (1,024); None: all. Longer prompts are divided evenly.
         norm_of: what x is: ``"input"`` of the attention, after the layer's norm, as in the released code; or the
             ``"residual"`` stream before it, as in the paper. After the norm the length of x hardly varies.
     """
@@ -59,7 +60,7 @@ class KVzipPlus(ReplayMethod):
             family = family_of(model)
             self._grams = [family.output_gram(layer) for layer in family.layers(model)]
 
-    def replayed(self, obs: Observation, lse: torch.Tensor) -> torch.Tensor:
+    def replayed(self, obs: Observation, glance: Glance) -> torch.Tensor:
         assert obs.hidden is not None
         x = obs.hidden.normalised if self.norm_of == "input" else obs.hidden.residual
-        return strongest_contribution(obs, lse, x[:, obs.new :], self._grams[obs.decoder_layer])
+        return strongest_contribution(obs, glance, x[:, obs.new :], self._grams[obs.decoder_layer])
