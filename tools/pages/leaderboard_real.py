@@ -55,14 +55,23 @@ measured elsewhere ([speed](benchmarks/results/speed.md)). The whole table is
 [here](benchmarks/results/leaderboard-real.md)."""
 
 
-def finished(rows: list[Row]) -> list[Row]:
-    """Rows of the documents under which every column of the section's first one has been run: methods are compared over the
-    same documents."""
-    columns: dict[tuple[str, int], dict[int, set[tuple[str, float | None]]]] = defaultdict(lambda: defaultdict(set))
+Columns = set[tuple[str, float | None]]
+
+
+def finished(rows: list[Row], wanted: Columns | None = None) -> list[Row]:
+    """Rows of the documents that have every column: methods are compared over the same documents.
+
+    Args:
+        wanted: (method, keep) that a document must have; None: those of the first document of its section.
+    """
+    columns: dict[tuple[str, int], dict[int, Columns]] = defaultdict(lambda: defaultdict(set))
     for row in rows:
         columns[row["mode"], row["length"]][row["seed"]].add((row["method"], row["keep"]))
     whole = {
-        (*section, seed) for section, seeds in columns.items() for seed, found in seeds.items() if found >= seeds[min(seeds)]
+        (*section, seed)
+        for section, seeds in columns.items()
+        for seed, found in seeds.items()
+        if found >= (seeds[min(seeds)] if wanted is None else wanted)
     }
     return [row for row in rows if (row["mode"], row["length"], row["seed"]) in whole]
 
@@ -164,7 +173,11 @@ def state(counts: dict[tuple[str, int, str], int], sections: list[tuple[str, int
         least = min(count for (m, n, method), count in counts.items() if (m, n) == (mode, length) and method != NONE)
         if least < WANTED[mode]:
             left.append(f"{least} of {WANTED[mode]} questions {mode} at {length:,} tokens")
-    return f"**Not finished**: so far {', '.join(left)} for every method; intervals are wide." if left else ""
+    return (
+        f"**Not finished**: so far {', '.join(left)} for every method; intervals over so few documents are only a hint."
+        if left
+        else ""
+    )
 
 
 def wrapped(text: str) -> str:
@@ -186,7 +199,8 @@ def main(folder: Path) -> None:
         source=f"Python's own documentation ({rows[0]['settings']['data']})", state=state(counts, sections)
     )
     parts = [part for mode, length in sections for part in section(lines, counts, mode, length)]
-    parts += continuations(finished([row for row in every if row["task"] == "continuation"]))
+    asked = {(row["method"], row["keep"]) for row in rows if row["mode"] == "later"}
+    parts += continuations(finished([row for row in every if row["task"] == "continuation"], asked))
     write_results("leaderboard-real", rows, lines)
     for page in (ROOT / "README.md", ROOT / "docs" / "findings.md"):
         insert(page, short(lines))
