@@ -9,7 +9,8 @@ from laconic.prompts.text import build
 
 KEYS = {
     "model", "methods", "mode", "chat_template", "answer", "answer_prefix", "asked", "achieved", "tokens", "question_at",
-    "ids", "kept", "stream", "stream_from", "out", "warnings",
+    "ids", "kept", "stream", "stream_from", "out", "warnings", "uncompressed",
+    "agree",
 }  # fmt: skip
 
 
@@ -40,6 +41,10 @@ def test_kept_indices_are_those_of_the_prompt(laconic, model, context, tmp_path,
     assert found["kept"] == expected
     assert found["ids"] == prompt.ids and found["question_at"] == len(prompt.context) and found["tokens"] == prompt.tokens
     assert found["stream"] is None and found["stream_from"] is None
+    ids = torch.tensor([prompt.ids])
+    out = loaded.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=9, do_sample=False)
+    assert found["uncompressed"] == tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+    assert found["agree"] == (found["answer"] == found["uncompressed"])
 
 
 def test_the_page(laconic, model, context, tmp_path):
@@ -55,7 +60,7 @@ def test_the_page(laconic, model, context, tmp_path):
     for outside in ("http:", "https:", "src=", "@import", "url("):
         assert outside not in page
     assert "ü</s>" in page and "🦊</s>" in page  # bytes of one character are one piece
-    assert "adakv(keep=0.2" in page and "asked 20.00%, achieved 19." in page
+    assert "adakv(keep=0.2" in page and "asked 20.00%, achieved 19." in page and "<dt>uncompressed</dt>" in page
 
 
 def test_default_file_and_json_beside_it(laconic, model, context, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from laconic.cli.options import Options
 from laconic.cli.panel import in_words
 from laconic.cli.question import Question, question_of
 from laconic.cli.record import method_dict, mode
+from laconic.engine.request import Answer
 from laconic.report.kept import Kept, Subject, kept_page
 from laconic.report.pieces import pieces
 from laconic.session import Session
@@ -20,10 +21,12 @@ def inspect_text(options: Options, context: str, page: Path | None, as_json: boo
     """The command; `context` is the text, `page` the file to write."""
     question = question_of(options, context)
     run, kept = answered(question)
+    with common.spinner("the uncompressed model answers"):
+        full = answering.stock(question).answer
     if page is not None:
-        page.write_text(_page(question, run, kept), encoding="utf-8")
+        page.write_text(_page(question, run, full, kept), encoding="utf-8")
     if as_json:
-        common.emit(record(question, run, kept, page))
+        common.emit(record(question, run, full, kept, page))
         return
     console = common.out()
     console.print(common.clean(options.answer_prefix + run.answer.text), markup=False, soft_wrap=True)
@@ -76,7 +79,7 @@ def stream_of(question: Question, run: Run) -> tuple[list[int] | None, int | Non
     return sorted(i for i in chosen if i < prompt.tokens), source + 1
 
 
-def record(question: Question, run: Run, kept: Kept, page: Path | None) -> dict[str, Any]:
+def record(question: Question, run: Run, full: Answer, kept: Kept, page: Path | None) -> dict[str, Any]:
     """The JSON of `inspect`; the keys are stable."""
     options, prompt = question.options, question.prompt
     return {
@@ -85,6 +88,8 @@ def record(question: Question, run: Run, kept: Kept, page: Path | None) -> dict[
         "mode": mode(question),
         "chat_template": prompt.templated,
         "answer": run.answer.text,
+        "uncompressed": full.text,
+        "agree": run.answer.ids == full.ids,
         "answer_prefix": options.answer_prefix,
         "asked": run.answer.compressed.asked,
         "achieved": run.answer.compressed.achieved,
@@ -99,7 +104,7 @@ def record(question: Question, run: Run, kept: Kept, page: Path | None) -> dict[
     }
 
 
-def _page(question: Question, run: Run, kept: Kept) -> str:
+def _page(question: Question, run: Run, full: Answer, kept: Kept) -> str:
     options, prompt, budget = question.options, question.prompt, run.answer.compressed
     facts = [
         ("model", options.model_name),
@@ -113,6 +118,8 @@ def _page(question: Question, run: Run, kept: Kept) -> str:
     if kept.stream is not None:
         facts.append(("stream", f"{len(kept.stream):,} of {kept.tokens:,} tokens travelled on to layer {kept.stream_from}"))
     facts.append(("answer", options.answer_prefix + run.answer.text))
+    same = "the same" if run.answer.ids == full.ids else options.answer_prefix + full.text
+    facts.append(("uncompressed", same))
     name = " + ".join(m.name for m in question.methods) or "no method"
     subject = Subject(facts, len(prompt.context), options.warnings)
     return kept_page(f"What {name} kept", subject, kept, pieces(question.engine.tokenizer, prompt.ids), prompt.ids)
