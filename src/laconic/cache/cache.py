@@ -122,8 +122,8 @@ class CompressedCache(Cache):
 
     @property
     def records_past(self) -> bool:
-        """Whether generated tokens wait, because they may be taken back."""
-        return next(self.compressed()).record_past
+        """Whether the caller has said, since the latest prompt, that tokens may be taken back."""
+        return self.recording_asked
 
     @property
     def nbytes(self) -> int:

@@ -100,7 +100,9 @@ def begin(cache: CompressedCache, step: Step) -> None:
                 any_layer.record_past = False  # type: ignore[union-attr]
         cache.recording_asked = False
     if step.generated > 1 or (step.prefill and step.generated):
+        asked = cache.recording_asked
         cache.activate_past_recording()
+        cache.recording_asked = asked
 
 
 def crop(cache: CompressedCache, n: int) -> None:
