@@ -10,7 +10,7 @@ from laconic.errors import UnknownNameError
 from laconic.fit import Fit, TrainingFit
 from laconic.fit.find import find_fit, fit_of, fits
 
-MEASURED = {"compresskv", "embedlens", "fastkv", "fitprune", "razorattention", "vtw"}
+MEASURED = {"compresskv", "embedlens", "fastkv", "fitprune", "razorattention", "triattention", "vtw"}
 TRAINED = {"dyvte", "eas", "explainability", "lococo"}
 METHOD = """
 from dataclasses import dataclass

@@ -73,6 +73,11 @@ class Fit:
         """
         raise NotImplementedError(f"{type(self).__name__} must define facts().")
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What a measurement found besides facts, as numbers on the CPU; called once, after `facts`. A training's tensors
+        are those of its module."""
+        return {}
+
 
 @dataclass(kw_only=True)
 class TrainingFit(Fit):

@@ -72,7 +72,7 @@ class Trainer:
             return Artifact.of(method, "trained", self.model, data, tensors, settings)
         if not data:
             raise ArtifactError(f"fitting {method} gave nothing; see its notes, and try other settings.")
-        return Artifact.of(method, "measured", self.model, data, settings=settings)
+        return Artifact.of(method, "measured", self.model, data, self.fit.tensors(), settings)
 
     def train(self, fit: TrainingFit, module: nn.Module, resume: bool) -> None:
         """Run the remaining steps. Afterwards `module` is in eval mode."""

@@ -23,6 +23,7 @@ from laconic.methods.cache.snapkv import SnapKV as SnapKV
 from laconic.methods.cache.streaming_llm import StreamingLLM as StreamingLLM
 from laconic.methods.cache.tova import TOVA as TOVA
 from laconic.methods.cache.treekv import TreeKV as TreeKV
+from laconic.methods.cache.triattention import TriAttention as TriAttention
 from laconic.methods.cache.truncate import Truncate as Truncate
 from laconic.methods.cache.zipvl import ZipVL as ZipVL
 from laconic.methods.encoder.correlation_guided import CorrelationGuided as CorrelationGuided
