@@ -122,7 +122,7 @@ def test_shipped_ones_are_whole():
         assert name.startswith(found.method) and found.data
         own = "-testbed-" in name or name.endswith("-smollm2")
         assert (found.kind == "published") == (found.fingerprint is None) == (not own)
-        assert (found.kind == "trained") == bool(found.tensors)
+        assert found.tensors or found.kind != "trained"  # measurements may have some, too
         assert not {"/work", "/home", "/tmp"} & {w for w in json.dumps(found.settings).split('"') if w.startswith("/")}
 
 
