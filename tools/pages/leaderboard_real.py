@@ -151,9 +151,8 @@ def continuations(rows: list[Row]) -> list[str]:
     lengths = ", ".join(f"{length:,}" for length in sorted({row["length"] for row in rows}))
     own = sum(whole.values()) / len(whole)
     head = ["## How a document goes on", ""]
-    head += [
-        f"{len(whole)} documents of {lengths} tokens, compressed before their last {CONTINUATION_TOKENS} are read: by how"
-    ]
+    documents = f"{len(whole)} document{'s' * (len(whole) > 1)}"
+    head += [f"{documents} of {lengths} tokens, compressed before the last {CONTINUATION_TOKENS} are read: by how"]
     head += [
         f"many nats per token the true text becomes less likely (uncompressed: {own:.2f} nats), and, after the stroke, with"
     ]
