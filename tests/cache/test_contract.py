@@ -15,7 +15,11 @@ from laconic.errors import BudgetError
 from laconic.method import CATALOGUE
 
 MERGES = "ems"  # what it stores are mixtures of tokens; tests/cache/test_ems.py has its reference
-EXACT = {"zipvl": "zipvl", "razorattention": "razorattention:heads=no,compensate=false"}  # dense prefill, no mixtures
+EXACT = {  # dense prefill, no mixtures
+    "zipvl": "zipvl",
+    "razorattention": "razorattention:heads=no,compensate=false",
+    "attention_matching": "attention_matching:fit_bias=false,fit_values=false",
+}
 METHODS = [e.name for e in laconic.list_methods() if issubclass(e.cls, CacheMethod) and e.name != MERGES]
 
 

@@ -123,7 +123,7 @@ class CompressedCache(Cache):
     @property
     def records_past(self) -> bool:
         """Whether the caller has said, since the latest prompt, that tokens may be taken back."""
-        return self.recording_asked
+        return self.recording_asked and next(self.compressed()).record_past
 
     @property
     def nbytes(self) -> int:

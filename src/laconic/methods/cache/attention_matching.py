@@ -111,6 +111,7 @@ class AttentionMatching(ReplayMethod):
         (keys, values, columns), kept = self.refit(entries, self.rank(obs), kept, self.reference(obs))
         return [selected(keys, values, columns, from_mask(kept), ragged=True)]
 
+    @torch.no_grad()
     def refit(
         self, entries: Entries, rank: torch.Tensor, kept: torch.Tensor, reference: Reference
     ) -> tuple[Entries, torch.Tensor]:
