@@ -27,6 +27,7 @@ def cache(*stored, figures=None):
         allocated=sum(stored),
         compressed=lambda: layers,
         figures=figures or Figures(),
+        late=SimpleNamespace(nbytes=0),
     )
 
 
