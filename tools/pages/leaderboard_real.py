@@ -35,7 +35,7 @@ CLOSE = 0.1
 TITLES = {"later": "The question comes later", "in view": "The question is in view"}
 INTRODUCTION = """# Leaderboard
 
-On a real model first: every cache method of the catalogue on SmolLM2-135M-Instruct (30 layers, 3 KV heads each;
+On a real model first: the cache methods of the catalogue on SmolLM2-135M-Instruct (30 layers, 3 KV heads each;
 `laconic.load("smollm2")`), over {source}. After it, [the same on the shipped model of four
 layers](#on-the-shipped-model), which is fast enough for every task and misleads about some methods. Methods for
 visual tokens have [their own page](docs/leaderboard-images.md). What it means, and what to pick, is in

@@ -177,7 +177,8 @@ def of_gemma():
 
 
 @pytest.mark.parametrize(
-    ("build", "message"), [(of_gpt2, "no rotary embedding beside its layers"), (of_gemma, "a norm that does more than multiply")]
+    ("build", "message"),
+    [(of_gpt2, "no rotary embedding beside its layers"), (of_gemma, "a norm that does more than multiply")],
 )
 def test_other_layouts_are_refused(llama, build, message):
     with pytest.raises(UnsupportedModelError, match=message), applied(build(), adapters(llama)):
