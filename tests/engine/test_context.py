@@ -45,6 +45,13 @@ def test_read_once_without_compression_every_answer_is_plain_generate(engine, re
         assert context.ask(question).ids == out[0, len(ids) :].tolist()
 
 
+def test_what_is_printed_is_short(read):
+    context = read("keydiff", keep=0.5)
+    shown, answer = repr(context), context.ask(FIRST)
+    assert shown.startswith("Context(") and "keydiff:keep=0.5" in shown and f"{len(context.ids):,} tokens" in shown
+    assert len(shown) < 200 and str(answer) == answer.text
+
+
 @every_method
 def test_no_question_sees_what_another_one_left(engine, read, name, tmp_path):
     fresh = [read(name, keep=0.5).ask(question) for question in (FIRST, SECOND)]

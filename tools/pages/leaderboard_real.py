@@ -3,12 +3,13 @@ findings, and the checked-in tables.
 
     laconic bench --preset real --out leaderboard-real && python -m tools.pages.leaderboard_real leaderboard-real
 
-`make leaderboard-real` is both. Every figure comes from results.jsonl; the questions behind each row are counted in the last
-column.
+`make leaderboard-real` is both, and goes on from the rows that are checked in. Every figure comes from results.jsonl; the
+questions behind each row are counted in the last column.
 """
 
 from __future__ import annotations
 
+import gzip
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -188,6 +189,11 @@ def wrapped(text: str) -> str:
     return "\n\n".join([title, *paragraphs])
 
 
+def archive(rows: Path) -> None:
+    """The rows themselves, from which anyone can go on, in results/; equal rows give equal bytes."""
+    (RESULTS / "leaderboard-real.jsonl.gz").write_bytes(gzip.compress(rows.read_bytes(), mtime=0))
+
+
 def main(folder: Path) -> None:
     """Read the rows of a bench in `folder`, write the files."""
     every = read(folder / "results.jsonl")
@@ -201,12 +207,13 @@ def main(folder: Path) -> None:
     asked = {(row["method"], row["keep"]) for row in rows if row["mode"] == "later"}
     parts += continuations(finished([row for row in every if row["task"] == "continuation"], asked))
     write_results("leaderboard-real", rows, lines)
+    archive(folder / "results.jsonl")
     for page in (ROOT / "README.md", ROOT / "docs" / "findings.md"):
         insert(page, short(lines))
     (ROOT / "LEADERBOARD.md").write_text(
         compose(ROOT / "LEADERBOARD.md", real="\n".join([wrapped(text), "", *parts])), encoding="utf-8"
     )
-    print(f"{len(rows)} rows -> LEADERBOARD.md, {RESULTS.name}/leaderboard-real.{{json,md}}")
+    print(f"{len(rows)} rows -> LEADERBOARD.md, {RESULTS.name}/leaderboard-real.{{json,md,jsonl.gz}}")
 
 
 if __name__ == "__main__":

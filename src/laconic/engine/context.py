@@ -96,6 +96,10 @@ class Context:
     notes: list[str]
     _talk: Conversation | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        stats, names = self.stats, " + ".join(f"{m.name}:{m.budget}" for m in self.session.methods) or "uncompressed"
+        return f"Context({len(self.ids):,} tokens, {stats.kv_bytes:,} of {stats.kv_bytes_full:,} KV bytes, {names})"
+
     @property
     def tokenizer(self) -> Any:
         """The reader's."""

@@ -96,6 +96,9 @@ class Answer:
     notes: list[str]
     session: Session | StockSession
 
+    def __str__(self) -> str:
+        return self.text
+
     @property
     def seconds_per_token(self) -> float | None:
         """From one token to the next; None when there was only one."""

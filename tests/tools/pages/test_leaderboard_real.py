@@ -1,5 +1,6 @@
 """The first part of LEADERBOARD.md from a bench of made-up rows; the second part stays."""
 
+import gzip
 import json
 
 import pytest
@@ -29,6 +30,7 @@ def continued(cell):
 def page(tmp_path, monkeypatch):
     monkeypatch.setattr(leaderboard_real, "ROOT", tmp_path)
     monkeypatch.setattr(leaderboard_parts, "RESULTS", tmp_path)
+    monkeypatch.setattr(leaderboard_real, "RESULTS", tmp_path)
     (tmp_path / "LEADERBOARD.md").write_text("# Leaderboard\n\nold\n\n# On the shipped model\n\nstays\n")
 
     def write(samples):
@@ -53,6 +55,14 @@ def test_methods_are_in_order_with_their_marks_and_questions(page):
     assert "(50 %) | - | 120 |" in rows[1] and rows[2].count("0 [0, 0] |") == 4
     assert "Uncompressed: 80 [80, 80] of 120 questions about 20 documents." in later
     assert "Not finished" not in text
+
+
+def test_the_rows_are_kept_beside_the_tables(page, tmp_path):
+    page(2)
+    kept = (tmp_path / "leaderboard-real.jsonl.gz").read_bytes()
+    assert gzip.decompress(kept) == (tmp_path / "results.jsonl").read_bytes()
+    page(2)
+    assert (tmp_path / "leaderboard-real.jsonl.gz").read_bytes() == kept
 
 
 def test_sections_that_the_model_itself_does_not_answer_are_left_out(page):
