@@ -3,6 +3,7 @@
 import pytest
 import torch
 from helpers.tri_tools import artifact
+from helpers.zoo import ALL
 
 import laconic
 from laconic import TriAttention
@@ -104,6 +105,24 @@ def test_the_live_queries_have_no_say(llama, prompt, tmp_path):
             llama(prompt(1, N))
         found.append([session.kept(x, y).tolist() for x in range(4) for y in range(2)])
     assert found[0] == found[1]
+
+
+def test_a_batch_is_scored_row_by_row_where_rope_turns_some_channels(tmp_path):
+    """As `generate()` gives them: the second row is padded, and its positions are others."""
+    model = ALL["phi3-partial"].build("sdpa")
+    path, _, _ = artifact(model, tmp_path)
+    ids = torch.randint(5, 60, (2, 24), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, :6] = 0
+    seen = []
+    for rows, given in ((ids, mask), (ids[:1], mask[:1]), (ids[1:, 6:], mask[1:, 6:])):
+        method = Recording(keep=0.5, artifact=path)
+        with laconic.compress(model, method), torch.no_grad():
+            model(rows, attention_mask=given, position_ids=(given.cumsum(-1) - 1).clamp(min=0))
+        seen.append([scores for _, _, _, scores in method.seen])
+    for both, first, second in zip(*seen, strict=True):
+        torch.testing.assert_close(both[:1], first, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(both[1:, :, 6:], second, atol=1e-4, rtol=1e-4)
 
 
 def test_without_an_artifact_it_says_what_to_do(llama):

@@ -89,7 +89,8 @@ class TriAttention(CacheMethod):
         following = obs.step.position_ids[..., -1:] + 1 + torch.tensor(OFFSETS, device=device)
         cos, sin = obs.rotary(following)
         scale = (cos[..., :1, :1] ** 2 + sin[..., :1, :1] ** 2).float().sqrt()  # of YaRN, which the keys have, too
-        ahead = rotate(centre[None, :, None], cos.float().mean(1, keepdim=True), sin.float().mean(1, keepdim=True))
+        centres = centre[None, :, None].expand(len(cos), -1, -1, -1)  # rows with padding stand at positions of their own
+        ahead = rotate(centres, cos.float().mean(1, keepdim=True), sin.float().mean(1, keepdim=True))
         keys = obs.keys.float()
         pairs = keys[..., : 2 * size.shape[-1]].unflatten(-1, (2, -1)).square().sum(-2).sqrt()  # |k|, [B, Hkv, n, pairs]
         spread = (size - centre[:, : 2 * size.shape[-1]].unflatten(-1, (2, -1)).square().sum(-2).sqrt())[None] * scale
