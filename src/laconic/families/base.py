@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from accelerate.utils import align_module_device
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -92,15 +93,19 @@ class Family:
             UnsupportedModelError: the attention has no `o_proj` with a weight of its own.
         """
         attention = self.attention(layer)
-        weight = getattr(getattr(attention, "o_proj", None), "weight", None)
-        if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
+        projection = getattr(attention, "o_proj", None)
+        weight = getattr(projection, "weight", None)
+        if not isinstance(projection, nn.Module) or not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
             raise UnsupportedModelError(
                 f"{type(attention).__name__} has no `o_proj` with a floating-point weight, which the size of a value's "
                 "contribution is measured with; choose a method that does not read it."
             )
         heads = attention.config.num_attention_heads  # type: ignore[union-attr]
-        slices = weight.detach().float().unflatten(1, (heads, -1)).transpose(0, 1)
-        return slices.transpose(1, 2) @ slices
+        with align_module_device(projection):  # an offloaded weight is there only meanwhile
+            weight = projection.weight
+            assert isinstance(weight, torch.Tensor)
+            slices = weight.detach().float().unflatten(1, (heads, -1)).transpose(0, 1)
+            return slices.transpose(1, 2) @ slices
 
     def cos_sin(
         self, stack: PreTrainedModel, layer: int, positions: torch.Tensor, within: torch.Tensor | None = None

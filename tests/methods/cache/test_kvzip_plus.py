@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from helpers.replay_by_hand import Words, repeated
 
 import laconic
@@ -100,3 +101,17 @@ def test_gradients_may_be_on(llama, prompt):
         finally:
             llama.get_input_embeddings().weight.requires_grad_(False)
             llama.get_input_embeddings().weight.grad = None
+
+
+def test_offloaded_weights_are_read_where_they_wait(make_llama, prompt):
+    """`device_map` leaves meta tensors in the model; the scores are those of the model as it was loaded."""
+    plain, offloaded = Recording(keep=0.4), Recording(keep=0.4)
+    model, ids = make_llama(layers=2), prompt(1, N)
+    with laconic.compress(model, plain):
+        model(ids)
+    model = cpu_offload(model, execution_device=torch.device("cpu"))
+    with laconic.compress(model, offloaded):
+        model(ids)
+    assert all(weight.is_meta for weight in model.parameters())
+    for layer, scores in plain.scores.items():
+        torch.testing.assert_close(offloaded.scores[layer], scores)
