@@ -84,6 +84,15 @@ def test_a_follow_up_sees_the_conversation(engine, read):
         context.ask(SECOND, follow_up=True)
 
 
+def test_a_follow_up_takes_no_prefix(read):
+    context = read("keydiff", keep=0.5)
+    first = context.ask(FIRST)
+    with pytest.raises(PromptError, match="answer_prefix='The code' does not go with follow_up=True"):
+        context.ask(SECOND, follow_up=True, answer_prefix="The code")
+    want = context.ask(SECOND, follow_up=True).ids  # the conversation is as it was
+    assert context.ask(FIRST).ids == first.ids and context.ask(SECOND, follow_up=True).ids == want
+
+
 def test_the_context_is_read_once(engine, read):
     fed = []
     hook = engine.model.model.embed_tokens.register_forward_pre_hook(lambda m, a: fed.append(a[0].shape[1]))
@@ -170,6 +179,8 @@ def test_methods_of_a_file_are_those_of_the_file(engine, read, tmp_path):
     assert [str(m) for m in context.session.methods] == ["keydiff(keep=0.5)"] and context.request.context == CONTEXT
     with pytest.raises(ValueError, match="give the file alone"):
         laconic.read(engine.model, engine.reader, saved, "snapkv")
+    with pytest.raises(PromptError, match="give the file alone"):
+        laconic.read(engine.model, engine.reader, saved, chunk=16)
     with pytest.raises(SavedContextError, match="does not exist"):
         laconic.Context.load(tmp_path / "none", engine.model, engine.reader)
 

@@ -47,7 +47,7 @@ def read(
             in the file.
         images: upright, RGB, shown before the text; see the guide. `system`: the system message.
         protect: what no method may remove, see `laconic.compress`.
-        chunk: read in pieces of this many tokens, each of which is compressed; not with images.
+        chunk: read in pieces of this many tokens, each of which is compressed; not with images, nor of a saved context.
 
     Raises:
         LaconicError: nothing to read, methods or a budget that do not fit the model, or weights that depend on the prompt.
@@ -60,8 +60,10 @@ def read(
     from laconic.engine.engine import Engine
 
     saved = context if isinstance(context, SavedContext) else None
-    if saved is not None and (methods or images or system or protect):
-        raise ValueError("a saved context comes with its methods, images and system message; give the file alone.")
+    if saved is not None and (methods or images or system or protect or chunk is not None):
+        raise PromptError(
+            "a saved context has been read, and comes with its methods, images and system message; give the file alone."
+        )
     request = Request(
         context="" if saved is not None else str(context),
         saved=saved,
@@ -131,12 +133,17 @@ class Context:
             options: of `generate()`: do_sample=True, num_beams=4 ...
 
         Raises:
-            PromptError: an empty question, a follow-up to nothing, or a template that refuses it.
+            PromptError: an empty question, a follow-up to nothing or with `answer_prefix`, or a template that refuses it.
         """
         if not question.strip():
             raise PromptError("the question is empty; ask something.")
         changes: dict[str, Any] = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
         request = replace(self.request, **changes, options={**self.request.options, **options}, mode="later")
+        if follow_up and answer_prefix:
+            raise PromptError(
+                f"answer_prefix={answer_prefix!r} does not go with follow_up=True; leave one of them out, or put into the "
+                "question how its answer should begin."
+            )
         if follow_up:
             return self._follow(question, request, on_text)
         prompt = self.prompt(question, answer_prefix)
