@@ -79,6 +79,13 @@ def test_questions_of_different_lengths_are_read_as_if_each_were_alone(engine, s
         torch.testing.assert_close(a.float(), b.float(), atol=0.15, rtol=0.05)  # the model is bf16
 
 
+@pytest.mark.parametrize("wanted", [[0, 2], [0, 0]])
+def test_of_rows_of_which_nothing_is_wanted_nothing_comes(engine, wanted):
+    with torch.inference_mode(), Session(engine.model, []) as session:
+        read_context(session, [40, 50, 60])
+        assert [len(one) for one in examination._logits(session, [[70], [80, 90]], wanted)] == wanted
+
+
 def test_the_uncompressed_model_decides_what_is_asked(engine, exam, sample):
     for turn in range(3):
         answer = plainly(engine, sample, turn, exam.mode, None)

@@ -177,7 +177,7 @@ def _logits(session: Session, rows: Sequence[list[int]], wanted: Sequence[int]) 
             use_cache=True,
             logits_to_keep=max(wanted),
         ).logits
-    return [logits[i, -count:] for i, count in enumerate(wanted)]
+    return [logits[i, logits.shape[1] - count :] for i, count in enumerate(wanted)]
 
 
 def _greedy(session: Session, first: Tensor, count: int) -> list[int]:
