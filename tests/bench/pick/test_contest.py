@@ -10,8 +10,8 @@ METHODS = ("a", "b", "c", "d", "e")
 FOREVER = lambda: 1e9  # noqa: E731
 
 
-def found(right: int, of: int = 4, seconds: float = 1.0) -> Found:
-    return Found({i: i < right for i in range(of)}, 10, 100, seconds)
+def found(right: int, of: int = 4, seconds: float = 1.0, kv_bytes: int = 10) -> Found:
+    return Found({i: i < right for i in range(of)}, kv_bytes, 100, seconds)
 
 
 def scores(unit, method, keep):
@@ -37,10 +37,36 @@ def test_budgets_are_contests_of_their_own():
     assert contest.ranked(0.5) == ["b", "d"] and contest.ranked(0.1) == ["c", "e"]
 
 
-def test_of_equals_the_faster_one_is_first():
-    contest = Contest(("slow", "fast"), [0.5])
-    contest.run(range(1), lambda u, m, k: found(2, seconds=5.0 if m == "slow" else 1.0), FOREVER)
-    assert contest.ranked(0.5) == ["fast", "slow"]
+def test_of_equals_the_one_that_stores_less_is_first():
+    """However long finding out took: most of that is reading, which the first method does for all."""
+    contest = Contest(("large", "small"), [0.5])
+    answers = {"large": found(2, seconds=1.0, kv_bytes=12), "small": found(2, seconds=5.0, kv_bytes=11)}
+    contest.run(range(1), lambda u, m, k: answers[m], FOREVER)
+    assert contest.ranked(0.5) == ["small", "large"]
+    assert contest.tallies["large", 0.5].kv_share == 0.12
+
+
+def refusing(at):
+    """Answers, but for the budget `at`, which every method refuses."""
+
+    def ask(unit, method, keep):
+        if keep == at:
+            raise BudgetError("too small")
+        return scores(unit, method, keep)
+
+    return ask
+
+
+def test_a_budget_that_all_refuse_holds_up_no_other():
+    contest = Contest(METHODS, [0.5, 0.01])
+    contest.run(range(9), refusing(0.01), FOREVER)
+    assert contest.alive == {0.5: ["b", "d"], 0.01: []} and len(contest.refused) == len(METHODS)
+
+
+def test_where_no_method_is_left_no_more_is_read():
+    opened = []
+    Contest(METHODS, [0.5]).run((opened.append(unit) or unit for unit in range(9)), refusing(0.5), FOREVER)
+    assert opened == [0]
 
 
 def test_when_time_is_up_only_whole_units_count():

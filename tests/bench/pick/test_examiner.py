@@ -5,7 +5,7 @@ from copy import copy
 import pytest
 from helpers.bench_tools import tiny, written
 
-from laconic.bench.pick.examiner import Document
+from laconic.bench.pick.examiner import TIMED, Document
 from laconic.engine.engine import Engine, Request
 from laconic.method import create_method
 from laconic.tasks import Turn
@@ -63,6 +63,15 @@ def test_the_verdict_is_that_of_generate(engine, document, mode, method, keep, t
     assert found.kv_bytes / found.kv_bytes_full == pytest.approx(keep, abs=1.5 / read)
     times = document.timed(create_method(method, keep=keep), mode)
     assert found.seconds > 0 and times.read > 0 and times.token > 0
+
+
+@pytest.mark.parametrize(("mode", "more"), [("in view", 0), ("later", TIMED)])
+def test_timed_tokens_are_decoded_as_those_of_an_answer_are(document, monkeypatch, mode, more):
+    """With the question in view the method evicts meanwhile; an answer about a context of its own is stored whole."""
+    sessions, opened = [], Document._session
+    monkeypatch.setattr(Document, "_session", lambda self, method: sessions.append(opened(self, method)) or sessions[-1])
+    document.timed(create_method("tova", tokens=16), mode)
+    assert {int(layer.stored) for layer in sessions[0].cache.layers} == {16 + more}
 
 
 def test_answers_differ_at_small_budgets(document):

@@ -41,6 +41,12 @@ class Tally:
         """Mean time that a unit took to find out."""
         return sum(one.seconds for one in self.found) / len(self.found) if self.found else 0.0
 
+    @property
+    def kv_share(self) -> float:
+        """Bytes stored of bytes uncompressed, over all units; 1 before there is one."""
+        full = sum(one.kv_bytes_full for one in self.found)
+        return sum(one.kv_bytes for one in self.found) / full if full else 1.0
+
 
 @dataclass
 class Contest:
@@ -96,7 +102,10 @@ class Contest:
                     tally.found.append(one)
                     tally.same |= {(unit, question): same for question, same in one.same.items()}
                 since[keep] += max((len(one.same) for one in found.values()), default=0)
-            if min(since.values()) >= size:
+            counts = [since[keep] for keep in self.keeps if self.alive[keep]]
+            if not counts:
+                return
+            if min(counts) >= size:
                 for keep in self.keeps:
                     self._halve(keep)
                 since, size = dict.fromkeys(self.keeps, 0), 2 * size
@@ -107,6 +116,6 @@ class Contest:
         self.alive[keep] = [method for method in self.alive[keep] if method in stay]
 
     def ranked(self, keep: float) -> list[str]:
-        """Methods that are still in, the best first; of equals the faster one."""
+        """Methods that are still in, the best first; of equals the one that stores less."""
         tallies = {method: self.tallies[method, keep] for method in self.alive[keep]}
-        return sorted(tallies, key=lambda method: (-tallies[method].share, tallies[method].seconds))
+        return sorted(tallies, key=lambda method: (-tallies[method].share, tallies[method].kv_share))

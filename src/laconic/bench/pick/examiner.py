@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -52,7 +53,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of one plain run: of reading the prompt, compression included, and of decoding one token after it."""
+    """Seconds of one run: of reading the prompt, compression included, and of decoding one token after it (the median).
+
+    In view the method evicts and packs while tokens are decoded. Of questions that come later the tokens follow the context
+    alone and are all stored as they are, as those of an answer about it would be.
+    """
 
     read: float
     token: float
@@ -140,13 +145,13 @@ class Document:
         return same, figures
 
     def timed(self, method: Method | None, mode: Mode) -> Times:
-        """Times of a plain run, on the first question that is known."""
+        """Times of a run that replays no recorded pass, on the first question that is known; see `Times`."""
         prompt = self.prompts[next(iter(self.golds), 0)]
         with self._session(method) as session, torch.inference_mode():
             began = time.perf_counter()
             logits = read_context(session, prompt.context if mode == "later" else prompt.ids)
             read = time.perf_counter() - began
-            with session.hold():
+            with session.hold() if mode == "later" else nullcontext():
                 return Times(read, _token_seconds(session, session.cache, logits))
 
     def _session(self, method: Method | None) -> Session:

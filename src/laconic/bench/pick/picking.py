@@ -148,7 +148,7 @@ class Picking:
         return self.documents[number]
 
     def _timed(self, verdict: Verdict, time_left: Callable[[], float]) -> Verdict:
-        """With the times of a plain run, if there is time for one."""
+        """With the times of a run of its own, if there is time for one."""
         if time_left() < self._first.read:
             return verdict
         times = self._known.timed(self._method(verdict.method, verdict.keep), verdict.mode)

@@ -37,7 +37,7 @@ class Verdict:
             the 95 % interval `low`, `high`. `questions`: how many that rests on.
         rivals: method -> share, for those that may be as good: on the same questions, chance explains the difference.
         kv_share: bytes stored of bytes uncompressed.
-        read_seconds, token_seconds: of one plain run on the first document; None where there was no time for one.
+        read_seconds, token_seconds: of one run on the first document, see `Times`; None where there was no time for one.
     """
 
     mode: Mode
