@@ -26,15 +26,18 @@ class Readings:
         """Read `ids`, the prompt at `place`, into the cache of an open session of `method` (None: of no method).
 
         Returns:
-            logits of what follows, [1, V]; whether the pass was a recorded one, so that its time says nothing.
+            logits of what follows, [1, V]; whether the pass was a recorded one, so that its time says nothing. Models with
+            layers that laconic leaves alone (sliding window, linear attention) are always read plainly: what such a layer
+            has in its cache is not recorded.
         """
-        if method is not None and not repeatable(method):
+        cache = RecordingCache(session.stack.config)
+        if cache.left_alone or (method is not None and not repeatable(method)):
             return read_context(session, ids), False
         key = place, () if method is None else needs(method, torch.tensor([ids], device=session.model.device))
         if (known := self._recordings.get(key)) is not None:
             with replaying(session.stack, known):
                 return read_context(session, ids), True
-        session.cache = cache = RecordingCache(session.stack.config)
+        session.cache = cache
         with recorded(session.stack, cache) as recording:
             logits = read_context(session, ids, cache=cache)
         self._keep(key, recording)
