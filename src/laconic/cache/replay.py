@@ -90,7 +90,8 @@ class ReplayMethod(CacheMethod):
         if self.chunk is None or length <= self.chunk:
             return None
         own = [length] * len(prompt) if valid is None else valid.sum(-1).tolist()
-        return [self._divided(length, n, math.ceil(n / self.chunk)) for n in own]
+        # a row of nothing but padding has one piece, too, so that each of its pseudo tokens has a segment
+        return [self._divided(length, n, max(1, math.ceil(n / self.chunk))) for n in own]
 
     def _divided(self, length: int, own: int, pieces: int) -> list[Segment]:
         """The repetition of a row's last `own` of `length` tokens.

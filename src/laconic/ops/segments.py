@@ -60,7 +60,9 @@ def attend_segments(
         for segment in row:
             own = slice(b, b + 1), slice(None), slice(t + segment.own[0], t + segment.own[1])
             ranges = [*segment.prompt, *((t + start, t + stop) for start, stop in segment.pseudo)]
-            past = [torch.cat([x[b : b + 1, :, start:stop] for start, stop in ranges], 2) for x in (k, v)]
-            among = attend(q[own], k[own], v[own], scale, causal=True, softcap=softcap)
-            out[own], lse[own] = merge([among, attend(q[own], past[0], past[1], scale, softcap=softcap)])
+            seen = [attend(q[own], k[own], v[own], scale, causal=True, softcap=softcap)]
+            if ranges:  # a row of nothing but padding has none
+                past = [torch.cat([x[b : b + 1, :, start:stop] for start, stop in ranges], 2) for x in (k, v)]
+                seen.append(attend(q[own], past[0], past[1], scale, softcap=softcap))
+            out[own], lse[own] = merge(seen)
     return out, lse
