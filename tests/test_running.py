@@ -359,6 +359,53 @@ def test_holding_packs_what_waited_and_so_does_a_held_copy(untouched, prompt):
             assert not waiting.unpacked
 
 
+def test_holding_leaves_what_a_failed_call_left(untouched, prompt):
+    """Some layers have the tokens of the call, others do not: packing them would hide which."""
+
+    def fail(*args):
+        raise RuntimeError("out of memory")
+
+    packing = laconic.KIVI(bits=4, group=8, residual=8)
+    with laconic.compress(untouched, SnapKV(keep=0.5), packing) as session:
+        untouched(prompt(1, 80))
+        handle = untouched.model.layers[2].register_forward_pre_hook(fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            untouched(prompt(1, 20), past_key_values=session.cache)
+        handle.remove()
+        with session.hold():
+            assert session.cache.unfinished and session.cache.unpacked
+
+
+# -- inference mode ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("ends", ["session", "hold", "fork"])
+@pytest.mark.parametrize("drafts", [False, True], ids=["prompt", "drafts"])
+def test_what_inference_mode_stored_is_settled_outside_it(untouched, prompt, ends, drafts):
+    packing = laconic.KIVI(bits=4, group=8, residual=8)
+    with laconic.compress(untouched, SnapKV(keep=0.5), packing) as session:
+        with torch.inference_mode():
+            untouched(prompt(1, 80))
+            if drafts:
+                session.cache.activate_past_recording()
+                untouched(prompt(1, 4, seed=1), past_key_values=session.cache)
+        cache = session.cache
+        if ends == "hold":
+            with session.hold():
+                assert not cache.unpacked
+        elif ends == "fork":
+            cache.fork()
+            assert not cache.unpacked
+    assert not cache.unpacked and not any(layer.drafts.length for layer in cache.compressed())
+
+
+def test_what_was_stored_outside_inference_mode_is_settled_outside_it(untouched, prompt):
+    """So a later session may go on without inference mode."""
+    packing = laconic.KIVI(bits=4, group=8, residual=8)
+    with torch.no_grad(), laconic.compress(untouched, SnapKV(keep=0.5), packing) as session:
+        untouched(prompt(1, 80))
+        cache = session.cache
+    assert not cache.unpacked and not any(x.is_inference() for layer in cache.compressed() for x in layer.buffers())
+
+
 def test_without_calls_nothing_is_known():
     running = Running()
     assert running.latest is None and running.call is None and running.end() is None and not running.others

@@ -135,7 +135,7 @@ class Running:
         cache that was this thread's latest."""
         cache, outside = self._here.latest, _HOLDING.get()
         with self._lock:
-            if cache is not None and not self._in_use(cache):
+            if cache is not None and not cache.unfinished and not self._in_use(cache):
                 cache.settle()
             self._held += [] if cache is None else [cache]
         _HOLDING.set((*outside, self))

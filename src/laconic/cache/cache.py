@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -297,10 +297,14 @@ class CompressedCache(Cache):
             self.step = whole
 
     def settle(self) -> None:
-        """The prompt is complete, and nothing that was generated will be taken back."""
-        self.pack_prompt()
-        for layer in self.compressed():
-            layer.commit()
+        """The prompt is complete, and nothing that was generated will be taken back.
+
+        What passes under `torch.inference_mode()` have stored may be written to only there, and this is called anywhere."""
+        inference = any(x.is_inference() for layer in self.compressed() for x in layer.buffers())
+        with torch.inference_mode() if inference else nullcontext():
+            self.pack_prompt()
+            for layer in self.compressed():
+                layer.commit()
 
     def pack_prompt(self) -> None:
         """The prompt is complete: what the choosing method left goes to the storage method."""
