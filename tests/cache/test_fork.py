@@ -214,6 +214,17 @@ def test_only_forks_rewind(llama, prompt):
             session.cache.rewind()
 
 
+def test_a_fork_knows_how_much_has_waited_for_its_cut(llama, prompt):
+    with laconic.compress(llama, laconic.AdaKV(keep=0.4, over="model")) as session:
+        llama(prompt(1, N))
+        waited, fork = session.stats.kv_bytes_waiting, session.cache.fork()
+        assert waited > 0 and session.stats_of(fork).kv_bytes_waiting == waited
+        llama(prompt(1, 2 * N, seed=1), past_key_values=fork)
+        assert session.stats_of(fork).kv_bytes_waiting > waited
+        fork.rewind()
+        assert session.stats_of(fork).kv_bytes_waiting == waited
+
+
 def test_half_a_pass_cannot_be_forked(llama, prompt):
     caught = []
 

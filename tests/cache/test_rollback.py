@@ -1,5 +1,7 @@
 """Drafts wait until it is known which of them stay, and what was stored whole can be removed again."""
 
+import copy
+
 import pytest
 import torch
 from helpers.method_tools import CHOOSERS, METHODS, method
@@ -181,6 +183,17 @@ def test_a_fork_has_drafts_of_its_own(llama, prompt):
         assert [twin.get_seq_length() for twin in (cache, *twins)] == [30, 34, 30]
         twins[0].crop(-2)
         assert [len(twin.kept(0)) for twin in (cache, *twins)] == [15, 17, 15]
+
+
+def test_all_that_waits_moves_with_its_layer(llama, prompt):
+    """Drafts are stored from the passes that brought them, so these go along to another device."""
+    with torch.no_grad(), laconic.compress(llama, SnapKV(keep=0.5)) as session:
+        llama(prompt(1, 30))
+        session.cache.activate_past_recording()
+        llama(prompt(1, 4, seed=1), past_key_values=session.cache)
+        drafts = copy.deepcopy(next(session.cache.compressed()).drafts)
+    drafts.map(lambda x: x.to("meta"))
+    assert [x.device.type for x in drafts.buffers()] == ["meta"] * 7  # keys, values, index; queries too in the pass
 
 
 # -- what was stored whole -------------------------------------------------------------------------------------------

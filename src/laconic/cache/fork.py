@@ -87,7 +87,7 @@ def _twin(cache: CompressedCache, into: CompressedCache | None = None) -> Compre
     twin = copy.copy(cache)
     owner = twin if into is None else into
     twin.layers = [_layer_twin(x, owner) if isinstance(x, CompressedLayer) else _stock_twin(x) for x in cache.layers]
-    twin.real, twin.late = list(cache.real), LateCut()
+    twin.real, twin.late = list(cache.real), LateCut(nbytes=cache.late.nbytes)
     twin.figures, twin.trace = copy.deepcopy(cache.figures), Trace(list(cache.trace.events))
     return twin
 

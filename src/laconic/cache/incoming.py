@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +44,13 @@ class Pass:
         return Pass(queries, keys, values, columns, self.scale, self.softcap)
 
     def copied(self) -> Pass:
-        """The same in memory of its own."""
-        columns = {name: column.clone() for name, column in self.columns.items()}
-        return Pass(self.queries.clone(), self.keys.clone(), self.values.clone(), columns, self.scale, self.softcap)
+        """The same in memory of its own, without pseudo tokens."""
+        return self.mapped(torch.clone)
+
+    def mapped(self, f: Callable[[torch.Tensor], torch.Tensor]) -> Pass:
+        """The same with `f` of each tensor, without pseudo tokens."""
+        columns = {name: f(column) for name, column in self.columns.items()}
+        return Pass(f(self.queries), f(self.keys), f(self.values), columns, self.scale, self.softcap)
 
 
 class NewEntries:

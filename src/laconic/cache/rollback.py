@@ -86,6 +86,7 @@ class Drafts:
         """Move the tensors elsewhere; rows of the batch change only when nothing waits."""
         if self.part is not None:
             self.part.map(f)
+        self._passes = [(new.mapped(f), step) for new, step in self._passes]
 
 
 def begin(cache: CompressedCache, step: Step) -> None:
