@@ -32,7 +32,8 @@ CLOSE = 0.15
 INTRODUCTION = (
     SHIPPED
     + """
-Every cache method of the catalogue on `testbed/lm` ([model card](src/laconic/testbed/lm/README.md)), {samples}
+The cache methods of the catalogue, those that repeat their prompt and `triattention` aside, on `testbed/lm`
+([model card](src/laconic/testbed/lm/README.md)), {samples}
 samples for each of {tasks} at {length} tokens, keeping 50, 25, 10 and 5 % of the cache. Made with `make leaderboard`
 (about {minutes} minutes on one core, resumable).
 

@@ -27,8 +27,8 @@ PROMPT = "> "
 
 def chat(
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="testbed/lm, smollm2, a folder, or a Hugging Face id.")
-    ] = None,
+        str, typer.Option("--model", "-m", help="smollm2, a folder, or a Hugging Face id; testbed/lm does not converse.")
+    ] = "smollm2",
     method: Annotated[list[str] | None, typer.Option("--method", help="As for `laconic run`; repeat to combine.")] = None,
     keep: Keep = None,
     tokens: Annotated[int | None, typer.Option("--tokens", help="Entries kept per layer and head instead.")] = None,
@@ -58,7 +58,7 @@ def chat(
 ) -> None:
     """Talk with a model whose memory is compressed; /help lists what else can be typed.
 
-    Example: laconic chat --model smollm2 --method NAME --keep 0.25 --context report.txt
+    Example: laconic chat --method NAME --keep 0.25 --context report.txt
     """
     options = Options(
         model=model, method=method, keep=keep, tokens=tokens, nbytes=nbytes, context=context, system=system,
