@@ -72,8 +72,9 @@ def test_sizes_add_up_over_layers(filled):
 
 
 def test_reset_makes_the_cache_new(filled):
+    filled.late.nbytes = 5
     filled.reset()
-    assert filled.seen == 0 and filled.real == [] and filled.nbytes == 0
+    assert filled.late.nbytes == 0 and filled.seen == 0 and filled.real == [] and filled.nbytes == 0
 
 
 def test_half_written_caches_are_refused(llama, filled, prompt):

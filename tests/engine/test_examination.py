@@ -4,7 +4,9 @@ import pytest
 import torch
 from helpers.testbed_model import model as model
 from helpers.testbed_model import tokenizer as tokenizer
+from helpers.zoo import ALL, prompt
 
+from laconic import UnsupportedModelError, compress
 from laconic.engine import examination
 from laconic.engine.engine import Engine, Request
 from laconic.engine.examination import Examination
@@ -41,6 +43,14 @@ def plainly(engine, sample, turn, mode, method):
         sample.context, asked.question, answer_prefix=asked.prefix, methods=methods, mode=mode, max_new_tokens=room
     )
     return engine.answer(request)
+
+
+def test_models_whose_state_cannot_be_repeated_are_refused():
+    built = ALL["qwen3-next"].build()
+    with torch.no_grad(), compress(built) as session:
+        read_context(session, prompt(1, 20)[0].tolist())
+        with pytest.raises(UnsupportedModelError, match="ask them one by one"):
+            examination.forced(session, [[5, 6], [7]], [[8], [9]])
 
 
 @pytest.mark.parametrize("spec", SPECS)

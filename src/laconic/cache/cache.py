@@ -176,7 +176,7 @@ class CompressedCache(Cache):
     def reset(self) -> None:
         super().reset()
         self.real, self.protected, self.ids, self.ids_valid = [], None, None, None
-        self.figures = Figures()
+        self.figures, self.late = Figures(), LateCut()
         self.trace.clear()
         self.protection_checked = self.unfinished = self.unpacked = self.recording_asked = False
 
@@ -241,8 +241,7 @@ class CompressedCache(Cache):
                 layer.evicted |= bool(columns.keys() - {"index", "valid"})  # what entries received cannot be taken back
             self.unpacked = self.storage is not None
             if not self._cuts_late:
-                assert self.step is not None
-                went = None if self.selected is None else self.step.places(self.selected)
+                went = None if self.selected is None else obs.step.places(self.selected)
                 self.trace.add(self.layer_ids[layer.number], method.name, before, layer.stored, went)
         self.figures.compress_seconds += time.perf_counter() - began
 

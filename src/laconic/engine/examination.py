@@ -17,6 +17,7 @@ from torch import Tensor
 from laconic.engine.engine import Engine
 from laconic.engine.readings import Readings
 from laconic.engine.request import Mode
+from laconic.errors import UnsupportedModelError
 from laconic.measure.stats import Stats
 from laconic.method import Method
 from laconic.prompts.text import Prompt, build
@@ -163,6 +164,11 @@ def _logits(session: Session, rows: Sequence[list[int]], wanted: Sequence[int]) 
     """Read each of `rows` after what the cache holds, side by side -> logits of the last ``wanted[i]`` tokens of each."""
     cache, device = session.cache, session.model.device
     assert cache is not None
+    if any(not hasattr(layer, "batch_repeat_interleave") for layer in cache.layers):
+        raise UnsupportedModelError(
+            f"{type(session.model).__name__} has layers whose state cannot be repeated: several questions cannot be put to "
+            "one reading side by side; ask them one by one with laconic.read()."
+        )
     seen, longest = cache.seen, max(map(len, rows))
     with session.hold():
         cache.batch_repeat_interleave(len(rows))
