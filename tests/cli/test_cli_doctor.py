@@ -22,6 +22,8 @@ def test_all_is_well(laconic, model):
         "cache layers",
         "CPU flash with lse",
         "keep=1.0 equals stock",
+        "model testbed/vlm",
+        "model smollm2",
     } <= names
     shown = laconic("doctor", "--model", model)
     assert shown.exit_code == 0 and "all is well" in shown.stdout

@@ -19,6 +19,8 @@ DISTRIBUTION = "laconic-transformers"
 FOREIGN = "laconic"
 """An unrelated project on PyPI whose package and command have the same names as ours."""
 TRANSFORMERS = ">=5.16,<6"
+IMAGES = "testbed/vlm"
+"""The shipped model that sees images."""
 PACKAGES = ("accelerate", "safetensors", "tokenizers", "numpy", "numba", "pillow", "typer", "rich", "psutil", "filelock")
 
 
@@ -64,7 +66,8 @@ def examine(model: str) -> list[Check]:
         _guarded("keep=1.0 equals stock", _neutral),
         _guarded("keep=0.5 frees memory", _frees),
     ]
-    return [*checks, _guarded(f"model {model}", lambda: _model(model))]
+    models = _guarded(f"model {model}", lambda: _model(model)), _guarded(f"model {IMAGES}", _image_model)
+    return [*checks, *models, *_pretrained()]
 
 
 def _guarded(name: str, check: Callable[[], str]) -> Check:
@@ -239,6 +242,31 @@ def _model(name: str) -> str:
         model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=2, do_sample=False)  # type: ignore[operator]
     count, dtype = sum(p.numel() for p in model.parameters()), str(model.dtype).removeprefix("torch.")
     return f"loads and answers: {type(model).__name__}, {count / 1e6:.1f} M parameters, {dtype}"
+
+
+def _image_model() -> str:
+    from PIL import Image
+
+    from laconic.engine.engine import Engine, Request
+    from laconic.loading import load
+
+    engine = Engine(*load(IMAGES))
+    request = Request(question="What is shown?", images=[Image.new("RGB", (48, 48))], methods=[], max_new_tokens=2)
+    tokens = engine.answer(request).prompt.tokens_in
+    return f"loads and answers: {type(engine.model).__name__}, {tokens:.0f} tokens of an image and a question"
+
+
+def _pretrained() -> list[Check]:
+    """Whether the real models that packages bring can be loaded; nothing is converted for it."""
+    from laconic.pretrained import MODELS, PretrainedError, ready
+
+    checks = []
+    for name, known in MODELS.items():
+        try:
+            checks.append(Check(f"model {name}", True, f"{known.title}: {ready(name)}", required=False))
+        except PretrainedError as error:
+            checks.append(Check(f"model {name}", False, str(error), required=False))
+    return checks
 
 
 def _table(checks: list[Check], ok: bool) -> None:
