@@ -46,8 +46,12 @@ def probe(page: Path, script: str) -> list:
         "document.getElementById('probe').textContent = JSON.stringify(out); })();</script></body>"
     )
     copy.write_text(page.read_text(encoding="utf-8").replace("</body>", tail), encoding="utf-8")
-    dom = _run(copy, "", "--dump-dom")
-    found = json.loads(unescape(re.search(r'<pre id="probe">(.*?)</pre>', dom, flags=re.S)[1]))
+    for _ in range(3):  # on a busy machine the browser may hand the page over before the script is done
+        dom = _run(copy, "", "--dump-dom")
+        told = unescape(re.search(r'<pre id="probe">(.*?)</pre>', dom, flags=re.S)[1])
+        if told:
+            break
+    found = json.loads(told)
     assert not any(str(x).startswith("error") for x in found), found
     return found
 
