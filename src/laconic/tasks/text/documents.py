@@ -11,14 +11,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from laconic.prompts.text import build
 from laconic.tasks.metrics import string_match_all
-from laconic.tasks.task import EVALUATION_SEED, Sample, Task, Turn
+from laconic.tasks.task import EVALUATION_SEED, Sample, Turn
 from laconic.tasks.text import corpus
 from laconic.tasks.text.facts import facts
 from laconic.tasks.text.haystack import haystack, plant
+from laconic.tasks.text.sized import SizedTask
 
 SOURCE = f"Python {sys.version_info.major}.{sys.version_info.minor}: pydoc_data.topics and docstrings"
 """Where the documents come from; results depend on it."""
@@ -26,15 +27,8 @@ CONTINUATION_TOKENS = 96
 
 
 @dataclass(frozen=True)
-class DocumentTask(Task):
-    """A task whose samples are made to a length from real documents.
-
-    Args:
-        tokens, tokenizer: length of the samples and what counts it; see `opened`.
-    """
-
-    tokens: int = 0
-    tokenizer: Any = None
+class DocumentTask(SizedTask):
+    """A task whose samples are made to a length from real documents."""
 
     modality: ClassVar[str] = "document"
     min_tokens: ClassVar[int | None] = 256
@@ -45,18 +39,12 @@ class DocumentTask(Task):
     def data(self) -> str:
         return SOURCE
 
-    def opened(self, tokens: int = 0, tokenizer: Any = None, folder: object = None) -> Self:
-        return type(self)(self.name, tokens, tokenizer)
-
-    def sample(self, number: int) -> Sample:
-        if self.tokenizer is None:
-            raise ValueError(
-                f"task {self.name}: a length and a tokenizer are needed; call opened(tokens=, tokenizer=) first."
-            )
+    def _made(self, number: int) -> Sample:
         source = corpus.lines("prose", held_out=number >= EVALUATION_SEED)
-        return self._made(number, random.Random(f"{self.name}-{number}-{self.tokens}"), source)
+        return self._written(number, random.Random(f"{self.name}-{number}-{self.tokens}"), source)
 
-    def _made(self, number: int, rng: random.Random, source: tuple[str, ...]) -> Sample:
+    def _written(self, number: int, rng: random.Random, source: tuple[str, ...]) -> Sample:
+        """The sample of this number, drawn by `rng` over the lines `source`."""
         raise NotImplementedError
 
     @property
@@ -78,7 +66,7 @@ class Facts(DocumentTask):
     def several_turns(self) -> bool:
         return True
 
-    def _made(self, number: int, rng: random.Random, source: tuple[str, ...]) -> Sample:
+    def _written(self, number: int, rng: random.Random, source: tuple[str, ...]) -> Sample:
         block, length = facts(rng), self._length
         lines = [line for group in block.groups for line in group]
         around = max(
@@ -99,7 +87,7 @@ class Continuation(DocumentTask):
     def fits(self, mode: str) -> bool:
         return mode == "later"
 
-    def _made(self, number: int, rng: random.Random, source: tuple[str, ...]) -> Sample:
+    def _written(self, number: int, rng: random.Random, source: tuple[str, ...]) -> Sample:
         """A window of whole lines, at most `tokens` long, that ends inside of a document."""
         documents = corpus.documents("prose", held_out=number >= EVALUATION_SEED)
         ends = list(accumulate(len(lines) for lines in documents))

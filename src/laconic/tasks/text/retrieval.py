@@ -7,11 +7,11 @@ The haystacks of seeds from `EVALUATION_SEED` on come from documents that no tra
 
 import random
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from laconic.prompts.text import JOINT
 from laconic.tasks.metrics import string_match_all
-from laconic.tasks.task import EVALUATION_SEED, Sample, Task, Turn
+from laconic.tasks.task import EVALUATION_SEED, Sample, Turn
 from laconic.tasks.text import corpus
 from laconic.tasks.text.haystack import haystack, plant
 from laconic.tasks.text.needles import (
@@ -25,6 +25,7 @@ from laconic.tasks.text.needles import (
     several,
     singles,
 )
+from laconic.tasks.text.sized import SizedTask
 from laconic.tasks.text.words import NOUNS
 
 __all__ = ["EVALUATION_SEED", "RETRIEVAL_TASKS", "TASKS", "TRAINED", "Retrieval", "make", "whole"]
@@ -115,15 +116,8 @@ def whole(answer: str, turn: Turn) -> float:
 
 
 @dataclass(frozen=True)
-class Retrieval(Task):
-    """One of `TASKS`, at one length. Answers are scored by RULER's recall.
-
-    Args:
-        tokens, tokenizer: length of the samples and what counts it; see `opened`.
-    """
-
-    tokens: int = 0
-    tokenizer: Any = None
+class Retrieval(SizedTask):
+    """One of `TASKS`, at one length. Answers are scored by RULER's recall."""
 
     min_tokens: ClassVar[int | None] = MIN_TOKENS
 
@@ -136,14 +130,7 @@ class Retrieval(Task):
         """False for ``laterneedle``, which is ``multikey`` again when only its first question is asked."""
         return self.name != "laterneedle"
 
-    def opened(self, tokens: int = 0, tokenizer: Any = None, folder: object = None) -> Self:
-        return type(self)(self.name, tokens, tokenizer)
-
-    def sample(self, number: int) -> Sample:
-        if self.tokenizer is None:
-            raise ValueError(
-                f"task {self.name}: a length and a tokenizer are needed; call opened(tokens=, tokenizer=) first."
-            )
+    def _made(self, number: int) -> Sample:
         return make(self.name, number, self.tokens, self.tokenizer)
 
     def score(self, answer: str, sample: Sample, turn: int = 0) -> float:
