@@ -80,8 +80,7 @@ class ReplayMethod(CacheMethod):
                 f"{self.name} repeats token ids, and this call brings embeddings (an image, or inputs_embeds); use it on "
                 "text."
             )
-        length = prompt.shape[1]
-        own = [length] * len(prompt) if valid is None else valid.sum(-1).tolist()
+        own = _own(len(prompt), prompt.shape[1], valid)
         asks = prompt.new_tensor(self._asks)
         return torch.stack([torch.cat([asks, row.roll(n)]) for row, n in zip(prompt, own, strict=True)])
 
@@ -89,7 +88,7 @@ class ReplayMethod(CacheMethod):
         length = prompt.shape[1]
         if self.chunk is None or length <= self.chunk:
             return None
-        own = [length] * len(prompt) if valid is None else valid.sum(-1).tolist()
+        own = _own(len(prompt), length, valid)
         # a row of nothing but padding has one piece, too, so that each of its pseudo tokens has a segment
         return [self._divided(length, n, max(1, math.ceil(n / self.chunk))) for n in own]
 
@@ -127,9 +126,7 @@ class ReplayMethod(CacheMethod):
 
     def spoken(self, obs: Observation) -> list[int]:
         """How many of each row's pseudo tokens are the instruction or its own tokens; what follows is filling."""
-        valid = obs.step.valid
-        own = [obs.step.length] * len(obs.keys) if valid is None else valid.sum(-1).tolist()
-        return [len(self._asks) + n for n in own]
+        return [len(self._asks) + n for n in _own(len(obs.keys), obs.step.length, obs.step.valid)]
 
     def _score(self, obs: Observation) -> torch.Tensor:
         assert obs.pseudo_lse is not None
@@ -157,6 +154,11 @@ class ReplayMethod(CacheMethod):
         if self.over == "head":
             return top_k(rank, obs.targets)
         return top_k_across_heads(rank, obs.targets, [0] * len(obs.targets))
+
+
+def _own(rows: int, length: int, valid: torch.Tensor | None) -> list[int]:
+    """How many of the `length` tokens of each of `rows` batch rows are real; `valid` [rows, length], None: all."""
+    return [length] * rows if valid is None else valid.sum(-1).tolist()
 
 
 @dataclass(frozen=True)

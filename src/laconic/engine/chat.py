@@ -11,6 +11,7 @@ from transformers import StoppingCriteria
 
 from laconic.engine.conversation import Conversation, OnText
 from laconic.engine.engine import Engine
+from laconic.engine.generation import ends_of_turn
 from laconic.engine.request import Answer, Request
 from laconic.measure.stats import Stats
 from laconic.prompts.turns import following
@@ -63,7 +64,8 @@ class Chat:
                 first = replace(self.request, question=question)
                 self._talk = self._open.enter_context(self.engine.conversation(first, on_text))
                 return self._talk.answers[0]
-            turn = following(self.engine.tokenizer, question, self._ends())
+            ends = ends_of_turn(self.engine.model) or [self.engine.tokenizer.eos_token_id]
+            turn = following(self.engine.tokenizer, question, ends)
             return self._talk.ask(turn.ids, end=turn.end, whole=self._whole, on_text=on_text)
         except BaseException:
             self.reset()  # a pass that broke off leaves some layers with its tokens and others without
@@ -92,10 +94,6 @@ class Chat:
     def notes(self) -> list[str]:
         """What methods and transformers have warned about; complete when the conversation has been reset."""
         return [] if self._talk is None else self._talk.notes
-
-    def _ends(self) -> list[int]:
-        given = self.engine.model.generation_config.eos_token_id  # type: ignore[union-attr]
-        return [given] if isinstance(given, int) else list(given or [self.engine.tokenizer.eos_token_id])
 
 
 class _Stop(StoppingCriteria):

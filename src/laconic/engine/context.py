@@ -15,7 +15,7 @@ from laconic.cache.cache import CompressedCache
 from laconic.cache.fork import held
 from laconic.cache.saved import SavedContext, load, save
 from laconic.engine.conversation import Conversation, OnText
-from laconic.engine.generation import opened
+from laconic.engine.generation import ends_of_turn, opened
 from laconic.engine.request import Answer, Request
 from laconic.errors import SessionError
 from laconic.loading import tokenizer_of
@@ -157,8 +157,7 @@ class Context:
         talk = self._talk
         if talk is None:
             raise PromptError("there is no answer yet that this question could follow; ask the first one without follow_up.")
-        given = self.session.model.generation_config.eos_token_id  # type: ignore[union-attr]
-        ends = [given] if isinstance(given, int) else list(given or [self.tokenizer.eos_token_id])
+        ends = ends_of_turn(self.session.model) or [self.tokenizer.eos_token_id]
         turn = following(self.tokenizer, question, ends)
         self._talk = None  # a pass that breaks off leaves some layers with its tokens and others without
         with opened(self.session) as (talk.memory, talk.notes):

@@ -116,11 +116,16 @@ def generate(
     return [_read(model, tokenizer, ids, options["max_new_tokens"]) for ids in new], clock
 
 
+def ends_of_turn(model: PreTrainedModel) -> list[int]:
+    """The tokens at which `generate()` stops; none where the model's generation config names none."""
+    given = model.generation_config.eos_token_id  # type: ignore[union-attr]
+    return [given] if isinstance(given, int) else list(given or ())
+
+
 def _read(model: PreTrainedModel, tokenizer: Any, ids: list[int], room: int) -> Generated:
     """The answer in `ids`, which had room for `room` tokens; what follows the end of its turn is padding, added
     while the rest of the batch is decoded."""
-    given = model.generation_config.eos_token_id  # type: ignore[union-attr]
-    ends = {given} if isinstance(given, int) else set(given or ())
+    ends = ends_of_turn(model)
     stop = next((i + 1 for i, token in enumerate(ids) if token in ends), None)
     finish = "eos" if stop is not None else "length" if len(ids) >= room else "stop"
     ids = ids[:stop]
