@@ -2,11 +2,13 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 
-from laconic.ops import fused
+from laconic.ops import fused, fused_loops
 from laconic.ops.fused import attend_quantised, attend_ragged
 from laconic.ops.quantise import quantise_keys, quantise_values
 
@@ -123,6 +125,36 @@ def test_keys_and_values_must_agree():
     keys, _ = packed(n=64)
     with pytest.raises(ValueError, match="64 tokens in tiles of 8, values: 72"):
         attend_quantised(normal(2, 4, 1, 8), keys, packed(n=72)[1], 0.4)
+
+
+def test_what_is_not_stored_is_not_read():
+    """The loops index without bounds checks, so layouts that do not fit and damaged owners are refused."""
+    keys, values = packed(n=64)
+    with pytest.raises(ValueError, match="of 2 rows, 2 KV heads of 8"):
+        attend_quantised(normal(3, 4, 1, 8), keys, values, 0.4)
+    with pytest.raises(ValueError, match="of 2 rows, 2 KV heads of 8"):
+        attend_quantised(normal(2, 4, 1, 16), keys, values, 0.4)
+    with pytest.raises(ValueError, match="some are not stored"):
+        attend_quantised(normal(2, 4, 1, 8), replace(keys, length=65), replace(values, length=65), 0.4)
+    for damaged in (-1, keys.buffers["step"].shape[2]):
+        keys.buffers["owner"][1, 0, 3] = damaged
+        with pytest.raises(IndexError, match="owner"):
+            attend_quantised(normal(2, 4, 1, 8), keys, values, 0.4)
+    flat, starts = normal(100, 8), torch.tensor([0, 50])
+    attend_ragged(normal(1, 4, 1, 8), flat, flat, starts, torch.tensor([50, 50]), 0.5)
+    for first, counts in ([0, 50], [50, 51]), ([-1, 50], [50, 50]):
+        with pytest.raises(IndexError, match="owns rows"):
+            attend_ragged(normal(1, 4, 1, 8), flat, flat, torch.tensor(first), torch.tensor(counts), 0.5)
+
+
+def test_every_layout_is_compiled_into_files_of_its_own():
+    """numba finds what it compiled by a function's name and the types of its arguments, which all layouts share."""
+    layouts = [
+        *(fused_loops.quantised(*x) for x in product((2, 4), (2, 4), (8, 16), (8, 16), (8, 16), (8,))),
+        *(fused_loops.ragged(*x) for x in product((8, 16), (8, 16), (False, True))),
+    ]
+    names = {kernel.py_func.__qualname__ for kernel in layouts}
+    assert len(names) == len(layouts)
 
 
 STARTS, COUNTS = torch.tensor([0, 50, 400, 410]), torch.tensor([37, 333, 0, 129])

@@ -47,10 +47,7 @@ def attend_quantised(
     if extra is None and logits is None and triton_decode.available(q) and triton_decode.readable(keys, values):
         return triton_decode.attend_quantised(q, keys, values, scale, bias=bias, softcap=softcap)
     (b, h, t, _), n, hkv = q.shape, keys.length, keys.buffers["codes"].shape[1]
-    if values.length != n or values.tile != keys.tile:
-        raise ValueError(
-            f"keys: {n} tokens in tiles of {keys.tile}, values: {values.length} in tiles of {values.tile}; they must agree."
-        )
+    _check(q, keys, values)
     if bias is not None:
         bias = bias.expand(b, hkv, n)
     sizes = (keys.head_dim, values.head_dim)
@@ -105,6 +102,23 @@ def attend_ragged(
     work = keys.shape[0] * rows * (d + values.shape[-1])
     out, lse = _launch(kernel, arguments, heads, rows, values.shape[-1], work)
     return out.view(b, h, t, -1).to(q.dtype), lse.view(b, h, t)
+
+
+def _check(q: torch.Tensor, keys: Quantised, values: Quantised) -> None:
+    """The compiled loops read what they are told to, so what they are told must be there."""
+    n = keys.length
+    if values.length != n or values.tile != keys.tile:
+        raise ValueError(
+            f"keys: {n} tokens in tiles of {keys.tile}, values: {values.length} in tiles of {values.tile}; they must agree."
+        )
+    own, other = keys.buffers["codes"].shape, values.buffers["codes"].shape
+    if own[:2] != other[:2] or own[0] != q.shape[0] or q.shape[1] % own[1] or q.shape[3] != keys.head_dim:
+        raise ValueError(
+            f"q: {list(q.shape)} against keys of {own[0]} rows, {own[1]} KV heads of {keys.head_dim} and values of "
+            f"{other[0]} rows, {other[1]} KV heads; rows and head sizes must agree, query heads be a multiple of KV heads."
+        )
+    if n > keys.tile * min(own[2], other[2]):
+        raise ValueError(f"keys: {n} tokens in {own[2]} tiles of {keys.tile} (values: {other[2]}); some are not stored.")
 
 
 # -- the compiled loops ------------------------------------------------------------------------------------------------

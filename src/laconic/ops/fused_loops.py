@@ -13,6 +13,7 @@ head they belong to; one call computes one share, without the interpreter's lock
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -141,13 +142,23 @@ def _raise_top(logits: Array, r: int, size: int, top: Array, total: Array, out: 
     return highest
 
 
+def _compiled(kernel: Callable[..., None], name: str) -> Any:
+    """The kernel of one layout, under a name of its own.
+
+    numba keeps what it compiled in files that it finds by the function's name. Two processes that compile functions of one
+    name at once can each overwrite what the other one has listed, and the code of one layout, run on another, reads and
+    writes anywhere.
+    """
+    kernel.__qualname__ = name
+    return njit(cache=True, **_OPTIONS)(kernel)
+
+
 @cache
 def quantised(key_bits: int, value_bits: int, dim: int, value_dim: int, tile: int, width: int) -> Any:
     """The kernel for one layout of `quantise.Quantised` (its numbers are compile-time constants)."""
     parts = value_dim // width
     largest, scales = max(dim, value_dim) * tile, max(dim, tile)
 
-    @njit(cache=True, **_OPTIONS)
     def kernel(
         share: int,  # which share of the work
         q: Array,  # [B * Hkv, rows, D] float32, scaled
@@ -194,6 +205,8 @@ def quantised(key_bits: int, value_bits: int, dim: int, value_dim: int, tile: in
                 stop = min(tile, n - start)
                 if owner[row, 0, t] != group:  # q . (code * step + zero) = (q * step) . code + q . zero
                     group = owner[row, 0, t]
+                    if group < 0 or group >= key_step.shape[2]:
+                        raise IndexError("the owner of a tile of packed keys is no group; what is stored is damaged.")
                     _widen(key_step[row, h, group], ints, floats, step)
                     _widen(key_zero[row, h, group], ints, floats, zero)
                     for r in range(rows):
@@ -244,7 +257,7 @@ def quantised(key_bits: int, value_bits: int, dim: int, value_dim: int, tile: in
                     for i in range(width):
                         outs[share, head, r, part * width + i] = out[part, r, i] + zeros[part, r, 0]
 
-    return kernel
+    return _compiled(kernel, f"quantised_{key_bits}_{value_bits}_{dim}_{value_dim}_{tile}_{width}")
 
 
 @_loop
@@ -298,7 +311,6 @@ def _dots(q: Array, keys: Array, rows: int, count: int, dim: int, out: Array) ->
 def ragged(dim: int, value_dim: int, half: bool) -> Any:
     """The kernel for flat buffers of float32 entries, or of bfloat16 ones (`half`: their bits as uint16)."""
 
-    @njit(cache=True, **_OPTIONS)
     def kernel(
         share: int,  # which share of the work
         q: Array,  # [heads, rows, D] float32, scaled
@@ -329,6 +341,8 @@ def ragged(dim: int, value_dim: int, half: bool) -> Any:
                     out[0, r, i] = np.float32(0)
             begin, end = max(first - before, 0), min(last - before, counts[head])
             before += counts[head]
+            if starts[head] < 0 or counts[head] < 0 or starts[head] + counts[head] > min(keys.shape[0], values.shape[0]):
+                raise IndexError("a head owns rows that its keys and values do not have.")
             for block in range(begin, end, BLOCK):
                 at, size = starts[head] + block, min(BLOCK, end - block)
                 if half:
@@ -354,7 +368,7 @@ def ragged(dim: int, value_dim: int, half: bool) -> Any:
                 for i in range(value_dim):
                     outs[share, head, r, i] = out[0, r, i]
 
-    return kernel
+    return _compiled(kernel, f"ragged_{dim}_{value_dim}_{'bf16' if half else 'fp32'}")
 
 
 @njit(cache=True, **_OPTIONS)
