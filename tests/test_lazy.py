@@ -38,7 +38,14 @@ def command(*args: str) -> str:
     )
 
 
-@pytest.mark.parametrize("script", ["import laconic", "import laconic; laconic.__version__; laconic.BudgetError"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "import laconic",
+        "import laconic; laconic.__version__; laconic.BudgetError",
+        "import laconic; laconic.SegmentStore().entries()",
+    ],
+)
 def test_importing_laconic_imports_nothing_heavy(script):
     assert loaded_after(script, HEAVY) == []
     assert loaded_after("import laconic; laconic.compress", HEAVY[:2]) == ["torch", "transformers"]  # the test can fail

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from laconic.errors import ProtectError as ProtectError
     from laconic.errors import SavedContextError as SavedContextError
     from laconic.errors import SessionError as SessionError
+    from laconic.errors import StoreError as StoreError
     from laconic.errors import UnknownNameError as UnknownNameError
     from laconic.errors import UnsupportedModelError as UnsupportedModelError
     from laconic.loading import load as load
+    from laconic.memory.store import SegmentStore as SegmentStore
     from laconic.method import Method as Method
     from laconic.method import create_method as create_method
     from laconic.method import list_methods as list_methods
@@ -45,6 +47,7 @@ _HOMES = {
     "Context": "laconic.engine.context",
     "Method": "laconic.method",
     "SavedContext": "laconic.cache.saved",
+    "SegmentStore": "laconic.memory.store",
     "Session": "laconic.session",
     "StorageMethod": "laconic.cache.storage",
     "TokenMethod": "laconic.stream.contract",
@@ -68,6 +71,7 @@ _ERRORS = (
     "ProtectError",
     "SavedContextError",
     "SessionError",
+    "StoreError",
     "UnknownNameError",
     "UnsupportedModelError",
 )

@@ -47,6 +47,10 @@ class SavedContextError(LaconicError, ValueError):
     """A saved context is missing, broken, or belongs to another model."""
 
 
+class StoreError(LaconicError, RuntimeError):
+    """A store or a file of results cannot be read or written, or does not hold what was asked for."""
+
+
 class MediaError(LaconicError, ValueError):
     """An image or a video cannot be read, is broken, too large, or does not fit the prompt."""
 

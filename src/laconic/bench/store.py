@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from laconic.errors import LaconicError
+from laconic.errors import StoreError
 
 try:
     import fcntl
@@ -17,10 +17,6 @@ except ImportError:  # pragma: no cover  (Windows has no such lock; two benches 
     fcntl = None  # type: ignore[assignment]
 
 Row = dict[str, Any]
-
-
-class StoreError(LaconicError, RuntimeError):
-    """A results file that cannot be read, extended or written."""
 
 
 class Store:

@@ -1,0 +1,1 @@
+"""Memories: what was read once and is kept, on disk and shared between processes."""
