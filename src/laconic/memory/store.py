@@ -46,7 +46,7 @@ class SegmentStore:
 
     Example:
         >>> store = SegmentStore(limit=2_000_000_000)
-        >>> key = segment_key(text.encode(), method="snapkv:keep=0.25", artifact="", model=fingerprint)
+        >>> key = segment_key(text.encode(), method="NAME:keep=0.25", artifact="", model=fingerprint)
         >>> path = store.get(key) or store.put(key, context.save, facts={"title": "Report"}, ttl=3600)
     """
 
