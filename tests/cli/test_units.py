@@ -1,8 +1,9 @@
 """Figures as people read them."""
 
 import pytest
+import typer
 
-from laconic.cli.units import flops, seconds, size
+from laconic.cli.units import age, bytes_of, flops, seconds, size
 
 
 @pytest.mark.parametrize(
@@ -20,3 +21,24 @@ def test_seconds(s, text):
 @pytest.mark.parametrize(("n", "text"), [(7, "7 FLOP"), (1500, "1.50 kFLOP"), (2e12, "2.00 TFLOP"), (3e18, "3.0 EFLOP")])
 def test_flops(n, text):
     assert flops(n) == text
+
+
+@pytest.mark.parametrize(
+    ("s", "text"), [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (172_800, "2 days"), (1e6, "12 days")]
+)
+def test_age(s, text):
+    assert age(s) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "n"),
+    [("0", 0), ("12", 12), ("12 B", 12), ("2GB", 2e9), ("1.5 GiB", 3 * 2**29), ("3kb", 3000), ("1TiB", 2**40)],
+)
+def test_bytes_on_the_command_line(text, n):
+    assert bytes_of(text) == n
+
+
+@pytest.mark.parametrize("text", ["", "-1", "GB", "1 PB", "1.2.3", "1 G", "nan"])
+def test_what_is_no_number_of_bytes_is_refused(text):
+    with pytest.raises(typer.BadParameter, match="write 2000000, 2GB or 500MiB"):
+        bytes_of(text)

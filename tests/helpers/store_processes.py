@@ -88,11 +88,12 @@ def kill(folder: Path, rounds: int, seed: int) -> dict[str, object]:
         read, journal = os.pipe()
         child = forked(lambda first=turn * 10_000, journal=journal: write_on(folder, journal, first))
         os.close(journal)
-        time.sleep(rng.uniform(0.005, 0.15))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
         with os.fdopen(read) as lines:
-            reported = lines.read().splitlines()
+            reported = [lines.readline() for _ in range(rng.randrange(1, 6))]
+            time.sleep(rng.uniform(0, 0.02))  # about as long as one act takes
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            reported += lines.read().splitlines()
         acts += len(reported)
         parts += len(list(SegmentStore(folder).folder.glob("*.part")))
         found += problems(folder, reported)

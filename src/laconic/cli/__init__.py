@@ -1,4 +1,4 @@
-"""The command line: `laconic run | pick | chat | cache | inspect | methods | bench | fit | doctor`."""
+"""The command line: `laconic run | pick | chat | cache | store | inspect | methods | bench | fit | doctor`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from laconic.cli import cache
+from laconic.cli import cache, store
 from laconic.cli.bench import bench
 from laconic.cli.chat import chat
 from laconic.cli.common import Group, utf8_streams
@@ -59,6 +59,7 @@ app.command()(doctor)
 for verb in ("calibrate", "train"):
     app.command(verb, hidden=True)(deprecated(verb))
 app.add_typer(cache.app, name="cache")
+app.add_typer(store.app, name="store")
 
 
 def main() -> None:

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+import typer
+
+_SIZES = {"": 1, "b": 1}
+_SIZES |= {unit + "b": 1000**power for power, unit in enumerate("kmgt", 1)}
+_SIZES |= {unit + "ib": 1024**power for power, unit in enumerate("kmgt", 1)}
+
 
 def size(n: float) -> str:
     """Bytes in binary units."""
@@ -24,3 +32,23 @@ def flops(n: float) -> str:
             return f"{n:,.2f} {unit}FLOP".replace(".00 FLOP", " FLOP")
         n /= 1000
     return f"{n:,.1f} EFLOP"
+
+
+def age(s: float) -> str:
+    """Seconds as whole seconds, minutes, hours or days."""
+    for unit, length, most in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if s < most:
+            return f"{s / length:,.0f} {unit}"
+    return f"{s / 86_400:,.0f} days"
+
+
+def bytes_of(text: str) -> int:
+    """A number of bytes as it is written on a command line: 2000000, 2GB, 1.5 GiB.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b|b?)", text.strip().lower())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no number of bytes; write 2000000, 2GB or 500MiB.")
+    return round(float(match[1]) * _SIZES[match[2]])

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from laconic.atomic import replacing
 from laconic.errors import StoreError
-from laconic.memory.entry import Entry, check_key, parsed, record
+from laconic.memory.entry import Entry, check_key, parsed, record, valid_key
 
 DATA, RECORD = ".safetensors", ".json"
 """Suffixes of an entry's two files."""
@@ -50,6 +50,11 @@ class Folder:
         """The lock of an entry, held by whoever writes, changes or removes it."""
         self.lock(key).parent.mkdir(mode=0o700, exist_ok=True)
         return FileLock(self.lock(key), timeout=timeout, poll_interval=0.02)
+
+    def all_keys(self) -> list[str]:
+        """The keys of all records, in order."""
+        names = (path.name.removesuffix(RECORD) for path in self.path.glob(f"*{RECORD}"))
+        return sorted(name for name in names if valid_key(name))
 
     def read(self, key: str) -> Entry | None:
         """The record of an entry; None where there is none, or no memory file beside it.

@@ -150,6 +150,11 @@ class SegmentStore:
         with clearly(f"list {self.folder}"):
             return self._index.entries()
 
+    def all_keys(self) -> list[str]:
+        """The keys of all entries, damaged ones included."""
+        with clearly(f"list {self.folder}"):
+            return self._files.all_keys()
+
     def touch(self, key: str) -> None:
         """Count an entry as used now. A store that may only be read remembers no use."""
         try:

@@ -91,10 +91,7 @@ def sweep(folder: Folder, index: Index, limit: int | None, now: float) -> Swept:
 def damages(folder: Folder) -> list[Damage]:
     """The entries that cannot be served, every byte read."""
     found = []
-    for record in sorted(folder.path.glob(f"*{RECORD}")):
-        key = record.name.removesuffix(RECORD)
-        if not valid_key(key):
-            continue
+    for key in folder.all_keys():
         try:
             entry = folder.read(key)
         except StoreError as error:
