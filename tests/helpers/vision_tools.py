@@ -30,18 +30,22 @@ def random_vlm() -> LlavaForConditionalGeneration:
 def inputs(texts: list[tuple[int, int]], seed: int = 0, images: int = 1) -> dict[str, Tensor]:
     """A batch of random prompts, padded on the left: `texts[b]` = (text tokens before, after the `images` images)."""
     torch.manual_seed(seed)
+    given = prompts(texts, images * VISUAL_TOKENS * [IMAGE])
+    return given | {"pixel_values": torch.randn(len(texts) * images, 3, SIZE, SIZE)}
+
+
+def prompts(texts: list[tuple[int, int]], seen: list[int]) -> dict[str, Tensor]:
+    """The token ids of `inputs`, with the placeholders `seen`."""
     rows = []
     for before, behind in texts:
         text = torch.randint(10, 400, (before + behind,))
-        seen = torch.full((images * VISUAL_TOKENS,), IMAGE)
-        rows.append(torch.cat([text[:before], seen, text[before:]]))
+        rows.append(torch.cat([text[:before], torch.tensor(seen), text[before:]]))
     most = max(len(row) for row in rows)
     ids = torch.zeros(len(rows), most, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for b, row in enumerate(rows):
         ids[b, most - len(row) :], mask[b, most - len(row) :] = row, 1
-    pixels = torch.randn(len(rows) * images, 3, SIZE, SIZE)
-    return {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels}
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 def laconic_hooks(model: nn.Module) -> list[str]:

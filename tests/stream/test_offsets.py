@@ -147,3 +147,18 @@ def test_threads_with_different_images(name):
             together = in_threads(*[lambda inputs=inputs: work(inputs) for inputs in given])
     for got, want in zip(together, alone, strict=True):
         close(got, want)
+
+
+@every_class
+def test_after_a_video_an_answer_is_decoded_where_generate_decodes_it(name):
+    """Also where the last frame's position is far behind that of the text after it; a second turn goes on from there."""
+    case = CASES[name]
+    model, inputs = case.build(), case.inputs([[case.image(1, video=5)]])
+    want = model.generate(**inputs, **GREEDY)
+    whole = model(**with_question(inputs)).logits[:, -4:]
+    with laconic.compress(model) as session:
+        got = model.generate(**inputs, **GREEDY)
+        model(**inputs)
+        later = model(ASK, past_key_values=session.cache).logits
+    close(torch.stack(got.logits), torch.stack(want.logits))
+    close(later, whole)

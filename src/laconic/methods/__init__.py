@@ -35,11 +35,15 @@ from laconic.methods.encoder.visionzip import VisionZip as VisionZip
 from laconic.methods.lens.embedlens import EmbedLens as EmbedLens
 from laconic.methods.tokens.adsc import ADSC as ADSC
 from laconic.methods.tokens.apet import ApET as ApET
+from laconic.methods.tokens.cdpruner import CDPruner as CDPruner
+from laconic.methods.tokens.dart import DART as DART
 from laconic.methods.tokens.divprune import DivPrune as DivPrune
 from laconic.methods.tokens.downsample import Downsample as Downsample
 from laconic.methods.tokens.dyvte import DyVTE as DyVTE
+from laconic.methods.tokens.evs import EVS as EVS
 from laconic.methods.tokens.explainability import Explainability as Explainability
 from laconic.methods.tokens.fastv import FastV as FastV
+from laconic.methods.tokens.fastvid import FastVID as FastVID
 from laconic.methods.tokens.fitprune import FitPrune as FitPrune
 from laconic.methods.tokens.llavolta import LLaVolta as LLaVolta
 from laconic.methods.tokens.pool import Pool as Pool
@@ -47,5 +51,6 @@ from laconic.methods.tokens.pyramiddrop import PyramidDrop as PyramidDrop
 from laconic.methods.tokens.random_visual import RandomVisual as RandomVisual
 from laconic.methods.tokens.sparsevlm import SparseVLM as SparseVLM
 from laconic.methods.tokens.ts_llava import TSLlava as TSLlava
+from laconic.methods.tokens.vidcom2 import VidCom2 as VidCom2
 from laconic.methods.tokens.vtw import VTW as VTW
 from laconic.methods.weights.eas import EAS as EAS

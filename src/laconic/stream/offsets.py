@@ -3,7 +3,9 @@
 An image of r x c tokens takes max(r, c) positions, so text after it goes on at fewer positions than tokens were seen.
 transformers keeps the difference in one attribute of the model, that of the prompt it read last, and counts every later
 position from it. Here the cache keeps its own, in a layer's state: it follows forks and batch changes and is saved, and
-several caches take turns on one model.
+several caches take turns on one model. It is counted from the last token, as `generate()` does: after a video whose frames
+are many positions apart (Qwen2.5-VL), text goes on before the position of the last frame, and transformers' own difference,
+from the largest position of all, is another.
 """
 
 from __future__ import annotations
@@ -53,9 +55,8 @@ class OffsetSeam(Seam):
         offset = state.get(OFFSET)
         if offset is None or not _text(positions):
             rows = positions[-3:] if positions.ndim == 3 else positions[None]
-            rows = rows if step.valid is None else rows.masked_fill(~step.valid, -1)
             real = torch.tensor(step.real, device=positions.device)
-            state[OFFSET] = (rows.amax((0, 2)) + 1).expand(len(real)) - real
+            state[OFFSET] = (rows[..., -1].amax(0) + 1).expand(len(real)) - real
             return kwargs
         step.position_ids = (_counted(kwargs.get("attention_mask"), step) + offset[:, None]).expand(3, len(offset), -1)
         return kwargs | {"position_ids": step.position_ids}

@@ -7,26 +7,31 @@ from collections.abc import Sequence
 from laconic.errors import BudgetError
 
 
-def spread(total: int, weights: Sequence[float], most: Sequence[int]) -> list[int]:
+def spread(total: int, weights: Sequence[float], most: Sequence[int], least: Sequence[int] | None = None) -> list[int]:
     """Whole numbers in proportion to `weights`, each at least 1 and at most `most`, that sum to `total`.
 
     What one cannot use goes to the others in proportion; the largest fractions are rounded up, on ties the first.
 
     Args:
         total: limited to the sum of `most`. `weights`: not negative. `most`: at least 1 each.
+        least: what each gets in any case, at most `most`; None: 1.
 
     Raises:
-        BudgetError: `total` is less than one each.
+        BudgetError: `total` is less than the sum of `least`.
     """
-    if total < len(most):
-        raise BudgetError(
-            f"the budget leaves {total} visual tokens to {len(most)} images, crops or frames; each must keep one. Raise it."
-        )
+    if least is None:
+        least = [1] * len(most)
+        needed = f"{len(most)} images, crops or frames; each must keep one"
+    else:
+        needed = f"images, crops or frames that need {sum(least)}"
+    if total < sum(least):
+        raise BudgetError(f"the budget leaves {total} visual tokens to {needed}. Raise it.")
     total = min(total, sum(most))
     weights = [max(float(weight), 1e-9) for weight in weights]
 
     def filled(factor: float) -> list[float]:
-        return [min(max(factor * weight, 1.0), float(top)) for weight, top in zip(weights, most, strict=True)]
+        limits = zip(weights, least, most, strict=True)
+        return [min(max(factor * weight, float(low)), float(top)) for weight, low, top in limits]
 
     low, high = 0.0, max((top / weight for weight, top in zip(weights, most, strict=True)), default=0.0)
     for _ in range(100):

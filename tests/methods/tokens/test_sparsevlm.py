@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 from helpers.slow_attention import attention, numbers, top
+from helpers.slow_peaks import slow_peaks
 from helpers.vision_exact import embedded, generate, run
 from helpers.vision_tools import inputs
 
 from laconic import compress
-from laconic.methods.tokens.sparsevlm import PUBLISHED, SparseVLM, density_peaks, published, raters, with_recycled
+from laconic.methods.tokens.sparsevlm import PUBLISHED, SparseVLM, published, raters, with_recycled
 
 
 def slow_raters(visual, text):
@@ -21,25 +22,6 @@ def slow_raters(visual, text):
         row[:] = [x / total for x in row]
     rel = [sum(row[j] for row in m) / len(m) for j in range(len(text))]
     return [j for j, r in enumerate(rel) if r > sum(rel) / len(rel)]
-
-
-def slow_peaks(x, groups, k, ranked=False):
-    """Density peaks, point by point."""
-    n = len(x)
-    d = [[float((a - b).norm()) / x.shape[1] ** 0.5 for b in x] for a in x]
-    density = [math.exp(-sum(v * v for v in sorted(row)[:k]) / min(k, n)) for row in d]
-    far = max(map(max, d))
-
-    def apart(i):
-        denser = [j for j in range(n) if (density[j], -j) > (density[i], -i)]
-        return min((d[i][j] for j in denser), default=far)
-
-    score = [density[i] * apart(i) for i in range(n)]
-    centres = top(score, groups)
-    if ranked:
-        centres = sorted(centres, key=lambda i: -score[i])
-    group = [centres.index(i) if i in centres else min(range(groups), key=lambda g: (d[i][centres[g]], g)) for i in range(n)]
-    return centres, group
 
 
 def slow_change(model, given, layers, counts, recycle=True, neighbours=5, paper_code=False):
@@ -123,20 +105,6 @@ def test_raters(seed):
     visual, text = torch.randn(20, 6), torch.randn(9, 6)
     assert raters(visual, text).nonzero()[:, 0].tolist() == slow_raters(visual, text)
     assert raters(visual, text[:1]).tolist() == [True]
-
-
-@pytest.mark.parametrize("ranked", [False, True])
-@pytest.mark.parametrize(("n", "groups", "k"), [(30, 4, 5), (12, 2, 3), (3, 1, 5), (1, 1, 5)])
-def test_density_peaks(n, groups, k, ranked):
-    torch.manual_seed(n)
-    x = torch.randn(n, 7)
-    centres, group = density_peaks(x, groups, k, ranked)
-    assert (centres.tolist(), group.tolist()) == slow_peaks(x, groups, k, ranked)
-
-
-def test_equal_points_have_one_densest():
-    centres, group = density_peaks(torch.ones(8, 3), 2, 5)
-    assert centres.tolist() == [0, 1] and group.tolist() == [0, 1, *[0] * 6]
 
 
 def test_one_over_the_number_of_raters_equals_explicit_averaging(vlm, passes):

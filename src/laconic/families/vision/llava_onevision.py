@@ -30,7 +30,7 @@ class LlavaOnevision(LlavaNext):
         side = self.side(model)
         pooled = math.ceil(side / 2)
         features = call.output.pooler_output
-        frames = len(call.after) // features.shape[0]
+        frames = features.shape[1] // pooled**2  # beams repeat the features, so their number says nothing of the frames
         tokens = frames * pooled**2 + 1
         if features.shape[1] < tokens:  # older transformers append the newline outside these features
             newline = self.core(model).image_newline.expand(features.shape[0], 1, -1)

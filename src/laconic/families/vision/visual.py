@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -141,6 +142,14 @@ class Visual:
         """Keys of the patches of a span in an encoder layer, [H, gh, gw, d]."""
         heads = self._heads(span, layer)
         return heads.without_cls(heads.keys)[:, span.patches]
+
+    def mean_query_attention(self, span: VisualSpan, layer: int = -1) -> Tensor:
+        """What the mean query of a span's patches pays to its tokens in an encoder layer, fp32 [n]: keys pooled as the model
+        makes tokens of patches, softmax over the tokens, mean over heads."""
+        heads = self._heads(span, layer)
+        query = heads.without_cls(heads.queries)[:, span.patches].float().mean((1, 2))  # [H, d]
+        keys = self.pool(span, self.keys(span, layer).permute(1, 2, 0, 3).float())  # [n, H, d]
+        return (torch.einsum("hd,nhd->hn", query, keys) * heads.scale).softmax(-1).mean(0)
 
     def _once(self, key: Any, compute: Callable[[], Tensor]) -> Tensor:
         if key not in self.memo:

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPModel, PreTrainedModel
+from transformers import CLIPModel, PreTrainedModel
 
 from laconic import checks
 from laconic.errors import SessionError, UnsupportedModelError
@@ -22,11 +20,8 @@ from laconic.ops.outliers import outlier_share
 from laconic.ops.similarity import cosine, unit
 from laconic.stream.assemble import assemble, choose
 from laconic.stream.contract import Cut, Stream, TokenMethod
+from laconic.stream.joint_space import Question, joint_space
 from laconic.stream.shares import spread
-
-SAME = 0.01
-"""Weights that differ by less than this share of their norm are the same weights in another precision."""
-Question = str | Sequence[str] | Callable[[list[int]], str]
 
 
 @register(
@@ -104,39 +99,10 @@ class RecoverableCompression(TokenMethod):
             )
         if self.text == "llm":
             return
-        for name in ("text_tower", "question"):
-            if getattr(self, name) is None:
-                raise ValueError(
-                    f"recoverable_compression: {name}=None: with text='clip' it compares patches with the question through "
-                    "the text half of the model's CLIP; give text_tower=, tokenizer= and question=, or choose text='llm'."
-                )
-        self._clip, self._words = _load(self.text_tower, self.tokenizer)
-        own, other = family.tower(model).state_dict(), self._clip.vision_model.state_dict()
-        for key in (key for key in other if key.endswith(("patch_embedding.weight", "q_proj.weight"))):
-            mine, given = own.get(key, own.get(f"vision_model.{key}")), other[key].cpu().float()
-            if mine is None or mine.shape != given.shape or (mine.cpu().float() - given).norm() > SAME * given.norm():
-                raise UnsupportedModelError(
-                    f"recoverable_compression: {key} of text_tower is not that of this model's vision encoder, so its joint "
-                    "space is not that of these patches; give the CLIP that the encoder comes from, or choose text='llm'."
-                )
-        self._clip.to(model.device)  # type: ignore[arg-type]
+        self._space = joint_space(self, model)
 
     def encoder_layers(self, depth: int) -> tuple[int, ...]:
         return () if self.neutral else (-1,)
-
-    def _asked(self, stream: Stream, row: int) -> str:
-        if callable(self.question):
-            return self.question(stream.ids[row, stream.place[row, stream.texts(row)]].tolist())
-        if isinstance(self.question, str):
-            return self.question
-        assert self.question is not None
-        batch = len(stream.hidden)
-        if not self.question or batch % len(self.question):
-            raise SessionError(
-                f"recoverable_compression: question= has {len(self.question)} entries for a batch of {batch}; give one for "
-                "each sequence, or one for all."
-            )
-        return self.question[row * len(self.question) // batch]  # beams repeat rows
 
     def _text(self, stream: Stream, row: int) -> Tensor:
         """The question as a vector in the space of `_seen`, [C']."""
@@ -147,14 +113,9 @@ class RecoverableCompression(TokenMethod):
             if not len(rows):
                 raise SessionError(f"recoverable_compression: sequence {row} has no text to compare its images with.")
             return unit(stream.hidden[row, rows]).mean(0)
-        clip = self._clip
-        longest = clip.text_model.config.max_position_embeddings
-        words = self._words(
-            self._asked(stream, row), padding="max_length", truncation=True, max_length=longest, return_tensors="pt"
-        ).to(clip.device)
-        with torch.no_grad():
-            out = clip.text_model(input_ids=words["input_ids"], attention_mask=words.get("attention_mask"))
-            return clip.text_projection(out.last_hidden_state[:, -1] if self.paper_code else out.pooler_output)[0]
+        space = self._space
+        out = space.text(space.asked(stream, row))
+        return space.project(out.last_hidden_state[:, -1] if self.paper_code else out.pooler_output)[0]
 
     def _seen(self, visual: Visual, span: VisualSpan) -> Tensor:
         """Patches in the space of the question, [n, C']; in CLIP's without its last norm, as released."""
@@ -162,8 +123,9 @@ class RecoverableCompression(TokenMethod):
             return visual.features(span)
         last = visual.calls[span.modality].output.last_hidden_state[:, 1:].flatten(0, 1)
         patches = last[span.patches][span.cells >= 0]
+        clip = self._space.clip
         with torch.no_grad():
-            return self._clip.visual_projection(patches.to(self._clip.dtype))
+            return clip.visual_projection(patches.to(clip.dtype))
 
     # -- the cut ---------------------------------------------------------------------------------------------------
     def cut(self, stream: Stream) -> Cut | None:
@@ -312,17 +274,3 @@ def joint_attention(heads: EncoderAttention, patches: Tensor) -> Tensor:
     query, keys = heads.queries[:, start].float(), heads.keys[:, start:stop].float()
     logits = torch.einsum("hd,hnd->n", query, keys) / math.sqrt(query.numel())
     return logits.softmax(-1)[1:][patches - view * area]
-
-
-def _load(tower: CLIPModel | str | None, tokenizer: Any) -> tuple[CLIPModel, Any]:
-    folder = tower if isinstance(tower, (str, Path)) else None
-    if isinstance(tower, (str, Path)):
-        tower = CLIPModel.from_pretrained(tower, use_safetensors=True)
-    if not isinstance(tower, CLIPModel):
-        raise TypeError(f"recoverable_compression: text_tower is a {type(tower).__name__}; give a CLIPModel or its folder.")
-    tokenizer = folder if tokenizer is None else tokenizer
-    if tokenizer is None:
-        raise ValueError("recoverable_compression: tokenizer=None: give the tokenizer of text_tower, or its folder.")
-    if isinstance(tokenizer, (str, Path)):
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer)
-    return tower.eval(), tokenizer

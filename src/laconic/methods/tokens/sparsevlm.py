@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from laconic import checks
-from laconic.errors import BudgetError
 from laconic.method import register
+from laconic.ops.density import density_peaks
 from laconic.ops.similarity import means
 from laconic.stream.assemble import assemble, choose
 from laconic.stream.blocks import at_depth, blocks
@@ -199,30 +199,3 @@ def _taken(dropped: int) -> int:
 
 def _groups(dropped: int) -> int:
     return _taken(dropped) // 10 + 1
-
-
-def density_peaks(x: Tensor, groups: int, neighbours: int, ranked: bool = False) -> tuple[Tensor, Tensor]:
-    """Density-peak clustering of x [n, D]: centres [groups], ascending or, if `ranked`, the best first, and the group of
-    every point, [n].
-
-    Distances are Euclidean over sqrt(D); density = exp(-mean of the squared distances to the nearest points); a point's
-    score is its density times its distance to the nearest denser point (on ties the earlier is denser), or for the densest
-    one the largest distance of all. The best are centres; every other point joins the nearest.
-
-    Raises:
-        BudgetError: more groups than points.
-    """
-    n = len(x)
-    if groups > n:
-        raise BudgetError(f"sparsevlm: {groups} groups of {n} tokens are too many.")
-    distance = torch.cdist(x.float(), x.float(), compute_mode="donot_use_mm_for_euclid_dist") / x.shape[1] ** 0.5
-    density = (-distance.topk(min(neighbours, n), largest=False).values.square().mean(1)).exp()
-    place = torch.arange(n, device=x.device)
-    denser = (density > density[:, None]) | ((density == density[:, None]) & (place < place[:, None]))
-    apart = distance.where(denser, distance.max()).amin(1)
-    centres = choose(density * apart, groups)
-    if ranked:
-        centres = centres[(density * apart)[centres].argsort(descending=True, stable=True)]
-    group = (distance[:, centres] == distance[:, centres].amin(1, keepdim=True)).int().argmax(1)
-    group[centres] = torch.arange(groups, device=x.device)
-    return centres, group
