@@ -278,20 +278,27 @@ def create_method(spec: str, **budget: Any) -> Method:
     name, _, rest = spec.partition(":")
     entry = find(name.strip())
     allowed = {f.name: f for f in dataclasses.fields(entry.cls)}
-    given: dict[str, Any] = {}
-    for pair in filter(None, (p.strip() for p in rest.split(","))):
-        key, eq, text = pair.partition("=")
+    given = parameters_of(spec, rest)
+    for key in given:
         if key not in allowed:
             raise UnknownNameError(f"{spec!r}: {name} has no parameter {key!r}: {closest(key, allowed)}")
-        if not eq or key in given:
-            raise ValueError(f"{spec!r}: give {key} once, as {key}=value.")
-        given[key] = _parse(text)
     if {"keep", "tokens", "bytes"} & given.keys():
         budget = {k: v for k, v in budget.items() if k not in ("keep", "tokens", "bytes")}
     try:
         return entry.cls(**{k: v for k, v in budget.items() if v is not None} | given)
     except TypeError as error:
         raise BudgetError(f"{spec!r}: {error}") from error
+
+
+def parameters_of(spec: str, text: str) -> dict[str, Any]:
+    """The pairs ``key=value`` of `text`, the part after the colon of `spec`."""
+    given: dict[str, Any] = {}
+    for pair in filter(None, (p.strip() for p in text.split(","))):
+        key, eq, value = pair.partition("=")
+        if not eq or key in given:
+            raise ValueError(f"{spec!r}: give {key} once, as {key}=value.")
+        given[key] = _parse(value)
+    return given
 
 
 def _parse(text: str) -> Any:

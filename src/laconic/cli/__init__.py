@@ -1,4 +1,4 @@
-"""The command line: `laconic run | pick | chat | cache | store | inspect | methods | bench | fit | doctor`."""
+"""The command line: `laconic run | pick | chat | cache | store | inspect | methods | bench | fit | serve | doctor`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from laconic.cli.inspect import inspect
 from laconic.cli.methods import methods
 from laconic.cli.pick import pick
 from laconic.cli.run import run
+from laconic.cli.serve import serve
 
 app = typer.Typer(
     name="laconic",
@@ -55,6 +56,7 @@ app.command()(inspect)
 app.command()(methods)
 app.command()(bench)
 app.command()(fit)
+app.command()(serve)
 app.command()(doctor)
 for verb in ("calibrate", "train"):
     app.command(verb, hidden=True)(deprecated(verb))

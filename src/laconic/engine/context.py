@@ -220,13 +220,13 @@ class Context:
         return read(model, reader, load(path, model, tokenizer_of(reader)))
 
 
-def check_askable(session: Session) -> None:
+def check_askable(methods: Sequence[Method]) -> None:
     """Refuse methods whose weights belong to the prompt that ran last.
 
     Raises:
         SessionError: there is one.
     """
-    for method in session.methods:
+    for method in methods:
         if isinstance(method, PerPrompt) and not method.neutral:
             raise SessionError(
                 f"the weights of {method.name} depend on the prompt and go when a session closes, so its context cannot be "

@@ -123,7 +123,7 @@ class Engine:
         """
         session = self._session(request)
         assert isinstance(session, Session)
-        check_askable(session)
+        check_askable(session.methods)
         saved = request.saved
         prompt = None if saved is not None else self.prompt(replace(request, question=request.question or "?"))
         if prompt is not None and not prompt.context:

@@ -71,6 +71,12 @@ def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         return rgb(image)
 
 
+def image_of(data: bytes, name: str = "the image", *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The first image in the bytes of a file that messages call `name`; see `load_image`."""
+    with _opened(data, name, max_pixels) as image:
+        return rgb(image)
+
+
 def durations(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> list[int]:
     """How long each image of a file is shown, in milliseconds, as browsers do; one value for a still one. An animation is
     read to its end. Pages of a TIFF are shown equally long.
@@ -105,24 +111,29 @@ def animation(path: str | os.PathLike[str], chosen: Sequence[int], *, max_pixels
 def opened(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """The file as Pillow opens it, its size checked and nothing decoded yet. Every error inside the block becomes a
     `MediaError` that names the file."""
-    data = _bytes(Path(path))
+    with _opened(_bytes(Path(path)), path, max_pixels) as image:
+        yield image
+
+
+@contextmanager
+def _opened(data: bytes, name: object, max_pixels: int) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's hints about odd metadata; what matters raises an error
             with Image.open(BytesIO(data), formats=FORMATS) as image:
-                check_size(image.size, path, max_pixels)
-                _check_depth(image, path)
+                check_size(image.size, name, max_pixels)
+                _check_depth(image, name)
                 if image.format == "GIF":
                     _walk_gif(data)
                 yield image
     except MediaError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise MediaError(_unknown(path, kind_of(data[:HEAD]))) from error
+        raise MediaError(_unknown(name, kind_of(data[:HEAD]))) from error
     except Image.DecompressionBombError as error:
-        raise MediaError(f"{path} is too large: {error}") from error
+        raise MediaError(f"{name} is too large: {error}") from error
     except Exception as error:  # on hostile bytes decoders raise errors of any kind
-        raise MediaError(f"{path} is broken or cut off: {' '.join(str(error).split()) or type(error).__name__}.") from error
+        raise MediaError(f"{name} is broken or cut off: {' '.join(str(error).split()) or type(error).__name__}.") from error
 
 
 def _unknown(path: object, kind: Kind | None) -> str:

@@ -95,9 +95,9 @@ def build(
         head = f"{system}\n\n" if system else ""
         tail = (PLAIN_ANSWER if question else "") + (f" {answer_prefix}" if answer_prefix else "")
         text, at, end = head + body + tail, len(head), len(head + body)
-    ids = _encode(tokenizer, text, not templated)
+    ids = encode(tokenizer, text, not templated)
     opening = text[: min(at + len(context), end)]
-    cut = common(_encode(tokenizer, opening, not templated), ids) if context or history else 0
+    cut = common(encode(tokenizer, opening, not templated), ids) if context or history else 0
     return Prompt(ids[:cut], ids[cut:], templated, text)
 
 
@@ -128,8 +128,9 @@ def _locate(
     return len(head) - (len(body) - len(body.lstrip()) if stripped else 0), len(head) + len(shown)
 
 
-def _encode(tokenizer: Any, text: str, specials: bool) -> list[int]:
-    """Token ids; a template writes its own special tokens, plain text gets the tokenizer's opening ones."""
+def encode(tokenizer: Any, text: str, specials: bool) -> list[int]:
+    """Token ids of a prompt; a template writes its own special tokens, plain text (`specials`) gets the tokenizer's opening
+    ones."""
     ids = list(tokenizer.encode(text, add_special_tokens=specials))
     if specials and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and ids[0] != ids[-1]:
         ids.pop()  # a closing token would end the text before the answer

@@ -1,0 +1,184 @@
+"""From an understood request to its response: through the queue, whole or as a stream, cancelled when the client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+from fastapi import Request
+from starlette.responses import JSONResponse, Response
+
+from laconic.serve.config import Config
+from laconic.serve.front import sse
+from laconic.serve.front.asking import Ask
+from laconic.serve.front.inbox import Inbox
+from laconic.serve.front.scheduler import Scheduler
+from laconic.serve.front.shapes import ChatShape
+from laconic.serve.front.tickets import Ticket
+from laconic.serve.front.usage import report, usage
+from laconic.serve.job import Stored
+from laconic.serve.refusal import Refusal
+from laconic.version import __version__
+
+Gone = Callable[[], Any]
+
+
+class Running:
+    """One request for answers, from the queue to its last token.
+
+    Args:
+        ask: what was asked. `found`: the context that it names, with its length in tokens.
+        key, most: name of the key, and how many requests it may have at once.
+        record: what is logged.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        ask: Ask,
+        key: str,
+        most: int,
+        undelivered: int,
+        record: dict[str, Any],
+        found: tuple[Stored, int] | None = None,
+    ):
+        stored, self._shared = (None, 0) if found is None else found
+        self._scheduler, self.ask, self._key, self._most, self._record = scheduler, ask, key, most, record
+        self.job = replace(ask.job, context=stored)
+        self.inbox = Inbox(self.job.n, undelivered, self._leave)
+        self._ticket: Ticket | None = None
+        record |= {"model": ask.target.model.name, "preset": ask.preset, "context": ask.context}
+
+    async def enter(self) -> None:
+        """Take a place in the queue. `leave` has to follow.
+
+        Raises:
+            Refusal: the request is turned away.
+        """
+        self._ticket = await self._scheduler.enter(self.job, self._key, self._most, self._shared, self.inbox.hear)
+
+    def _leave(self) -> None:
+        if self._ticket is not None:
+            self._scheduler.leave(self._ticket)
+            self._ticket = None
+
+    def leave(self) -> None:
+        """The request is over."""
+        self._leave()
+        counts = sum(choice.count for choice in self.inbox.choices)
+        self._record |= {"completion_tokens": counts, "queue": round(self.inbox.queue, 4)}
+        if self.inbox.figures:
+            figures = self.inbox.figures
+            names = ("prompt_tokens", "cached_tokens", "batch", "kept_tokens")
+            self._record |= {name: figures[name] for name in names}
+            self._record |= {"prefill": figures["seconds"]["prefill"], "compress": figures["seconds"]["compress"]}
+            self._record |= {"decode": figures["seconds"]["decode"], "methods": "+".join(figures["methods"])}
+
+    def extra(self, written: int = 0) -> dict[str, Any]:
+        """`usage` and `laconic` of the answer."""
+        figures = self.inbox.figures
+        cache = "write" if written else "hit" if figures["cached_tokens"] else "none"
+        return {
+            "usage": usage(figures, written),
+            "laconic": report(figures, self.inbox.queue, self.ask.context, cache, self.ask.ignored),
+        }
+
+    async def whole(self, request: Request) -> None:
+        """Wait for the end of the answer, or of the client's patience.
+
+        Raises:
+            Refusal: the request failed.
+            ClientLeft: the client did.
+        """
+        work = asyncio.ensure_future(self._all())
+        left = asyncio.ensure_future(_left(request))
+        try:
+            await asyncio.wait([work, left], return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise ClientLeft
+            work.result()
+        finally:
+            for task in (work, left):
+                task.cancel()
+                with contextlib.suppress(BaseException):
+                    await task
+
+    async def _all(self) -> None:
+        async for _ in self.inbox.pieces():
+            pass
+
+
+class ClientLeft(Exception):
+    """The client has closed the connection; nobody reads an answer."""
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def fingerprint(scheduler: Scheduler) -> str:
+    """`system_fingerprint`: weights, dtype, template and versions."""
+    return f"laconic-{__version__}-{scheduler.backend.facts.get('system_fingerprint', '')}"
+
+
+async def respond(request: Request, config: Config, running: Running, shape: ChatShape) -> Response:
+    """Answer a request, whole or as a stream."""
+    try:
+        await running.enter()
+        if not running.ask.stream:
+            await running.whole(request)
+            more = running.extra()
+            if running.ask.metadata is not None:
+                more["metadata"] = running.ask.metadata
+            return JSONResponse(shape.full(running.inbox.choices, more))
+        limits = config.limits
+        stream = sse.Beginning(_chunks(running, shape), limits.first_byte_s, limits.keep_alive_s)
+        await stream.begin()
+    except ClientLeft:
+        request.state.record["left"] = True
+        return Response(status_code=204)
+    finally:
+        if not running.ask.stream:
+            running.leave()
+    return sse.response(_until_the_end(stream, running, request))
+
+
+async def _until_the_end(stream: sse.Beginning, running: Running, request: Request) -> AsyncIterator[bytes]:
+    complete = False
+    pieces = stream.rest()
+    try:
+        async for piece in pieces:
+            yield piece
+        complete = True
+    finally:
+        running.leave()
+        request.state.record["left"] = not complete
+        await pieces.aclose()  # type: ignore[attr-defined]
+
+
+async def _chunks(running: Running, shape: ChatShape) -> AsyncIterator[bytes]:
+    """The chunks of a chat or a completion. An error before the first one is raised, a later one is told in the stream."""
+    begun = False
+    try:
+        async for index, piece in running.inbox.pieces():
+            if not begun:
+                begun = True
+                for chunk in shape.opening(running.job.n):
+                    yield sse.data(chunk)
+            if piece["text"] or piece.get("tokens"):
+                yield sse.data(shape.piece(index, piece["text"], piece.get("tokens", [])))
+            if "finish" in piece and piece["finish"] != "deadline":
+                yield sse.data(shape.end(index, piece["finish"]))
+        more = running.extra()
+        if running.ask.include_usage:
+            yield sse.data(shape.part([], more))
+        yield sse.DONE
+    except Refusal as refusal:
+        if not begun:
+            raise
+        running._record["code"] = refusal.code
+        yield sse.failure(refusal)

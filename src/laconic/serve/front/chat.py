@@ -1,0 +1,156 @@
+"""The body of a chat request."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from laconic.serve.config import Config
+from laconic.serve.front.asking import Ask, extension, sampling_of, stops_of, streaming, target_of
+from laconic.serve.front.fields import Fields
+from laconic.serve.job import Job
+from laconic.serve.keys import Key
+from laconic.serve.refusal import Refusal, invalid
+
+IGNORED = (
+    "user",
+    "safety_identifier",
+    "store",
+    "service_tier",
+    "verbosity",
+    "reasoning_effort",
+    "parallel_tool_calls",
+    "prediction",
+    "prompt_cache_retention",
+)
+REFUSED: dict[str, Any] = {
+    "tools": [],
+    "tool_choice": "none",
+    "functions": [],
+    "function_call": "none",
+    "audio": None,
+    "web_search_options": None,
+    "moderation": None,
+    "prompt_cache_key": None,
+    "prompt_cache_options": None,
+}
+ROLES = ("system", "developer", "user", "assistant")
+MAX_MESSAGES, MAX_PARTS = 1024, 4096
+
+
+def chat_ask(body: dict[str, Any], config: Config, key: Key) -> Ask:
+    """A chat request, understood.
+
+    Raises:
+        Refusal: a field that is missing, unknown, not supported, or has a value that it cannot have.
+    """
+    fields = Fields(body)
+    target = target_of(config, key, fields.required("model"))
+    top = fields.whole("top_logprobs", 0, 20)
+    if fields.flag("logprobs"):
+        top = top or 0
+    elif top is not None:
+        raise invalid("top_logprobs", "top_logprobs goes with logprobs=true.")
+    most = [fields.whole(name, 1, 2**31) for name in ("max_completion_tokens", "max_tokens")]
+    response_format(fields)
+    if fields.raw("modalities") not in (None, ["text"]):
+        raise Refusal(400, "unsupported_parameter", 'modalities can only be ["text"].', "modalities")
+    job = Job(
+        id=f"chatcmpl-{uuid.uuid4().hex}",
+        messages=messages_of(fields.raw("messages"), "messages"),
+        sampling=sampling_of(fields),
+        n=fields.whole("n", 1, target.model.max_batch) or 1,
+        max_tokens=min((x for x in most if x is not None), default=None),
+        stop=stops_of(fields),
+        top_logprobs=top,
+    )
+    ask = Ask(target, job, metadata=fields.labels("metadata") or None)
+    streaming(fields, ask)
+    ask = extension(fields, config, ask, config.limits.deadline_s)
+    fields.refuse(REFUSED)
+    ask.ignored += fields.ignore(IGNORED) + fields.rest(config.server.lenient)
+    return ask
+
+
+def response_format(fields: Fields) -> None:
+    """Only plain text."""
+    inner = fields.inner("response_format")
+    if inner is not None and inner.raw("type") != "text":
+        raise Refusal(400, "unsupported_parameter", 'response_format can only be {"type": "text"}.', "response_format")
+
+
+def messages_of(given: Any, param: str) -> list[dict[str, Any]]:
+    """Messages with contents as the worker takes them.
+
+    Raises:
+        Refusal: none, too many, or one of another shape.
+    """
+    if given is None:
+        raise Refusal(400, "missing_required_parameter", f"{param} is required.", param)
+    if not isinstance(given, list) or not 0 < len(given) <= MAX_MESSAGES:
+        raise invalid(param, f"{param} must be a list of 1 to {MAX_MESSAGES:,} messages.")
+    return [_message(one, f"{param}[{i}]") for i, one in enumerate(given)]
+
+
+def _message(given: Any, where: str) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise invalid(where, f"{where} must be an object with role and content.")
+    fields = Fields(given, where)
+    role = fields.raw("role")
+    if role in ("tool", "function"):
+        raise Refusal(400, "unsupported_parameter", f"messages of the role {role} are not supported.", f"{where}.role")
+    if role not in ROLES:
+        raise invalid(f"{where}.role", f"{where}.role must be one of {', '.join(ROLES)}.")
+    fields.refuse({"tool_calls": [], "function_call": None, "audio": None})
+    fields.ignore(["name", "refusal", "annotations"])
+    content = _content(fields.raw("content"), f"{where}.content")
+    fields.rest()
+    return {"role": "system" if role == "developer" else role, "content": content}
+
+
+def _content(given: Any, where: str) -> str | list[dict[str, str]]:
+    """A text, or parts; parts that are all text become one."""
+    if isinstance(given, str):
+        return given
+    if not isinstance(given, list) or not 0 < len(given) <= MAX_PARTS:
+        raise invalid(where, f"{where} must be a text or a list of parts.")
+    parts = [_part(one, f"{where}[{i}]") for i, one in enumerate(given)]
+    if all(part["type"] == "text" for part in parts):
+        return "".join(part["text"] for part in parts)
+    return parts
+
+
+def _part(given: Any, where: str) -> dict[str, str]:
+    if not isinstance(given, dict):
+        raise invalid(where, f"{where} must be an object with a type.")
+    fields = Fields(given, where)
+    kind = fields.raw("type")
+    if kind == "text":
+        text = fields.required("text")
+        fields.refuse({"prompt_cache_breakpoint": None})
+        fields.rest()
+        return {"type": "text", "text": text}
+    if kind == "image_url":
+        inner = fields.inner("image_url") or Fields({}, f"{where}.image_url")
+        inner.ignore(["detail"])
+        data = data_of(inner.required("url"), f"{where}.image_url.url")
+        inner.rest()
+        fields.rest()
+        return {"type": "image", "data": data}
+    if kind in ("file", "input_audio", "refusal"):
+        raise Refusal(400, "unsupported_parameter", f"parts of the type {kind} are not supported.", f"{where}.type")
+    raise invalid(f"{where}.type", f"{where}.type must be text or image_url.")
+
+
+def data_of(url: str, where: str) -> str:
+    """The base64 of a ``data:`` URL of an image. Nothing is ever fetched.
+
+    Raises:
+        Refusal: any other URL.
+    """
+    head, comma, data = url.partition(",")
+    if not head.startswith("data:"):
+        raise Refusal(400, "image_url_not_allowed", "images come as data: URLs; nothing is fetched.", where)
+    if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
+        raise Refusal(400, "invalid_image", "an image's URL must begin with data:image/...;base64,", where)
+    return data
