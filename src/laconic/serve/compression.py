@@ -63,7 +63,7 @@ class Compression:
                 Budget(**budget)
         except BudgetError as error:
             raise Refusal(400, "budget_error", str(error), param) from None
-        return cls(tuple(names), parameters, budget, _protect(given.get("protect", ()), f"{param}.protect"), trusted)
+        return cls(tuple(names), parameters, budget, protected(given.get("protect", ()), f"{param}.protect"), trusted)
 
     @classmethod
     def wired(cls, facts: Mapping[str, Any] | None) -> Compression | None:
@@ -118,7 +118,7 @@ def _words(annotation: str) -> list[str]:
     return re.findall(r"[\"']([^\"']*)[\"']", annotation) if "Literal[" in annotation else []
 
 
-def _protect(given: Any, param: str) -> list[Any]:
+def protected(given: Any, param: str) -> list[Any]:
     """``"system"``, a text, a range ``[a, b]``, or a list of these."""
     items = [given] if isinstance(given, str) else list(given) if isinstance(given, (list, tuple)) else None
     if items is not None and len(items) == 2 and all(_whole(x) for x in items):

@@ -37,6 +37,11 @@ async def _answered(request: Request, ask: Ask, shape: type[ChatShape], named: s
     house, key = house_of(request), key_of(request)
     scheduler = house.schedulers[ask.target.model.name]
     most = house.config.limits_of(key.name).max_inflight or 1
-    running = Running(scheduler, ask, key.name, most, house.config.limits.undelivered, request.state.record)
+    found = None
+    if ask.context is not None:
+        seconds = ask.job.seconds
+        found = await house.contexts.asked(key, ask.context, ask.target.model.name, ask.wait, seconds)
+    undelivered = house.config.limits.undelivered
+    running = Running(scheduler, ask, key.name, most, undelivered, request.state.record, found)
     made = shape(ask.job.id, named, fingerprint(scheduler), ask.job.top_logprobs is not None)
     return await respond(request, house.config, running, made)

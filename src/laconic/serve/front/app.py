@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,8 +14,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from laconic.serve.config import Config, Model
-from laconic.serve.front import answering, health, listings, tokens
+from laconic.serve.front import answering, context_routes, health, listings, tokens
 from laconic.serve.front.backend import Launch, spawned
+from laconic.serve.front.contexts import Contexts
 from laconic.serve.front.guard import Guard
 from laconic.serve.front.house import House
 from laconic.serve.front.logs import write
@@ -52,15 +54,19 @@ def build(
     """
     keys = None if config.key_file is None else KeyRing(config.key_file)
     schedulers = {model.name: Scheduler(model, config.limits, settings_of(config, model), launch) for model in config.models}
-    house = House(config, keys, schedulers, Metrics(schedulers))
+    contexts = Contexts(config, schedulers)
+    house = House(config, keys, schedulers, Metrics(schedulers, contexts), contexts)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         for scheduler in schedulers.values():
             scheduler.backend.start()
+        sweeping = asyncio.create_task(contexts.sweeping())
         try:
             yield
         finally:
+            sweeping.cancel()
+            contexts.close()
             for scheduler in schedulers.values():
                 scheduler.backend.stop()
 
@@ -68,7 +74,7 @@ def build(
     app.state.house = house
     app.add_exception_handler(HTTPException, _not_found)
     app.add_exception_handler(Refusal, _refused)
-    for part in (answering, health, listings, tokens):
+    for part in (answering, context_routes, health, listings, tokens):
         app.include_router(part.router)
 
     def finished(record: dict[str, Any]) -> None:

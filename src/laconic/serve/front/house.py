@@ -10,6 +10,7 @@ from fastapi import Request
 
 from laconic.serve.config import Config, Model
 from laconic.serve.front.bodies import parsed
+from laconic.serve.front.contexts import Contexts
 from laconic.serve.front.metrics import Metrics
 from laconic.serve.front.scheduler import Scheduler
 from laconic.serve.keys import Key, KeyRing
@@ -28,6 +29,7 @@ class House:
     keys: KeyRing | None
     schedulers: dict[str, Scheduler]
     metrics: Metrics
+    contexts: Contexts
     started: int = field(default_factory=lambda: int(time.time()))
     draining: bool = False
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from laconic.serve.front.contexts import Contexts
 from laconic.serve.front.scheduler import Scheduler
 from laconic.version import __version__
 
@@ -29,10 +30,10 @@ class Metrics:
     """All figures of one server.
 
     Args:
-        schedulers: by model; what they hold now is read when somebody asks.
+        schedulers, contexts: what they hold now is read when somebody asks.
     """
 
-    def __init__(self, schedulers: Mapping[str, Scheduler]):
+    def __init__(self, schedulers: Mapping[str, Scheduler], contexts: Contexts):
         self._registry = CollectorRegistry()
         labels = ["model"]
         self._requests = self._counter("laconic_http_requests", "Requests.", ["route", "code"])
@@ -49,14 +50,10 @@ class Metrics:
         self._token = Histogram(
             "laconic_time_per_output_token_seconds", "Between two tokens.", labels, buckets=SECONDS, registry=self._registry
         )
-        self._registry.register(_Now(schedulers))
+        self._registry.register(_Now(schedulers, contexts))
 
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
         return Counter(name, text, labels, registry=self._registry)
-
-    def more(self, collect: Callable[[], Iterator[Metric]]) -> None:
-        """Add figures that are read when somebody asks."""
-        self._registry.register(_Read(collect))
 
     def count(self, record: Mapping[str, Any]) -> None:
         """A request has ended; the record is that of the log."""
@@ -84,16 +81,11 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-class _Read:
-    def __init__(self, collect: Callable[[], Iterator[Metric]]):
-        self.collect = collect
-
-
 class _Now:
     """What the queues and the workers are now."""
 
-    def __init__(self, schedulers: Mapping[str, Scheduler]):
-        self._schedulers = schedulers
+    def __init__(self, schedulers: Mapping[str, Scheduler], contexts: Contexts):
+        self._schedulers, self._contexts = schedulers, contexts
 
     def collect(self) -> Iterator[Metric]:
         shown: dict[str, tuple[str, Callable[[Scheduler], float]]] = {
@@ -108,6 +100,20 @@ class _Now:
             for model, scheduler in self._schedulers.items():
                 family.add_metric([model], float(value(scheduler)))
             yield family
+        yield from self._stored()
         info = GaugeMetricFamily("laconic_build_info", "The version.", labels=["version"])
         info.add_metric([__version__], 1.0)
         yield info
+
+    def _stored(self) -> Iterator[Metric]:
+        contexts = GaugeMetricFamily("laconic_contexts", "Contexts.", labels=["status"])
+        size = GaugeMetricFamily("laconic_store_bytes", "Bytes of contexts on disk.", labels=["kind"])
+        records = list(self._contexts.records)
+        for status in ("queued", "running", "ready", "failed"):
+            contexts.add_metric([status], float(sum(record.status == status for record in records)))
+        for kind, pinned in (("pinned", True), ("other", False)):
+            held = sum(record.bytes.get("file", 0) for record in records if record.pinned == pinned)
+            size.add_metric([kind], float(held))
+        yield contexts
+        yield size
+        yield CounterMetricFamily("laconic_context_hits", "Requests that asked a stored context.", self._contexts.hits)

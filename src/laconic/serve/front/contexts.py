@@ -1,0 +1,270 @@
+"""Contexts as requests see them: made once, found again by what they are, asked, changed, deleted; never another key's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from laconic.errors import StoreError
+from laconic.memory.store import SegmentStore
+from laconic.serve.config import Config
+from laconic.serve.front.builds import Build
+from laconic.serve.front.records import ID, Record, Records, id_of, tenant_of
+from laconic.serve.front.scheduler import Scheduler, overdue
+from laconic.serve.job import Stored
+from laconic.serve.keys import Key
+from laconic.serve.refusal import Refusal
+
+SWEEP_S = 30.0
+NO_RETRY = {"x-should-retry": "false"}
+
+
+class Contexts:
+    """The contexts of all keys.
+
+    Args:
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, config: Config, schedulers: Mapping[str, Scheduler], clock: Callable[[], float] = time.time):
+        self._config, self._schedulers, self._clock = config, schedulers, clock
+        self.records = Records(config.store.folder / "records")
+        self._builds: dict[str, Build] = {}
+        self.hits = self.made = 0
+        self._stores: dict[str, SegmentStore] = {}
+        for record in self.records:
+            if record.status == "ready" and not self._there(record):
+                self._lost(record)
+
+    # -- finding ---------------------------------------------------------------------------------------------------
+    def find(self, key: Key, name: str) -> Record:
+        """A key's context. Ids of others and ids of none take the same path.
+
+        Raises:
+            Refusal: there is none, or its time is over.
+        """
+        record = self.records.get(tenant_of(key.name), name) if ID.fullmatch(name) else None
+        if record is not None and self._expired(record):
+            self.remove(record)
+            record = None
+        if record is None:
+            raise Refusal(404, "context_not_found", "there is no such context.")
+        return record
+
+    def of(self, key: Key, everybody: bool = False) -> list[Record]:
+        """A key's contexts, or, for an administrator, all; the oldest first."""
+        found = list(self.records) if everybody else self.records.of(tenant_of(key.name))
+        return [record for record in found if not self._expired(record)]
+
+    async def asked(self, key: Key, name: str, model: str, wait: bool, seconds: float) -> tuple[Stored, int]:
+        """A context that a request asks, ready, and its length in tokens. It counts as used.
+
+        Args:
+            wait: for one that is being made, up to `seconds`.
+
+        Raises:
+            Refusal: there is none, it is of another model, it is not ready, or it failed.
+        """
+        record = self.find(key, name)
+        if record.model != model:
+            raise Refusal(400, "invalid_value", f"this context is of the model {record.model}.", "model")
+        if not record.done.is_set():
+            if not wait:
+                raise Refusal(409, "context_not_ready", "this context is being made.", headers={"Retry-After": "1"})
+            self.lift(record)
+            try:
+                await asyncio.wait_for(record.done.wait(), seconds)
+            except TimeoutError:
+                raise overdue() from None
+        if record.status != "ready" or not self._there(record):
+            raise Refusal(409, "context_failed", "this context could not be made; create it again.", headers=NO_RETRY)
+        self._used(record)
+        self.hits += 1
+        return Stored(record.tenant, record.id, record.form), record.tokens["original"]
+
+    # -- making ----------------------------------------------------------------------------------------------------
+    async def create(self, key: Key, model: str, wanted: dict[str, Any], about: Mapping[str, Any]) -> tuple[Record, bool]:
+        """Make a context, unless it is there, and say whether it is new.
+
+        Args:
+            wanted: see `laconic.serve.worker.contexts.Wanted`.
+            about: `name`, `metadata`, `ttl`, `pinned`.
+
+        Raises:
+            Refusal: it cannot be made, or the key's quota is used up.
+        """
+        scheduler = self._schedulers[model]
+        said = await scheduler.backend.call("prepare_context", wanted=wanted)
+        tenant = tenant_of(key.name)
+        name = id_of(self.records.secret(tenant), said["digest"])
+        known = self.records.get(tenant, name)
+        if known is not None and not self._expired(known) and known.status != "failed" and self._whole(known):
+            self._used(known)
+            return known, False
+        self._check_quota(key, tenant, about["pinned"])
+        now = self._clock()
+        record = Record(
+            id=name,
+            tenant=tenant,
+            owner=key.name,
+            form="turns" if wanted["text"] is None else "text",
+            model=model,
+            ttl=about["ttl"],
+            created_at=now,
+            last_used_at=now,
+            expires_at=None if about["pinned"] else now + about["ttl"],
+            name=about["name"],
+            metadata=about["metadata"],
+            pinned=about["pinned"],
+            compression={x: said[x] for x in ("method", "parameters", "budget", "query_aware")},
+            tokens={"original": said["tokens"], "kept": None},
+            fingerprint={x: scheduler.backend.facts.get(x) for x in ("fingerprint", "dtype")},
+            warnings=said["warnings"],
+        )
+        if known is not None:
+            self.remove(known)
+        self.records.write(record)
+        self._queue(scheduler, key, record, wanted)
+        return record, True
+
+    def _queue(self, scheduler: Scheduler, key: Key, record: Record, wanted: dict[str, Any]) -> None:
+        stored = Stored(record.tenant, record.id, record.form)
+        limit = self._config.limits_of(key.name).quota_bytes
+        message = {"op": "build", "id": record.id, "context": vars(stored), "wanted": wanted, "limit": limit}
+        entered = time.monotonic()
+
+        def begin() -> None:
+            record.status = "running"
+            record.seconds["queue"] = round(time.monotonic() - entered, 4)
+
+        def hear(said: dict[str, Any]) -> None:
+            self._builds.pop(record.id, None)
+            if self.records.get(record.tenant, record.id) is not record:  # deleted meanwhile
+                self._unlink(record)
+            elif said["event"] == "built":
+                self._finished(record, said["facts"])
+            else:
+                error = Refusal(**said["error"])
+                record.status, record.error = "failed", {"code": error.code, "message": error.message}
+                self.records.write(record)
+            record.done.set()
+
+        build = Build(record.id, message, hear, begin)
+        self._builds[record.id] = build
+        scheduler.build(build)
+
+    def _finished(self, record: Record, facts: Mapping[str, Any]) -> None:
+        record.status = "ready"
+        record.tokens, record.bytes = dict(facts["tokens"]), dict(facts["bytes"])
+        record.compression |= {"asked": facts["asked"], "achieved": facts["achieved"]}
+        record.seconds |= {name: round(value, 4) for name, value in facts["seconds"].items()}
+        record.warnings += [note for note in facts["warnings"] if note not in record.warnings]
+        self.made += 1
+        self.records.write(record)
+        if record.pinned:
+            with contextlib.suppress(StoreError):
+                self._store(record.tenant).pin(record.id)
+        for other in self.records.of(record.tenant):  # the store may have made room
+            if other.status == "ready" and not self._there(other):
+                self.remove(other)
+
+    def lift(self, record: Record) -> None:
+        """A request waits for it: it is made next."""
+        if record.id in self._builds:
+            self._builds[record.id].urgent = True
+
+    def _check_quota(self, key: Key, tenant: str, pinned: bool) -> None:
+        limits, mine = self._config.limits, self.records.of(tenant)
+        under_way = sum(not record.done.is_set() for record in mine)
+        if under_way >= limits.quota_builds:
+            raise Refusal(429, "rate_limit_exceeded", "too many contexts are being made.", headers={"Retry-After": "5"})
+        held = sum(record.bytes.get("file", 0) for record in mine if record.pinned)
+        if len(mine) >= limits.quota_contexts or (pinned and held >= limits.quota_pinned_bytes):
+            raise Refusal(429, "quota_exceeded", "this key has as many contexts as it may; delete some.", headers=NO_RETRY)
+        self._config.store.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if shutil.disk_usage(self._config.store.folder).free < self._config.store.min_free:
+            raise Refusal(503, "disk_full", "the store has no space left.", headers={"Retry-After": "60"})
+
+    # -- changing --------------------------------------------------------------------------------------------------
+    def change(self, record: Record, about: Mapping[str, Any]) -> None:
+        """Give a context another name, metadata or time to live, or pin it."""
+        if about.get("pinned") is not None and about["pinned"] != record.pinned:
+            record.pinned = about["pinned"]
+            if record.status == "ready":
+                self._store(record.tenant).pin(record.id, record.pinned)
+        for field in ("name", "metadata", "ttl"):
+            if about.get(field) is not None:
+                setattr(record, field, about[field])
+        record.expires_at = None if record.pinned else self._clock() + record.ttl
+        self.records.write(record)
+
+    def remove(self, record: Record) -> None:
+        """Delete a context now; one that waits is not made, one that is being made is dropped when it is there."""
+        build = self._builds.pop(record.id, None)
+        if build is not None:
+            self._schedulers[record.model].abandon(build)
+        self.records.remove(record)
+        self._unlink(record)
+        record.status = "failed"
+        record.done.set()
+
+    def sweep(self) -> None:
+        """Remove what is past its time."""
+        for record in self.records:
+            if self._expired(record):
+                self.remove(record)
+
+    async def sweeping(self) -> None:
+        """Sweep again and again."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self.sweep()
+
+    def close(self) -> None:
+        """The server ends: what is being made never will be."""
+        for record in self.records:
+            if not record.done.is_set():
+                record.status, record.error = "failed", {"code": "interrupted", "message": "the server was stopped."}
+                self.records.write(record)
+                record.done.set()
+
+    # -- its file --------------------------------------------------------------------------------------------------
+    def _store(self, tenant: str) -> SegmentStore:
+        if tenant not in self._stores:
+            self._stores[tenant] = SegmentStore(self._config.store.folder, namespace=tenant)
+        return self._stores[tenant]
+
+    def _there(self, record: Record) -> bool:
+        """Whether its file has not been evicted or removed."""
+        try:
+            return self._store(record.tenant).entry(record.id) is not None
+        except StoreError:
+            return False
+
+    def _whole(self, record: Record) -> bool:
+        return record.status != "ready" or self._there(record)
+
+    def _lost(self, record: Record) -> None:
+        record.status, record.error = "failed", {"code": "corrupt", "message": "its file is missing or damaged."}
+        self.records.write(record)
+
+    def _unlink(self, record: Record) -> None:
+        with contextlib.suppress(StoreError):
+            self._store(record.tenant).remove(record.id)
+        with contextlib.suppress(Refusal):
+            stored = Stored(record.tenant, record.id, record.form)
+            self._schedulers[record.model].backend.send({"op": "drop", "id": record.id, "context": vars(stored)})
+
+    def _used(self, record: Record) -> None:
+        record.last_used_at = self._clock()
+        record.uses += 1
+        record.expires_at = None if record.pinned else record.last_used_at + record.ttl
+        with contextlib.suppress(StoreError):
+            self._store(record.tenant).touch(record.id)
+
+    def _expired(self, record: Record) -> bool:
+        return record.expires_at is not None and record.done.is_set() and record.expires_at <= self._clock()
