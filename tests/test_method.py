@@ -218,3 +218,12 @@ def test_a_method_of_another_package_that_fails_to_import_takes_no_other_with_it
 
 def test_a_share_in_a_text_may_be_a_percentage():
     assert create_method("snapkv:keep=10%") == SnapKV(keep=0.1)
+
+
+def test_principles_are_those_of_the_survey():
+    """A typing error would leave a method out of its cell of the table."""
+    with pytest.raises(ValueError, match="principle='similar, query' of method 'ours': 'similar' is none of transformation"):
+        enter(principle="similar, query")
+    assert catalogue.terms("text and image, video") == {"text", "image", "video"}
+    visual = [e for e in list_methods() if e.site in ("encoder", "tokens")]
+    assert {e.name for e in visual if not e.principle} == {"dyvte", "random_visual", "vtw"}

@@ -9,7 +9,19 @@ from laconic import shelf
 from laconic.errors import UnknownNameError
 from laconic.method import list_methods
 
-SHARED = ("name", "site", "modality", "mechanism", "training", "source", "query_aware", "inferred", "summary", "fit")
+SHARED = (
+    "name",
+    "site",
+    "modality",
+    "mechanism",
+    "principle",
+    "training",
+    "source",
+    "query_aware",
+    "inferred",
+    "summary",
+    "fit",
+)
 
 
 def test_it_says_what_the_imported_catalogue_says():

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 GROUP = "laconic.methods"
 """Entry-point group of methods in other packages."""
 SITES = ("encoder", "tokens", "cache", "memory", "reasoning", "weights", "codecs", "lens")
+PRINCIPLES = ("transformation", "similarity", "attention", "query")
+"""What decides about tokens of images, videos and sound, in the terms of the survey arXiv 2507.20198."""
 Span = tuple[int, int]
 Protect = str | Span | Sequence[str | Span]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the catalogue. `summary` is the first line of the class docstring; `fit`: see `register`."""
+    """One line of the catalogue. `summary` is the first line of the class docstring; all others: see `register`."""
 
     name: str
     cls: type[Method] = field(repr=False)
@@ -42,6 +44,7 @@ class Entry:
     query_aware: bool
     inferred: str
     fit: str = ""
+    principle: str = ""
 
     @property
     def summary(self) -> str:
@@ -54,8 +57,11 @@ class Entry:
 
     def as_dict(self) -> dict[str, Any]:
         """Stable keys for ``laconic methods --json``."""
-        keys = ("name", "site", "modality", "mechanism", "training", "source", "query_aware", "inferred", "summary")
-        return {k: getattr(self, k) for k in keys} | {"class": self.cls.__name__, "parameters": self.parameters()}
+        keys = ("name", "site", "modality", "mechanism", "principle", "training", "source", "query_aware", "inferred")
+        return {k: getattr(self, k) for k in (*keys, "summary")} | {
+            "class": self.cls.__name__,
+            "parameters": self.parameters(),
+        }
 
 
 def _default(f: dataclasses.Field[Any]) -> Any:
@@ -170,6 +176,7 @@ def register(
     training: str = "none",
     inferred: str = "",
     fit: str = "",
+    principle: str = "",
 ) -> Callable[[M], M]:
     """Class decorator that enters a `Method` into the catalogue.
 
@@ -177,6 +184,8 @@ def register(
         name: lower-case with underscores, unique.
         site: where it acts, one of `sites()`.
         mechanism: one word or two: eviction, merging, pruning, quantisation ...
+        modality: "text", "image", "video", or several with commas. Methods for text treat tokens of any kind alike.
+        principle: what decides about visual tokens, of `PRINCIPLES`, or several with commas; empty where it is none of them.
         source: arXiv id or project.
         query_aware: its choice depends on the queries at the end of the prompt, so it may fail on a later question.
         inferred: what was not published and had to be chosen.
@@ -190,13 +199,17 @@ def register(
         )
     if not name.isidentifier() or name != name.lower():
         raise ValueError(f"method name {name!r} must be lower-case letters, digits and underscores.")
+    if unknown := terms(principle) - {*PRINCIPLES}:
+        raise ValueError(f"principle={principle!r} of method {name!r}: {min(unknown)!r} is none of {', '.join(PRINCIPLES)}.")
 
     def enter(cls: M) -> M:
         known = CATALOGUE.get(name)
         if known is not None and (known.cls.__module__, known.cls.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"method name {name!r} is taken by {known.cls.__module__}.{known.cls.__qualname__}.")
         cls.name = name
-        CATALOGUE[name] = Entry(name, cls, site, modality, mechanism, training, source, query_aware, inferred, fit)
+        CATALOGUE[name] = Entry(
+            name, cls, site, modality, mechanism, training, source, query_aware, inferred, fit, principle
+        )
         return cls
 
     return enter
@@ -207,6 +220,11 @@ def _fill() -> Plugins:
     """Import the shelf, then what other packages offer in the entry-point group ``laconic.methods``."""
     import_module("laconic.methods")  # by name: the shelf stands above everything, and nothing else imports it
     return load_plugins(GROUP)
+
+
+def terms(text: str) -> set[str]:
+    """The terms of a text with commas or "and" between them."""
+    return {term.strip() for term in text.replace(" and ", ",").split(",")} - {""}
 
 
 def list_methods(pattern: str = "*") -> list[Entry]:

@@ -27,6 +27,7 @@ class Line:
     training: str = "none"
     inferred: str = ""
     fit: str = ""
+    principle: str = ""
 
 
 @cache

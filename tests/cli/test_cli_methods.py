@@ -5,8 +5,8 @@ import pytest
 from laconic.method import list_methods
 
 KEYS = {
-    "name", "site", "modality", "mechanism", "training", "source", "query_aware", "inferred", "summary", "class",
-    "parameters",
+    "name", "site", "modality", "mechanism", "principle", "training", "source", "query_aware", "inferred", "summary",
+    "class", "parameters",
 }  # fmt: skip
 
 
@@ -37,3 +37,26 @@ def test_pattern_and_details(laconic):
 def test_unknown_names_the_closest(laconic):
     assert "did you mean snapkv" in laconic.bad(2, "methods", "snapk")
     assert "did you mean snapkv" in laconic.bad(2, "methods", "snapk", "--json")
+
+
+def test_filters(laconic):
+    """By modality, mechanism or principle, and site; one term of several suffices, and filters go together."""
+    found = {m["name"] for m in laconic.json("methods", "--modality", "video", "--mechanism", "similarity")}
+    assert (
+        found == {e.name for e in list_methods() if "video" in e.modality and "similarity" in e.principle}
+        and "evs" in found
+        and "divprune" not in found
+    )
+    found = laconic.json("methods", "--mechanism", "merging", "--site", "tokens")
+    assert {"apet", "sparsevlm"} <= {m["name"] for m in found} and all(m["site"] == "tokens" for m in found)
+    assert {m["name"] for m in laconic.json("methods", "*kv", "--mechanism", "Eviction")} <= {
+        e.name for e in list_methods("*kv")
+    }
+    assert "laconic.EVS" in laconic("methods", "--modality", "video", "e*").stdout
+
+
+def test_filters_that_nothing_passes(laconic):
+    said = laconic.bad(2, "methods", "--modality", "smell")
+    assert "--modality smell: no such method; there are: image, text, video." in said
+    said = laconic.bad(2, "methods", "--modality", "video", "--mechanism", "quantisation")
+    assert "--mechanism quantisation: no such method" in said and "similarity" in said

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_catalogue_page_is_current():
-    command = [sys.executable, "-m", "tools.pages.catalogue", "--check"]
+@pytest.mark.parametrize("page", ["catalogue", "taxonomy"])
+def test_pages_made_of_the_catalogue_are_current(page):
+    command = [sys.executable, "-m", f"tools.pages.{page}", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

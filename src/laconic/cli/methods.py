@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.markup import escape
@@ -13,28 +13,60 @@ from rich.padding import Padding
 from rich.table import Table
 
 from laconic.cli import common
-from laconic.method import Entry, list_methods, outline
+from laconic.method import Entry, list_methods, outline, terms
 from laconic.shelf import Line
 
+L = TypeVar("L", Entry, Line, Entry | Line)
 WIDE = 150
 """From this many columns on (and in a pipe) every method is one row; narrower terminals get a list by site."""
 
 
 def methods(
     pattern: Annotated[str, typer.Argument(help="Shell pattern of method names, such as 'random*'.")] = "*",
+    modality: Annotated[str | None, typer.Option(help="Only methods for text, image or video.")] = None,
+    mechanism: Annotated[
+        str | None, typer.Option(help="Only those with this word in their mechanism or principle, such as similarity.")
+    ] = None,
+    site: Annotated[str | None, typer.Option(help="Only those that act there: encoder, tokens, cache ...")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")] = False,
 ) -> None:
     """List the compression methods; with one match, its parameters and what was inferred."""
-    listed = outline(pattern)
+    wanted = {"modality": modality, "mechanism": mechanism, "site": site}
+    listed = _filtered(outline(pattern), wanted)
     if len(listed) > 1 and not as_json:
         _table(listed)
         return
     with common.spinner("importing the methods"):
-        found = list_methods(pattern)
+        found = _filtered(list_methods(pattern), wanted)
     if as_json:
         common.emit([entry.as_dict() for entry in found])
     else:
         _details(found[0])
+
+
+def _filtered(found: Sequence[L], wanted: dict[str, str | None]) -> list[L]:
+    """The entries that have all that is wanted.
+
+    Raises:
+        InputError: none has; what the entries have instead is named.
+    """
+    left = list(found)
+    for name, value in wanted.items():
+        if value is None:
+            continue
+        had = {term for entry in left for term in _terms(entry, name)}
+        left = [entry for entry in left if value.lower() in _terms(entry, name)]
+        if not left:
+            raise common.InputError(f"--{name} {value}: no such method; there are: {', '.join(sorted(had))}.")
+    return left
+
+
+def _terms(entry: Entry | Line, name: str) -> set[str]:
+    """What an entry answers to: single words of its mechanism, too."""
+    if name != "mechanism":
+        return terms(getattr(entry, name))
+    whole = terms(entry.mechanism) | terms(entry.principle)
+    return whole | {word for term in whole for word in term.split()}
 
 
 def _table(found: Sequence[Entry | Line]) -> None:
@@ -76,6 +108,7 @@ def _details(entry: Entry) -> None:
         "site": entry.site,
         "modality": entry.modality,
         "mechanism": entry.mechanism,
+        "principle": entry.principle or "none of the survey's",
         "training": entry.training,
         "query": "aware: chooses by the queries at the end of the prompt" if entry.query_aware else "agnostic",
         "source": entry.source,

@@ -28,6 +28,7 @@ _SCORES = 1 << 22  # numbers in one block of attention rows
     site="cache",
     modality="text, image, video",
     mechanism="sparse prefill, eviction or mixed precision",
+    principle="attention",
     source="arXiv 2410.08584",
     query_aware=True,
     inferred="mean over heads; tau; sink and last token are forced in; the refresh asks the latest queries; the quantiser; "

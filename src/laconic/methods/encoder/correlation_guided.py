@@ -30,6 +30,7 @@ BLOCK = 256
     site="encoder",
     modality="image",
     mechanism="pruning",
+    principle="similarity, attention",
     source="arXiv 2407.14439",
     query_aware=False,
     inferred="a reconstruction, no code was released: thresholds, layers, the share that counts as redundant, sampling, "

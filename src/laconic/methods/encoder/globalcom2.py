@@ -26,8 +26,9 @@ ScoredView = tuple[Tensor, Tensor, float]
 @register(
     "globalcom2",
     site="encoder",
-    modality="image",
+    modality="image, video",
     mechanism="pruning",
+    principle="attention",
     source="arXiv 2501.05179",
     query_aware=False,
     inferred="videos, encoders without CLS, and tau for softmax scores (not in the release); resampled canvases by regions",

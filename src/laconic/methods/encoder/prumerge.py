@@ -24,8 +24,9 @@ from laconic.stream.views import Reduced, by_view, counts, vectors
 @register(
     "prumerge",
     site="encoder",
-    modality="image",
+    modality="image, video",
     mechanism="pruning, merging",
+    principle="attention, similarity",
     source="arXiv 2403.15388",
     query_aware=False,
     inferred="a budget in place of the outlier ratio; received attention where the encoder has no CLS",

@@ -29,6 +29,7 @@ from laconic.stream.shares import spread
     site="encoder",
     modality="image",
     mechanism="pruning, merging",
+    principle="attention, query",
     source="arXiv 2409.01179",
     query_aware=True,
     inferred="budgets (the three counts scaled in proportion), similarity in the LLM's embedding space, crops",

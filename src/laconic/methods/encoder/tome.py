@@ -36,6 +36,7 @@ class _OfThread(threading.local):
     site="encoder",
     modality="image",
     mechanism="merging",
+    principle="similarity",
     source="arXiv 2210.09461",
     query_aware=False,
     inferred="r of every layer from the budget; tokens reach the decoder in raster order of their first patch",

@@ -24,8 +24,9 @@ DOMINANT, CONTEXTUAL = 162, 30
 @register(
     "visionzip",
     site="encoder",
-    modality="image",
+    modality="image, video",
     mechanism="pruning, merging",
+    principle="attention, similarity",
     source="arXiv 2412.04467",
     query_aware=False,
     inferred="the split 162:30 at every budget; families that merge patches mix features after the projector",

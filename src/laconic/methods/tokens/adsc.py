@@ -61,6 +61,7 @@ def schedule(share: float, bottlenecks: int, factor: int, depth: int) -> tuple[i
     site="tokens",
     modality="image",
     mechanism="uniform down-sampling",
+    principle="transformation",
     source="arXiv 2602.12618",
     query_aware=False,
     training="none",

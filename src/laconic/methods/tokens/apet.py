@@ -27,6 +27,7 @@ Part = tuple[Tensor, int, Tensor, Callable[[Tensor], Tensor]]
     site="tokens",
     modality="image",
     mechanism="pruning, merging",
+    principle="similarity",
     source="arXiv 2602.19870",
     query_aware=False,
     inferred="the first basis token, stage sizes between the published ones, few tokens (K <= M), separate views and images",

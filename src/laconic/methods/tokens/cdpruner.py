@@ -29,6 +29,7 @@ LEAST = 1e-6
     site="tokens",
     modality="image",
     mechanism="pruning",
+    principle="similarity, query",
     source="arXiv 2506.10967",
     query_aware=True,
     inferred="relevance without CLIP; tokens beyond the kernel's rank by relevance; equal relevance of all tokens",

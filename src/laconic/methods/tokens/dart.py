@@ -27,6 +27,7 @@ from laconic.stream.observed import at_rows, observation
     site="tokens",
     modality="image",
     mechanism="pruning",
+    principle="similarity",
     source="arXiv 2502.11494",
     query_aware=True,
     inferred="the order of pivots; exact budgets; K scales with the depth of the model, and comes after DeepStack's layers",

@@ -23,6 +23,7 @@ STORED, BLOCK = 4096, 1024
     site="tokens",
     modality="image",
     mechanism="pruning",
+    principle="similarity",
     source="DivPrune, CVPR 2025",
     query_aware=False,
     inferred="protected tokens come first; equal distances go to the earlier token",

@@ -17,8 +17,9 @@ from laconic.stream.shares import spread
 @register(
     "downsample",
     site="tokens",
-    modality="image",
+    modality="image, video",
     mechanism="pooling",
+    principle="transformation",
     source="baseline",
     query_aware=False,
     inferred="the smaller grid: as many cells as the budget allows, stretched by at most 1.5",

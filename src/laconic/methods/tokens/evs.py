@@ -28,6 +28,7 @@ FIRST = 255.0
     site="tokens",
     modality="video",
     mechanism="pruning",
+    principle="similarity",
     source="arXiv 2510.14624",
     query_aware=False,
     inferred="an exact budget, spread over several videos in proportion; text keeps the positions that the model gave it",

@@ -20,8 +20,9 @@ from laconic.stream.observed import at_rows, observation
 @register(
     "fastv",
     site="tokens",
-    modality="image",
+    modality="image, video",
     mechanism="pruning",
+    principle="attention",
     source="arXiv 2403.06764",
     query_aware=True,
     inferred="K scales with the depth of the model",

@@ -28,6 +28,7 @@ NEIGHBOURS = 4
     site="tokens",
     modality="video",
     mechanism="pruning, merging",
+    principle="similarity, attention",
     source="arXiv 2503.11187",
     query_aware=False,
     inferred="saliency without an attention-pooling head as in its Qwen form; an exact budget; no noise in densities",

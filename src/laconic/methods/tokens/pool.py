@@ -26,8 +26,9 @@ PooledRows = tuple[Tensor, Tensor, Tensor, Tensor]
 @register(
     "pool",
     site="tokens",
-    modality="image",
+    modality="image, video",
     mechanism="pooling",
+    principle="transformation",
     source="baseline",
     query_aware=False,
     inferred="a budget gives the number of windows; a remainder makes a smaller window",

@@ -17,8 +17,9 @@ from laconic.stream.lookahead import attention_of, last_rows
 @register(
     "pyramiddrop",
     site="tokens",
-    modality="image",
+    modality="image, video",
     mechanism="pruning",
+    principle="attention",
     source="arXiv 2410.17247",
     query_aware=True,
     training="none",

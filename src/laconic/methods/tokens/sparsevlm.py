@@ -31,8 +31,9 @@ PUBLISHED = {64: (66, 30, 17), 128: (303, 110, 36), 192: (300, 200, 110)}
 @register(
     "sparsevlm",
     site="tokens",
-    modality="image",
+    modality="image, video",
     mechanism="pruning, merging",
+    principle="attention, query",
     source="arXiv 2410.04417",
     query_aware=True,
     inferred="counts for budgets other than the three published ones; neighbours of the density; layers scale with depth",

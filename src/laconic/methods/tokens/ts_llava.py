@@ -105,6 +105,7 @@ def _tensor(image: Image.Image) -> Tensor:
     site="tokens",
     modality="video",
     mechanism="sampling",
+    principle="transformation",
     source="arXiv 2411.11066",
     query_aware=False,
     inferred="clips with fewer tokens or frames than asked for give what they have (the release fails)",

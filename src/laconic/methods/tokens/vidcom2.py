@@ -23,6 +23,7 @@ VARIANCES = (0.125, 0.25, 0.5, 1.0, 2.0)
     site="tokens",
     modality="video",
     mechanism="pruning",
+    principle="similarity",
     source="arXiv 2505.14454",
     query_aware=False,
     inferred="ties go to the earlier token; a still image is a video of one frame",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     site="tokens",
     modality="image",
     mechanism="pruning",
+    principle="attention",
     source="arXiv 2506.01097",
     query_aware=True,
     training="trained",

@@ -66,6 +66,7 @@ def for_budget(fits: list[list[float]], share: float) -> list[float] | None:
     site="tokens",
     modality="image",
     mechanism="pruning",
+    principle="attention",
     source="arXiv 2409.10197",
     query_aware=True,
     training="calibration",

@@ -27,6 +27,7 @@ def compression_ratio(layer: int, stride: int, depth: int) -> float:
     site="tokens",
     modality="image",
     mechanism="pooling",
+    principle="transformation",
     source="arXiv 2406.20092",
     query_aware=False,
     training="none",
