@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 import torch
 
-from laconic.ops import fused, fused_loops
+from laconic.ops import compiled, fused, fused_loops
 from laconic.ops.fused import attend_quantised, attend_ragged
 from laconic.ops.quantise import quantise_keys, quantise_values
 
@@ -52,11 +52,11 @@ def hiding(n, b=2, hkv=2):
 def path(request, monkeypatch):
     """Both paths; the compiled one is divided among three threads."""
     if request.param == "torch":
-        monkeypatch.setattr(fused, "ROWS", 0)
+        monkeypatch.setattr(compiled, "ROWS", 0)
         monkeypatch.setattr(fused, "_TILES", 5)
     else:
-        monkeypatch.setattr(fused.torch, "get_num_threads", lambda: 3)
-        monkeypatch.setattr(fused, "SHARE", 1)
+        monkeypatch.setattr(compiled.torch, "get_num_threads", lambda: 3)
+        monkeypatch.setattr(compiled, "SHARE", 1)
         monkeypatch.setattr(fused, "_dequantised", None)  # calling it would fail
         monkeypatch.setattr(fused, "_head_by_head", None)
     return request.param
@@ -151,7 +151,7 @@ def test_every_layout_is_compiled_into_files_of_its_own():
     """numba finds what it compiled by a function's name and the types of its arguments, which all layouts share."""
     layouts = [
         *(fused_loops.quantised(*x) for x in product((2, 4), (2, 4), (8, 16), (8, 16), (8, 16), (8,))),
-        *(fused_loops.ragged(*x) for x in product((8, 16), (8, 16), (False, True))),
+        *(fused_loops.runs(*x) for x in product((8, 16), (8, 16), ("float32", "bfloat16"))),
     ]
     names = {kernel.py_func.__qualname__ for kernel in layouts}
     assert len(names) == len(layouts)
@@ -183,8 +183,8 @@ def test_ragged_equals_softmax_over_each_heads_own_entries(path, dtype, heads, b
 
 def test_two_threads_decode_at_once(monkeypatch):
     """Each with three shares on the common pool."""
-    monkeypatch.setattr(fused.torch, "get_num_threads", lambda: 3)
-    monkeypatch.setattr(fused, "SHARE", 1)
+    monkeypatch.setattr(compiled.torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(compiled, "SHARE", 1)
     keys, values = packed(n=3000)
     flat = normal(3000, 8, seed=7)
     starts, counts = torch.tensor([0, 900, 1000, 2000]), torch.tensor([900, 90, 1000, 1000])

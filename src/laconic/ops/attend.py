@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from laconic.ops import triton_decode
+from laconic.ops import compiled, triton_decode
 
 _BLOCK = 512  # query rows per block of the masked path: bounds the score matrix to block x keys
 _SCORES = 1 << 20
@@ -36,6 +36,8 @@ def attend(
         return q.new_zeros(*q.shape[:3], v.shape[-1]), q.new_full(q.shape[:3], float("-inf"), dtype=torch.float32)
     if not causal and triton_decode.available(q, k, v):
         return triton_decode.attend_dense(q, k, v, scale, bias=bias, softcap=softcap)
+    if not causal and softcap is None and compiled.serves(q, k, v):
+        return compiled.attend_dense(q, k, v, scale, bias=bias)
     plain = softcap is None and bias is None
     if q.device.type == "cpu" and softcap is None and (plain or not causal) and q.dtype != torch.float16:
         if not causal:
@@ -49,9 +51,11 @@ def attend_alone(
 ) -> torch.Tensor:
     """The output of `attend` alone, [B, H, T, Dv], where no merge follows.
 
-    Torch's public SDPA is then the fastest exact kernel; it does not return its log-sum-exp. On the CPU it repeats keys per
-    query head where a mask is needed, and has no fast path for float16.
+    Where the compiled loop does not serve, torch's public SDPA is then the fastest exact kernel; it does not return its
+    log-sum-exp. On the CPU it repeats keys per query head where a mask is needed, and has no fast path for float16.
     """
+    if not causal and softcap is None and compiled.serves(q, k, v):
+        return compiled.attend_dense(q, k, v, scale)[0]
     if softcap is not None or (q.device.type == "cpu" and (causal or q.dtype == torch.float16)):
         return attend(q, k, v, scale, causal=causal, softcap=softcap)[0]
     return _sdpa(q, k, v, scale, causal)

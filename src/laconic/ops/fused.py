@@ -1,28 +1,19 @@
 """Decode attention over quantised or ragged entries without a float copy of them; output and log-sum-exp, as in `attend`.
 
-A few query rows on a CPU run through one compiled loop per call (`fused_loops.py`). Everything else (many rows, softcap,
+A few query rows on a CPU run through one compiled loop per call (`compiled.py`). Everything else (many rows, softcap,
 other devices, gradients) takes a torch path through the same functions: blocks of tiles dequantised and attended, or head by
 head.
 """
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from types import ModuleType
-from typing import Any
-
 import torch
 
-from laconic.ops import triton_decode
+from laconic.ops import compiled, triton_decode
 from laconic.ops.attend import attend, merge
 from laconic.ops.quantise import Quantised
 
-ROWS = 32  # G x T query rows up to which the compiled loop beats dequantising and torch's matrix products
-SHARE = 1 << 20  # multiplications below which waking a thread costs more than its work
 _TILES = 64  # tiles that the torch path dequantises at once
-_EMPTY = torch.empty(0, 0, 0)
 
 
 def attend_quantised(
@@ -51,21 +42,21 @@ def attend_quantised(
     if bias is not None:
         bias = bias.expand(b, hkv, n)
     sizes = (keys.head_dim, values.head_dim)
-    if softcap is not None or not _fits(q, h // hkv * t, sizes):
+    if softcap is not None or not compiled.fits(q, h // hkv * t, sizes):
         return _dequantised(q, keys, values, scale, bias, extra, logits, softcap)
     rows = h // hkv * t
-    loops = _loops()
-    kernel = loops.quantised(keys.bits, values.bits, *sizes, keys.tile, values.width)
+    kernel = compiled.loops().quantised(keys.bits, values.bits, *sizes, keys.tile, values.width)
     arguments = [
-        _array(_rows(q, scale, b * hkv)),
-        *(_array(keys.buffers[name]) for name in ("codes", "step", "zero", "owner")),
-        *(_array(values.buffers[name]) for name in ("codes", "step", "zero")),
+        compiled.rows_of(q, b * hkv),
+        scale,
+        *(compiled.array(keys.buffers[name]) for name in ("codes", "step", "zero", "owner")),
+        *(compiled.array(values.buffers[name]) for name in ("codes", "step", "zero")),
         n,
-        _array(_EMPTY if bias is None else bias.float().contiguous()),
-        _array(_EMPTY if extra is None else extra.detach().float().reshape(b * hkv, rows, n).contiguous()),
-        _array(_EMPTY if logits is None else logits.view(b * hkv, rows, n)),
+        compiled.array(None if bias is None else bias.float().contiguous()),
+        compiled.array(None if extra is None else extra.float().reshape(b * hkv, rows, n).contiguous()),
+        compiled.array(None if logits is None else logits.view(b * hkv, rows, n)),
     ]
-    out, lse = _launch(kernel, arguments, b * hkv, rows, values.head_dim, b * hkv * n * rows * sum(sizes))
+    out, lse = compiled.launch(kernel, arguments, b * hkv, rows, values.head_dim, b * hkv * n * rows * sum(sizes))
     return out.view(b, h, t, -1).to(q.dtype), lse.view(b, h, t)
 
 
@@ -92,16 +83,10 @@ def attend_ragged(
         return triton_decode.attend_ragged(q, keys, values, starts, counts, scale, bias=bias, softcap=softcap)
     (b, h, t, d), heads = q.shape, counts.shape[0]
     rows = b * h // heads * t
-    half = keys.dtype == torch.bfloat16
-    stored = half or keys.dtype == torch.float32
-    if softcap is not None or not stored or not _fits(q, rows, (d, values.shape[-1])):
+    stored = keys.dtype in (torch.float32, torch.bfloat16)
+    if softcap is not None or not stored or not compiled.fits(q, rows, (d, values.shape[-1])):
         return _head_by_head(q, keys, values, starts.tolist(), counts.tolist(), scale, bias, softcap)
-    kernel = _loops().ragged(d, values.shape[-1], half)
-    flat = _EMPTY.view(0) if bias is None else bias
-    arguments = [_array(x) for x in (_rows(q, scale, heads), keys, values, starts, counts, flat)]
-    work = keys.shape[0] * rows * (d + values.shape[-1])
-    out, lse = _launch(kernel, arguments, heads, rows, values.shape[-1], work)
-    return out.view(b, h, t, -1).to(q.dtype), lse.view(b, h, t)
+    return compiled.attend_runs(q, keys, values, starts.numpy(), counts.numpy(), scale, bias, starts.numpy())
 
 
 def _check(q: torch.Tensor, keys: Quantised, values: Quantised) -> None:
@@ -119,67 +104,6 @@ def _check(q: torch.Tensor, keys: Quantised, values: Quantised) -> None:
         )
     if n > keys.tile * min(own[2], other[2]):
         raise ValueError(f"keys: {n} tokens in {own[2]} tiles of {keys.tile} (values: {other[2]}); some are not stored.")
-
-
-# -- the compiled loops ------------------------------------------------------------------------------------------------
-def _fits(q: torch.Tensor, rows: int, sizes: tuple[int, int]) -> bool:
-    """Whether the compiled loop is exact and faster: vectors of a multiple of 8, few rows, nothing to differentiate."""
-    differentiable = q.requires_grad and torch.is_grad_enabled()
-    return q.device.type == "cpu" and rows <= ROWS and not any(size % 8 for size in sizes) and not differentiable
-
-
-def _rows(q: torch.Tensor, scale: float, heads: int) -> torch.Tensor:
-    """q [B, H, T, D] -> float32 [heads, G * T, D], scaled."""
-    return (q.detach().float() * scale).reshape(heads, -1, q.shape[-1])
-
-
-def _array(x: torch.Tensor) -> Any:
-    """A NumPy view; 16-bit floats, which the compiled loops cannot read, as their bits."""
-    x = x.detach()
-    return (x.view(torch.uint16) if x.dtype in (torch.float16, torch.bfloat16) else x).numpy()
-
-
-@cache
-def _loops() -> ModuleType:
-    """Import numba with the first compressed part that needs it, not with the package."""
-    from laconic.ops import fused_loops
-
-    return fused_loops
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    """A thread pool for the loops. numba's own threads will not do: its `workqueue` layer aborts when two threads call at
-    once, and its OpenMP is a different library from torch's, whose waiting threads spin on the cores that it needs."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="laconic")
-
-
-if hasattr(os, "register_at_fork"):  # a forked child has the pool but not its threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-def _launch(
-    kernel: Any, arguments: list[Any], heads: int, rows: int, dim: int, work: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run a kernel, one share of the entries per thread, and merge -> out [heads, rows, dim], lse [heads, rows].
-
-    Args:
-        work: multiplications in all; no thread is woken for fewer than `SHARE` of them.
-    """
-    shares = max(1, min(torch.get_num_threads(), work // SHARE))
-    outs = torch.empty(shares, heads, rows, dim).numpy()
-    tops, totals = torch.empty(2, shares, heads, rows).numpy()
-
-    def run(share: int) -> None:
-        kernel(share, *arguments, outs, tops, totals)
-
-    others = [_pool().submit(run, share) for share in range(1, shares)]
-    run(0)
-    for other in others:
-        other.result()
-    out, lse = torch.empty(heads, rows, dim), torch.empty(heads, rows)
-    _loops().combine(outs, tops, totals, out.numpy(), lse.numpy())
-    return out, lse
 
 
 # -- the torch paths ---------------------------------------------------------------------------------------------------

@@ -1,9 +1,8 @@
-"""The loops of `fused.py`, compiled by numba for this machine's vector units. Imported on first use only.
+"""The loops of decode attention, compiled by numba for this machine's vector units. Imported on first use only.
 
-Both kernels walk over blocks of keys with an online softmax. What makes them fast: every block is converted once into a
-small float32 buffer that serves all query rows; the inner loops run over fixed, short, contiguous rows (sizes are
-compile-time constants of a factory); several rows and terms share each load; the exponential is a polynomial that
-vectorises.
+Both kernels walk over blocks of keys with an online softmax. What makes them fast: the inner loops run over fixed, short,
+contiguous rows (sizes are compile-time constants of a factory); several rows and terms share each load, and numbers are
+widened on the way; the exponential is a polynomial that vectorises.
 
 Terms used throughout: rows = G x T queries of one KV head. Work is divided into shares of equal numbers of entries, whatever
 head they belong to; one call computes one share, without the interpreter's lock, and writes partial results per head:
@@ -18,16 +17,37 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 Array = np.ndarray
 FLOOR = np.float32(-1e30)  # below every real logit, and finite, so that infinities are never subtracted from each other
-BLOCK = 32  # keys per block of the ragged kernel
+BLOCK = 32  # keys per block of the kernel for dense and ragged entries
 
 # fast-math without "ninf": biases hide keys with -inf, so infinities must be respected
 _FAST = {"reassoc", "contract", "arcp", "nsz", "afn", "nnan"}
 _OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
 _loop = njit(forceinline=True, **_OPTIONS)
+
+
+@intrinsic  # type: ignore[misc]
+def _float_of(typing: Any, bits: Any) -> Any:
+    """int32 -> the float32 with these bits."""
+    return types.float32(types.int32), lambda _, builder, __, args: builder.bitcast(args[0], ir.FloatType())
+
+
+@intrinsic  # type: ignore[misc]
+def _f32(typing: Any, x: Any) -> Any:
+    """A stored number -> float32: a float32 as it is, the upper half of one (bfloat16 bits, uint16) widened."""
+    if x == types.float32:
+        return types.float32(types.float32), lambda _, __, ___, args: args[0]
+
+    def widened(_: Any, builder: Any, __: Any, args: Any) -> Any:
+        bits = builder.shl(builder.zext(args[0], ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
+        return builder.bitcast(bits, ir.FloatType())
+
+    return types.float32(types.uint16), widened
 
 
 @_loop
@@ -53,33 +73,29 @@ def _unpack(packed: Array, bits: int, count: int, out: Array) -> None:
 
 
 @_loop
-def _widen(half: Array, ints: Array, floats: Array, out: Array) -> None:
-    """float16 bits (uint16) -> float32. `floats` is a view of `ints`; the exponents are moved by multiplying with 2^112."""
-    n = half.shape[0]
-    for i in range(n):
+def _widen(half: Array, out: Array) -> None:
+    """float16 bits (uint16) -> float32; the exponents are moved by multiplying with 2^112."""
+    for i in range(half.shape[0]):
         x = np.int32(half[i])
-        ints[i] = ((x & np.int32(0x7FFF)) << np.int32(13)) | ((x & np.int32(0x8000)) << np.int32(16))
-    for i in range(n):
-        out[i] = floats[i] * np.float32(2.0**112)
+        bits = ((x & np.int32(0x7FFF)) << np.int32(13)) | ((x & np.int32(0x8000)) << np.int32(16))
+        out[i] = _float_of(bits) * np.float32(2.0**112)
 
 
 @_loop
-def _exponentials(x: Array, top: float, size: int, ints: Array, floats: Array) -> Any:
+def _exponentials(x: Array, top: float, size: int) -> Any:
     """x <- exp(x - top), to 2e-7; -> their sum. 2^y = 2^k * 2^f: k into the exponent bits, Taylor for f in [-1/2, 1/2]."""
+    total = np.float32(0)
     for i in range(size):
         y = max((x[i] - top) * np.float32(1.4426950408889634), np.float32(-127))
         k = np.floor(y + np.float32(0.5))
         f = y - k
-        ints[i] = (np.int32(k) + np.int32(127)) << np.int32(23)  # 0 at the clamp: hidden keys get a weight of exactly zero
         p = np.float32(1.540353e-4) * f + np.float32(1.33335581e-3)
         p = p * f + np.float32(9.61812911e-3)
         p = p * f + np.float32(5.55041087e-2)
         p = p * f + np.float32(2.40226507e-1)
         p = p * f + np.float32(6.93147181e-1)
-        x[i] = p * f + np.float32(1)
-    total = np.float32(0)
-    for i in range(size):
-        x[i] *= floats[i]
+        power = _float_of((np.int32(k) + np.int32(127)) << np.int32(23))  # 0 at the clamp: hidden keys weigh exactly nothing
+        x[i] = (p * f + np.float32(1)) * power
         total += x[i]
     return total
 
@@ -98,7 +114,7 @@ def _multiply_add(weights: Array, x: Array, rows: int, terms: int, width: int, o
             c0, c1, c2, c3 = w2[d], w2[d + 1], w2[d + 2], w2[d + 3]
             e0, e1, e2, e3 = w3[d], w3[d + 1], w3[d + 2], w3[d + 3]
             for i in range(width):
-                y0, y1, y2, y3 = x0[i], x1[i], x2[i], x3[i]
+                y0, y1, y2, y3 = _f32(x0[i]), _f32(x1[i]), _f32(x2[i]), _f32(x3[i])
                 o0[i] += a0 * y0 + a1 * y1 + a2 * y2 + a3 * y3
                 o1[i] += b0 * y0 + b1 * y1 + b2 * y2 + b3 * y3
                 o2[i] += c0 * y0 + c1 * y1 + c2 * y2 + c3 * y3
@@ -106,23 +122,23 @@ def _multiply_add(weights: Array, x: Array, rows: int, terms: int, width: int, o
         for d in range(fours, terms):
             y = x[d]
             for i in range(width):
-                o0[i] += w0[d] * y[i]
-                o1[i] += w1[d] * y[i]
-                o2[i] += w2[d] * y[i]
-                o3[i] += w3[d] * y[i]
+                o0[i] += w0[d] * _f32(y[i])
+                o1[i] += w1[d] * _f32(y[i])
+                o2[i] += w2[d] * _f32(y[i])
+                o3[i] += w3[d] * _f32(y[i])
     for r in range(rows // 4 * 4, rows):
         o, w = out[r], weights[r]
         for d in range(0, eights, 8):
             x0, x1, x2, x3, x4, x5, x6, x7 = x[d], x[d + 1], x[d + 2], x[d + 3], x[d + 4], x[d + 5], x[d + 6], x[d + 7]
             a0, a1, a2, a3, a4, a5, a6, a7 = w[d], w[d + 1], w[d + 2], w[d + 3], w[d + 4], w[d + 5], w[d + 6], w[d + 7]
             for i in range(width):
-                o[i] += (a0 * x0[i] + a1 * x1[i] + a2 * x2[i] + a3 * x3[i]) + (
-                    a4 * x4[i] + a5 * x5[i] + a6 * x6[i] + a7 * x7[i]
-                )
+                y0, y1, y2, y3 = _f32(x0[i]), _f32(x1[i]), _f32(x2[i]), _f32(x3[i])
+                y4, y5, y6, y7 = _f32(x4[i]), _f32(x5[i]), _f32(x6[i]), _f32(x7[i])
+                o[i] += (a0 * y0 + a1 * y1 + a2 * y2 + a3 * y3) + (a4 * y4 + a5 * y5 + a6 * y6 + a7 * y7)
         for d in range(eights, terms):
             y = x[d]
             for i in range(width):
-                o[i] += w[d] * y[i]
+                o[i] += w[d] * _f32(y[i])
 
 
 @_loop
@@ -161,7 +177,8 @@ def quantised(key_bits: int, value_bits: int, dim: int, value_dim: int, tile: in
 
     def kernel(
         share: int,  # which share of the work
-        q: Array,  # [B * Hkv, rows, D] float32, scaled
+        q: Array,  # [B * Hkv, rows, D] float32
+        scale: float,
         keys: Array,  # [B, Hkv, tiles, bytes] uint8
         key_step: Array,  # [B, Hkv, groups, D] float16 bits
         key_zero: Array,
@@ -183,8 +200,6 @@ def quantised(key_bits: int, value_bits: int, dim: int, value_dim: int, tile: in
         buffer = np.empty(largest, np.float32)
         key_tile = buffer[: dim * tile].reshape(dim, tile)
         value_tile = buffer[: value_dim * tile].reshape(parts, tile, width)
-        ints = np.empty(scales, np.int32)
-        floats = ints.view(np.float32)
         step, zero = np.empty(scales, np.float32), np.empty(scales, np.float32)
         folded, offset = np.empty((rows, dim), np.float32), np.empty(rows, np.float32)
         p, weights = np.empty((rows, tile), np.float32), np.empty((rows, tile), np.float32)
@@ -193,10 +208,7 @@ def quantised(key_bits: int, value_bits: int, dim: int, value_dim: int, tile: in
             top, total = tops[share, head], totals[share, head]
             for r in range(rows):
                 top[r], total[r] = FLOOR, np.float32(0)
-                for part in range(parts):
-                    zeros[part, r, 0] = np.float32(0)
-                    for i in range(width):
-                        out[part, r, i] = np.float32(0)
+                zeros[:, r], out[:, r] = np.float32(0), np.float32(0)
             row, h = head // hkv, head % hkv
             vh = h % value_step.shape[1]
             group = -1
@@ -207,13 +219,14 @@ def quantised(key_bits: int, value_bits: int, dim: int, value_dim: int, tile: in
                     group = owner[row, 0, t]
                     if group < 0 or group >= key_step.shape[2]:
                         raise IndexError("the owner of a tile of packed keys is no group; what is stored is damaged.")
-                    _widen(key_step[row, h, group], ints, floats, step)
-                    _widen(key_zero[row, h, group], ints, floats, zero)
+                    _widen(key_step[row, h, group], step)
+                    _widen(key_zero[row, h, group], zero)
                     for r in range(rows):
                         query, target, a = q[head, r], folded[r], np.float32(0)
                         for d in range(dim):
-                            target[d] = query[d] * step[d]
-                            a += query[d] * zero[d]
+                            x = query[d] * np.float32(scale)
+                            target[d] = x * step[d]
+                            a += x * zero[d]
                         offset[r] = a
                 _unpack(keys[row, h, t], key_bits, dim * tile, buffer)
                 for r in range(rows):
@@ -240,11 +253,11 @@ def quantised(key_bits: int, value_bits: int, dim: int, value_dim: int, tile: in
                         shrink = np.float32(math.exp(before - highest))
                         for part in range(parts):
                             zeros[part, r, 0] *= shrink
-                    total[r] += _exponentials(logits, highest, tile, ints, floats)
+                    total[r] += _exponentials(logits, highest, tile)
                 _unpack(values[row, h, t], value_bits, value_dim * tile, buffer)
                 for part in range(parts):  # sum p (code * step + zero) = (p * step) . code + p . zero
-                    _widen(value_step[row, vh, t, part * tile : (part + 1) * tile], ints, floats, step)
-                    _widen(value_zero[row, vh, t, part * tile : (part + 1) * tile], ints, floats, zero)
+                    _widen(value_step[row, vh, t, part * tile : (part + 1) * tile], step)
+                    _widen(value_zero[row, vh, t, part * tile : (part + 1) * tile], zero)
                     for r in range(rows):
                         share_of, target, a = p[r], weights[r], np.float32(0)
                         for i in range(tile):
@@ -261,15 +274,6 @@ def quantised(key_bits: int, value_bits: int, dim: int, value_dim: int, tile: in
 
 
 @_loop
-def _floats_of(bits: Array, ints: Array, count: int, dim: int) -> None:
-    """bfloat16 bits (uint16) [count, dim] -> ints, the same numbers as float32 bits."""
-    for j in range(count):
-        source, target = bits[j], ints[j]
-        for i in range(dim):
-            target[i] = np.int32(source[i]) << np.int32(16)
-
-
-@_loop
 def _dots(q: Array, keys: Array, rows: int, count: int, dim: int, out: Array) -> None:
     """out[:rows, :count] = q[:rows] @ keys[:count]^T; 4 rows x 4 keys, or 1 row x 4 keys, at a time."""
     fours = count // 4 * 4
@@ -280,7 +284,7 @@ def _dots(q: Array, keys: Array, rows: int, count: int, dim: int, out: Array) ->
             a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = np.float32(0)
             c0 = c1 = c2 = c3 = e0 = e1 = e2 = e3 = np.float32(0)
             for d in range(dim):
-                x0, x1, x2, x3 = k0[d], k1[d], k2[d], k3[d]
+                x0, x1, x2, x3 = _f32(k0[d]), _f32(k1[d]), _f32(k2[d]), _f32(k3[d])
                 y0, y1, y2, y3 = q0[d], q1[d], q2[d], q3[d]
                 a0, a1, a2, a3 = a0 + y0 * x0, a1 + y0 * x1, a2 + y0 * x2, a3 + y0 * x3
                 b0, b1, b2, b3 = b0 + y1 * x0, b1 + y1 * x1, b2 + y1 * x2, b3 + y1 * x3
@@ -296,79 +300,76 @@ def _dots(q: Array, keys: Array, rows: int, count: int, dim: int, out: Array) ->
             k0, k1, k2, k3 = keys[j], keys[j + 1], keys[j + 2], keys[j + 3]
             a0 = a1 = a2 = a3 = np.float32(0)
             for d in range(dim):
-                a0, a1, a2, a3 = a0 + y[d] * k0[d], a1 + y[d] * k1[d], a2 + y[d] * k2[d], a3 + y[d] * k3[d]
+                x0, x1, x2, x3 = _f32(k0[d]), _f32(k1[d]), _f32(k2[d]), _f32(k3[d])
+                a0, a1, a2, a3 = a0 + y[d] * x0, a1 + y[d] * x1, a2 + y[d] * x2, a3 + y[d] * x3
             out[r, j], out[r, j + 1], out[r, j + 2], out[r, j + 3] = a0, a1, a2, a3
     for r in range(rows):
         y = q[r]
         for j in range(fours, count):
             k, a = keys[j], np.float32(0)
             for d in range(dim):
-                a += y[d] * k[d]
+                a += y[d] * _f32(k[d])
             out[r, j] = a
 
 
 @cache
-def ragged(dim: int, value_dim: int, half: bool) -> Any:
-    """The kernel for flat buffers of float32 entries, or of bfloat16 ones (`half`: their bits as uint16)."""
+def runs(dim: int, value_dim: int, stored: str) -> Any:
+    """The kernel for heads that each own a run of rows of flat buffers: float32, or bits (uint16) of bfloat16 numbers.
+
+    Args:
+        stored: name of what the buffers hold; part of the kernel's name.
+    """
 
     def kernel(
         share: int,  # which share of the work
-        q: Array,  # [heads, rows, D] float32, scaled
+        q: Array,  # [heads, rows, D] float32
+        scale: float,
         keys: Array,  # [total, D] float32 or bits
         values: Array,  # [total, Dv]
-        starts: Array,  # [heads] int64
-        counts: Array,
-        bias: Array,  # [total], or empty
+        starts: Array,  # [heads] int64: the first row of every head
+        counts: Array,  # [heads] int64
+        bias: Array,  # flat, or empty
+        biases: Array,  # [heads] int64: where in it every head's begin
         outs: Array,  # [shares, heads, rows, Dv]
         tops: Array,  # [shares, heads, rows]
         totals: Array,
     ) -> None:
         shares, heads, rows = outs.shape[0], q.shape[0], q.shape[1]
+        wide = rows + 1 if rows % 4 == 3 else rows  # four rows at once cost less than three, one after another
         entries = counts.sum()
         first, last = entries * share // shares, entries * (share + 1) // shares
-        key_ints = np.empty((BLOCK if half else 0, dim), np.int32)
-        value_ints = np.empty((BLOCK if half else 0, value_dim), np.int32)
-        key_floats, value_floats = key_ints.view(np.float32), value_ints.view(np.float32)
-        ints = np.empty(BLOCK, np.int32)
-        floats = ints.view(np.float32)
-        p, out = np.empty((rows, BLOCK), np.float32), np.empty((1, rows, value_dim), np.float32)
+        query, p = np.zeros((wide, dim), np.float32), np.zeros((wide, BLOCK), np.float32)
+        out = np.empty((1, wide, value_dim), np.float32)
         before = 0
         for head in range(heads):
             top, total = tops[share, head], totals[share, head]
             for r in range(rows):
                 top[r], total[r] = FLOOR, np.float32(0)
-                for i in range(value_dim):
-                    out[0, r, i] = np.float32(0)
+                out[0, r] = np.float32(0)
+                for d in range(dim):
+                    query[r, d] = q[head, r, d] * np.float32(scale)
             begin, end = max(first - before, 0), min(last - before, counts[head])
             before += counts[head]
             if starts[head] < 0 or counts[head] < 0 or starts[head] + counts[head] > min(keys.shape[0], values.shape[0]):
                 raise IndexError("a head owns rows that its keys and values do not have.")
             for block in range(begin, end, BLOCK):
                 at, size = starts[head] + block, min(BLOCK, end - block)
-                if half:
-                    _floats_of(keys[at : at + size], key_ints, size, dim)
-                    _floats_of(values[at : at + size], value_ints, size, value_dim)
-                    _dots(q[head], key_floats, rows, size, dim, p)
-                else:
-                    _dots(q[head], keys[at : at + size], rows, size, dim, p)
+                _dots(query, keys[at : at + size], wide, size, dim, p)
                 for r in range(rows):
                     logits = p[r]
                     if bias.size:
                         for i in range(size):
-                            logits[i] += bias[at + i]
+                            logits[i] += bias[biases[head] + block + i]
                     for i in range(size, BLOCK):
                         logits[i] = -np.float32(np.inf)
                     highest = _raise_top(logits, r, BLOCK, top, total, out)
-                    total[r] += _exponentials(logits, highest, BLOCK, ints, floats)
-                if half:
-                    _multiply_add(p, value_floats, rows, size, value_dim, out[0])
-                else:
-                    _multiply_add(p, values[at : at + size], rows, size, value_dim, out[0])
+                    total[r] += _exponentials(logits, highest, BLOCK)
+                _multiply_add(p, values[at : at + size], wide, size, value_dim, out[0])
             for r in range(rows):
                 for i in range(value_dim):
                     outs[share, head, r, i] = out[0, r, i]
 
-    return _compiled(kernel, f"ragged_{dim}_{value_dim}_{'bf16' if half else 'fp32'}")
+    return _compiled(kernel, f"runs_{dim}_{value_dim}_{stored}")
 
 
 @njit(cache=True, **_OPTIONS)

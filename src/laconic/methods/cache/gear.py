@@ -14,8 +14,9 @@ from laconic.cache.parts.quantised import Matrix, QuantisedPart, shed, without_f
 from laconic.cache.quantiser import HeadSizes, Quantiser, check_group
 from laconic.method import register
 from laconic.ops.attend import attend
+from laconic.ops.compiled import ROWS
 from laconic.ops.corrected import Corrected, Settings, approximate
-from laconic.ops.fused import ROWS, attend_quantised
+from laconic.ops.fused import attend_quantised
 from laconic.ops.quantise import TILE
 
 
