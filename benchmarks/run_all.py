@@ -17,8 +17,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-MEASURED = ["speed", "fused", "peer", "floors", "memory", "long_memory", "vision", "agree"]
-PAGES = ["speed", "kvpress", "vision", "fused"]
+MEASURED = ["speed", "fused", "decode_attention", "peer", "floors", "memory", "long_memory", "vision", "agree"]
+PAGES = ["speed", "kvpress", "vision", "fused", "decode_attention"]
 """Of tools/pages; they read what was measured."""
 
 
@@ -33,6 +33,7 @@ def main() -> int:
     parts = {
         "speed": ["speed.py", *quick],
         "fused": ["fused.py", *quick],
+        "decode_attention": ["decode_attention.py", *quick],
         "peer": ["peer_kvpress.py", *quick, *peer],
         "floors": ["floors.py"],
         "memory": ["memory.py", *quick, *peer],

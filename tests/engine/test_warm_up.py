@@ -6,6 +6,7 @@ from helpers.bench_tools import tiny
 from laconic.engine.warm_up import TOKENS, warm_up
 from laconic.method import create_method
 from laconic.methods.cache.random import Random
+from laconic.ops import compiled
 from laconic.prompts.text import build
 
 
@@ -41,3 +42,16 @@ def test_methods_run_too_and_a_budget_that_is_too_small_is_left_to_the_real_run(
     assert set(passes) == {TOKENS}
     warm_up(model, prompt, [create_method("snapkv", bytes=1)])
     assert model.config._attn_implementation != "laconic" and not model._forward_hooks
+
+
+def test_loops_are_loaded_only_where_the_prompt_needs_them(model_and_prompt, monkeypatch):
+    model, prompt = model_and_prompt
+    heads, size, loaded = model.config.num_attention_heads, model.config.head_dim, []
+    monkeypatch.setattr(compiled, "attend_dense", lambda *given: loaded.append([list(x.shape) for x in given[:3]]))
+    monkeypatch.setattr(compiled, "DENSE", 2 * heads * size * prompt.tokens + 1)
+    warm_up(model, prompt)
+    assert not loaded
+    monkeypatch.setattr(compiled, "DENSE", 2 * heads * size * prompt.tokens)
+    warm_up(model, prompt)
+    one = [1, model.config.num_key_value_heads, 1, size]
+    assert loaded == [[[1, heads, 1, size], one, one]]

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from laconic.cache.quantiser import HeadSizes
 from laconic.errors import LaconicError
 from laconic.method import Method
+from laconic.ops import compiled
 from laconic.prompts.inputs import on_device
 from laconic.prompts.text import Prompt
 from laconic.session import Session
@@ -33,6 +35,16 @@ def warm_up(model: PreTrainedModel, prompt: Prompt, methods: Sequence[Method] = 
             with suppress(LaconicError), nullcontext() if wanted is None else Session(model, wanted):
                 cache = model(ids, use_cache=True, logits_to_keep=1).past_key_values
                 model(ids[:, -1:], past_key_values=cache, use_cache=True)
+        _load_loops(model, prompt.tokens)
+
+
+def _load_loops(model: PreTrainedModel, tokens: int) -> None:
+    """Load the compiled loops of decode attention, or compile them, where caches of so many tokens need them."""
+    heads = HeadSizes.of(model)
+    like = {"dtype": model.dtype, "device": model.device}
+    q, k = torch.empty(1, heads.queries, 1, heads.size, **like), torch.empty(1, heads.kv, tokens, heads.size, **like)
+    if compiled.serves(q, k, k):
+        compiled.attend_dense(q, k[:, :, :1], k[:, :, :1], 1.0)
 
 
 def _encode(model: PreTrainedModel, prompt: Prompt) -> None:
