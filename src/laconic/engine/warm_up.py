@@ -41,8 +41,8 @@ def warm_up(model: PreTrainedModel, prompt: Prompt, methods: Sequence[Method] = 
 def _load_loops(model: PreTrainedModel, tokens: int) -> None:
     """Load the compiled loops of decode attention, or compile them, where caches of so many tokens need them."""
     heads = HeadSizes.of(model)
-    like = {"dtype": model.dtype, "device": model.device}
-    q, k = torch.empty(1, heads.queries, 1, heads.size, **like), torch.empty(1, heads.kv, tokens, heads.size, **like)
+    like = torch.empty(0, dtype=model.dtype, device=model.device)
+    q, k = like.new_empty(1, heads.queries, 1, heads.size), like.new_empty(1, heads.kv, tokens, heads.size)
     if compiled.serves(q, k, k):
         compiled.attend_dense(q, k[:, :, :1], k[:, :, :1], 1.0)
 

@@ -4,9 +4,8 @@ Both kernels walk over blocks of keys with an online softmax. What makes them fa
 contiguous rows (sizes are compile-time constants of a factory); several rows and terms share each load, and numbers are
 widened on the way; the exponential is a polynomial that vectorises.
 
-Terms used throughout: rows = G x T queries of one KV head. Work is divided into shares of equal numbers of entries, whatever
-head they belong to; one call computes one share, without the interpreter's lock, and writes partial results per head:
-`outs`, `tops` (running maxima) and `totals` (sums of exponentials).
+Rows: the G x T queries of a KV head. Work is divided into shares of equal numbers of entries, whatever head they belong
+to; one call computes one share, without the interpreter's lock, and writes per head `outs`, `tops` (maxima) and `totals`.
 """
 
 from __future__ import annotations
@@ -29,15 +28,16 @@ BLOCK = 32  # keys per block of the kernel for dense and ragged entries
 _FAST = {"reassoc", "contract", "arcp", "nsz", "afn", "nnan"}
 _OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
 _loop = njit(forceinline=True, **_OPTIONS)
+_intrinsic: Any = intrinsic  # its type for mypy is that of the function which makes the code, not of the code
 
 
-@intrinsic  # type: ignore[misc]
+@_intrinsic
 def _float_of(typing: Any, bits: Any) -> Any:
     """int32 -> the float32 with these bits."""
     return types.float32(types.int32), lambda _, builder, __, args: builder.bitcast(args[0], ir.FloatType())
 
 
-@intrinsic  # type: ignore[misc]
+@_intrinsic
 def _f32(typing: Any, x: Any) -> Any:
     """A stored number -> float32: a float32 as it is, the upper half of one (bfloat16 bits, uint16) widened."""
     if x == types.float32:
