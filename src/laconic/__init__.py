@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from laconic.methods import *  # noqa: F403  every published system, under the name of its paper
     from laconic.session import Session as Session
     from laconic.session import compress as compress
+    from laconic.shortening.contract import PromptMethod as PromptMethod
+    from laconic.shortening.scorer import Scorer as Scorer
+    from laconic.shortening.shorten import Shortened as Shortened
+    from laconic.shortening.shorten import shorten as shorten
     from laconic.stream.contract import TokenMethod as TokenMethod
     from laconic.version import __version__ as __version__
     from laconic.weights.contract import WeightMethod as WeightMethod
@@ -46,9 +50,12 @@ _HOMES = {
     "CacheMethod": "laconic.cache.contract",
     "Context": "laconic.engine.context",
     "Method": "laconic.method",
+    "PromptMethod": "laconic.shortening.contract",
     "SavedContext": "laconic.cache.saved",
+    "Scorer": "laconic.shortening.scorer",
     "SegmentStore": "laconic.memory.store",
     "Session": "laconic.session",
+    "Shortened": "laconic.shortening.shorten",
     "StorageMethod": "laconic.cache.storage",
     "TokenMethod": "laconic.stream.contract",
     "WeightMethod": "laconic.weights.contract",
@@ -58,6 +65,7 @@ _HOMES = {
     "load": "laconic.loading",
     "load_cache": "laconic.cache.saved:load",
     "read": "laconic.engine.context",
+    "shorten": "laconic.shortening.shorten",
     "__version__": "laconic.version",
     "register": "laconic.method",
 }

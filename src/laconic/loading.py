@@ -47,6 +47,34 @@ def load(
         PretrainedError: the package of a pretrained model is not installed; the message holds the command.
         ImportError: the processor needs torchvision, which is not installed.
     """
+    path = _path(name)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("testbed/") and dtype == "auto":
+        dtype = torch.float32
+    trust = {"trust_remote_code": trust_remote_code}
+    options = {"dtype": dtype, "use_safetensors": True, **trust}
+    reader = load_reader(name, trust_remote_code=trust_remote_code)
+    vision = _has_vision(path, trust_remote_code)
+    model = (AutoModelForImageTextToText if vision else AutoModelForCausalLM).from_pretrained(path, **options)
+    model.to(device)  # type: ignore[arg-type]
+    return model.eval(), reader
+
+
+def load_reader(name: str, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer, or the processor, that `load` returns with the model called `name`; the model is not loaded."""
+    path = _path(name)
+    vision = _has_vision(path, trust_remote_code)
+    trust = {"trust_remote_code": trust_remote_code}
+    reader = _processor(path, trust_remote_code) if vision else AutoTokenizer.from_pretrained(path, **trust)
+    tokenizer = tokenizer_of(reader)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return reader
+
+
+def _path(name: str) -> str:
+    """Where the model called `name` is: a folder, or a Hugging Face id."""
     testbed = name.startswith("testbed/")
     path = str(pretrained_path(name)) if name in PRETRAINED else name
     try:
@@ -58,20 +86,7 @@ def load(
     near = get_close_matches(name, PRETRAINED, cutoff=0.8)
     if near and name not in PRETRAINED and not Path(path).expanduser().exists():  # before the Hub is asked for it
         raise UnknownNameError(f"no model is called {name!r}; did you mean {near[0]}?")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if testbed and dtype == "auto":
-        dtype = torch.float32
-    vision = _has_vision(path, trust_remote_code)
-    trust = {"trust_remote_code": trust_remote_code}
-    options = {"dtype": dtype, "use_safetensors": True, **trust}
-    reader = _processor(path, trust_remote_code) if vision else AutoTokenizer.from_pretrained(path, **trust)
-    model = (AutoModelForImageTextToText if vision else AutoModelForCausalLM).from_pretrained(path, **options)
-    tokenizer = tokenizer_of(reader)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "left"
-    model.to(device)  # type: ignore[arg-type]
-    return model.eval(), reader
+    return path
 
 
 def tokenizer_of(reader: Any) -> Any:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GROUP = "laconic.methods"
 """Entry-point group of methods in other packages."""
-SITES = ("encoder", "tokens", "cache", "memory", "reasoning", "weights", "codecs", "lens")
+SITES = ("prompt", "encoder", "tokens", "cache", "memory", "reasoning", "weights", "codecs", "lens")
 PRINCIPLES = ("transformation", "similarity", "attention", "query")
 """What decides about tokens of images, videos and sound, in the terms of the survey arXiv 2507.20198."""
 Span = tuple[int, int]
@@ -108,6 +108,8 @@ class Method:
     """Whether the budget is a mean share of the visual tokens over the decoder's layers, not of the cache's entries."""
     packs: ClassVar[bool] = False
     """Whether it only stores in a smaller form what stays: beside a method that chooses, a common budget is not for it."""
+    before_reading: ClassVar[bool] = False
+    """Whether its work is over when the model begins to read, so that a saved cache has nothing of it."""
     uneven: ClassVar[bool] = False
     """Whether sequences of one batch keep different numbers of tokens under a budget; all cost what the longest costs."""
     fixed_budget: ClassVar[bool] = False

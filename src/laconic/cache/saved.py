@@ -80,7 +80,7 @@ def save(
         "dtype": str(model.dtype).removeprefix("torch."),
         "settings": settings(model),
         "tokenizer": None if tokenizer is None else tokenizer_hash(tokenizer),
-        "methods": [described(method) for method in methods],
+        "methods": [described(method) for method in methods if not method.before_reading],
         "tokens": cache.seen,
         "real": cache.real,
         "layers": layers,

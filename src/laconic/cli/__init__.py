@@ -1,4 +1,4 @@
-"""The command line: `laconic run | pick | chat | cache | store | inspect | methods | bench | fit | serve | doctor`."""
+"""The command line: `laconic run | compress | pick | chat | cache | store | inspect | methods | bench | fit | serve | doctor`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from laconic.cli import cache, store
 from laconic.cli.bench import bench
 from laconic.cli.chat import chat
 from laconic.cli.common import Group, utf8_streams
+from laconic.cli.compress import compress
 from laconic.cli.doctor import doctor
 from laconic.cli.fit import deprecated, fit
 from laconic.cli.inspect import inspect
@@ -50,6 +51,7 @@ def root(
 
 
 app.command()(run)
+app.command()(compress)
 app.command()(pick)
 app.command()(chat)
 app.command()(inspect)

@@ -128,8 +128,8 @@ def utf8_streams() -> None:
             stream.reconfigure(encoding="utf-8", errors="replace")
 
 
-def read_text(path: str) -> str:
-    """A UTF-8 file (a BOM is dropped), or stdin for ``"-"``.
+def read_text(path: str, option: str = "--context") -> str:
+    """A UTF-8 file (a BOM is dropped), or stdin for ``"-"``. `option` is what names it on the command line.
 
     Raises:
         InputError: the file is missing, a folder, unreadable, or not UTF-8; the message names the byte.
@@ -141,7 +141,7 @@ def read_text(path: str) -> str:
         try:
             data = Path(path).expanduser().read_bytes()
         except OSError as error:
-            raise InputError(f"cannot read --context {path}: {error.strerror}.") from error
+            raise InputError(f"cannot read {option} {path}: {error.strerror}.") from error
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:

@@ -13,11 +13,13 @@ from rich.text import Text
 
 from laconic.cli.answering import Run
 from laconic.cli.common import clean
+from laconic.cli.compress import figures as shortened
 from laconic.cli.question import Question
 from laconic.cli.record import first_difference
 from laconic.cli.units import flops, seconds, size
 from laconic.media import Frame
 from laconic.method import CATALOGUE, Method
+from laconic.shortening.contract import PromptMethod
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -107,6 +109,9 @@ def _head(question: Question, run: Run) -> Table:
     )
     if question.frames:
         grid.add_row("images", shown(question.frames))
+    for method in question.methods:
+        if isinstance(method, PromptMethod) and method.done is not None:
+            grid.add_row("text", f"{shortened(method.done)} before the model read it")
     grid.add_row("tokens in", f"{prompt.tokens:,} (context {len(prompt.context):,}, question {len(prompt.question):,})")
     if question.methods:
         grid.add_row("kept", kept(question, run))
@@ -126,7 +131,8 @@ def _head(question: Question, run: Run) -> Table:
 def kept(question: Question, run: Run) -> str:
     """What was asked for and achieved, and of what: what shortens the stream is compared with the visual tokens."""
     budget = run.answer.compressed
-    what = "of the context" if question.later else "of the prompt"
+    text = all(isinstance(method, PromptMethod) for method in question.methods)
+    what = "of the context" if question.later or text else "of the prompt"
     achieved = f"achieved {budget.achieved:.2%} {what} ({budget.tokens_in:,.0f} tokens)"
     lines = []
     cutters = [m for m in question.methods if m.in_visual_tokens]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +20,7 @@ from laconic.media import Frame, gather
 from laconic.media.arrange import arranged
 from laconic.method import Method, Span
 from laconic.prompts.text import Prompt
+from laconic.shortening.contract import to_apply
 from laconic.specs import create_methods
 
 TRAINED_TOKENS = {"testbed/lm": 2048, "testbed/vlm": 192, "testbed/vlm-large": 800}
@@ -80,6 +82,8 @@ def question_of(options: Options, context: str, methods: Sequence[Method] | None
         frames = arranged(frames, len(options.image or ()), methods, vision_family_of(engine.model).image_side(engine.model))
     shown = [frame.image for frame in frames]
     request = replace(request_of(options), context=context, images=shown, methods=methods, system=options.system)
+    with spinner("shortening the context") if to_apply(methods) else nullcontext():
+        request = engine.shortened(request)
     prompt = engine.prompt(request)
     if options.query_agnostic and not (prompt.context and prompt.question):
         raise InputError("--query-agnostic needs a context and a question after it.")

@@ -34,7 +34,7 @@ def question_of(options: Options, path: Path) -> Question:
     engine, methods = engine_and_methods(options, "later")
     if not exists:
         assert text is not None
-        _write(options, engine, methods, text, path)
+        text = _write(options, engine, methods, text, path)
     saved = load(path, engine.model, engine.tokenizer)
     if text not in (None, saved.text):
         raise InputError(f"{path} holds another text than --context {options.context}; drop one of them.")
@@ -44,10 +44,19 @@ def question_of(options: Options, path: Path) -> Question:
     return Question(options, engine, replace(request, prompt=prompt))
 
 
-def _write(options: Options, engine: Engine, methods: list[Method], text: str, path: Path) -> None:
-    request = replace(request_of(options), context=text, system=options.system, methods=methods)
+def _write(options: Options, engine: Engine, methods: list[Method], text: str, path: Path) -> str:
+    """Compress `text` into a file -> what the model has read of it."""
+    request = replace(request_of(options), context=text, system=options.system, methods=methods, mode="later")
+    request = engine.shortened(request)
     ids = engine.prompt(request).context
     session = Session(engine.model, request.methods or (), request.protect, engine.tokenizer)
     with spinner(f"compressing the context into {path}"), session:
         read_context(session, ids, options.prefill_chunk_size)
-        session.save_cache(path, input_ids=torch.tensor([ids]), tokenizer=engine.tokenizer, text=text, system=options.system)
+        session.save_cache(
+            path,
+            input_ids=torch.tensor([ids]),
+            tokenizer=engine.tokenizer,
+            text=request.context,
+            system=options.system,
+        )
+    return request.context

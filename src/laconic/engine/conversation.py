@@ -18,6 +18,7 @@ from laconic.measure.stats import Stats
 from laconic.prompts.inputs import on_device
 from laconic.prompts.text import Prompt
 from laconic.session import Session
+from laconic.shortening.contract import seconds_spent
 
 OnText = Callable[[str], None]
 AtPrompt = Callable[[Any], None]
@@ -53,7 +54,7 @@ class Conversation:
         inputs = on_device(session.model, self.prompt.inputs)
         saved = None if isinstance(session, StockSession) else request.saved
         goes_first = self.cache is not None or saved is not None or request.mode == "later"
-        began = time.perf_counter()
+        began = time.perf_counter() - (seconds_spent(request.methods) if self.cache is None else 0)
         if self.cache is not None:
             session.cache = self.cache
         elif saved is not None:

@@ -24,6 +24,7 @@ from laconic.engine.generation import generate, opened, read_context
 from laconic.engine.request import Answer as Answer
 from laconic.engine.request import Request as Request
 from laconic.engine.scoring import Scores, score
+from laconic.engine.shortened import shortened
 from laconic.engine.stock import StockSession
 from laconic.loading import tokenizer_of
 from laconic.measure.stats import Stats
@@ -85,6 +86,11 @@ class Engine:
             )
         return prompt
 
+    def shortened(self, request: Request) -> Request:
+        """The request with its context shortened, if a method of it does that; `answer` and `read` do it, too. See
+        `laconic.engine.shortened`."""
+        return shortened(request, self.tokenizer, self.prompt)
+
     def answer(self, request: Request, on_text: OnText | None = None, at_prompt: AtPrompt | None = None) -> Answer:
         """Answer one request.
 
@@ -104,6 +110,7 @@ class Engine:
         self, request: Request, on_text: OnText | None = None, at_prompt: AtPrompt | None = None
     ) -> Iterator[Conversation]:
         """Answer a request and keep the session open for further questions about the same context. See `answer`."""
+        request = self.shortened(request)
         prompt = self.prompt(request)
         if request.mode == "later" and not (prompt.context and prompt.question):
             raise PromptError('mode="later" compresses a context before the question: give both.')
@@ -121,6 +128,7 @@ class Engine:
         Raises:
             LaconicError: nothing to read, methods or a budget that do not fit, or weights that depend on the prompt.
         """
+        request = self.shortened(replace(request, mode="later"))
         session = self._session(request)
         assert isinstance(session, Session)
         check_askable(session.methods)

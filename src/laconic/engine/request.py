@@ -39,6 +39,7 @@ class Request:
         sample: draw tokens, at `temperature` (1.0 if None); else decoding is greedy.
         seed: of torch's generator when decoding begins; None leaves it as it is.
         chunk: read the prompt in pieces of this many tokens; not with images.
+        original: the request as it was before its context was shortened; None where it was not.
         options: further arguments of `generate()`, such as num_beams, top_p or stopping_criteria; they win over the fields
             above.
     """
@@ -59,11 +60,12 @@ class Request:
     temperature: float | None = None
     seed: int | None = None
     chunk: int | None = None
+    original: Request | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def stock(self) -> Request:
-        """The same question put to the stock model, context and question together."""
-        return replace(self, methods=None, mode="in view", protect=())
+        """The same question put to the stock model, the whole context and question together."""
+        return replace(self.original or self, methods=None, mode="in view", protect=())
 
 
 @dataclass

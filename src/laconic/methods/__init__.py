@@ -33,6 +33,12 @@ from laconic.methods.encoder.recoverable_compression import RecoverableCompressi
 from laconic.methods.encoder.tome import ToMe as ToMe
 from laconic.methods.encoder.visionzip import VisionZip as VisionZip
 from laconic.methods.lens.embedlens import EmbedLens as EmbedLens
+from laconic.methods.prompt.bm25 import BM25 as BM25
+from laconic.methods.prompt.llmlingua import LLMLingua as LLMLingua
+from laconic.methods.prompt.longllmlingua import LongLLMLingua as LongLLMLingua
+from laconic.methods.prompt.random_text import RandomText as RandomText
+from laconic.methods.prompt.selective_context import SelectiveContext as SelectiveContext
+from laconic.methods.prompt.truncate_text import TruncateText as TruncateText
 from laconic.methods.tokens.adsc import ADSC as ADSC
 from laconic.methods.tokens.apet import ApET as ApET
 from laconic.methods.tokens.cdpruner import CDPruner as CDPruner
