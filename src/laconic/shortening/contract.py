@@ -30,7 +30,7 @@ class PromptMethod(Method):
         keep: share of the text's tokens. `tokens`: how many of them instead.
         force: a string, or several, that always stay: every piece that holds one of them.
         digits: every piece with a digit in it stays.
-        tags: name of a tag whose parts have a rule of their own: with ``tags="x"``, ``<x, compress=False>...</x>`` stays whole
+        tags: name of a tag whose parts have their own rule: with ``tags="x"``, ``<x, compress=False>...</x>`` stays whole
             and ``<x, rate=0.2>...</x>`` keeps that share; see `laconic.shortening.tags`. Empty: angle brackets are text.
     """
 

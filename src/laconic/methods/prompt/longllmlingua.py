@@ -91,7 +91,7 @@ class Contrast:
 
 
 def strangeness(scorer: Scorer, document: list[int], question: str) -> float:
-    """Mean negative log-likelihood of the question and the restriction after the document (equation 2); it helps where low."""
+    """Mean negative log-likelihood of the question and restriction after the document (equation 2); low where it helps."""
     return mean(scorer.surprise(scorer.tokenizer.encode(question + RESTRICTION, add_special_tokens=False), document))
 
 
