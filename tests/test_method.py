@@ -172,7 +172,7 @@ def test_bad_names_are_refused(name):
 
 
 def test_bad_sites_are_refused():
-    with pytest.raises(ValueError, match="site='everywhere' of method 'ours': choose one of encoder"):
+    with pytest.raises(ValueError, match="site='everywhere' of method 'ours': choose one of prompt, encoder"):
         enter(site="everywhere")
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 from laconic.engine.request import Request
 from laconic.errors import ProtectError
-from laconic.method import Protect
+from laconic.method import Protect, Span
 from laconic.prompts.text import Prompt, PromptError
 from laconic.shortening.contract import PromptMethod, to_apply
 from laconic.shortening.shorten import shorten
@@ -67,12 +67,13 @@ def _as_strings(protect: Protect, ids: Sequence[int], context: str, tokenizer: A
         return str(tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     single = isinstance(protect, str) or (len(protect) == 2 and all(isinstance(x, int) for x in protect))
+    specs = cast("list[str | Span]", [protect] if single else list(protect))
     found: list[str] = []
-    for spec in [protect] if single else protect:
+    for spec in specs:
         if isinstance(spec, str):
             found.append(spec)
             continue
-        start, stop = spec  # type: ignore[misc]
+        start, stop = spec
         if not 0 <= start < stop <= len(ids):
             raise ProtectError(f"protect=({start}, {stop}) is no range of the prompt's {len(ids)} tokens.")
         whole = text(0, len(ids))

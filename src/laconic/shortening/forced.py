@@ -15,7 +15,8 @@ def forced(pieces: Pieces, spans: Iterable[Span], strings: Sequence[str], digits
     Args:
         spans: characters that stay. `strings`: every piece with a character of one of them stays. `digits`: with a digit.
     """
-    text, stay = pieces.text, set()
+    text = pieces.text
+    stay: set[int] = set()
     for start, stop in [*spans, *(span for string in strings for span in occurrences(text, string))]:
         stay.update(pieces.touching(start, stop))
     if digits:

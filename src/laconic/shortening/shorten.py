@@ -79,7 +79,7 @@ def shorten(
 
     Args:
         text: one text, or several documents, which are joined by blank lines.
-        method: what chooses, such as ``LLMLingua(keep=0.3)``, or its text, ``"NAME:keep=0.3"``.
+        method: what chooses, such as an object, or its text, ``"NAME:keep=0.3"``.
         question: what will be asked about the text; some methods need it. It is not part of the text and never cut.
         protect: strings of the text that stay. They count against the budget.
         tokenizer: of the model that will read the text: budgets in tokens and the figures are then in its tokens.
@@ -91,7 +91,7 @@ def shorten(
         BudgetError: a budget that is too small for what must stay, or a wrong tag.
 
     Example:
-        >>> short = laconic.shorten(report, "llmlingua:keep=0.3", tokenizer=tokenizer)
+        >>> short = laconic.shorten(report, "NAME:keep=0.3", tokenizer=tokenizer)
         >>> short.text, short.tokens_in, short.tokens_out
     """
     method = _checked(method)

@@ -41,7 +41,9 @@ def filtered(
             the budget is met. "prefix": those above a threshold, the quantile of the scores of what was kept before and
             the window's together, as the published code has it; what is kept then only tends to the budget.
     """
-    sizes, kept, earlier = source.pieces.sizes, [], []
+    sizes = source.pieces.sizes
+    kept: list[int] = []
+    earlier: list[float] = []
     due = 0.0
     for part in _windows(order, sizes, window):
         stay: list[int] = []

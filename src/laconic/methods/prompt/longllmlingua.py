@@ -67,7 +67,8 @@ class LongLLMLingua(ScoringMethod):
         lengths = [source.pieces.size(units[i]) for i in ranked]
         share_of = dict(zip(ranked, shares(lengths, source.budget, self.delta), strict=True))
         dropped = [i for i in range(len(units)) if i not in share_of and source.forced.intersection(units[i])]
-        numbers, own = [], []
+        numbers: list[int] = []
+        own: list[float] = []
         for i in arranged(ranked, dropped, self.order):
             part = units[i] if i in share_of else sorted(source.forced.intersection(units[i]))
             numbers += part
