@@ -1,4 +1,4 @@
-"""The command line: `laconic run | compress | pick | chat | cache | store | inspect | methods | bench | fit | serve | doctor`."""
+"""The command line: `laconic run | compress | pick | chat | cache | store | inspect | methods | bench | fit | serve ...`."""
 
 from __future__ import annotations
 
