@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from laconic.errors import UnknownNameError as UnknownNameError
     from laconic.errors import UnsupportedModelError as UnsupportedModelError
     from laconic.loading import load as load
+    from laconic.memory.contract import MemoryMethod as MemoryMethod
+    from laconic.memory.memory import Memory as Memory
     from laconic.memory.store import SegmentStore as SegmentStore
     from laconic.method import Method as Method
     from laconic.method import create_method as create_method
@@ -49,6 +51,8 @@ _HOMES = {
     "Artifact": "laconic.artifact",
     "CacheMethod": "laconic.cache.contract",
     "Context": "laconic.engine.context",
+    "Memory": "laconic.memory.memory",
+    "MemoryMethod": "laconic.memory.contract",
     "Method": "laconic.method",
     "PromptMethod": "laconic.shortening.contract",
     "SavedContext": "laconic.cache.saved",

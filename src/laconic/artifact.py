@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -120,6 +121,11 @@ class Artifact:
                 save_file(self.tensors, unfinished, {KEY: json.dumps(facts)})
         except (OSError, SafetensorError) as error:
             raise ArtifactError(f"cannot write the artifact {str(path)!r}: {error}; choose another file.") from error
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all facts and tensors."""
+        return _checksum({name: getattr(self, name) for name in _FACTS}, self.tensors)
 
     @classmethod
     def load(cls, given: str | Path) -> Artifact:

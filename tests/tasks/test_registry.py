@@ -17,7 +17,7 @@ def test_every_task_is_found_by_its_name():
 
 
 def test_tasks_are_listed_by_modality():
-    assert {task.name for task in list_tasks("text")} == {*TASKS, "own"}
+    assert {task.name for task in list_tasks("text")} == {*TASKS, "slots", "own"}
     assert {"colour", "large_reading", "mme"} <= {task.name for task in list_tasks("image")}
     assert {"facts", "continuation"} == {task.name for task in list_tasks("document")}
     assert list_tasks() == [task for kind in ("text", "document", "image") for task in list_tasks(kind)]

@@ -17,9 +17,10 @@ from laconic.cache.saved import SavedContext, load, save
 from laconic.engine.conversation import Conversation, OnText
 from laconic.engine.generation import ends_of_turn, opened
 from laconic.engine.request import Answer, Request
-from laconic.errors import SessionError
+from laconic.errors import SavedContextError, SessionError
 from laconic.loading import tokenizer_of
 from laconic.measure.stats import Stats
+from laconic.memory.memory import Memory
 from laconic.method import Method, Protect
 from laconic.prompts import media, text
 from laconic.prompts.text import Prompt, PromptError
@@ -31,7 +32,7 @@ from laconic.weights.hooks import PerPrompt
 def read(
     model: PreTrainedModel,
     reader: Any,
-    context: str | SavedContext = "",
+    context: str | SavedContext | Memory = "",
     *methods: Method | str,
     images: Sequence[Image.Image] = (),
     system: str | None = None,
@@ -42,7 +43,7 @@ def read(
 
     Args:
         model, reader: as `laconic.load` gives them: a tokenizer, or the processor of a vision language model.
-        context: text, or what `laconic.load_cache` opened.
+        context: text, what `laconic.load_cache` opened, or a `laconic.Memory`.
         methods: what compresses, or its text, ``"NAME:keep=0.25"``; none: everything is stored. Those of a saved context are
             in the file.
         images: upright, RGB, shown before the text; see the guide. `system`: the system message.
@@ -65,8 +66,9 @@ def read(
             "a saved context has been read, and comes with its methods, images and system message; give the file alone."
         )
     request = Request(
-        context="" if saved is not None else str(context),
+        context=context if isinstance(context, str) else "",
         saved=saved,
+        memory=context if isinstance(context, Memory) else None,
         methods=methods,  # type: ignore[arg-type]
         images=images,
         system=system,
@@ -85,6 +87,7 @@ class Context:
         session: with the context's methods; open while a question is answered.
         request: how the context was read, and how it is asked unless `ask` says otherwise.
         ids: the context's token ids, the opening of the chat template included; `images`: how many it shows.
+        kept: the memory that stands for the context, where a method has made one.
         cache: the compressed context. `stats`: figures once it was read; `notes`: what methods warned about.
     """
 
@@ -96,6 +99,7 @@ class Context:
     cache: CompressedCache
     stats: Stats
     notes: list[str]
+    kept: Memory | None = None
     _talk: Conversation | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
@@ -148,7 +152,8 @@ class Context:
             return self._follow(question, request, on_text)
         prompt = self.prompt(question, answer_prefix)
         with opened(self.session) as (memory, notes):
-            talk = Conversation(self.tokenizer, request, prompt, self.session, memory, notes, self.cache.fork())
+            kept = None if self.kept is None else replace(self.kept, seconds=0.0, flops=0)  # paid for by the reading
+            talk = Conversation(self.tokenizer, request, prompt, self.session, memory, notes, self.cache.fork(), kept=kept)
             talk.begin(on_text)
         self._talk = talk
         return talk.answers[0]
@@ -179,6 +184,8 @@ class Context:
             prompt = media.build(self.reader, (), self.request.context, question, **parts)
         else:
             prompt = text.build(self.tokenizer, self.request.context, question, history=self.request.history, **parts)
+        if self.kept is not None:
+            prompt = self.kept.inside(self.session.model, prompt)
         if prompt.context != self.ids:
             raise PromptError("the chat template puts other tokens before the context than when it was read.")
         return prompt
@@ -196,8 +203,12 @@ class Context:
         """Write the compressed context to one file, without what was asked; `Context.load` opens it in another process.
 
         Raises:
-            SavedContextError: a layer cannot be saved, or the file cannot be written.
+            SavedContextError: a layer cannot be saved, soft tokens stand for the context, or the file cannot be written.
         """
+        if self.kept is not None:
+            raise SavedContextError(
+                f"{self.kept.method.name} has made a memory of this context; save that: context.kept.save({str(path)!r})."
+            )
         save(
             self.cache,
             path,

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 
 from laconic.engine.generation import generate, read_context
+from laconic.engine.remembering import charged
 from laconic.engine.request import Answer, Request
 from laconic.engine.stock import StockSession
 from laconic.measure.memory import Memory
 from laconic.measure.stats import Stats
+from laconic.memory.memory import Memory as SoftMemory
 from laconic.prompts.inputs import on_device
 from laconic.prompts.text import Prompt
 from laconic.session import Session
@@ -34,6 +36,7 @@ class Conversation:
         memory, notes: of the session, for the answers.
         cache: what has been said so far; given at the beginning, it holds the prompt's context already.
         answers: so far.
+        kept: the memory that stands in the prompt for its context, if one does; its cost is part of the figures.
     """
 
     tokenizer: Any
@@ -44,6 +47,7 @@ class Conversation:
     notes: list[str]
     cache: Any = None
     answers: list[Answer] = field(default_factory=list)
+    kept: SoftMemory | None = None
     _ids: list[int] = field(default_factory=list)
     _figures: list[Stats] = field(default_factory=list)
 
@@ -62,10 +66,15 @@ class Conversation:
         elif goes_first:
             read_context(session, self.prompt.context, request.chunk, self.prompt.inputs)
         if goes_first:
-            self._figures.append(session.stats)
+            self._figures.append(self._stats())
         # the budget of a context that went first has been spent: the question is stored whole
         with session.hold() if goes_first else nullcontext():
             self._answer(request, began, {} if goes_first else inputs, on_text, at_prompt)
+
+    def _stats(self) -> Stats:
+        """Figures of the session, and of the memory in the prompt."""
+        session = self.session
+        return session.stats if isinstance(session, StockSession) else charged(session.stats, self.kept, session.shape)
 
     def ask(
         self,
@@ -115,16 +124,16 @@ class Conversation:
                 session.cache.settle()  # the prompt is over: what is read now has been packed, too
             if at_prompt is not None:
                 at_prompt(session)
-            self._figures.append(session.stats)
+            self._figures.append(self._stats())
 
         (new,), clock = generate(session, self.tokenizer, given, request, at_first, on_text)
         answer = Answer(
             **vars(new),
-            first_seconds=clock.first - began,
+            first_seconds=clock.first - began + (0.0 if self.answers or self.kept is None else self.kept.seconds),
             later_seconds=clock.last - clock.first,
             compressed=self._figures[0],
             prompt=self._figures[-1],
-            final=session.stats,
+            final=self._stats(),
             peak_memory=self.memory.peak(),
             memory_kind=self.memory.kind,
             notes=self.notes,

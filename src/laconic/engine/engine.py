@@ -21,6 +21,7 @@ from laconic.cache.saved import SavedContext
 from laconic.engine.context import Context, check_askable
 from laconic.engine.conversation import AtPrompt, Conversation, OnText
 from laconic.engine.generation import generate, opened, read_context
+from laconic.engine.remembering import charged, remembered
 from laconic.engine.request import Answer as Answer
 from laconic.engine.request import Request as Request
 from laconic.engine.scoring import Scores, score
@@ -65,10 +66,14 @@ class Engine:
         """
         if request.prompt is not None:
             return request.prompt
-        saved = request.saved
+        saved, memory = request.saved, request.memory
+        parts: dict[str, Any]
+        if memory is not None:
+            parts = {"answer_prefix": request.answer_prefix, "system": request.system, "history": request.history}
+            return memory.prompt(self.tokenizer, request.question, **parts)
         if saved is not None:
             request = replace(request, context=saved.text, system=saved.system, history=(), images=())
-        parts: dict[str, Any] = {"answer_prefix": request.answer_prefix, "system": request.system}
+        parts = {"answer_prefix": request.answer_prefix, "system": request.system}
         reads_images = self.reader is not self.tokenizer
         if saved is not None and saved.images:
             ids = _ids_of(saved)
@@ -114,8 +119,11 @@ class Engine:
         prompt = self.prompt(request)
         if request.mode == "later" and not (prompt.context and prompt.question):
             raise PromptError('mode="later" compresses a context before the question: give both.')
-        with opened(session := self._session(request)) as (memory, notes):
-            talk = Conversation(self.tokenizer, request, prompt, session, memory, notes)
+        kept, others = remembered(self.model, self.tokenizer, request, prompt)
+        if kept is not None:
+            prompt = kept.inside(self.model, prompt)
+        with opened(session := self._session(others)) as (memory, notes):
+            talk = Conversation(self.tokenizer, others, prompt, session, memory, notes, kept=kept)
             talk.begin(on_text, at_prompt)
             yield talk
 
@@ -129,13 +137,18 @@ class Engine:
             LaconicError: nothing to read, methods or a budget that do not fit, or weights that depend on the prompt.
         """
         request = self.shortened(replace(request, mode="later"))
+        saved = request.saved
+        prompt = None if saved is not None else self.prompt(replace(request, question=request.question or "?"))
+        kept = None
+        if prompt is not None:
+            kept, request = remembered(self.model, self.tokenizer, request, prompt)
         session = self._session(request)
         assert isinstance(session, Session)
         check_askable(session.methods)
-        saved = request.saved
-        prompt = None if saved is not None else self.prompt(replace(request, question=request.question or "?"))
         if prompt is not None and not prompt.context:
             raise PromptError("there is nothing to read; give a context, images, or both.")
+        if prompt is not None and kept is not None:
+            prompt = kept.inside(self.model, prompt)
         with opened(session) as (_, notes):
             if prompt is None:
                 assert saved is not None
@@ -147,9 +160,10 @@ class Engine:
             cache = session.cache
             assert cache is not None
             cache.settle()
-            stats = session.stats
+            stats = charged(session.stats, kept, session.shape)
         images = len(request.images) if saved is None else saved.images
-        return Context(self.reader, session, replace(request, images=(), saved=None), images, ids, cache, stats, notes)
+        request = replace(request, images=(), saved=None)
+        return Context(self.reader, session, request, images, ids, cache, stats, notes, kept)
 
     def answer_batch(self, inputs: Mapping[str, Any], request: Request, at_prompt: AtPrompt | None = None) -> list[Answer]:
         """Answer a batch of prompts at once.

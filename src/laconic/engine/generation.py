@@ -67,12 +67,18 @@ def read_context(
     given = on_device(model, inputs or {}, len(ids))
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         given["logits_to_keep"] = 1
+    soft: torch.Tensor | None = given.pop("inputs_embeds", None)  # of all ids, some of which stand for no token
     size = chunk or len(ids)
     with torch.no_grad():
         for start in range(0, len(ids), size):
-            piece = torch.tensor([ids[start : start + size]], device=model.device)
+            stop = start + size
+            piece: dict[str, Any] = (
+                {"input_ids": torch.tensor([ids[start:stop]], device=model.device)}
+                if soft is None
+                else {"inputs_embeds": soft[:, start:stop]}
+            )
             past = session.cache if start else cache  # without one a session begins a new cache
-            out = model(input_ids=piece, past_key_values=past, use_cache=True, **given)
+            out = model(**piece, past_key_values=past, use_cache=True, **given)
     return out.logits[0, -1:]
 
 

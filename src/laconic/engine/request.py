@@ -11,6 +11,7 @@ from PIL import Image
 from laconic.cache.saved import SavedContext
 from laconic.engine.stock import StockSession
 from laconic.measure.stats import Stats
+from laconic.memory.memory import Memory
 from laconic.method import Method, Protect
 from laconic.prompts.text import Prompt
 from laconic.session import Session
@@ -31,6 +32,7 @@ class Request:
         prompt: the prompt itself, where the caller has built it; the fields above are then not used.
         saved: a context that was compressed earlier, in place of `context`, `history`, `system` and `images`. The stock
             model reads its text.
+        memory: a context as soft tokens, in place of `context`. The stock model reads the tokens that it was made of.
         methods: what compresses; empty: those of `saved`, or none, and the session stores everything; None: the stock model.
         protect: what no method may remove; see `laconic.compress`.
         mode: "in view": context and question are read, and compressed, together. "later": the context alone is compressed
@@ -52,6 +54,7 @@ class Request:
     history: Sequence[Mapping[str, str]] = ()
     prompt: Prompt | None = None
     saved: SavedContext | None = None
+    memory: Memory | None = None
     methods: Sequence[Method] | None = ()
     protect: Protect = ()
     mode: Mode = "in view"

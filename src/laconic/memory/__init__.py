@@ -1,1 +1,1 @@
-"""Memories: what was read once and is kept, on disk and shared between processes."""
+"""Memories: contexts that were read once and are kept small, in a prompt, in a file, or shared between processes."""

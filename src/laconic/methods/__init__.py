@@ -33,6 +33,12 @@ from laconic.methods.encoder.recoverable_compression import RecoverableCompressi
 from laconic.methods.encoder.tome import ToMe as ToMe
 from laconic.methods.encoder.visionzip import VisionZip as VisionZip
 from laconic.methods.lens.embedlens import EmbedLens as EmbedLens
+from laconic.methods.memory.autocompressor import AutoCompressor as AutoCompressor
+from laconic.methods.memory.compllm import CompLLM as CompLLM
+from laconic.methods.memory.comprexit import ComprExIT as ComprExIT
+from laconic.methods.memory.gmsa import GMSA as GMSA
+from laconic.methods.memory.icae import ICAE as ICAE
+from laconic.methods.memory.mean_pool import MeanPool as MeanPool
 from laconic.methods.prompt.bm25 import BM25 as BM25
 from laconic.methods.prompt.llmlingua import LLMLingua as LLMLingua
 from laconic.methods.prompt.longllmlingua import LongLLMLingua as LongLLMLingua

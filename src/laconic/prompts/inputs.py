@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-ALONG = ("mm_token_type_ids", "token_type_ids")
+ALONG = ("inputs_embeds", "mm_token_type_ids", "token_type_ids")
 """Inputs with a value for every token."""
 
 

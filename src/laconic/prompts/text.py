@@ -36,6 +36,7 @@ class Prompt:
         templated: the chat template was applied.
         text: the whole prompt as text.
         inputs: what the model gets besides the ids: the pixels of images, their sizes and the like.
+        opening: how many of the first ids of `context` come before the text itself: the template's, system turn, history.
     """
 
     context: list[int]
@@ -43,6 +44,7 @@ class Prompt:
     templated: bool
     text: str
     inputs: dict[str, Any] = field(default_factory=dict)
+    opening: int = 0
 
     @property
     def ids(self) -> list[int]:
@@ -98,7 +100,8 @@ def build(
     ids = encode(tokenizer, text, not templated)
     opening = text[: min(at + len(context), end)]
     cut = common(encode(tokenizer, opening, not templated), ids) if context or history else 0
-    return Prompt(ids[:cut], ids[cut:], templated, text)
+    before = common(encode(tokenizer, text[:at], not templated), ids) if cut else 0
+    return Prompt(ids[:cut], ids[cut:], templated, text, opening=min(before, cut))
 
 
 def _render(tokenizer: Any, body: str, answer_prefix: str, opening_turns: list[dict[str, str]]) -> str:

@@ -23,9 +23,10 @@ def _tasks() -> dict[str, Task]:
     from laconic.tasks.text.documents import DOCUMENT_TASKS
     from laconic.tasks.text.own import OWN
     from laconic.tasks.text.retrieval import RETRIEVAL_TASKS
+    from laconic.tasks.text.slots import SLOT_FACTS
 
     known: dict[str, Task] = {}
-    for task in (*RETRIEVAL_TASKS, OWN, *DOCUMENT_TASKS, *SCENE_TASKS, *BENCHMARKS, *_plugins().loaded):
+    for task in (*RETRIEVAL_TASKS, SLOT_FACTS, OWN, *DOCUMENT_TASKS, *SCENE_TASKS, *BENCHMARKS, *_plugins().loaded):
         if task.name in known:
             raise ValueError(
                 f"task name {task.name!r} is taken by {type(known[task.name]).__qualname__}; choose another one."

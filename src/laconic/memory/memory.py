@@ -1,0 +1,197 @@
+"""A memory: the soft tokens that stand for a context, what they were made of, and the file that holds them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from laconic.artifact import fingerprint, model_name
+from laconic.atomic import replacing
+from laconic.cache.attention import NAME as SESSION
+from laconic.cache.described import described, rebuilt
+from laconic.cache.saved import tokenizer_hash
+from laconic.errors import SavedContextError, SessionError
+from laconic.families import family_of
+from laconic.measure.cost import Shape
+from laconic.memory.compressor import embedded
+from laconic.memory.contract import MemoryMethod
+from laconic.method import Method
+from laconic.prompts import text as prompts
+from laconic.prompts.text import Prompt, PromptError
+from laconic.specs import methods_of
+from laconic.version import versions
+
+FORMAT = 1
+KEY = "laconic_memory"
+"""The key of the safetensors header that holds the facts, as JSON."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A context as soft tokens, which stand in its place in any prompt of the same model.
+
+    Attributes:
+        soft: [m, d], fp32, in the model's space of input embeddings.
+        ids: token ids of the context. `method`: what made it.
+        facts: model, fingerprint, tokenizer and artifact that it belongs to, by hash.
+        seconds, flops: what making it took; 0 for one that was loaded.
+    """
+
+    soft: Tensor = field(repr=False)
+    ids: tuple[int, ...] = field(repr=False)
+    method: MemoryMethod
+    facts: dict[str, Any] = field(repr=False)
+    seconds: float = 0.0
+    flops: int = 0
+
+    @staticmethod
+    def of(model: PreTrainedModel, tokenizer: Any, text: str | list[int], method: MemoryMethod | str) -> Memory:
+        """The memory of a context.
+
+        Args:
+            text: the context, or its token ids.
+            method: what makes it, or its text, ``"NAME:keep=0.25"``.
+
+        Raises:
+            PromptError: a context without a token.
+            LaconicError: no weights for this model, or a share that they were not trained for.
+            SessionError: inside a session of this model.
+        """
+        (made,) = methods_of([method])
+        if not isinstance(made, MemoryMethod):
+            raise TypeError(
+                f"{made.name} acts on the {type(made).__name__}; a memory is made by a method of the site memory."
+            )
+        stack = family_of(model).stack(model)
+        if stack.config._attn_implementation == SESSION:
+            raise SessionError("a memory is made before a session is opened, by the unmodified model; make it outside.")
+        if isinstance(text, str):
+            prompts.check_text("context", text)
+        tokens: list[int] = tokenizer.encode(text, add_special_tokens=False) if isinstance(text, str) else text
+        if not tokens:
+            raise PromptError("the context is empty; there is nothing to remember.")
+        made.attach(model)
+        facts = {
+            "model": model_name(model),
+            "fingerprint": fingerprint(model),
+            "tokenizer": tokenizer_hash(tokenizer),
+            "artifact": made.digest,
+            "version": made.version,
+        }
+        if made.neutral:
+            ids = torch.tensor([tokens], device=model.device)
+            return Memory(embedded(model, ids)[0].cpu(), tuple(tokens), made, facts)
+        began = time.perf_counter()
+        soft = made.compress(model, tokens).cpu()
+        seconds = time.perf_counter() - began
+        return Memory(soft, tuple(tokens), made, facts, seconds, made.flops(Shape.of(model, stack), len(tokens)))
+
+    def __str__(self) -> str:
+        return f"{len(self.ids):,} tokens in {len(self.soft):,} soft tokens, {self.method}"
+
+    @property
+    def saved_tokens(self) -> int:
+        """How many tokens shorter a prompt is with this memory in the context's place."""
+        return len(self.ids) - len(self.soft)
+
+    def inside(self, model: PreTrainedModel, prompt: Prompt) -> Prompt:
+        """`prompt` with the soft tokens in the place of its context. They have ids, too, which nothing reads; positions are
+        contiguous over the mixed sequence."""
+        opening, vocabulary = prompt.context[: prompt.opening], model.get_input_embeddings().num_embeddings  # type: ignore[attr-defined,union-attr]
+        filler = model.config.get_text_config().pad_token_id
+        filler = filler if filler is not None and 0 <= filler < vocabulary else 0
+        context = [*opening, *[filler] * len(self.soft)]
+        ids = torch.tensor([context + prompt.question], device=model.device)
+        embeddings = embedded(model, ids)
+        embeddings[0, len(opening) : len(context)] = self.soft.to(embeddings.device)
+        inputs = {**prompt.inputs, "inputs_embeds": embeddings.to(model.dtype)}
+        return replace(prompt, context=context, inputs=inputs)
+
+    def prompt(self, tokenizer: Any, question: str, **parts: Any) -> Prompt:
+        """The context's own tokens with a question; see `laconic.prompts.text.build` for the `parts`."""
+        if tokenizer_hash(tokenizer) != self.facts["tokenizer"]:
+            raise SavedContextError("this memory was made with another tokenizer, so its token ids mean something else.")
+        text = tokenizer.decode(list(self.ids), skip_special_tokens=False)
+        return prompts.build(tokenizer, text, question, **parts)
+
+    def inputs(self, model: PreTrainedModel, tokenizer: Any, question: str, **parts: Any) -> dict[str, Tensor]:
+        """What ``model.generate(**inputs)`` takes, inside a session or not: embeddings [1, n, d] and their mask."""
+        prompt = self.inside(model, self.prompt(tokenizer, question, **parts))
+        return {
+            "inputs_embeds": prompt.inputs["inputs_embeds"],
+            "attention_mask": torch.ones(1, prompt.tokens, dtype=torch.long, device=model.device),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, whole or not at all.
+
+        Raises:
+            SavedContextError: the file cannot be written.
+        """
+        tensors = {"soft": self.soft.contiguous(), "ids": torch.tensor(self.ids)}
+        own = {"format": FORMAT, "method": described(self.method), "seconds": self.seconds, "flops": self.flops}
+        facts = {**own, **self.facts, "versions": versions(), "keep": self.method.keep}
+        header = json.dumps(facts, sort_keys=True)
+        try:
+            with replacing(Path(path)) as unfinished:
+                save_file(tensors, unfinished, {KEY: header, "sha256": _checksum(header, tensors)})
+        except (OSError, SafetensorError) as error:
+            raise SavedContextError(f"cannot write the memory {str(path)!r}: {error}; choose another file.") from error
+
+    @staticmethod
+    def load(path: str | Path, model: PreTrainedModel, tokenizer: Any) -> Memory:
+        """The memory in a file, for the model that it was made for.
+
+        Raises:
+            SavedContextError: no such file, truncated or altered, or made with another model, tokenizer or version of its
+                method.
+        """
+        facts, tensors = _read(Path(path))
+        if facts["fingerprint"] != fingerprint(model):
+            raise SavedContextError(f"{path} was made with other weights ({facts['model']}); load that model.")
+        if facts["tokenizer"] != tokenizer_hash(tokenizer):
+            raise SavedContextError(f"{path} was made with another tokenizer, so its token ids mean something else.")
+        method: Method = rebuilt(facts["method"])
+        if not isinstance(method, MemoryMethod) or facts["version"] != method.version:
+            raise SavedContextError(f"{path} was made by another version of {method.name}; make the memory again.")
+        kept = {name: facts[name] for name in ("model", "fingerprint", "tokenizer", "artifact", "version")}
+        return Memory(tensors["soft"], tuple(tensors["ids"].tolist()), method, kept)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Facts and tensors of a file, its checksum checked."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dictionary)
+    except FileNotFoundError:
+        raise SavedContextError(f"{path} does not exist.") from None
+    except (OSError, SafetensorError) as error:
+        raise SavedContextError(f"{path} is truncated or not a memory: {error}.") from error
+    if KEY not in header:
+        raise SavedContextError(f"{path} is a safetensors file, but not a memory that laconic saved.")
+    if header.get("sha256") != _checksum(header[KEY], tensors):
+        raise SavedContextError(f"{path} was altered: its checksum does not match; make the memory again.")
+    facts: dict[str, Any] = json.loads(header[KEY])
+    if facts["format"] != FORMAT:
+        raise SavedContextError(f"{path} has format {facts['format']}; this version of laconic reads format {FORMAT}.")
+    return facts, tensors
+
+
+def _checksum(header: str, tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of the header and of every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(header.encode())
+    for name, x in sorted(tensors.items()):
+        digest.update(f"{name}{x.dtype}{tuple(x.shape)}".encode())
+        digest.update(x.contiguous().flatten().view(torch.uint8).numpy().tobytes() if x.numel() else b"")
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Systems that read a context into soft tokens."""
