@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from laconic.serve.front.answers import Running, fingerprint, respond
+from laconic.serve.front.answers import Running, Shape, fingerprint, respond
 from laconic.serve.front.asking import Ask
 from laconic.serve.front.chat import chat_ask
 from laconic.serve.front.completions import completion_ask
@@ -34,6 +34,12 @@ async def completions(request: Request) -> Response:
 
 
 async def _answered(request: Request, ask: Ask, shape: type[ChatShape], named: str) -> Response:
+    mark = fingerprint(house_of(request).schedulers[ask.target.model.name])
+    return await run(request, ask, shape(ask.job.id, named, mark, ask.job.top_logprobs is not None))
+
+
+async def run(request: Request, ask: Ask, shape: Shape) -> Response:
+    """Put a request into its model's queue, and answer it in this shape."""
     house, key = house_of(request), key_of(request)
     scheduler = house.schedulers[ask.target.model.name]
     most = house.config.limits_of(key.name).max_inflight or 1
@@ -43,5 +49,4 @@ async def _answered(request: Request, ask: Ask, shape: type[ChatShape], named: s
         found = await house.contexts.asked(key, ask.context, ask.target.model.name, ask.wait, seconds)
     undelivered = house.config.limits.undelivered
     running = Running(scheduler, ask, key.name, most, undelivered, request.state.record, found)
-    made = shape(ask.job.id, named, fingerprint(scheduler), ask.job.top_logprobs is not None)
-    return await respond(request, house.config, running, made)
+    return await respond(request, house.config, running, shape)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import Request
 from starlette.responses import JSONResponse, Response
@@ -16,14 +16,10 @@ from laconic.serve.front import sse
 from laconic.serve.front.asking import Ask
 from laconic.serve.front.inbox import Inbox
 from laconic.serve.front.scheduler import Scheduler
-from laconic.serve.front.shapes import ChatShape
 from laconic.serve.front.tickets import Ticket
 from laconic.serve.front.usage import report, usage
 from laconic.serve.job import Stored
-from laconic.serve.refusal import Refusal
 from laconic.version import __version__
-
-Gone = Callable[[], Any]
 
 
 class Running:
@@ -46,7 +42,7 @@ class Running:
         found: tuple[Stored, int] | None = None,
     ):
         stored, self._shared = (None, 0) if found is None else found
-        self._scheduler, self.ask, self._key, self._most, self._record = scheduler, ask, key, most, record
+        self._scheduler, self.ask, self._key, self._most, self.record = scheduler, ask, key, most, record
         self.job = replace(ask.job, context=stored)
         self.inbox = Inbox(self.job.n, undelivered, self._leave)
         self._ticket: Ticket | None = None
@@ -69,13 +65,13 @@ class Running:
         """The request is over."""
         self._leave()
         counts = sum(choice.count for choice in self.inbox.choices)
-        self._record |= {"completion_tokens": counts, "queue": round(self.inbox.queue, 4)}
+        self.record |= {"completion_tokens": counts, "queue": round(self.inbox.queue, 4)}
         if self.inbox.figures:
             figures = self.inbox.figures
             names = ("prompt_tokens", "cached_tokens", "batch", "kept_tokens")
-            self._record |= {name: figures[name] for name in names}
-            self._record |= {"prefill": figures["seconds"]["prefill"], "compress": figures["seconds"]["compress"]}
-            self._record |= {"decode": figures["seconds"]["decode"], "methods": "+".join(figures["methods"])}
+            self.record |= {name: figures[name] for name in names}
+            self.record |= {"prefill": figures["seconds"]["prefill"], "compress": figures["seconds"]["compress"]}
+            self.record |= {"decode": figures["seconds"]["decode"], "methods": "+".join(figures["methods"])}
 
     def extra(self, written: int = 0) -> dict[str, Any]:
         """`usage` and `laconic` of the answer."""
@@ -125,18 +121,23 @@ def fingerprint(scheduler: Scheduler) -> str:
     return f"laconic-{__version__}-{scheduler.backend.facts.get('system_fingerprint', '')}"
 
 
-async def respond(request: Request, config: Config, running: Running, shape: ChatShape) -> Response:
+class Shape(Protocol):
+    """How answers look, whole and as a stream."""
+
+    def whole(self, running: Running) -> dict[str, Any]: ...
+
+    def pieces(self, running: Running) -> AsyncIterator[bytes]: ...
+
+
+async def respond(request: Request, config: Config, running: Running, shape: Shape) -> Response:
     """Answer a request, whole or as a stream."""
     try:
         await running.enter()
         if not running.ask.stream:
             await running.whole(request)
-            more = running.extra()
-            if running.ask.metadata is not None:
-                more["metadata"] = running.ask.metadata
-            return JSONResponse(shape.full(running.inbox.choices, more))
+            return JSONResponse(shape.whole(running))
         limits = config.limits
-        stream = sse.Beginning(_chunks(running, shape), limits.first_byte_s, limits.keep_alive_s)
+        stream = sse.Beginning(shape.pieces(running), limits.first_byte_s, limits.keep_alive_s)
         await stream.begin()
     except ClientLeft:
         request.state.record["left"] = True
@@ -158,27 +159,3 @@ async def _until_the_end(stream: sse.Beginning, running: Running, request: Reque
         running.leave()
         request.state.record["left"] = not complete
         await pieces.aclose()  # type: ignore[attr-defined]
-
-
-async def _chunks(running: Running, shape: ChatShape) -> AsyncIterator[bytes]:
-    """The chunks of a chat or a completion. An error before the first one is raised, a later one is told in the stream."""
-    begun = False
-    try:
-        async for index, piece in running.inbox.pieces():
-            if not begun:
-                begun = True
-                for chunk in shape.opening(running.job.n):
-                    yield sse.data(chunk)
-            if piece["text"] or piece.get("tokens"):
-                yield sse.data(shape.piece(index, piece["text"], piece.get("tokens", [])))
-            if "finish" in piece and piece["finish"] != "deadline":
-                yield sse.data(shape.end(index, piece["finish"]))
-        more = running.extra()
-        if running.ask.include_usage:
-            yield sse.data(shape.part([], more))
-        yield sse.DONE
-    except Refusal as refusal:
-        if not begun:
-            raise
-        running._record["code"] = refusal.code
-        yield sse.failure(refusal)

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from laconic.serve.config import Config, Model
-from laconic.serve.front import answering, context_routes, health, listings, tokens
+from laconic.serve.front import answering, context_routes, health, listings, response_routes, tokens
 from laconic.serve.front.backend import Launch, spawned
 from laconic.serve.front.contexts import Contexts
 from laconic.serve.front.guard import Guard
@@ -74,7 +74,7 @@ def build(
     app.state.house = house
     app.add_exception_handler(HTTPException, _not_found)
     app.add_exception_handler(Refusal, _refused)
-    for part in (answering, context_routes, health, listings, tokens):
+    for part in (answering, context_routes, response_routes, health, listings, tokens):
         app.include_router(part.router)
 
     def finished(record: dict[str, Any]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from laconic.serve.front import sse
+from laconic.serve.front.answers import Running
 from laconic.serve.front.inbox import Choice
+from laconic.serve.refusal import Refusal
 
 FINISH = {"stop": "stop", "length": "length", "cancelled": "stop", "deadline": "length"}
 
@@ -18,15 +21,42 @@ class ChatShape:
         name: id of the answer. `model`: as the request called it. `fingerprint`: of model and server.
     """
 
-    whole, chunk = "chat.completion", "chat.completion.chunk"
+    kind, chunk = "chat.completion", "chat.completion.chunk"
 
     def __init__(self, name: str, model: str, fingerprint: str, logprobs: bool):
         self._head = {"id": name, "created": int(time.time()), "model": model, "system_fingerprint": fingerprint}
         self._logprobs = logprobs
 
-    def full(self, choices: Sequence[Choice], more: Mapping[str, Any]) -> dict[str, Any]:
-        """A whole answer; `more`: usage and the like."""
-        return {**self._head, "object": self.whole, "choices": [self._choice(i, x) for i, x in enumerate(choices)], **more}
+    def whole(self, running: Running) -> dict[str, Any]:
+        """A whole answer."""
+        choices = [self._choice(i, choice) for i, choice in enumerate(running.inbox.choices)]
+        more = running.extra()
+        if running.ask.metadata is not None:
+            more["metadata"] = running.ask.metadata
+        return {**self._head, "object": self.kind, "choices": choices, **more}
+
+    async def pieces(self, running: Running) -> AsyncIterator[bytes]:
+        """The chunks of a stream. An error before the first one is raised, a later one is told in the stream."""
+        begun = False
+        try:
+            async for index, piece in running.inbox.pieces():
+                if not begun:
+                    begun = True
+                    for chunk in self.opening(running.job.n):
+                        yield sse.data(chunk)
+                if piece["text"] or piece.get("tokens"):
+                    yield sse.data(self.piece(index, piece["text"], piece.get("tokens", [])))
+                if "finish" in piece and piece["finish"] != "deadline":
+                    yield sse.data(self.end(index, piece["finish"]))
+            more = running.extra()
+            if running.ask.include_usage:
+                yield sse.data(self.part([], more))
+            yield sse.DONE
+        except Refusal as refusal:
+            if not begun:
+                raise
+            running.record["code"] = refusal.code
+            yield sse.data(refusal.body)
 
     def part(self, choices: list[dict[str, Any]], more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """A chunk."""
@@ -58,7 +88,7 @@ class ChatShape:
 class CompletionShape(ChatShape):
     """``text_completion``, whole and in chunks, which look the same."""
 
-    whole = chunk = "text_completion"
+    kind = chunk = "text_completion"
 
     def opening(self, n: int) -> list[dict[str, Any]]:
         return []

@@ -10,8 +10,6 @@ from typing import Any
 
 from starlette.responses import StreamingResponse
 
-from laconic.serve.refusal import Refusal
-
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -76,8 +74,3 @@ class Beginning:
 def response(pieces: AsyncIterator[bytes], headers: dict[str, str] | None = None) -> StreamingResponse:
     """The HTTP response of a stream."""
     return StreamingResponse(pieces, media_type="text/event-stream; charset=utf-8", headers={**HEADERS, **(headers or {})})
-
-
-def failure(refusal: Refusal) -> bytes:
-    """An error after the first byte."""
-    return data(refusal.body)
