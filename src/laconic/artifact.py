@@ -154,6 +154,19 @@ class Artifact:
         """Names of the artifacts that come with laconic and match a shell pattern, such as ``"METHOD-testbed-lm"``."""
         return sorted(path.stem for path in SHIPPED.glob(f"*{SUFFIX}") if fnmatchcase(path.stem, pattern))
 
+    @staticmethod
+    def checksum(given: str | Path) -> str:
+        """SHA-256 of the file that `given` means; see `load`.
+
+        Raises:
+            ArtifactError: there is none.
+        """
+        try:
+            with _locate(given).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ArtifactError(f"the artifact {str(given)!r} cannot be read: {error}; give another file.") from error
+
     @classmethod
     def find(cls, method: str, model: nn.Module, given: str | None, instead: str = "") -> Artifact:
         """The artifact of `method` for `model`: the `given` one (see `load`), or the shipped one made for these weights.

@@ -16,7 +16,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def options(tmp_path):
-    return ["--store", tmp_path]
+    return ["--folder", tmp_path]
 
 
 def test_listing(laconic, store, options, monkeypatch):
@@ -72,3 +72,23 @@ def test_pinning_by_the_beginning_of_a_key(laconic, store, options):
 def test_namespaces(laconic, store, options):
     assert laconic.json("store", "ls", *options, "--namespace", "other") == []
     assert "namespace='..'" in laconic.bad(1, "store", "ls", *options, "--namespace", "..")
+
+
+def test_run_takes_a_context_from_the_store(laconic, model, context, tmp_path, monkeypatch):
+    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path / "cache"))
+    asked = ["run", "--model", model, "--method", "knorm", "--keep", 0.25, "--context", context, "--max-new-tokens", 4]
+    asked += ["--query-agnostic", "-q", "Wo?"]
+    first, again = (laconic.json(*asked, "--store") for _ in range(2))
+    assert (first["stored"], again["stored"]) == (False, True) and first["answers"][0]["answer"] == again["answers"][0][
+        "answer"
+    ]
+    assert first["kv_bytes"] == again["kv_bytes"] and laconic.json(*asked)["answer"] == again["answers"][0]["answer"]
+    assert "from the store" in laconic(*asked, "-q", "Wer?", "--store").stdout
+    (entry,) = laconic.json("store", "ls")
+    assert entry["facts"]["methods"] == "knorm:keep=0.25"
+
+
+@pytest.mark.parametrize("options", [["--compare", "--query-agnostic"], ["--query-agnostic", "--cache", "x"], []])
+def test_run_refuses_what_does_not_go_with_a_store(laconic, model, context, options):
+    message = laconic.bad(2, "run", "--model", model, "--context", context, "-q", "Wo?", "--store", *options)
+    assert "--store goes with --query-agnostic, and without --cache and --compare" in message

@@ -38,6 +38,12 @@ def run(
             "needed.",
         ),
     ] = None,
+    store: Annotated[
+        bool,
+        typer.Option(
+            "--store", help="With --query-agnostic: keep the compressed context, and take it from there the next time."
+        ),
+    ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="The uncompressed model beside it.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -47,6 +53,8 @@ def run(
     """
     if cache is not None and options.sees:
         raise common.InputError("--cache holds texts; drop --image and --video, or --cache.")
+    if store and (cache is not None or compare or not options.query_agnostic):
+        raise common.InputError("--store goes with --query-agnostic, and without --cache and --compare.")
     questions = question or [""]
     options.question = questions[0]
     several = len(questions) > 1
@@ -65,10 +73,11 @@ def run(
         asked = building.question_of(options, context)
     else:
         asked = saved_context.question_of(options, Path(cache).expanduser())
-    if several:
+    if several or store:
         from laconic.cli.several import answer_all
+        from laconic.memory.store import SegmentStore
 
-        answer_all(asked, questions, as_json)
+        answer_all(asked, questions, as_json, SegmentStore() if store else None)
         return
     _answer(asked, compare, as_json)
 

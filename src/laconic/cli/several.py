@@ -12,17 +12,21 @@ from laconic.cli.record import method_dict
 from laconic.cli.units import seconds, size
 from laconic.engine.context import Context
 from laconic.engine.request import Answer
+from laconic.engine.stored import read_stored
+from laconic.memory.store import SegmentStore
 
 
-def answer_all(question: Question, questions: Sequence[str], as_json: bool) -> None:
+def answer_all(question: Question, questions: Sequence[str], as_json: bool, store: SegmentStore | None = None) -> None:
     """Answer each of `questions` from the compressed context alone, and print them with what that cost.
 
     Args:
         question: the first, with its prompt.
+        store: which may hold the context already, and keeps it.
     """
     console, options = common.out(), question.options
-    with reading(question.engine.model, len(question.prompt.context)):
-        context = question.engine.read(question.request)
+    engine, request = question.engine, question.request
+    with reading(engine.model, len(question.prompt.context)):
+        context = engine.read(request) if store is None else read_stored(engine, request, store)
     answers = []
     for text in questions:
         answers.append(answer := context.ask(text, answer_prefix=options.answer_prefix))
@@ -35,8 +39,9 @@ def answer_all(question: Question, questions: Sequence[str], as_json: bool) -> N
         common.emit(_record(question, context, questions, answers, list(notes)))
         return
     stats, first = context.stats, [answer.first_seconds for answer in answers]
+    how = "from the store" if context.stored else "read once"
     console.print(
-        f"\n{stats.tokens_in:,.0f} tokens read once, {size(stats.kv_bytes)} of {size(stats.kv_bytes_full)} kept; "
+        f"\n{stats.tokens_in:,.0f} tokens {how}, {size(stats.kv_bytes)} of {size(stats.kv_bytes_full)} kept; "
         f"{seconds(sum(first) / len(first))} to the first token of an answer",
         style="dim",
         markup=False,
@@ -57,6 +62,7 @@ def _record(
         "achieved": stats.achieved,
         "kv_bytes": stats.kv_bytes,
         "kv_bytes_full": stats.kv_bytes_full,
+        "stored": context.stored,
         "answers": [
             {
                 "question": text,

@@ -21,15 +21,15 @@ SHOWN = 12
 """Characters of a key in a table."""
 
 app = typer.Typer(help="Look at stored memories, and keep them in order.", no_args_is_help=True)
-Folder = Annotated[str | None, typer.Option("--store", help="Folder of the store; default: in laconic's cache folder.")]
+Folder = Annotated[str | None, typer.Option("--folder", help="Of the store; default: in laconic's cache folder.")]
 Namespace = Annotated[str, typer.Option("--namespace", help="Which part of the store.")]
 Keys = Annotated[list[str], typer.Argument(help="Keys as `ls` shows them, or beginnings of keys that fit one entry.")]
 
 
 @app.command()
-def ls(store: Folder = None, namespace: Namespace = "default", as_json: Json = False) -> None:
+def ls(folder: Folder = None, namespace: Namespace = "default", as_json: Json = False) -> None:
     """List what is stored, latest use first."""
-    opened = _open(store, namespace)
+    opened = _open(folder, namespace)
     entries = sorted(opened.entries(), key=lambda e: -e.used)
     if as_json:
         common.emit([asdict(entry) for entry in entries])
@@ -61,12 +61,12 @@ def gc(
             help="What may stay, such as 2GB; the least recently used go first.",
         ),
     ] = None,
-    store: Folder = None,
+    folder: Folder = None,
     namespace: Namespace = "default",
     as_json: Json = False,
 ) -> None:
     """Remove what is past its time, what is over --limit, and what killed writers left behind."""
-    swept = _open(store, namespace, limit).gc()
+    swept = _open(folder, namespace, limit).gc()
     if as_json:
         common.emit(asdict(swept))
         return
@@ -79,12 +79,12 @@ def gc(
 @app.command()
 def verify(
     remove: Annotated[bool, typer.Option("--remove", help="Remove what is damaged; it is made again when needed.")] = False,
-    store: Folder = None,
+    folder: Folder = None,
     namespace: Namespace = "default",
     as_json: Json = False,
 ) -> None:
     """Read every byte and name what is damaged. Exit status 1 where something is, and stays."""
-    opened = _open(store, namespace)
+    opened = _open(folder, namespace)
     with common.spinner(f"reading {opened.folder}"):
         damages = opened.verify()
     for damage in damages:
@@ -101,9 +101,9 @@ def verify(
 
 
 @app.command()
-def rm(keys: Keys, store: Folder = None, namespace: Namespace = "default", as_json: Json = False) -> None:
+def rm(keys: Keys, folder: Folder = None, namespace: Namespace = "default", as_json: Json = False) -> None:
     """Remove entries, damaged ones too."""
-    opened = _open(store, namespace)
+    opened = _open(folder, namespace)
     found = [_key(opened, key) for key in keys]
     removed = [key for key in found if opened.remove(key)]
     _report(removed, "removed", as_json)
@@ -113,12 +113,12 @@ def rm(keys: Keys, store: Folder = None, namespace: Namespace = "default", as_js
 def pin(
     keys: Keys,
     undo: Annotated[bool, typer.Option("--undo", help="Let them go again.")] = False,
-    store: Folder = None,
+    folder: Folder = None,
     namespace: Namespace = "default",
     as_json: Json = False,
 ) -> None:
     """Keep entries whatever their age and the limit."""
-    opened = _open(store, namespace)
+    opened = _open(folder, namespace)
     found = [_key(opened, key) for key in keys]
     _report([opened.pin(key, not undo).key for key in found], "unpinned" if undo else "pinned", as_json)
 

@@ -21,6 +21,7 @@ from laconic.errors import SavedContextError, SessionError
 from laconic.loading import tokenizer_of
 from laconic.measure.stats import Stats
 from laconic.memory.memory import Memory
+from laconic.memory.store import SegmentStore
 from laconic.method import Method, Protect
 from laconic.prompts import media, text
 from laconic.prompts.text import Prompt, PromptError
@@ -38,6 +39,7 @@ def read(
     system: str | None = None,
     protect: Protect = (),
     chunk: int | None = None,
+    store: SegmentStore | bool = False,
 ) -> Context:
     """Read a context once, and compress it before any question is known.
 
@@ -49,6 +51,8 @@ def read(
         images: upright, RGB, shown before the text; see the guide. `system`: the system message.
         protect: what no method may remove, see `laconic.compress`.
         chunk: read in pieces of this many tokens, each of which is compressed; not with images, nor of a saved context.
+        store: looked into before the context is read, and where it is kept; True: the one in laconic's cache folder. The key
+            is made of all that decides what is kept: tokens, methods, weights, versions.
 
     Raises:
         LaconicError: nothing to read, methods or a budget that do not fit the model, or weights that depend on the prompt.
@@ -59,9 +63,10 @@ def read(
         >>> context.ask("And by whom?", follow_up=True).text
     """
     from laconic.engine.engine import Engine
+    from laconic.engine.stored import read_stored
 
     saved = context if isinstance(context, SavedContext) else None
-    if saved is not None and (methods or images or system or protect or chunk is not None):
+    if saved is not None and (methods or images or system or protect or chunk is not None or store):
         raise PromptError(
             "a saved context has been read, and comes with its methods, images and system message; give the file alone."
         )
@@ -75,7 +80,10 @@ def read(
         protect=protect,
         chunk=chunk,
     )
-    return Engine(model, reader).read(request)
+    engine = Engine(model, reader)
+    if not store:
+        return engine.read(request)
+    return read_stored(engine, request, SegmentStore() if store is True else store)
 
 
 @dataclass
@@ -89,6 +97,7 @@ class Context:
         ids: the context's token ids, the opening of the chat template included; `images`: how many it shows.
         kept: the memory that stands for the context, where a method has made one.
         cache: the compressed context. `stats`: figures once it was read; `notes`: what methods warned about.
+        stored: it came from a store, and nothing was read.
     """
 
     reader: Any
@@ -100,6 +109,7 @@ class Context:
     stats: Stats
     notes: list[str]
     kept: Memory | None = None
+    stored: bool = False
     _talk: Conversation | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
