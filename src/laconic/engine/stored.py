@@ -79,4 +79,6 @@ def _check(request: Request) -> None:
         raise PromptError("a memory is a file already (`Memory.save`); a store holds texts that were read. Leave it out.")
     for method in request.methods or ():
         if isinstance(method, PromptMethod | MemoryMethod):
-            raise PromptError(f"{method.name} changes the text before it is read, which a store does not hold; leave one out.")
+            raise PromptError(
+                f"{method.name} changes the text before it is read, which a store does not hold; leave one out."
+            )
