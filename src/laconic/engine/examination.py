@@ -103,7 +103,7 @@ class Examination:
                 first = self._read(session, method, place, found)
                 found.figures.append(session.stats)
                 if self.mode == "in view":
-                    said = [_forced_alone(session, method, first, self.golds[place])]
+                    said = [forced_alone(session, method, first, self.golds[place])]
                 elif self.likelihood:
                     self._continue(session, method, first, found)
                     continue
@@ -147,8 +147,11 @@ def forced(session: Session, questions: Sequence[list[int]], golds: Sequence[lis
     return [logits.argmax(-1).tolist() for logits in _logits(session, rows, [len(gold) for gold in golds])]
 
 
-def _forced_alone(session: Session, method: Method | None, first: Tensor, gold: list[int]) -> list[int]:
-    """The same for one answer that follows right on what the cache holds; `first` [1, V] predicts its first token."""
+def forced_alone(session: Session, method: Method | None, first: Tensor, gold: list[int]) -> list[int]:
+    """The same for one answer that follows right on what the cache holds; `first` [1, V] predicts its first token.
+
+    Methods that evict or pack while tokens are decoded get it token by token, as `generate()` would give it to them.
+    """
     cache = session.cache
     logits, acts = [first], method is not None and (getattr(method, "evicts_while_decoding", False) or method.packs)
     pieces = [[token] for token in gold[:-1]] if acts else [gold[:-1]] if len(gold) > 1 else []

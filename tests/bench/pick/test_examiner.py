@@ -40,7 +40,7 @@ def test_only_what_the_uncompressed_model_answers_is_known(engine, document):
 
 
 @pytest.mark.parametrize("mode", ["later", "in view"])
-@pytest.mark.parametrize("method", ["random", "knorm", "adakv:over=model,scorer=knorm"])
+@pytest.mark.parametrize("method", ["random", "knorm", "adakv:over=model,scorer=knorm", "tova", "streaming_llm"])
 @pytest.mark.parametrize("keep", [1.0, 0.5, 0.1])
 @pytest.mark.parametrize("tokens", [1, None])
 def test_the_verdict_is_that_of_generate(engine, document, mode, method, keep, tokens):

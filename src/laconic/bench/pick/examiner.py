@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from laconic.engine.engine import Engine
-from laconic.engine.examination import forced
+from laconic.engine.examination import forced, forced_alone
 from laconic.engine.generation import generate, read_context
 from laconic.engine.readings import Readings
 from laconic.engine.request import Mode, Request
@@ -138,10 +138,7 @@ class Document:
             with self._session(method) as session, torch.inference_mode():
                 logits, _ = self.readings.read(session, method, number, self.prompts[number].ids)
                 figures.append(session.stats)
-                assert session.cache is not None
-                with session.hold():
-                    rest = self._same(session, session.cache.fork(), gold[:1], gold[1:])
-                same[number] = int(logits.argmax()) == gold[0] and rest
+                same[number] = forced_alone(session, method, logits, gold) == gold
         return same, figures
 
     def timed(self, method: Method | None, mode: Mode) -> Times:
@@ -170,15 +167,6 @@ class Document:
             end = next((i for i in range(1, len(answer.ids) + 1) if _right(tokenizer.decode(answer.ids[:i]), turn)), None)
             if end is not None:
                 self.golds[number] = answer.ids[:end]
-
-    @staticmethod
-    def _same(session: Session, cache: object, before: list[int], gold: list[int]) -> bool:
-        """Whether greedy decoding writes `gold` after `before` on what the cache holds."""
-        if not gold:
-            return True
-        ids = torch.tensor([before + gold[:-1]], device=session.model.device)
-        logits: Tensor = session.model(input_ids=ids, past_key_values=cache, use_cache=True).logits[0, -len(gold) :]
-        return bool(logits.argmax(-1).tolist() == gold)
 
 
 def _right(text: str, turn: Turn) -> bool:
