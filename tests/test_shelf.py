@@ -1,5 +1,6 @@
 """The catalogue as it is read from source says what the imported one says, and costs no import of torch."""
 
+import inspect
 import subprocess
 import sys
 
@@ -32,6 +33,17 @@ def test_it_says_what_the_imported_catalogue_says():
         assert [getattr(line, name) for name in SHARED] == [getattr(entry, name) for name in SHARED]
 
 
+def test_details_are_those_of_the_imported_class():
+    for entry in list_methods():
+        if not entry.cls.__module__.startswith("laconic.methods."):
+            continue
+        sheet, cls = shelf.sheet(entry.name), entry.cls
+        assert sheet.parameters == {name: repr(value) for name, value in entry.parameters().items()}
+        assert list(sheet.parameters) == list(entry.parameters())
+        assert (sheet.cls, sheet.doc) == (cls.__name__, inspect.cleandoc(cls.__doc__))
+        assert (sheet.default_keep, sheet.fixed_budget) == (cls.default_keep, cls.fixed_budget)
+
+
 def test_unknown_names():
     shelf.check_name("snapkv")
     shelf.check_name("mine", others=("mine",))
@@ -43,6 +55,7 @@ def test_unknown_names():
     "arguments",
     [
         ["methods"],
+        ["methods", "snapkv"],
         ["methods", "snapkw"],
         ["run", "-q", "hi", "--method", "snapkw:window=8"],
         ["inspect", "-q", "hi", "--method", "snapkw"],
@@ -63,5 +76,7 @@ def test_names_are_known_before_torch_is(arguments):
     assert heavy == "False"
     if arguments == ["methods"]:
         assert code == "0" and all(name in done.stdout for name in shelf.lines())
+    elif arguments == ["methods", "snapkv"]:
+        assert code == "0" and "laconic.SnapKV" in done.stdout
     else:
         assert code == "2" and "did you mean snapkv" in done.stderr

@@ -2,6 +2,7 @@
 
 import pytest
 
+from laconic.cli.methods import reflowed
 from laconic.method import list_methods
 
 KEYS = {
@@ -60,3 +61,37 @@ def test_filters_that_nothing_passes(laconic):
     assert "--modality smell: no such method; there are: image, text, video." in said
     said = laconic.bad(2, "methods", "--modality", "video", "--mechanism", "quantisation")
     assert "--mechanism quantisation: no such method" in said and "similarity" in said
+
+
+def test_a_docstring_is_wrapped_once():
+    doc = """First line that is rather long for the width.
+
+    Not here.
+
+A paragraph of
+two lines.
+
+1. one, which goes
+   on;
+2. two.
+
+Args:
+    first: what it says takes more than one
+        line.
+    second: little."""
+    assert reflowed(doc, 30).splitlines() == [
+        "First line that is rather long",
+        "for the width.",
+        "",
+        "    Not here.",
+        "",
+        "A paragraph of two lines.",
+        "",
+        "1. one, which goes on;",
+        "2. two.",
+        "",
+        "Args:",
+        "    first: what it says takes",
+        "        more than one line.",
+        "    second: little.",
+    ]

@@ -168,11 +168,18 @@ def test_missed_budgets_are_never_silent(laconic, model, context):
         0.6,
         "--context",
         context,
+        "-q",
+        "?",
         "--max-new-tokens",
         1,
     )
     assert found["achieved"] < found["asked"] - 0.02
     assert len(found["warnings"]) == 1 and "was asked to keep" in found["warnings"][0]
+
+
+def test_a_missing_question_is_never_silent(laconic, model, context):
+    found = laconic.json("run", "--model", model, "--context", context, "--max-new-tokens", 1)
+    assert found["warnings"] == ["no --question: the model is shown the text alone, and goes on from it."]
 
 
 def test_stdin_with_a_bom(laconic, model):

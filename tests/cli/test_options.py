@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from laconic.cli.common import InputError
-from laconic.cli.options import Json, Options, with_options
+from laconic.cli.options import Json, Options, bytes_of, with_options
 
 
 @pytest.fixture
@@ -106,3 +106,17 @@ def test_a_share_may_be_a_percentage(called):
         done = CliRunner().invoke(app, ["--method", "knorm", "--keep", text])
         assert (done.exception is None) == ok
     assert "'ten' is no share; write 0.1 or 10%" in done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "n"),
+    [("0", 0), ("12", 12), ("12 B", 12), ("2GB", 2e9), ("1.5 GiB", 3 * 2**29), ("3kb", 3000), ("1TiB", 2**40)],
+)
+def test_bytes_on_the_command_line(text, n):
+    assert bytes_of(text) == n
+
+
+@pytest.mark.parametrize("text", ["", "-1", "GB", "1 PB", "1.2.3", "1 G", "nan"])
+def test_what_is_no_number_of_bytes_is_refused(text):
+    with pytest.raises(typer.BadParameter, match="write 2000000, 2GB or 500MiB"):
+        bytes_of(text)

@@ -23,4 +23,28 @@ def test_each_is_answered_as_if_it_were_the_only_one(laconic, tmp_path):
 def test_what_does_not_go_together_is_refused(laconic):
     args = ("run", "--context", NOTE, *questions(*ASKED))
     assert "add --query-agnostic, or --cache FILE" in laconic.bad(2, *args)
-    assert "--compare goes with one --question" in laconic.bad(2, *args, "--query-agnostic", "--compare")
+
+
+def test_each_beside_the_uncompressed_one(laconic, tmp_path):
+    args = ("--method", "random", "--keep", 0.2, "--context", NOTE)
+    how = ("run", *args, "--query-agnostic", "--compare")
+    alone = [laconic.json(*how, "-q", question)["compared"] for question in ASKED]
+    rows = laconic.json(*how, *questions(*ASKED))["answers"]
+    assert [row["compared"]["answer"] for row in rows] == [one["answer"] for one in alone]
+    assert [row["compared"]["agree"] for row in rows] == [one["agree"] for one in alone] == [False, False]
+    shown = laconic(*how, *questions(*ASKED)).stdout.splitlines()
+    assert [line for line in shown if line.startswith("uncompressed: ")] == [
+        f"uncompressed: {one['answer']}" for one in alone
+    ]
+    assert "0 of 2 answers agree with the uncompressed ones" in " ".join(shown)
+    file = tmp_path / "notes.context"
+    for more in (args, ()):
+        saved = laconic.json("run", *more, "--cache", file, "--compare", *questions(*ASKED))["answers"]
+        assert [row["compared"]["answer"] for row in saved] == [one["answer"] for one in alone]
+
+
+def test_without_compression_all_agree(laconic):
+    how = ("run", "--context", NOTE, "--query-agnostic", "--compare", *questions(*ASKED))
+    assert all(row["compared"]["agree"] for row in laconic.json(*how)["answers"])
+    shown = laconic(*how).stdout
+    assert "uncompressed: " not in shown and "2 of 2 answers agree" in shown

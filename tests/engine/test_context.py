@@ -45,6 +45,16 @@ def test_read_once_without_compression_every_answer_is_plain_generate(engine, re
         assert context.ask(question).ids == out[0, len(ids) :].tolist()
 
 
+def test_a_path_is_a_file_and_a_str_is_text(engine, read, tmp_path):
+    file = tmp_path / "report.txt"
+    file.write_text("\ufeff" + CONTEXT, encoding="utf-8")
+    assert laconic.read(engine.model, engine.tokenizer, file).ids == read().ids
+    with pytest.raises(PromptError, match=r"give Path\('.*report.txt'\) to read the file"):
+        laconic.read(engine.model, engine.tokenizer, str(file))
+    with pytest.raises(PromptError, match=r"cannot read .*missing\.txt: No such file"):
+        laconic.read(engine.model, engine.tokenizer, tmp_path / "missing.txt")
+
+
 def test_what_is_printed_is_short(read):
     context = read("keydiff", keep=0.5)
     shown, answer = repr(context), context.ask(FIRST)

@@ -62,7 +62,7 @@ def html_table(lines: list[Line]) -> str:
     previous = None
     for line in lines:
         out.append("<tr>" if line.method == previous else '<tr class="first">')
-        for i, text in enumerate(cells(line, tasks(lines))):
+        for i, text in enumerate(cells(line, lines)):
             out.append(f"<td{_align(i, tone(line, names[i]))}>{escape(text)}</td>")
         out.append("</tr>")
         previous = line.method

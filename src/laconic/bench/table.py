@@ -7,7 +7,7 @@ import math
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from laconic.bench.comparison import Comparison, of_mode
+from laconic.bench.comparison import of_mode
 from laconic.bench.specs import NONE
 from laconic.bench.statistics import Interval
 from laconic.bench.summary import Line
@@ -36,21 +36,22 @@ def foot(lines: list[Line]) -> str:
     return " ".join(dict.fromkeys(line.comparison.table.foot for line in lines))
 
 
-def _around(comparison: Comparison) -> tuple[list[str], list[str]]:
-    """Names of the columns before the tasks, and of those after them."""
-    over = [f"vs {name}" for name in comparison.references]
+def _around(lines: list[Line]) -> tuple[list[str], list[str]]:
+    """Names of the columns before the tasks, and of those after them; a reference that nothing is compared with has none."""
+    comparison = lines[0].comparison
+    over = [f"vs {name}" for name in comparison.references if any(name in line.gains for line in lines)]
     first = [name for column in comparison.table.first for name in (over if column == "vs" else [column])]
     return first, list(comparison.table.last)
 
 
 def head(lines: list[Line]) -> list[str]:
     """Column names for one section."""
-    first, last = _around(lines[0].comparison)
+    first, last = _around(lines)
     return [*first, *tasks(lines), *last]
 
 
-def cells(line: Line, names: list[str]) -> list[str]:
-    """The text of one line's columns; `names`: the section's tasks."""
+def cells(line: Line, lines: list[Line]) -> list[str]:
+    """The text of one line's columns; `lines`: those of its section."""
     none = line.method == NONE
     texts = {
         "method": "uncompressed" if none else line.method,
@@ -68,8 +69,9 @@ def cells(line: Line, names: list[str]) -> list[str]:
         "n": str(line.samples),
     }
     texts |= {f"vs {name}": gain(line, name) for name in line.comparison.references}
-    first, last = _around(line.comparison)
-    return [*(texts[name] for name in first), *(task(line, name) for name in names), *(texts[name] for name in last)]
+    first, last = _around(lines)
+    between = (task(line, name) for name in tasks(lines))
+    return [*(texts[name] for name in first), *between, *(texts[name] for name in last)]
 
 
 def task(line: Line, name: str) -> str:
@@ -122,7 +124,7 @@ def milliseconds(seconds: float | None) -> str:
 def rich_table(lines: list[Line], section: tuple[str, int], width: int = 160) -> Table:
     """One section for the terminal; a narrow one gets the columns that matter most and says which are missing."""
     own = [line for line in lines if line.section == section]
-    names, texts = head(own), [cells(line, tasks(own)) for line in own]
+    names, texts = head(own), [cells(line, own) for line in own]
     some = list(reversed(tasks(own)))
     spare = [name for column in own[0].comparison.table.spare for name in (some if column == "tasks" else [column])]
     show = _fitting(names, texts, width, spare)
@@ -144,7 +146,7 @@ def _fitting(names: list[str], texts: list[list[str]], width: int, spare: list[s
     """Columns that a terminal of `width` has room for; those of `spare` are dropped, starting with the first."""
     widths = [max(len(row[i]) for row in [names, *texts]) + 3 for i in range(len(names))]
     show = set(range(len(names)))
-    for name in spare:
+    for name in (name for name in spare if name in names):
         if sum(widths[i] for i in show) < width:
             break
         show.discard(names.index(name))
@@ -165,7 +167,7 @@ def markdown(lines: list[Line]) -> str:
         names = head(own)
         parts += [f"## {title(section)}", ""]
         parts += ["| " + " | ".join(names) + " |", "|---|---|" + "---:|" * (len(names) - 2)]
-        parts += ["| " + " | ".join(cells(line, tasks(own))) + " |" for line in own]
+        parts += ["| " + " | ".join(cells(line, own)) + " |" for line in own]
         parts.append("")
         for name, columns, rows in official_tables(own):
             parts += [f"### {name}: its own figures", "", "| " + " | ".join(columns) + " |"]
@@ -181,7 +183,7 @@ def official_tables(lines: list[Line]) -> list[tuple[str, list[str], list[list[s
         names = list(dict.fromkeys(figure for _, figures in own for figure in figures))
         rows = []
         for line, figures in own:
-            method, _, asked = cells(line, [])[:3]
+            method, _, asked = cells(line, lines)[:3]
             rows.append([method, asked, *(f"{figures[x]:.2f}" if x in figures else "" for x in names)])
         if own:
             found.append((name, ["method", "asked", *names], rows))

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from laconic.cli import common
 from laconic.cli.options import Json
-from laconic.cli.units import size
+from laconic.measure.units import size
 
 app = typer.Typer(help="Look at saved contexts.", no_args_is_help=True)
 

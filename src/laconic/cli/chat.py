@@ -15,7 +15,7 @@ import typer
 
 from laconic.cli import common
 from laconic.cli.options import Device, Dtype, Keep, Options, Trust
-from laconic.cli.units import seconds, size
+from laconic.measure.units import seconds, size
 
 if TYPE_CHECKING:
     from laconic.engine.chat import Chat

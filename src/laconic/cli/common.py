@@ -132,23 +132,13 @@ def read_text(path: str, option: str = "--context") -> str:
     """A UTF-8 file (a BOM is dropped), or stdin for ``"-"``. `option` is what names it on the command line.
 
     Raises:
-        InputError: the file is missing, a folder, unreadable, or not UTF-8; the message names the byte.
+        PromptError: the file is missing, a folder, unreadable, or not UTF-8; the message names the byte.
     """
+    from laconic.prompts import files
+
     if path == "-":
-        name, data = "stdin", sys.stdin.buffer.read()
-    else:
-        name = path
-        try:
-            data = Path(path).expanduser().read_bytes()
-        except OSError as error:
-            raise InputError(f"cannot read {option} {path}: {error.strerror}.") from error
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start} ({error.reason}); "
-            "convert it, e.g. with iconv -t utf-8."
-        ) from error
+        return files.decoded(sys.stdin.buffer.read(), "stdin")
+    return files.read_text(Path(path), f"{option} {path}")
 
 
 def clean(text: str) -> str:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import re
+import textwrap
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.markup import escape
-from rich.padding import Padding
 from rich.table import Table
 
 from laconic.cli import common
 from laconic.method import Entry, list_methods, outline, terms
-from laconic.shelf import Line
+from laconic.shelf import Line, Sheet, sheet
 
 L = TypeVar("L", Entry, Line, Entry | Line)
+ITEM = re.compile(r" *([-*]|\d+\.) +")
+SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Example):")
+READABLE = 100
+"""Columns of running text, where the terminal has them."""
 WIDE = 150
 """From this many columns on (and in a pipe) every method is one row; narrower terminals get a list by site."""
 
@@ -36,12 +41,11 @@ def methods(
     if len(listed) > 1 and not as_json:
         _table(listed)
         return
-    with common.spinner("importing the methods"):
-        found = _filtered(list_methods(pattern), wanted)
     if as_json:
-        common.emit([entry.as_dict() for entry in found])
+        with common.spinner("importing the methods"):
+            common.emit([entry.as_dict() for entry in _filtered(list_methods(pattern), wanted)])
     else:
-        _details(found[0])
+        _details(listed[0])
 
 
 def _filtered(found: Sequence[L], wanted: dict[str, str | None]) -> list[L]:
@@ -100,10 +104,20 @@ def _flat(entry: Entry | Line) -> str:
     return entry.summary.replace("``", "")
 
 
-def _details(entry: Entry) -> None:
-    console = common.out()
-    console.print(f"[bold cyan]{entry.name}[/]  laconic.{entry.cls.__name__}")
-    console.print(Padding(escape(inspect.cleandoc(entry.cls.__doc__ or "").replace("``", "")), (1, 0)))
+def _sheet(entry: Entry | Line) -> Sheet:
+    if isinstance(entry, Line):
+        return sheet(entry.name)
+    cls = entry.cls
+    parameters = {name: repr(value) for name, value in entry.parameters().items()}
+    return Sheet(cls.__name__, inspect.cleandoc(cls.__doc__ or ""), parameters, cls.default_keep, cls.fixed_budget)
+
+
+def _details(entry: Entry | Line) -> None:
+    console, told = common.out(), _sheet(entry)
+    if not console.is_terminal:
+        console.width = READABLE
+    console.print(f"[bold cyan]{entry.name}[/]  laconic.{told.cls}\n")
+    console.print(reflowed(told.doc.replace("``", ""), min(console.width, READABLE)), markup=False)
     facts: dict[str, Any] = {
         "site": entry.site,
         "modality": entry.modality,
@@ -113,20 +127,47 @@ def _details(entry: Entry) -> None:
         "query": "aware: chooses by the queries at the end of the prompt" if entry.query_aware else "agnostic",
         "source": entry.source,
         "inferred": entry.inferred or "nothing; as published",
-        "default keep": entry.cls.default_keep
-        or ("fixed by the artifact" if entry.cls.fixed_budget else "as the method's own parameters say"),
+        "default keep": told.default_keep
+        or ("fixed by the artifact" if told.fixed_budget else "as the method's own parameters say"),
     }
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in facts.items():
         table.add_row(f"[bold]{name}[/]", escape(str(value)))
+    console.print()
     console.print(table)
-    parameters = entry.parameters()
-    if parameters:
+    if told.parameters:
         console.print("\n[bold]parameters and defaults[/] (besides keep, tokens, bytes and protect)")
         table = Table(box=None, show_header=False, pad_edge=False)
-        for name, value in parameters.items():
-            table.add_row(f"  [cyan]{name}[/]", escape(repr(value)))
+        for name, default in told.parameters.items():
+            table.add_row(f"  [cyan]{name}[/]", escape(default))
         console.print(table)
-    budget = f" --keep {entry.cls.default_keep}" if entry.cls.default_keep else ""
+    budget = f" --keep {told.default_keep}" if told.default_keep else ""
     example = f"--method {entry.name}{budget} --context FILE --question TEXT"
     console.print(f"\n[dim]laconic run {example}[/]")
+
+
+def reflowed(doc: str, width: int) -> str:
+    """A docstring with its paragraphs, list items and entries of sections wrapped anew to `width` columns."""
+    out, block, section = [], [], False  # the lines of one paragraph, item or entry; whether it is one of a section
+    for line in [*doc.splitlines(), ""]:
+        deeper = bool(block) and _indent(line) > _indent(block[0])
+        goes_on = line.strip() and block and not ITEM.match(line) and (deeper or not (section or ITEM.match(block[0])))
+        if not goes_on and block:
+            hanging = 4 if section else len(match[0]) - _indent(block[0]) if (match := ITEM.match(block[0])) else 0
+            start = " " * _indent(block[0])
+            text = " ".join(part.strip() for part in block)
+            out.append(textwrap.fill(text, width, initial_indent=start, subsequent_indent=start + " " * hanging))
+            block = []
+        if SECTION.fullmatch(line):
+            out.append(line)
+            section = True
+        elif line.strip():
+            section = section and line.startswith(" ")
+            block.append(line)
+        elif not goes_on:
+            out.append("")
+    return "\n".join(out).rstrip()
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())

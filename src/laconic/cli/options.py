@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, get_type_hints
@@ -22,6 +23,23 @@ def share_of(text: str | float) -> float:
         return share(str(text))
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no share; write 0.1 or 10%.") from None
+
+
+_SIZES = {"": 1, "b": 1}
+_SIZES |= {unit + "b": 1000**power for power, unit in enumerate("kmgt", 1)}
+_SIZES |= {unit + "ib": 1024**power for power, unit in enumerate("kmgt", 1)}
+
+
+def bytes_of(text: str) -> int:
+    """A number of bytes as it is written on a command line: 2000000, 2GB, 1.5 GiB.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b|b?)", text.strip().lower())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no number of bytes; write 2000000, 2GB or 500MiB.")
+    return round(float(match[1]) * _SIZES[match[2]])
 
 
 TEXT_MODEL, IMAGE_MODEL = "testbed/lm", "testbed/vlm"
@@ -152,7 +170,7 @@ class Options:
         """The context's text; stdin can be read once.
 
         Raises:
-            InputError: it cannot be read, or neither it nor the question has anything in it.
+            InputError, PromptError: it cannot be read, or neither it nor the question has anything in it.
         """
         text = "" if self.context is None else read_text(self.context)
         if self.context is not None and not text.strip():

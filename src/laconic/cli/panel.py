@@ -16,7 +16,7 @@ from laconic.cli.common import clean
 from laconic.cli.compress import figures as shortened
 from laconic.cli.question import Question
 from laconic.cli.record import first_difference
-from laconic.cli.units import flops, seconds, size
+from laconic.measure.units import flops, seconds, size
 from laconic.media import Frame
 from laconic.method import CATALOGUE, Method
 from laconic.shortening.contract import PromptMethod

@@ -10,7 +10,7 @@ import typer
 
 from laconic.cli import common
 from laconic.cli.options import Device, Dtype, Json, Options, Trust
-from laconic.cli.units import seconds, size
+from laconic.measure.units import seconds, size
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from laconic.bench.fingerprint import fingerprint
-from laconic.bench.pick.verdict import Pick, PickError, place
 from laconic.cli.common import InputError
 from laconic.cli.options import PICKED, Options
 from laconic.engine.engine import Engine
@@ -37,6 +35,9 @@ def picked(options: Options, engine: Engine, mode: Mode) -> list[Method]:
     Raises:
         InputError: nothing has been found out for this model.
     """
+    from laconic.bench.fingerprint import fingerprint  # the bench is imported for those who ask for it
+    from laconic.bench.pick.verdict import Pick, PickError, place
+
     file = place(fingerprint(engine.model))
     if not file.exists():
         raise InputError(

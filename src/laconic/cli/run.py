@@ -63,8 +63,8 @@ def run(
             f"{len(questions)} questions: a context is read once for all of them only before they are known; add "
             "--query-agnostic, or --cache FILE."
         )
-    if several and compare:
-        raise common.InputError("--compare goes with one --question.")
+    if question is None:
+        options.warnings.append("no --question: the model is shown the text alone, and goes on from it.")
     context = options.text() if cache is None else ""
     with common.spinner("importing torch and transformers"):
         from laconic.cli import question as building
@@ -77,7 +77,7 @@ def run(
         from laconic.cli.several import answer_all
         from laconic.memory.store import SegmentStore
 
-        answer_all(asked, questions, as_json, SegmentStore() if store else None)
+        answer_all(asked, questions, compare, as_json, SegmentStore() if store else None)
         return
     _answer(asked, compare, as_json)
 

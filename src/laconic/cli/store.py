@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from laconic.cli import common
-from laconic.cli.options import Json
-from laconic.cli.units import age, bytes_of, size
+from laconic.cli.options import Json, bytes_of
+from laconic.measure.units import age, size
 
 if TYPE_CHECKING:
     from laconic.memory.store import Entry, SegmentStore

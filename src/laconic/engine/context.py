@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from laconic.memory.memory import Memory
 from laconic.memory.store import SegmentStore
 from laconic.method import Method, Protect
 from laconic.prompts import media, text
+from laconic.prompts.files import read_text
 from laconic.prompts.text import Prompt, PromptError
 from laconic.prompts.turns import following
 from laconic.session import Session
@@ -33,7 +35,7 @@ from laconic.weights.hooks import PerPrompt
 def read(
     model: PreTrainedModel,
     reader: Any,
-    context: str | SavedContext | Memory = "",
+    context: str | Path | SavedContext | Memory = "",
     *methods: Method | str,
     images: Sequence[Image.Image] = (),
     system: str | None = None,
@@ -45,7 +47,7 @@ def read(
 
     Args:
         model, reader: as `laconic.load` gives them: a tokenizer, or the processor of a vision language model.
-        context: text, what `laconic.load_cache` opened, or a `laconic.Memory`.
+        context: text; a `Path` to a UTF-8 file that holds it; what `laconic.load_cache` opened; or a `laconic.Memory`.
         methods: what compresses, or its text, ``"NAME:keep=0.25"``; none: everything is stored. Those of a saved context are
             in the file.
         images: upright, RGB, shown before the text; see the guide. `system`: the system message.
@@ -55,7 +57,8 @@ def read(
             is made of all that decides what is kept: tokens, methods, weights, versions.
 
     Raises:
-        LaconicError: nothing to read, methods or a budget that do not fit the model, or weights that depend on the prompt.
+        LaconicError: nothing to read, a file that is no text, a file's name as a str, methods or a budget that do not fit the
+            model, or weights that depend on the prompt.
 
     Example:
         >>> context = laconic.read(model, tokenizer, report, method)
@@ -71,7 +74,7 @@ def read(
             "a saved context has been read, and comes with its methods, images and system message; give the file alone."
         )
     request = Request(
-        context=context if isinstance(context, str) else "",
+        context=_text(context) if isinstance(context, (str, Path)) else "",
         saved=saved,
         memory=context if isinstance(context, Memory) else None,
         methods=methods,  # type: ignore[arg-type]
@@ -84,6 +87,16 @@ def read(
     if not store:
         return engine.read(request)
     return read_stored(engine, request, SegmentStore() if store is True else store)
+
+
+def _text(context: str | Path) -> str:
+    if isinstance(context, Path):
+        return read_text(context)
+    if os.path.isfile(context):
+        raise PromptError(
+            f"{context!r} is text to a model, and the name of a file; give Path({context!r}) to read the file."
+        )
+    return context
 
 
 @dataclass

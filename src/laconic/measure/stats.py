@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from laconic.measure.units import flops, seconds, size
+
 
 @dataclass
 class Stats:
@@ -58,3 +60,19 @@ class Stats:
     def as_dict(self) -> dict[str, Any]:
         """Plain values with stable keys, for JSON."""
         return asdict(self)
+
+    def __str__(self) -> str:
+        """The figures that most people want, a line each; `repr` and `as_dict` have all."""
+        lines = {
+            "tokens": f"{self.tokens_in:,.0f} in, {self.tokens_out:,} decoded",
+            "budget": f"asked {self.asked:.2%}, achieved {self.achieved:.2%}",
+            "KV bytes": f"{size(self.kv_bytes)} of {size(self.kv_bytes_full)}",
+            "allocated": size(self.kv_bytes_allocated),
+            "prefill": f"{seconds(self.prefill_seconds)}, {seconds(self.compress_seconds)} of it compressing",
+            "prefill FLOPs": f"{flops(self.prefill_flops)}, uncompressed {flops(self.prefill_flops_full)}",
+            "decoding": f"{seconds(self.decode_seconds)}, {flops(self.decode_flops)}",
+        }
+        if self.visual_in:
+            lines["visual tokens"] = f"{self.visual_in:,.0f} in"
+        width = max(map(len, lines))
+        return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())

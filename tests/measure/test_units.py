@@ -1,9 +1,8 @@
 """Figures as people read them."""
 
 import pytest
-import typer
 
-from laconic.cli.units import age, bytes_of, flops, seconds, size
+from laconic.measure.units import age, flops, seconds, size
 
 
 @pytest.mark.parametrize(
@@ -28,17 +27,3 @@ def test_flops(n, text):
 )
 def test_age(s, text):
     assert age(s) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "n"),
-    [("0", 0), ("12", 12), ("12 B", 12), ("2GB", 2e9), ("1.5 GiB", 3 * 2**29), ("3kb", 3000), ("1TiB", 2**40)],
-)
-def test_bytes_on_the_command_line(text, n):
-    assert bytes_of(text) == n
-
-
-@pytest.mark.parametrize("text", ["", "-1", "GB", "1 PB", "1.2.3", "1 G", "nan"])
-def test_what_is_no_number_of_bytes_is_refused(text):
-    with pytest.raises(typer.BadParameter, match="write 2000000, 2GB or 500MiB"):
-        bytes_of(text)

@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
-import typer
-
-_SIZES = {"": 1, "b": 1}
-_SIZES |= {unit + "b": 1000**power for power, unit in enumerate("kmgt", 1)}
-_SIZES |= {unit + "ib": 1024**power for power, unit in enumerate("kmgt", 1)}
-
 
 def size(n: float) -> str:
     """Bytes in binary units."""
@@ -40,15 +32,3 @@ def age(s: float) -> str:
         if s < most:
             return f"{s / length:,.0f} {unit}"
     return f"{s / 86_400:,.0f} days"
-
-
-def bytes_of(text: str) -> int:
-    """A number of bytes as it is written on a command line: 2000000, 2GB, 1.5 GiB.
-
-    Raises:
-        typer.BadParameter: it is none.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b|b?)", text.strip().lower())
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is no number of bytes; write 2000000, 2GB or 500MiB.")
-    return round(float(match[1]) * _SIZES[match[2]])
