@@ -82,7 +82,7 @@ def _picking(options: Options, data: str | None, name: str, methods: list[str] |
     from laconic.tasks import find_task
 
     names = split_methods(methods) if methods else plan()["methods"]
-    budgets = sorted(set(keeps or plan()["keeps"]), reverse=True)
+    budgets = list(dict.fromkeys(keeps or plan()["keeps"]))
     for spec in names:
         for budget in budgets:
             check_spec(spec, budget)

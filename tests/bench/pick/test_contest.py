@@ -70,7 +70,7 @@ def test_where_no_method_is_left_no_more_is_read():
 
 
 def test_when_time_is_up_only_whole_units_count():
-    clock = [10.0]
+    clock = [20.0]
 
     def ask(unit, method, keep):
         clock[0] -= 1
@@ -78,8 +78,46 @@ def test_when_time_is_up_only_whole_units_count():
 
     contest = Contest(METHODS, [0.5])
     contest.run(range(9), ask, lambda: clock[0])
-    assert {len(tally.same) for tally in contest.tallies.values()} == {4}  # ten seconds: one unit of five, and no other
+    asked = {method: len(tally.same) for (method, _), tally in contest.tallies.items()}
+    assert asked == dict.fromkeys("bde", 16) | dict.fromkeys(
+        "ac", 12
+    )  # units of five, then of three
     assert clock[0] >= 1.0  # a method that would not be done in time is not begun
+
+
+def spending(clock, seconds):
+    """Answers four questions; each method takes its own seconds at the first budget, and a tenth of them at others."""
+
+    def ask(unit, method, keep):
+        took = seconds[method] * (1.0 if keep == 0.25 else 0.1)
+        clock[0] -= took
+        return found(2, seconds=took)
+
+    return ask
+
+
+def test_methods_that_the_first_unit_has_no_time_for_are_left_out():
+    """Eight questions are two units: the first one may take a half of the half that it has."""
+    seconds, clock = {"a": 5.0, "b": 10.0, "c": 12.0, "d": 5.0, "e": 5.0}, [100.0]
+    contest = Contest(METHODS, [0.25, 0.1])
+    contest.run(range(9), spending(clock, seconds), lambda: clock[0])
+    assert {method for method, _ in contest.refused} == {"d", "e"} and len(contest.refused) == 4
+    assert "no time to try it" in contest.refused["d", 0.25] and set(contest.alive[0.1]) <= set("abc")
+    assert len(contest.tallies["c", 0.25].same) >= 8 and clock[0] >= 0
+    assert not Contest(METHODS, [0.25]).run(range(9), spending([1e9], seconds), FOREVER)
+
+
+def test_other_budgets_wait_until_the_first_has_its_verdict():
+    seconds, clock, order = dict.fromkeys(METHODS, 10.0), [110.0], []
+    contest = Contest(METHODS[:4], [0.25, 0.1])
+    ask = spending(clock, seconds)
+    contest.run(range(3), lambda u, m, k: order.append((u, k)) or ask(u, m, k), lambda: clock[0])
+    kept = [(u, k) for u, k in dict.fromkeys(order)]
+    assert kept[:3] == [(0, 0.25), (0, 0.1), (1, 0.25)]
+    order.clear()
+    clock[0] = 90.0
+    Contest(METHODS[:4], [0.25, 0.1]).run(range(3), lambda u, m, k: order.append((u, k)) or ask(u, m, k), lambda: clock[0])
+    assert list(dict.fromkeys(order))[:3] == [(0, 0.25), (1, 0.25), (1, 0.1)]
 
 
 def test_a_method_that_refuses_is_out_and_its_reason_kept():

@@ -2,6 +2,9 @@
 
 All methods of a budget answer the same questions. When a round is over, the worse half of them goes, and the next round is
 twice as long; the last two go on to the end.
+
+Where time is short, a verdict on fewer methods at one budget is worth more than none at three: methods that the first unit
+has no time for are left out, and other budgets wait until the first has the questions that a verdict needs.
 """
 
 from __future__ import annotations
@@ -18,6 +21,13 @@ ROUND = 12
 """Questions of the first round."""
 LAST = 2
 """Methods of a budget that go on to the end."""
+LEAST = 8
+"""Questions below which there is no verdict."""
+FIRST = 0.5
+"""Of the time that a unit may take for a verdict to come in time, the share after which no further method is begun in the
+first unit: the rest of the round has to come, and other budgets."""
+SPARE = 1.5
+"""Of what the first budget still needs for a verdict, as many times must be left for another one to be asked before."""
 
 
 @dataclass
@@ -84,11 +94,17 @@ class Contest:
             time_left: seconds until everything has to end.
             each: called before every method.
         """
-        size, since = ROUND, dict.fromkeys(self.keeps, 0)
-        for unit in units:
+        size, since, total = ROUND, dict.fromkeys(self.keeps, 0), time_left()
+        for number, unit in enumerate(units):
             for keep in self.keeps:
+                if keep != self.keeps[0] and time_left() < SPARE * self._needs():
+                    continue
                 found: dict[str, Found] = {}
                 for method in list(self.alive[keep]):
+                    opening = number == 0 and keep == self.keeps[0]
+                    if opening and total - time_left() > FIRST * total * _questions(found) / LEAST > 0:
+                        self._leave_out(method)
+                        continue
                     if time_left() <= self.tallies[method, keep].seconds:
                         return
                     each(method, keep)
@@ -101,7 +117,7 @@ class Contest:
                     tally = self.tallies[method, keep]
                     tally.found.append(one)
                     tally.same |= {(unit, question): same for question, same in one.same.items()}
-                since[keep] += max((len(one.same) for one in found.values()), default=0)
+                since[keep] += _questions(found)
             counts = [since[keep] for keep in self.keeps if self.alive[keep]]
             if not counts:
                 return
@@ -109,6 +125,21 @@ class Contest:
                 for keep in self.keeps:
                     self._halve(keep)
                 since, size = dict.fromkeys(self.keeps, 0), 2 * size
+
+    def _leave_out(self, method: str) -> None:
+        for keep, alive in self.alive.items():
+            if method in alive:
+                alive.remove(method)
+                self.refused[method, keep] = "there was no time to try it; give more --minutes, or fewer --methods."
+
+    def _needs(self) -> float:
+        """Seconds until the first budget has questions for a verdict, going by its first unit."""
+        tallies = [self.tallies[method, self.keeps[0]] for method in self.alive[self.keeps[0]]]
+        tallies = [tally for tally in tallies if tally.found and tally.found[0].same]
+        if not tallies:
+            return 0.0
+        missing = max(LEAST - len(tallies[0].same), 0)
+        return sum(tally.found[0].seconds for tally in tallies) * missing / len(tallies[0].found[0].same)
 
     def _halve(self, keep: float) -> None:
         ranked = self.ranked(keep)
@@ -119,3 +150,8 @@ class Contest:
         """Methods that are still in, the best first; of equals the one that stores less."""
         tallies = {method: self.tallies[method, keep] for method in self.alive[keep]}
         return sorted(tallies, key=lambda method: (-tallies[method].share, tallies[method].kv_share))
+
+
+def _questions(found: dict[str, Found]) -> int:
+    """How many a unit has."""
+    return max((len(one.same) for one in found.values()), default=0)

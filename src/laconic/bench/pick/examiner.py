@@ -11,9 +11,11 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import StoppingCriteria
 
 from laconic.engine.engine import Engine
 from laconic.engine.examination import forced, forced_alone
@@ -158,15 +160,27 @@ class Document:
         """Let the uncompressed model answer everything, and note what it gets right."""
         context, tokenizer = session.cache, self.engine.tokenizer
         assert context is not None
-        request = Request(max_new_tokens=LONGEST)
         for number, (prompt, turn) in enumerate(zip(self.prompts, self.turns, strict=True)):
             ids = torch.tensor([prompt.ids], device=session.model.device)
             session.cache = context.fork()
             given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            until = _Answered(tokenizer, turn, len(prompt.ids))
+            request = Request(max_new_tokens=LONGEST, options={"stopping_criteria": [until]})
             (answer,), _ = generate(session, tokenizer, given, request, lambda: None)
             end = next((i for i in range(1, len(answer.ids) + 1) if _right(tokenizer.decode(answer.ids[:i]), turn)), None)
             if end is not None:
                 self.golds[number] = answer.ids[:end]
+
+
+class _Answered(StoppingCriteria):
+    """Ends an answer that holds what is right: how it goes on is of no use."""
+
+    def __init__(self, tokenizer: Any, turn: Turn, prompt: int):
+        self.tokenizer, self.turn, self.prompt = tokenizer, turn, prompt
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        right = [_right(self.tokenizer.decode(row[self.prompt :]), self.turn) for row in input_ids]
+        return torch.tensor(right, device=input_ids.device)
 
 
 def _right(text: str, turn: Turn) -> bool:

@@ -13,9 +13,9 @@ from typing import Any
 
 from laconic.bench.fingerprint import fingerprint
 from laconic.bench.grid import Column
-from laconic.bench.pick.contest import Contest
+from laconic.bench.pick.contest import LEAST, Contest
 from laconic.bench.pick.examiner import Document, Found, Times
-from laconic.bench.pick.verdict import LEAST, Pick, Verdict, verdicts
+from laconic.bench.pick.verdict import Pick, Verdict, verdicts
 from laconic.engine.engine import Engine
 from laconic.engine.request import Mode
 from laconic.errors import LaconicError

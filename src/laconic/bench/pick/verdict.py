@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic.atomic import replacing
-from laconic.bench.pick.contest import Contest, Tally
+from laconic.bench.pick.contest import LEAST, Contest, Tally
 from laconic.bench.statistics import LEVEL, sign_test, wilson
 from laconic.engine.request import Mode
 from laconic.errors import LaconicError
@@ -17,10 +17,6 @@ from laconic.pretrained import cache_folder
 SCHEMA = 1
 ENOUGH = 0.95
 """Share of the uncompressed model's answers from which a budget is called safe."""
-
-
-LEAST = 8
-"""Questions below which there is no verdict."""
 
 
 class PickError(LaconicError, ValueError):
@@ -123,8 +119,8 @@ def place(fingerprint: str) -> Path:
 
 
 def verdicts(contest: Contest, mode: Mode) -> list[Verdict]:
-    """One for each budget at which enough was asked to say anything."""
-    return [found for keep in contest.keeps if (found := _verdict(contest, mode, keep)) is not None]
+    """One for each budget at which enough was asked to say anything, the largest first."""
+    return [found for keep in sorted(contest.keeps, reverse=True) if (found := _verdict(contest, mode, keep)) is not None]
 
 
 def _verdict(contest: Contest, mode: Mode, keep: float) -> Verdict | None:
