@@ -79,9 +79,7 @@ def test_when_time_is_up_only_whole_units_count():
     contest = Contest(METHODS, [0.5])
     contest.run(range(9), ask, lambda: clock[0])
     asked = {method: len(tally.same) for (method, _), tally in contest.tallies.items()}
-    assert asked == dict.fromkeys("bde", 16) | dict.fromkeys(
-        "ac", 12
-    )  # units of five, then of three
+    assert asked == dict.fromkeys("bde", 16) | dict.fromkeys("ac", 12)  # units of five, then of three
     assert clock[0] >= 1.0  # a method that would not be done in time is not begun
 
 
