@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)  ## the main job: answers from a compressed context, on a real model and on the shipped ones; a table, an HTML report
-	$(BIN)/laconic run --model smollm2 --method kvzip --keep 0.25 --query-agnostic --compare --context examples/note.txt --question "What is the code for falcon?"
+	$(BIN)/laconic run --model smollm2 --method kvzip --keep 0.25 --later --compare --context examples/note.txt --question "What is the code for falcon?"
 	$(BIN)/laconic run --model testbed/lm --method snapkv --keep 0.1 --compare --context examples/note.txt --question "What is the code for falcon?"
 	$(BIN)/laconic run --method visionzip --keep 0.25 --compare --image docs/scene.png --question "What does the white sign say?"
 	$(BIN)/laconic bench --preset demo --out demo

@@ -1,7 +1,7 @@
 """One context and many questions: read and compress a text once, save it, then ask it again and again.
 
 The text is compressed before any question is known, so the method must not depend on one: `laconic methods` says which
-methods are query-aware.
+methods look at the question.
 
 Run: python examples/many_questions.py
 """

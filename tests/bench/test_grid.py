@@ -142,3 +142,13 @@ def test_what_is_not_said_is_the_modalitys():
 def test_what_cannot_run_over_images_is_refused_before_any_work(change, error, text):
     with pytest.raises(error, match=text):
         IMAGES.changed(**change).check()
+
+
+def test_modes_go_by_the_names_that_users_read():
+    """Rows keep the names of before, so that a bench of before goes on."""
+    shown = ("in view", "later", "turns later", "turns in view")
+    stored = ("aware", "agnostic", "turns", "turns_aware")
+    assert dataclasses.replace(TEXT, modes=shown).modes == dataclasses.replace(TEXT, modes=stored).modes == stored
+    assert tuple(map(TEXT.comparison.shown, stored)) == shown
+    with pytest.raises(UnknownNameError, match="did you mean later"):
+        dataclasses.replace(TEXT, modes=("latr",)).check()

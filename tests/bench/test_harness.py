@@ -271,8 +271,8 @@ def test_a_joined_budget_is_for_the_methods_that_choose():
 def test_what_does_not_fit_is_refused_before_any_request():
     with pytest.raises(ConflictError, match="snapkv and knorm both claim"):
         harness.LaconicLM("testbed/lm", method="snapkv+knorm", keep=0.2, device="cpu")
-    with pytest.raises(ValueError, match=r"mode='agnostic'.*laconic bench"):
-        harness.LaconicLM("testbed/lm", method="snapkv", mode="agnostic")
+    with pytest.raises(ValueError, match=r"mode='later'.*laconic bench"):
+        harness.LaconicLM("testbed/lm", method="snapkv", mode="later")
 
 
 def test_the_command_line_is_the_harnesss_own(tmp_path, monkeypatch, tasks):

@@ -56,7 +56,7 @@ def test_it_says_the_figures_the_settings_and_the_machine(seen):
     text = "\n".join(seen.words)
     for needed in ("50 [12, 88]", "snapkv:window=16", "window=16, kernel=5, pooling=avg", "0123456789ab", "some cpu"):
         assert needed in text
-    assert "mode aware, 512 tokens" in text and "mode agnostic, 512 tokens" in text
+    assert "mode in view, 512 tokens" in text and "mode later, 512 tokens" in text
     assert "chat template is always applied" in text and "1000000 to 1000003 (4)" in text
 
 

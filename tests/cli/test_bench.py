@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from laconic.bench.runner import Bench
 from laconic.cli import app
 
-SMALL = ["--tasks=single", "--methods=random", "--keep=0.5,0.1", "--lengths=128", "--modes=agnostic", "--samples=2"]
+SMALL = ["--tasks=single", "--methods=random", "--keep=0.5,0.1", "--lengths=128", "--modes=later", "--samples=2"]
 LONG = ["--tasks=single,kvturns", "--methods=random,snapkv:window=8", "--keep=0.5", "--lengths=128", "--samples=10"]
 PATIENCE = 600  # seconds; a busy machine is slow, not wrong
 _PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -80,7 +80,7 @@ def test_report_only_needs_no_model(model, tmp_path):
         (["--tasks", "singel"], "did you mean single"),
         (["--methods", "snapvk"], "did you mean snapkv"),
         (["--preset", "dmeo"], "did you mean demo"),
-        (["--modes", "agnostik"], "did you mean agnostic"),
+        (["--modes", "latr"], "did you mean later"),
         (["--keep", "half"], "--keep half: every value must be a number"),
         (["--keep", "1.5"], "keep=1.5 is out of range"),
         (["--samples", "0"], "samples=0"),
@@ -183,7 +183,7 @@ def test_a_users_own_questions(model, tmp_path):
     rows = read(tmp_path / "own")
     assert len(rows) == 2 * 2 * 2 and {row["mode"] for row in rows} == {"aware", "agnostic"}
     assert {(row["task"], row["length"]) for row in rows} == {("own", 0)} and {row["seed"] for row in rows} == {0, 1}
-    assert "mode agnostic: the context is compressed" in done.output and "own" in done.output
+    assert "mode later: the context is compressed" in done.output and "own" in done.output
     file.write_text(json.dumps(document | {"context": "Another text."}) + "\n", encoding="utf-8")
     again = run(*arguments)
     assert again.exit_code == 1 and "was made with other settings" in again.output and "data:" in again.output

@@ -31,7 +31,7 @@ def answers(laconic, *args, stdin):
 def test_the_first_answer_is_that_of_run_and_later_ones_know_it(laconic, model, context):
     common = "--model", model, "--method", "random", "--keep", 0.5, "--context", context
     first, second = answers(laconic, *common, stdin=lines("Wo?", "", "Und 🦊?"))
-    asked = laconic.json("run", *common, "--query-agnostic", "-q", "Wo?", "--max-new-tokens", 5)
+    asked = laconic.json("run", *common, "--later", "-q", "Wo?", "--max-new-tokens", 5)
     assert set(first) == set(second) == KEYS and [first["question"], second["question"]] == ["Wo?", "Und 🦊?"]
     assert first["answer"] == asked["answer"] and first["kv_bytes"] == asked["kv_bytes_end"]
     more = second["tokens_seen"] - first["tokens_seen"]  # stored whole

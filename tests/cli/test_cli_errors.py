@@ -64,8 +64,8 @@ def test_empty_prompt(laconic, model, tmp_path, content):
     assert "prompt is empty" in laconic.bad(2, "run", "--model", model)
 
 
-def test_query_agnostic_needs_a_context(laconic, model):
-    assert "give --context" in laconic.bad(2, "run", "--model", model, "-q", "Wo?", "--query-agnostic")
+def test_later_needs_a_context(laconic, model):
+    assert "give --context" in laconic.bad(2, "run", "--model", model, "-q", "Wo?", "--later")
 
 
 def test_a_folder_without_a_model(laconic, context, tmp_path):

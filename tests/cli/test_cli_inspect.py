@@ -94,7 +94,7 @@ def test_travellers_of_fastkv(laconic, model, context):
     assert chunked["stream"] == sorted(set(chunked["stream"])) and max(chunked["stream"]) == found["tokens"] - 1
     for layer in ("1", "2"):
         assert all(set(kept) <= set(chunked["stream"]) for kept in chunked["kept"][layer].values())
-    agnostic = laconic.json(*args, "--query-agnostic")
+    agnostic = laconic.json(*args, "--later")
     question = set(range(agnostic["question_at"], agnostic["tokens"]))
     assert question <= set(agnostic["stream"])
     assert all(question <= set(kept) for heads in agnostic["kept"].values() for kept in heads.values())

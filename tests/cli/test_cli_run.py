@@ -42,12 +42,12 @@ def test_figures_are_those_of_a_session(laconic, model, context):
     assert found["decode_flops"] == session.stats.decode_flops
     assert found["methods"][0]["name"] == "snapkv" and found["methods"][0]["parameters"]["window"] == 8
     assert found["methods"][0]["budget"] == {"keep": 0.25, "tokens": None, "bytes": None}
-    assert (found["mode"], found["chat_template"], found["compared"]) == ("query-aware", True, None)
+    assert (found["mode"], found["chat_template"], found["compared"]) == ("in view", True, None)
     assert found["tokens_out"] == 5 and found["finish"] == "length" and found["warnings"] == []
     assert found["prefill_seconds"] > 0 and found["decode_seconds_per_token"] > 0 and found["peak_memory_bytes"] > 10**7
 
 
-@pytest.mark.parametrize("extra", [(), ("--query-agnostic",), ("--prefill-chunk-size", 50)])
+@pytest.mark.parametrize("extra", [(), ("--later",), ("--prefill-chunk-size", 50)])
 @pytest.mark.parametrize("method", [(), ("--method", "snapkv", "--keep", 1.0)])
 def test_neutral_runs_agree_with_the_stock_model(laconic, model, context, method, extra):
     found = laconic.json(
@@ -70,7 +70,7 @@ def test_compare_says_where_answers_part(laconic, model, context):
     assert beside["kv_bytes"] == found["kv_bytes_full"] and beside["kv_bytes"] > 20 * found["kv_bytes"]
 
 
-def test_query_agnostic_compresses_the_context_and_keeps_the_question_whole(laconic, model, context):
+def test_later_compresses_the_context_and_keeps_the_question_whole(laconic, model, context):
     asked = (
         "run",
         "--model",
@@ -81,11 +81,11 @@ def test_query_agnostic_compresses_the_context_and_keeps_the_question_whole(laco
         20,
         "--context",
         context,
-        "--query-agnostic",
+        "--later",
     )
     found = laconic.json(*asked, "-q", "Wo?", "--max-new-tokens", 2)
     prompt = found["prompt"]
-    assert found["mode"] == "query-agnostic" and found["budget_tokens"] == prompt["context_tokens"]
+    assert found["mode"] == "later" and found["budget_tokens"] == prompt["context_tokens"]
     assert found["entries"][0]["max"] == 20 + prompt["question_tokens"]
     assert found["achieved"] == pytest.approx(20 / prompt["context_tokens"])
     longer = laconic.json(*asked, "-q", "Wo ist der Fuchs?", "--max-new-tokens", 2)

@@ -7,7 +7,8 @@ import typer
 from typer.testing import CliRunner
 
 from laconic.cli.common import InputError
-from laconic.cli.options import Json, Options, bytes_of, with_options
+from laconic.cli.options import Json, Options, bytes_of, model_for_own_documents, with_options
+from laconic.pretrained import PretrainedError
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_defaults_are_those_of_the_fields(called):
         ({"keep": 0.5, "nbytes": 3, "method": ["knorm"]}, "--keep and --bytes exclude each other"),
         ({"dtype": "int3"}, "--dtype int3: choose one of auto"),
         ({"temperature": float("inf")}, "--temperature inf must be above 0"),
-        ({"query_agnostic": True}, "give --context"),
+        ({"later": True}, "give --context"),
         ({"frames": 3}, "--frames 3 are those of a --video"),
         ({"image": ["a.png"], "prefill_chunk_size": 3}, "does not go with images"),
     ],
@@ -120,3 +121,23 @@ def test_bytes_on_the_command_line(text, n):
 def test_what_is_no_number_of_bytes_is_refused(text):
     with pytest.raises(typer.BadParameter, match="write 2000000, 2GB or 500MiB"):
         bytes_of(text)
+
+
+def test_the_old_name_of_later_says_the_new_one():
+    options = Options(context="notes.txt", query_agnostic=True)
+    assert options.later and options.warnings == [
+        "--query-agnostic is now called --later; the old name goes with laconic 0.3."
+    ]
+    assert not Options(context="notes.txt").later
+
+
+def test_own_documents_go_to_a_real_model_where_it_is_installed(monkeypatch, capsys):
+    monkeypatch.setattr("laconic.pretrained.ready", lambda name: f"{name} is here")
+    assert model_for_own_documents() == "smollm2" and capsys.readouterr().err == ""
+
+    def missing(name):
+        raise PretrainedError(f"{name} is not installed.")
+
+    monkeypatch.setattr("laconic.pretrained.ready", missing)
+    assert model_for_own_documents() == "testbed/lm"
+    assert "answers about other texts are noise; name a --model, or: smollm2 is not installed." in capsys.readouterr().err

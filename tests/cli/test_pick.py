@@ -63,9 +63,9 @@ def test_run_chat_and_inspect_follow_it(laconic, model, found, data, context):
         return done["methods"][0]["name"], done["methods"][0]["budget"]["keep"], bool(done["warnings"])
 
     assert method() == ("knorm", 0.5, False)  # in view
-    assert method("--query-agnostic") == ("random", 0.5, False)  # the smallest budget that keeps 95 %
-    assert method("--query-agnostic", "--keep", 0.3) == ("knorm", 0.3, False)
-    assert method("--query-agnostic", "--keep", 0.1) == ("knorm", 0.1, True)  # far from what was tried
+    assert method("--later") == ("random", 0.5, False)  # the smallest budget that keeps 95 %
+    assert method("--later", "--keep", 0.3) == ("knorm", 0.3, False)
+    assert method("--later", "--keep", 0.1) == ("knorm", 0.1, True)  # far from what was tried
     done = laconic("chat", *ask[1:5], "--method", "picked", stdin=b"/stats\n")
     assert "random(keep=0.5" in done.stdout
     assert laconic.json("inspect", *ask[1:])["methods"][0]["name"] == "knorm"

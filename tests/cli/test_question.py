@@ -13,7 +13,7 @@ def test_a_request_says_what_the_options_say():
     )
     assert (request.question, request.protect, request.max_new_tokens) == ("Where?", ["system", (10, 20)], 3)
     assert (request.sample, request.temperature, request.seed, request.mode) == (True, 0.5, 7, "in view")
-    assert request_of(Options(context="notes.txt", query_agnostic=True)).mode == "later"
+    assert request_of(Options(context="notes.txt", later=True)).mode == "later"
 
 
 def test_the_prompt_is_built_once_and_other_methods_get_the_same_one(model):
@@ -26,7 +26,7 @@ def test_the_prompt_is_built_once_and_other_methods_get_the_same_one(model):
 
 def test_what_comes_later_needs_something_before_it(plain_model, context):
     with pytest.raises(InputError, match="needs a context and a question after it"):
-        question_of(Options(model=plain_model, context=context, query_agnostic=True), "Here.")
+        question_of(Options(model=plain_model, context=context, later=True), "Here.")
 
 
 def test_no_such_model_and_no_such_device(model, tmp_path):

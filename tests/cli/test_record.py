@@ -19,7 +19,7 @@ def question(model):
 def test_a_run_is_plain_json_beside_the_uncompressed_one(question):
     run, full = compressed(question), stock(question)
     found = json.loads(json.dumps(record(question, run, full)))
-    assert found["answer"] == run.answer.text and found["mode"] == "query-aware" and "images" not in found
+    assert found["answer"] == run.answer.text and found["mode"] == "in view" and "images" not in found
     assert found["methods"][0]["name"] == "snapkv" and found["methods"][0]["parameters"]["window"] == 4
     assert found["methods"][0]["budget"]["keep"] == 0.5
     assert found["prompt"]["tokens"] == found["prompt"]["context_tokens"] + found["prompt"]["question_tokens"]

@@ -83,7 +83,7 @@ def test_figures_are_those_of_a_session(laconic, vlm, photo):
     assert found["encoder_seconds"] > 0 and found["encoder_seconds_uncompressed"] is None and found["warnings"] == []
 
 
-@pytest.mark.parametrize("extra", [(), ("--query-agnostic",)])
+@pytest.mark.parametrize("extra", [(), ("--later",)])
 @pytest.mark.parametrize("method", [(), ("--method", "snapkv", "--keep", 1.0)])
 def test_neutral_runs_agree_with_the_stock_model(laconic, vlm, photo, method, extra):
     found = laconic.json("run", "--model", vlm, "--image", photo, *method, *extra, "--compare", *SHORT)
@@ -141,18 +141,18 @@ def test_a_cache_method_that_shortens_the_stream(laconic, vlm, photo):
     assert all(n - text <= c <= n for n, c in zip(stream, counts, strict=True))
 
 
-def test_query_agnostic_images(laconic, vlm, photo):
+def test_images_compressed_before_the_question(laconic, vlm, photo):
     """The image is compressed before the question is known: another question finds the same entries."""
-    asked = ("run", "--model", vlm, "--image", photo, "--method", "snapkv:window=4", "--tokens", 30, "--query-agnostic")
+    asked = ("run", "--model", vlm, "--image", photo, "--method", "snapkv:window=4", "--tokens", 30, "--later")
     found = laconic.json(*asked, "-q", QUESTION, "--max-new-tokens", 2)
     prompt = found["prompt"]
-    assert found["mode"] == "query-agnostic" and found["budget_tokens"] == prompt["context_tokens"] > VISUAL_TOKENS
+    assert found["mode"] == "later" and found["budget_tokens"] == prompt["context_tokens"] > VISUAL_TOKENS
     assert found["entries"][0]["max"] == 30 + prompt["question_tokens"]
     longer = laconic.json(*asked, "-q", QUESTION + QUESTION, "--max-new-tokens", 2)
     assert longer["achieved"] == found["achieved"] == pytest.approx(30 / prompt["context_tokens"])
 
 
-@pytest.mark.parametrize("extra", [(), ("--query-agnostic",)])
+@pytest.mark.parametrize("extra", [(), ("--later",)])
 def test_encoder_and_prefill_are_timed_apart(laconic, vlm, photo, monkeypatch, extra):
     """A clock that stands still but in the encoder (5 s) and in the first decoder layer (1 s for many tokens)."""
     now = [0.0]

@@ -10,8 +10,8 @@ def questions(*texts):
 
 def test_each_is_answered_as_if_it_were_the_only_one(laconic, tmp_path):
     args = ("run", "--method", "keydiff", "--keep", 0.5, "--context", NOTE)
-    alone = [laconic.json(*args, "--query-agnostic", "-q", question)["answer"] for question in ASKED]
-    together = laconic.json(*args, "--query-agnostic", *questions(*ASKED, ASKED[0]))
+    alone = [laconic.json(*args, "--later", "-q", question)["answer"] for question in ASKED]
+    together = laconic.json(*args, "--later", *questions(*ASKED, ASKED[0]))
     assert [row["answer"] for row in together["answers"]] == [*alone, alone[0]]
     assert together["kv_bytes"] < 0.51 * together["kv_bytes_full"] and together["methods"][0]["name"] == "keydiff"
     file = tmp_path / "notes.context"
@@ -22,12 +22,12 @@ def test_each_is_answered_as_if_it_were_the_only_one(laconic, tmp_path):
 
 def test_what_does_not_go_together_is_refused(laconic):
     args = ("run", "--context", NOTE, *questions(*ASKED))
-    assert "add --query-agnostic, or --cache FILE" in laconic.bad(2, *args)
+    assert "add --later, or --cache FILE" in laconic.bad(2, *args)
 
 
 def test_each_beside_the_uncompressed_one(laconic, tmp_path):
     args = ("--method", "random", "--keep", 0.2, "--context", NOTE)
-    how = ("run", *args, "--query-agnostic", "--compare")
+    how = ("run", *args, "--later", "--compare")
     alone = [laconic.json(*how, "-q", question)["compared"] for question in ASKED]
     rows = laconic.json(*how, *questions(*ASKED))["answers"]
     assert [row["compared"]["answer"] for row in rows] == [one["answer"] for one in alone]
@@ -44,7 +44,7 @@ def test_each_beside_the_uncompressed_one(laconic, tmp_path):
 
 
 def test_without_compression_all_agree(laconic):
-    how = ("run", "--context", NOTE, "--query-agnostic", "--compare", *questions(*ASKED))
+    how = ("run", "--context", NOTE, "--later", "--compare", *questions(*ASKED))
     assert all(row["compared"]["agree"] for row in laconic.json(*how)["answers"])
     shown = laconic(*how).stdout
     assert "uncompressed: " not in shown and "2 of 2 answers agree" in shown

@@ -62,7 +62,7 @@ def test_a_method_trains_and_runs(laconic, tmp_path: Path):
     first, last = (float(line.split()[3]) for line in trained["notes"][-2:])
     assert last < first < math.log(128)  # which is that of scores that are all equal, over 128 entries
     method = f"learned_scores:artifact={artifact}"
-    asked = ("--query-agnostic", "--context", note, "--question", "What is the code for falcon?")
+    asked = ("--later", "--context", note, "--question", "What is the code for falcon?")
     result = laconic("run", "--method", method, "--keep", 0.5, *asked)
     assert result["answer"] == "The code for falcon is 4815263."
 

@@ -21,7 +21,7 @@ def catalogue() -> str:
         "",
         "Every method takes `keep=`, `tokens=` or `bytes=`, and `protect=`; `keep=1.0` changes nothing.",
         "",
-        "| name | class | site | mechanism | training | query-aware | source |",
+        "| name | class | site | mechanism | training | looks at the question | source |",
         "|---|---|---|---|---|---|---|",
     ]
     entries = laconic.list_methods()

@@ -46,7 +46,7 @@ share follows in parentheses. **Keys and values are float32 here**: shares of th
 `minicache`) are of 32 bits, so on a 16-bit model the same codes are twice the share. `-`: the method
 cannot reach this share and refuses it ({refusals}).
 
-`q` marks query-aware methods: their choice depends on the question in the prompt. Calibrated and trained ones use the
+`q` marks methods that look at the question in the prompt. Calibrated and trained ones use the
 artifacts that ship for this model. The whole table, with every task, paired differences and FLOPs, is
 [here](benchmarks/results/leaderboard.md); what it means, and what to pick, is in [findings](docs/findings.md). The
 model is small and its contexts are short: the order of the methods means something, the distances between them say
@@ -98,7 +98,7 @@ def tables(lines: list[Line]) -> list[str]:
             "",
             f"## {TITLES[mode]}",
             "",
-            f"Mode `{mode}`: {TEXT.meanings[mode]}. Tasks: {names}. Uncompressed: {spread(whole.mean)}.",
+            f"Mode `{TEXT.shown(mode)}`: {TEXT.meanings[mode]}. Tasks: {names}. Uncompressed: {spread(whole.mean)}.",
             "",
         ]
         out += ["| method | | 50 % | 25 % | 10 % | 5 % |", "|---|---|---:|---:|---:|---:|"]
@@ -113,8 +113,11 @@ def by_question(lines: list[Line]) -> list[str]:
     out += [
         "Recall in percent at a quarter of the cache when the first question was in view: of that question, and of those"
     ]
-    out += ["after it. Methods that are query-aware keep what the first question needs.", ""]
-    out += ["| method | query-aware | first | second | third | fourth | last |", "|---|---|---:|---:|---:|---:|---:|"]
+    out += ["after it. Methods that look at the question keep what the first question needs.", ""]
+    out += [
+        "| method | looks at the question | first | second | third | fourth | last |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
     for method, row in grouped(lines, "turns_aware").items():
         line = row.get(0.25)
         if line is not None:

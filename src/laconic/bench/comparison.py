@@ -8,7 +8,7 @@ asking.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -66,6 +66,7 @@ class Comparison:
             with the closest cost.
         settings: method -> the spec to use for it where "all" or a pattern names it.
         meanings: mode -> what it means, for all modes of this modality.
+        names: mode, as rows have it -> as users write and read it, where that differs.
     """
 
     modality: str
@@ -84,6 +85,7 @@ class Comparison:
     meanings: dict[str, str]
     words: Words
     table: Columns
+    names: dict[str, str] = field(default_factory=dict)
 
     def covers(self, entry: Entry) -> bool:
         """True for methods that "all" and patterns stand for."""
@@ -94,10 +96,18 @@ class Comparison:
         """True if samples are made to have the length that is asked for."""
         return self.lengths != (0,)
 
+    def shown(self, mode: str) -> str:
+        """A mode of a row as users read it."""
+        return self.names.get(mode, mode)
+
+    def stored(self, mode: str) -> str:
+        """A mode as users write it, or as rows have it -> as rows have it."""
+        return next((name for name, shown in self.names.items() if shown == mode), mode)
+
     def title(self, mode: str, length: int) -> str:
         """One section of a table in words."""
         words = self.words.title if length or not self.sized else self.words.title.replace(", {length:,} tokens", "")
-        return words.format(mode=mode, length=length, meaning=self.meanings.get(mode, ""))
+        return words.format(mode=self.shown(mode), length=length, meaning=self.meanings.get(mode, ""))
 
 
 @cache

@@ -101,6 +101,7 @@ class Grid:
         object.__setattr__(self, "modality", self.modality or common_modality(self.tasks) or "text")
         for name in ("keeps", "lengths", "modes"):
             object.__setattr__(self, name, getattr(self, name) or getattr(self.comparison, name))
+        object.__setattr__(self, "modes", tuple(map(self.comparison.stored, self.modes)))
 
     @property
     def comparison(self) -> Comparison:
@@ -162,7 +163,7 @@ class Grid:
             return
         for mode in self.modes:
             if mode not in meanings:
-                raise UnknownNameError(f"unknown mode {mode!r}: {closest(mode, meanings)}")
+                raise UnknownNameError(f"unknown mode {mode!r}: {closest(mode, map(self.comparison.shown, meanings))}")
         for length in self.lengths:
             for name in self.tasks:
                 if length < (least := self.task(name).min_tokens or 0):
@@ -176,8 +177,8 @@ class Grid:
         several = _listed(task.name for task in known if task.several_turns)
         never_alone = _listed(task.name for task in known if not task.single_turn)
         raise BudgetError(
-            f"nothing to run: tasks {_listed(self.tasks)} in modes {_listed(self.modes)}. The modes of several turns need a "
-            f"task with several questions: {several}; {never_alone} goes with no other mode."
+            f"nothing to run: tasks {_listed(self.tasks)} in modes {_listed(map(self.comparison.shown, self.modes))}. The "
+            f"modes of several turns need a task with several questions: {several}; {never_alone} goes with no other mode."
         )
 
     def _methods(self) -> list[str]:

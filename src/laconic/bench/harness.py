@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 import laconic
+from laconic.deprecated import warn
 from laconic.engine.engine import Engine, Request
 from laconic.errors import SessionError
 from laconic.measure.stats import Stats
@@ -84,7 +85,7 @@ class LaconicLM(HFLM):
         method: as `laconic.create_method` reads it, several joined with ``+``; none: nothing is compressed. `model_args`
             splits at commas, so write ``;`` between parameters: ``NAME:key=value;key=value``.
         keep, tokens, bytes: the budget, for methods whose own spec names none; see `build`.
-        mode: ``"aware"``, the only one: a request does not say where its context ends and its question begins.
+        mode: ``"in view"``, the only one: a request does not say where its context ends and its question begins.
         options: of the harness's ``hf`` model: dtype, device, batch_size, max_length ...
 
     Attributes:
@@ -102,12 +103,15 @@ class LaconicLM(HFLM):
         keep: float | None = None,
         tokens: int | None = None,
         bytes: int | None = None,
-        mode: str = "aware",
+        mode: str = "in view",
         **options: Any,
     ) -> None:
-        if mode != "aware":
+        if mode == "aware":
+            warn('mode="aware"', 'mode="in view"')
+            mode = "in view"
+        if mode != "in view":
             raise ValueError(
-                f"mode={mode!r}: only 'aware' (the whole prompt is compressed) can be run through the harness; "
+                f"mode={mode!r}: only 'in view' (the whole prompt is compressed) can be run through the harness; "
                 "`laconic bench` has the others."
             )
         self.methods = build(method, keep=keep, tokens=tokens, bytes=bytes)

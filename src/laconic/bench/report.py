@@ -113,7 +113,7 @@ def parameters(lines: list[Line]) -> str:
     for line in lines:
         if line.method != NONE:
             own = ", ".join(f"{k}={v}" for k, v in line.parameters.items()) or "none of its own"
-            texts[line.method] = own + (" (query-aware)" if line.query_aware else "")
+            texts[line.method] = own + (" (looks at the question)" if line.query_aware else "")
     return definitions(texts, blank="")
 
 

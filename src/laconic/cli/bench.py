@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from laconic.budget import share
 from laconic.cli import common
-from laconic.cli.options import IMAGE_MODEL
+from laconic.cli.options import IMAGE_MODEL, model_for_own_documents
 from laconic.method import check_name
 from laconic.specs import split_methods
 
@@ -31,7 +31,8 @@ def bench(
     model: Annotated[
         str | None,
         typer.Option(
-            help="testbed/lm (default; over images testbed/vlm, over documents smollm2), a folder, or a Hugging Face id."
+            help="testbed/lm (default; over images testbed/vlm; over documents, and your own, smollm2), a folder, or a "
+            "Hugging Face id."
         ),
     ] = None,
     preset: Annotated[
@@ -50,7 +51,8 @@ def bench(
     keep: Annotated[Many, typer.Option(help="Shares to keep, e.g. 0.5,0.1 or 50%,10%.")] = None,
     lengths: Annotated[Many, typer.Option(help="Tokens of a sample of text, 128 or more.")] = None,
     modes: Annotated[
-        Many, typer.Option(help="Of text: aware, agnostic, turns, turns_aware; of documents: later, in view.")
+        Many,
+        typer.Option(help="later, in view; of text also turns later, turns in view (several questions)."),
     ] = None,
     samples: Annotated[int | None, typer.Option(help="Samples per task, length and mode.")] = None,
     seed: Annotated[int | None, typer.Option(help="Samples to leave out at the start; also seeds the bootstrap.")] = None,
@@ -163,7 +165,8 @@ def _load(model: str | None, grid: Grid, batch: int) -> Bench:
     import laconic
     from laconic.bench import Bench
 
-    model = model or grid.comparison.model
+    if model is None:
+        model = model_for_own_documents() if OWN in grid.tasks else grid.comparison.model
     with common.spinner(f"loading {model}"):
         network, reader = laconic.load(model)
     name = Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model  # no paths in results
@@ -187,7 +190,10 @@ def _run(made: Bench, store: Store, as_json: bool) -> None:
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         bar = progress.add_task("warming up", total=len(left))
         made.run(
-            store, lambda cell: progress.update(bar, advance=1, description=f"{cell.task} {cell.mode} {cell.method[:24]:24}")
+            store,
+            lambda cell: progress.update(
+                bar, advance=1, description=f"{cell.task} {made.grid.comparison.shown(cell.mode)} {cell.method[:24]:24}"
+            ),
         )
     if not as_json:
         common.out().print(f"{len(store) - before} rows in {time.perf_counter() - began:.1f} s")

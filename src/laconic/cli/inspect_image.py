@@ -172,7 +172,7 @@ def _page(question: Question, gallery: Gallery) -> str:
         ("question", options.question),
     ]
     if question.later:
-        facts.append(("mode", "query-agnostic: the images were compressed before the question was known"))
+        facts.append(("mode", "later: the images were compressed before the question was known"))
     if options.protect:
         facts.append(("protected", "; ".join(options.protect)))
     about = About(facts, options.warnings, start=(len(gallery.levels) - 1) // 2)

@@ -78,10 +78,10 @@ def _table(found: Sequence[Entry | Line]) -> None:
     width = console.width = console.width if console.is_terminal else WIDE
     table = Table(box=None, header_style="bold", pad_edge=False, show_header=width >= WIDE)
     if width >= WIDE:
-        for title in ("method", "site", "mechanism", "training", "query", "source", "what it does"):
-            table.add_column(title, no_wrap=title in ("method", "site", "training", "query"))
+        for title in ("method", "site", "mechanism", "training", "question", "source", "what it does"):
+            table.add_column(title, no_wrap=title in ("method", "site", "training", "question"))
         for e in found:
-            facts = escape(e.mechanism), e.training, _query(e), escape(e.source), escape(_flat(e))
+            facts = escape(e.mechanism), e.training, _question(e), escape(e.source), escape(_flat(e))
             table.add_row(f"[cyan]{e.name}[/]", e.site, *facts)
     else:
         table.add_column(no_wrap=True)
@@ -90,14 +90,14 @@ def _table(found: Sequence[Entry | Line]) -> None:
             table.add_row(f"[bold]{site}[/]", "")
             for e in entries:
                 training = "" if e.training == "none" else f"{e.training}, "
-                more = f"{e.mechanism}; {training}query-{_query(e)}; {e.source}"
+                more = f"{e.mechanism}; {training}question: {_question(e)}; {e.source}"
                 table.add_row(f"  [cyan]{e.name}[/]", f"{escape(_flat(e))}\n[dim]{escape(more)}[/]")
     console.print(table)
     console.print(f"\n{len(found)} methods. `laconic methods NAME` shows one in detail.", style="dim")
 
 
-def _query(entry: Entry | Line) -> str:
-    return "aware" if entry.query_aware else "agnostic"
+def _question(entry: Entry | Line) -> str:
+    return "looks at it" if entry.query_aware else "any"
 
 
 def _flat(entry: Entry | Line) -> str:
@@ -124,7 +124,7 @@ def _details(entry: Entry | Line) -> None:
         "mechanism": entry.mechanism,
         "principle": entry.principle or "none of the survey's",
         "training": entry.training,
-        "query": "aware: chooses by the queries at the end of the prompt" if entry.query_aware else "agnostic",
+        "question": "looks at it: chooses by the end of the prompt" if entry.query_aware else "any: does not look at it",
         "source": entry.source,
         "inferred": entry.inferred or "nothing; as published",
         "default keep": told.default_keep

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from laconic.budget import share
-from laconic.cli.common import InputError, read_text
+from laconic.cli.common import InputError, err, read_text
 from laconic.method import check_name
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -44,6 +44,8 @@ def bytes_of(text: str) -> int:
 
 TEXT_MODEL, IMAGE_MODEL = "testbed/lm", "testbed/vlm"
 """Models that are shipped, and taken when none is named."""
+REAL_MODEL = "smollm2"
+"""Taken for a user's own documents, about which the shipped one says nothing, where its package is installed."""
 PICKED = "picked"
 """Stands for the methods that `laconic pick` found."""
 
@@ -110,9 +112,8 @@ class Options:
         typer.Option("--protect", help="Never removed: 'system', a token range '10:20', or text of the prompt. Repeatable."),
     ] = None
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 64
-    query_agnostic: Annotated[
-        bool, typer.Option("--query-agnostic", help="Compress the context before the question is known.")
-    ] = False
+    later: Annotated[bool, typer.Option("--later", help="Compress the context before the question is known.")] = False
+    query_agnostic: Annotated[bool, typer.Option("--query-agnostic", hidden=True)] = False
     prefill_chunk_size: Annotated[
         int | None, typer.Option("--prefill-chunk-size", min=1, help="Read the prompt in pieces of this many tokens.")
     ] = None
@@ -134,8 +135,11 @@ class Options:
         if self.temperature is not None and not 0 < self.temperature < float("inf"):
             raise InputError(f"--temperature {self.temperature} must be above 0.")
         self.sample = self.sample or self.temperature is not None
-        if self.query_agnostic and not (self.context or self.sees):
-            raise InputError("--query-agnostic compresses a context before the question; give --context.")
+        if self.query_agnostic:
+            self.later = True
+            self.warnings.append("--query-agnostic is now called --later; the old name goes with laconic 0.3.")
+        if self.later and not (self.context or self.sees):
+            raise InputError("--later compresses a context before the question; give --context.")
         if self.frames is not None and self.video is None:
             raise InputError(f"--frames {self.frames} are those of a --video; give one.")
         if self.sees and self.prefill_chunk_size:
@@ -179,6 +183,19 @@ class Options:
         if not text.strip() and not self.question.strip():
             raise InputError("the prompt is empty; give --context, --question, or both.")
         return text
+
+
+def model_for_own_documents() -> str:
+    """A real model where it is installed; else the shipped one, and a line on stderr that its answers are noise there."""
+    from laconic.pretrained import PretrainedError, ready
+
+    try:
+        ready(REAL_MODEL)
+    except PretrainedError as error:
+        told = f"{TEXT_MODEL} was trained on made-up notes, and its answers about other texts are noise; name a --model, or:"
+        err().print(f"{told} {error}", style="yellow", markup=False, soft_wrap=True)
+        return TEXT_MODEL
+    return REAL_MODEL
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

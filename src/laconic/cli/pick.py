@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from laconic.cli import common
-from laconic.cli.options import Device, Dtype, Json, Options, Trust
+from laconic.cli.options import Device, Dtype, Json, Options, Trust, model_for_own_documents
 from laconic.measure.units import seconds, size
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ MODES = {"later": "question asked later: the context is compressed first", "in v
 
 def pick(
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="testbed/lm, smollm2, a folder, or a Hugging Face id.")
+        str | None,
+        typer.Option("--model", "-m", help="testbed/lm (default; with --data smollm2), a folder, or a Hugging Face id."),
     ] = None,
     data: Annotated[
         str | None,
@@ -49,6 +50,8 @@ def pick(
     The model answers questions uncompressed; methods that keep its answers at a budget go on, the others are dropped.
     Example: laconic pick --model smollm2 --minutes 5, then: laconic run --model smollm2 --method picked ...
     """
+    if data and model is None:
+        model = model_for_own_documents()
     options = Options(model=model, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     with common.spinner("importing torch and transformers"):
         from laconic.bench.pick.verdict import place

@@ -75,7 +75,7 @@ def question_of(options: Options, context: str, methods: Sequence[Method] | None
     """
     frames = frames_of(options)
     if methods is None:
-        engine, methods = engine_and_methods(options, "later" if options.query_agnostic else "in view")
+        engine, methods = engine_and_methods(options, "later" if options.later else "in view")
     else:
         engine = engine_of(options)
     if options.video is not None:
@@ -85,8 +85,8 @@ def question_of(options: Options, context: str, methods: Sequence[Method] | None
     with spinner("shortening the context") if to_apply(methods) else nullcontext():
         request = engine.shortened(request)
     prompt = engine.prompt(request)
-    if options.query_agnostic and not (prompt.context and prompt.question):
-        raise InputError("--query-agnostic needs a context and a question after it.")
+    if options.later and not (prompt.context and prompt.question):
+        raise InputError("--later needs a context and a question after it.")
     check_length(options, engine, prompt)
     return Question(options, engine, replace(request, prompt=prompt), frames)
 
@@ -97,7 +97,7 @@ def request_of(options: Options) -> Request:
         question=options.question,
         answer_prefix=options.answer_prefix,
         protect=[_span(text) for text in options.protect or ()],
-        mode="later" if options.query_agnostic else "in view",
+        mode="later" if options.later else "in view",
         max_new_tokens=options.max_new_tokens,
         sample=options.sample,
         temperature=options.temperature,

@@ -79,8 +79,8 @@ def method_dict(method: Method) -> dict[str, Any]:
 
 
 def mode(question: Question) -> str:
-    """Whether the budget is spent with the question in view."""
-    return "query-agnostic" if question.later else "query-aware"
+    """Whether the budget is spent with the question "in view", or the question comes "later"."""
+    return question.request.mode
 
 
 def figures(run: Run) -> dict[str, Any]:

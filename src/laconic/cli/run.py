@@ -27,7 +27,7 @@ def run(
         typer.Option(
             "--question",
             "-q",
-            help="What to ask about the context; repeat it with --query-agnostic or --cache, and the context is read once.",
+            help="What to ask about the context; repeat it with --later or --cache, and the context is read once.",
         ),
     ] = None,
     cache: Annotated[
@@ -58,10 +58,10 @@ def run(
     questions = question or [""]
     options.question = questions[0]
     several = len(questions) > 1
-    if several and not (options.query_agnostic or cache):
+    if several and not (options.later or cache):
         raise common.InputError(
             f"{len(questions)} questions: a context is read once for all of them only before they are known; add "
-            "--query-agnostic, or --cache FILE."
+            "--later, or --cache FILE."
         )
     if question is None:
         options.warnings.append("no --question: the model is shown the text alone, and goes on from it.")

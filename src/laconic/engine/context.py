@@ -57,8 +57,8 @@ def read(
             is made of all that decides what is kept: tokens, methods, weights, versions.
 
     Raises:
-        LaconicError: nothing to read, a file that is no text, a file's name as a str, methods or a budget that do not fit
-            the model, or weights that depend on the prompt.
+        LaconicError: nothing to read, a file that is no text, a file's name as a str, methods or a budget that do not fit,
+            or weights that depend on the prompt.
 
     Example:
         >>> context = laconic.read(model, tokenizer, report, method)

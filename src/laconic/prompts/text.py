@@ -1,7 +1,7 @@
 """From a context and a question to token ids: through the chat template when there is one, cut exactly after the context.
 
-The whole prompt is rendered and tokenised once, so query-aware and query-agnostic runs see the same ids; the cut only says
-how many of them may be read (and compressed) before the question is known.
+The whole prompt is rendered and tokenised once, so runs with the question in view and later see the same ids; the cut only
+says how many of them may be read (and compressed) before the question is known.
 """
 
 from __future__ import annotations
