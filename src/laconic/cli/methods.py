@@ -148,7 +148,9 @@ def _details(entry: Entry | Line) -> None:
 
 def reflowed(doc: str, width: int) -> str:
     """A docstring with its paragraphs, list items and entries of sections wrapped anew to `width` columns."""
-    out, block, section = [], [], False  # the lines of one paragraph, item or entry; whether it is one of a section
+    out: list[str] = []
+    block: list[str] = []  # the lines of one paragraph, item or entry
+    section = False  # whether that is an entry of a section
     for line in [*doc.splitlines(), ""]:
         deeper = bool(block) and _indent(line) > _indent(block[0])
         goes_on = line.strip() and block and not ITEM.match(line) and (deeper or not (section or ITEM.match(block[0])))
