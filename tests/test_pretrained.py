@@ -4,11 +4,14 @@ import hashlib
 import json
 import multiprocessing
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import Distribution
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import laconic
@@ -109,6 +112,26 @@ def test_a_damaged_conversion_is_made_again(tiny):
     (weights.parent / MANIFEST).write_text("{")
     pretrained_path("tiny")
     assert weights.read_bytes() == whole and len(tiny) == 3
+
+
+def test_a_conversion_of_another_file_is_made_again(tiny):
+    folder = pretrained_path("tiny")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["source"]["sha256"] = "0" * 64
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    assert pretrained_path("tiny") == folder and len(tiny) == 2
+    assert json.loads((folder / MANIFEST).read_text())["source"]["sha256"] == MODELS["tiny"].sha256
+
+
+def test_while_one_converts_the_others_wait(tiny):
+    """And find what it made."""
+    cache_folder().mkdir(parents=True)
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(cache_folder() / "tiny-1.lock"):
+            waiting = pool.submit(pretrained_path, "tiny")
+            time.sleep(0.2)
+            assert not waiting.done() and not tiny
+        assert waiting.result(60) == cache_folder() / "tiny-1.0" and len(tiny) == 1
 
 
 def test_a_conversion_that_fails_leaves_nothing(tiny, monkeypatch):

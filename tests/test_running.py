@@ -2,6 +2,8 @@
 
 import asyncio
 import copy
+import threading
+import time
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from helpers.vision_tools import inputs
 
 import laconic
 from laconic import AttentionMatching, DapQ, FastKV, KeyDiff, KVzip, KVzipPlus, SessionError, SnapKV
+from laconic.cache import attention
 from laconic.cache.cache import CompressedCache
 from laconic.running import Running
 
@@ -292,6 +295,36 @@ def test_every_cache_of_a_session_is_packed_when_it_closes(untouched, prompt):
     assert not first.unpacked and not session.cache.unpacked
 
 
+# -- sessions ----------------------------------------------------------------------------------------------------------
+def test_of_threads_that_open_a_session_at_once_one_does(untouched, prompt, monkeypatch):
+    """The others are refused by name, and the model is as it was when that one closes."""
+    ids, barrier, opened = prompt(1, 20), threading.Barrier(3, timeout=60), []
+    switched = attention.switched
+
+    def slowly(stack):
+        time.sleep(0.05)  # between looking whether the model is in a session and putting it into one
+        return switched(stack)
+
+    monkeypatch.setattr(attention, "switched", slowly)
+
+    def work():
+        barrier.wait()
+        try:
+            with laconic.compress(untouched, SnapKV(keep=0.5)) as session:
+                untouched(ids)
+                opened.append(session.stats.entries)
+                barrier.wait()
+        except SessionError as error:
+            barrier.wait()
+            return str(error)
+
+    want = untouched(ids).logits
+    told = in_threads(work, work, work)
+    assert opened == [[10.0] * 4] and [text is None for text in told].count(True) == 1
+    assert [text for text in told if text] == ["this model is in a laconic session already; close that one first."] * 2
+    assert torch.equal(untouched(ids).logits, want)
+
+
 # -- holds -------------------------------------------------------------------------------------------------------------
 def test_leaving_the_inner_hold_does_not_end_the_outer_one(untouched, prompt):
     ids = prompt(1, 40)
@@ -304,6 +337,25 @@ def test_leaving_the_inner_hold_does_not_end_the_outer_one(untouched, prompt):
             assert session.stats.entries == [30.0] * 4
         untouched(ids[:, :10], past_key_values=session.cache)
         assert session.stats.entries == [30.0] * 4  # half of 60
+
+
+def test_nested_holds_on_two_caches_end_one_by_one(untouched, prompt):
+    """The inner hold is of a cache that another one has followed since the outer one began."""
+    ids = prompt(1, 40)
+    with laconic.compress(untouched, SnapKV(keep=0.5)) as session:
+        untouched(ids)
+        first = session.cache
+        with session.hold():
+            untouched(ids)
+            second = session.cache
+            with session.hold():
+                pass
+            in_threads(lambda: untouched(ids[:, :20], past_key_values=first))
+            assert first.layers[0].stored == 40  # still held, in any thread
+            in_threads(lambda: untouched(ids[:, :20], past_key_values=second))
+            assert second.layers[0].stored == 30  # no longer held there: half of 60
+        in_threads(lambda: untouched(ids[:, :20], past_key_values=first))
+        assert first.layers[0].stored == 40  # half of 80
 
 
 def test_a_hold_is_for_its_own_session(untouched, make_llama, prompt):

@@ -107,6 +107,32 @@ def test_a_site_of_another_package_enters_the_catalogue(llama, prompt, monkeypat
         catalogue.add_site("Two words")
 
 
+def test_seams_leave_in_reverse_order(llama, prompt, log):
+    """What the last one did to the pass is undone first."""
+
+    class Inner(ScaleSeam):
+        order = Order.LAST + 1
+
+        def enter(self, kwargs, step, ids):
+            self.log.append("inner enters")
+            return kwargs
+
+        def leave(self, output, step):
+            self.log.append("inner leaves")
+            return output
+
+    @dataclass(kw_only=True)
+    class Within(Scale):
+        seams = (Inner,)
+        name = "within"
+
+    with laconic.compress(llama, Within(), Scale()):
+        llama(prompt(1, 4))
+    assert [x for x in log if "inner" in x or x[0] in ("enter", "leave")] == [
+        *[("enter", 4, (1, 4)), "inner enters", "inner leaves", ("leave", 4)]
+    ]
+
+
 def test_it_may_refuse_before_any_method_loads_anything(llama, log):
     with pytest.raises(ConflictError, match="by=0 leaves nothing"):
         laconic.compress(llama, Scale(by=0))

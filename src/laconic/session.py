@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -64,6 +65,11 @@ def compress(model: nn.Module, *methods: Method | str, protect: Protect = (), to
     return Session(model, methods, protect, tokenizer)
 
 
+_OPENING = threading.RLock()
+"""Of threads that open sessions on one model at once, one does, and the others find that it has; closing is undoing in
+order, which another session must not begin in the middle of."""
+
+
 class Session:
     """One activation of methods on one model. See `compress`.
 
@@ -99,30 +105,36 @@ class Session:
     # -- open and close --------------------------------------------------------------------------------------------
     def __enter__(self) -> Session:
         """Open everything. The attention function comes first, because it refuses a model that is in a session already; the
-        session's own hooks come last, so that they run after those of the seams on the same module (see `Seam`)."""
-        if self.stack.config._attn_implementation == attention.NAME:
-            raise SessionError("this model is in a laconic session already; close that one first.")
-        try:
-            self._restore.callback(self._running.close)  # last of all
-            self._restore.enter_context(called_directly(self._given))
-            self._restore.enter_context(attention.switched(self.stack))
-            self._restore.enter_context(generating.noted(self.model))
-            for seam in self._seams:
-                seam.install(self._restore)
-            for handle in (
-                self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
-                self.stack.register_forward_pre_hook(self._before_stack, with_kwargs=True),
-                self.stack.register_forward_hook(self._after_stack, with_kwargs=True),
-                self.model.register_forward_hook(self._after_model, with_kwargs=True, always_call=True),
-            ):
-                self._restore.callback(handle.remove)
-        except BaseException:
-            self._restore.close()
-            raise
+        session's own hooks come last, so that they run after those of the seams on the same module (see `Seam`).
+
+        Raises:
+            SessionError: the model is in a session already, be it one that another thread has just opened.
+        """
+        with _OPENING:
+            if self.stack.config._attn_implementation == attention.NAME:
+                raise SessionError("this model is in a laconic session already; close that one first.")
+            try:
+                self._restore.callback(self._running.close)  # last of all
+                self._restore.enter_context(called_directly(self._given))
+                self._restore.enter_context(attention.switched(self.stack))
+                self._restore.enter_context(generating.noted(self.model))
+                for seam in self._seams:
+                    seam.install(self._restore)
+                for handle in (
+                    self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
+                    self.stack.register_forward_pre_hook(self._before_stack, with_kwargs=True),
+                    self.stack.register_forward_hook(self._after_stack, with_kwargs=True),
+                    self.model.register_forward_hook(self._after_model, with_kwargs=True, always_call=True),
+                ):
+                    self._restore.callback(handle.remove)
+            except BaseException:
+                self._restore.close()
+                raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._restore.close()
+        with _OPENING:
+            self._restore.close()
         if kind is None:
             self._protection.finish(self.cache)
 

@@ -207,6 +207,23 @@ def test_rewinding_goes_back_to_the_fork(llama, prompt, name):
         assert [id(layer.cache) for layer in fork.compressed()] == layers == [id(fork)] * 4
 
 
+def test_a_fork_goes_back_to_its_own_beginning_alone(llama, prompt):
+    """A chain of forks keeps nothing alive from before the last one."""
+    with laconic.compress(llama, laconic.SnapKV(keep=0.5)) as session:
+        llama(prompt(1, 24))
+        cache = session.cache
+        for turn in range(3):
+            cache = cache.fork()
+            assert cache.start is not None and cache.start.start is None
+            with session.hold():
+                llama(prompt(1, 3, seed=turn), past_key_values=cache)
+        assert cache.seen == 33
+        cache.rewind()
+        assert cache.seen == 30 and cache.start.start is None
+        cache.rewind()
+        assert cache.seen == 30
+
+
 def test_only_forks_rewind(llama, prompt):
     with laconic.compress(llama) as session:
         llama(prompt(1, 9))

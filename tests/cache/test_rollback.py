@@ -156,6 +156,36 @@ def test_drafts_that_were_taken_back_leave_no_trace(llama, compressor, turns, se
         torch.testing.assert_close(logits, wanted, atol=1e-3, rtol=1e-3)
 
 
+class Watching(StreamingLLM):
+    """Notes the step with which every decoded token is stored, in the first layer."""
+
+    def decoded(self, layer, obs):
+        if obs.layer == 0:
+            self.steps.append((obs.step.start, obs.step.length, obs.step.position_ids.tolist()))
+        super().decoded(layer, obs)
+
+
+def test_drafts_that_stay_are_stored_with_the_step_of_each(llama, prompt):
+    """As if they had been decoded one by one: methods go by positions."""
+    ids, seen = prompt(1, 40), []
+    for drafts in (False, True):
+        method = Watching(tokens=12)
+        method.steps = []
+        with torch.no_grad(), laconic.compress(llama, method) as session:
+            llama(ids[:, :30])
+            cache = session.cache
+            if drafts:
+                cache.activate_past_recording()
+                llama(ids[:, 30:36], past_key_values=cache)
+                cache.crop(-2)
+                cache.settle()
+            else:
+                for one in ids[:, 30:34].split(1, 1):
+                    llama(one, past_key_values=cache)
+        seen.append(method.steps)
+    assert seen[0] == seen[1] and [step[0] for step in seen[0]] == [30, 31, 32, 33]
+
+
 def test_drafts_count_while_they_wait(llama, prompt):
     ids = prompt(1, 40)
     with torch.no_grad(), laconic.compress(llama, H2O(keep=0.5)) as session:

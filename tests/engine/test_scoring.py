@@ -63,6 +63,19 @@ def test_the_context_is_compressed_and_continuations_are_stored_whole(engine, co
     assert (found.scores[0].log_likelihoods - plainly(engine.model, context, [11, 12, 13])[0]).abs().max() > 1e-3
 
 
+def test_a_method_has_no_part_in_a_continuation(engine, context):
+    """A method that shortens the stream of every prompt leaves all tokens of a continuation in it."""
+    method = create_method("fastkv:tsp_rate=0.5,window=2", keep=0.5)
+    ids = list(range(20, 40))
+    with torch.no_grad(), compress(engine.model, method) as session:
+        logits = engine.model(torch.tensor([context])).logits[0, -1:]
+        with session.hold():
+            more = engine.model(torch.tensor([ids[:-1]]), past_key_values=session.cache).logits[0]
+    slow = torch.cat([logits, more]).log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])
+    found = engine.score(context, [ids], Request(methods=[method])).scores[0].log_likelihoods
+    torch.testing.assert_close(found, slow[:, 0], atol=1e-4, rtol=0)
+
+
 def test_the_context_is_read_once(engine, context):
     lengths = []
     with engine.model.register_forward_pre_hook(

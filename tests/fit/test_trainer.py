@@ -109,6 +109,18 @@ def test_a_training_that_was_interrupted_ends_where_an_unbroken_one_does(tmp_pat
     assert same(run(tmp_path / "broken", True), whole)  # nothing is left to do
 
 
+def test_a_training_that_breaks_off_in_its_first_step_can_be_resumed(tmp_path, monkeypatch):
+    """A checkpoint is written before the first step: what `prepare` makes is resumed, and only with the same settings."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ToyFit, "batch", lambda self, step: (_ for _ in ()).throw(KeyboardInterrupt))
+        run(tmp_path)
+    with pytest.raises(ArtifactError, match="holds a training already"):
+        run(tmp_path)
+    with pytest.raises(ArtifactError, match=r"other settings \(width\)"):
+        run(tmp_path, True, width=5)
+    assert same(run(tmp_path, True), run())
+
+
 def test_a_killed_training_goes_on(tmp_path):
     """kill -9 in the middle of a training that saves after every step: what is on the disk is whole."""
     arguments = [sys.executable, fit_toy.__file__, str(tmp_path), "0.003"]

@@ -85,6 +85,7 @@ def _tensors(cache: CompressedCache) -> Iterator[Tensor]:
 def _twin(cache: CompressedCache, into: CompressedCache | None = None) -> CompressedCache:
     """A cache, or `into`, with layers of its own that hold the same (frozen) parts."""
     twin = copy.copy(cache)
+    twin.start = None  # a fork of a fork goes back to where it was forked itself, and keeps nothing from before that alive
     owner = twin if into is None else into
     twin.layers = [_layer_twin(x, owner) if isinstance(x, CompressedLayer) else _stock_twin(x) for x in cache.layers]
     twin.real, twin.late = list(cache.real), LateCut(nbytes=cache.late.nbytes)

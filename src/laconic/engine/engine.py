@@ -47,7 +47,9 @@ CLOCKS = ("encoder_seconds", "prefill_seconds", "decode_seconds", "compress_seco
 
 
 class Engine:
-    """Answers requests on one model.
+    """Answers requests on one model, one at a time: a request opens a session, and a model is in one session at most, so a
+    request that comes from another thread meanwhile is a `SessionError`. Threads that are to answer at once share an open
+    session (`laconic.compress`), each on a cache of its own.
 
     Args:
         model: of a supported family.

@@ -17,12 +17,12 @@ class Recording(KVzip):
 
     def attach(self, model):
         super().attach(model)
-        self.scores, self.keys = {}, {}
+        self.scores, self.keys, self.index = {}, {}, {}
 
     def _score(self, obs):
         found = super()._score(obs)
         self.scores.setdefault(obs.layer, []).append(found.clone())
-        self.keys[obs.layer] = obs.keys.clone()
+        self.keys[obs.layer], self.index[obs.layer] = obs.keys.clone(), obs.index.clone()
         return found
 
 
@@ -102,6 +102,22 @@ def test_who_competes(llama, prompt, over):
         for x, y in group:
             assert session.kept(x, y).tolist() == sorted(t for _, a, b, t in ranked if (a, b) == (x, y))
     assert sum(int(layer.lengths.sum()) for layer in session.cache.compressed()) == count * 8
+
+
+@pytest.mark.parametrize("read", [0, 20])
+def test_what_was_held_was_never_repeated_and_ranks_last(llama, prompt, read):
+    """Entries that were stored while a session was held have no score of their own, so they count as needed by nobody."""
+    method, ids = Recording(tokens=24), prompt(1, read + 6 + 30)
+    with laconic.compress(llama, method) as session:
+        if read:
+            llama(ids[:, :read])
+        with session.hold():
+            llama(ids[:, read : read + 6], past_key_values=session.cache)
+        llama(ids[:, read + 6 :], past_key_values=session.cache)
+    for layer in range(4):
+        held = (method.index[layer] >= read) & (method.index[layer] < read + 6)
+        scores = method.scores[layer][-1]
+        assert held.any() and (scores[held] == 0).all() and (scores[~held] > 0).all()
 
 
 def test_all_ways_agree_for_one_layer_of_one_head(make_llama, prompt):

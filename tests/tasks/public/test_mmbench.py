@@ -2,8 +2,8 @@ import pytest
 from helpers import image_formats as formats
 
 from laconic.tasks import Judged
+from laconic.tasks.files import FormatError
 from laconic.tasks.public import mmbench
-from laconic.tasks.public.base import FormatError
 
 OPTIONS = {"A": "cat", "B": "dog", "C": "cow"}
 

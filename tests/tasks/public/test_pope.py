@@ -2,8 +2,8 @@ import pytest
 from helpers import image_formats as formats
 
 from laconic.tasks import Judged
+from laconic.tasks.files import FormatError
 from laconic.tasks.public import pope
-from laconic.tasks.public.base import FormatError
 
 
 def test_files_are_read_with_their_category(tmp_path):

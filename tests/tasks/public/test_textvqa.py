@@ -1,8 +1,8 @@
 import pytest
 from helpers import image_formats as formats
 
+from laconic.tasks.files import FormatError
 from laconic.tasks.public import textvqa
-from laconic.tasks.public.base import FormatError
 
 
 def test_questions_are_read(tmp_path):

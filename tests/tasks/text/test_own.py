@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from laconic.tasks import Turn, find_task
-from laconic.tasks.public.base import FormatError
+from laconic.tasks.files import FormatError
 from laconic.tasks.text.own import read
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "questions.jsonl"

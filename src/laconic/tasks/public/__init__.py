@@ -1,7 +1,7 @@
 """Public benchmarks over images in their own file formats: prompts and scores as the official scripts have them."""
 
+from laconic.tasks.files import FormatError
 from laconic.tasks.public import gqa, mmbench, mme, pope, scienceqa, textvqa
-from laconic.tasks.public.base import FormatError
 
 __all__ = ["BENCHMARKS", "FormatError"]
 

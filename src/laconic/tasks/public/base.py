@@ -5,26 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from PIL import Image
 
-from laconic.errors import LaconicError
-from laconic.tasks.task import Judged, Sample, Task, digest
+from laconic.tasks.files import FileTask, FormatError, lines_of
+from laconic.tasks.task import Judged, Sample
 
 WORD = "\nAnswer the question using a single word or phrase."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
 """What LLaVA-1.5 (arXiv 2310.03744) appends to the questions of these benchmarks; most papers on visual tokens do."""
 
 
-class FormatError(LaconicError, ValueError):
-    """Files that are not laid out as their benchmark requires."""
-
-
 @dataclass(frozen=True)
-class Benchmark(Task):
+class Benchmark(FileTask):
     """One public benchmark over images.
 
     Args:
@@ -32,33 +27,18 @@ class Benchmark(Task):
         judge: an answer and its sample -> its score, 0 to 1.
         official: the benchmark's own figures, by their names, from a run's answers; in percent (MME's scores: its points).
         answer_tokens: an answer is cut off after this many tokens.
-        held: the samples that were read; see `opened`.
     """
 
     read: Callable[[Path], list[Sample]]
     judge: Callable[[str, Sample], float]
     official: Callable[[Sequence[Judged]], dict[str, float]]
     answer_tokens: int = 16
-    held: tuple[Sample, ...] | None = None
 
     modality: ClassVar[str] = "image"
-    from_files: ClassVar[bool] = True
 
     @property
     def new_tokens(self) -> int:
         return self.answer_tokens
-
-    @property
-    def first(self) -> int:
-        return 0
-
-    @property
-    def count(self) -> int:
-        return len(self._samples)
-
-    @cached_property
-    def data(self) -> str:
-        return digest(self._samples)
 
     def opened(self, tokens: int = 0, tokenizer: Any = None, folder: Path | None = None) -> Self:
         """The benchmark with the samples in `folder`.
@@ -80,15 +60,6 @@ class Benchmark(Task):
         if not samples:
             raise FormatError(f"{folder} holds no sample of {self.name}.")
         return replace(self, held=tuple(samples))
-
-    @property
-    def _samples(self) -> tuple[Sample, ...]:
-        if self.held is None:
-            raise FormatError(f"{self.name} is read from files; call opened(folder=...) first.")
-        return self.held
-
-    def sample(self, number: int) -> Sample:
-        return self._samples[number]
 
     def score(self, answer: str, sample: Sample, turn: int = 0) -> float:
         return self.judge(answer, sample)
@@ -120,9 +91,8 @@ def read_json(path: Path) -> Any:
 
 def read_json_lines(path: Path) -> list[Any]:
     """One value for each line that is not blank; raises `FormatError` if a line is not JSON."""
-    lines = path.read_text(encoding="utf-8").splitlines()
     try:
-        return [json.loads(line) for line in lines if line.strip()]
+        return [json.loads(line) for line in lines_of(path) if line.strip()]
     except ValueError as error:
         raise FormatError(f"{path} cannot be read as JSON lines: {error}") from error
 

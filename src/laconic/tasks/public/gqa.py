@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from laconic.tasks.public.base import WORD, Benchmark, FormatError, existing, only, opener, percent, read_json
+from laconic.tasks.files import FormatError
+from laconic.tasks.public.base import WORD, Benchmark, existing, only, opener, percent, read_json
 from laconic.tasks.task import Judged, Sample, about_image
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from laconic.tasks.public.base import LETTER, Benchmark, FormatError, only, percent
+from laconic.tasks.files import FormatError
+from laconic.tasks.public.base import LETTER, Benchmark, only, percent
 from laconic.tasks.task import Judged, Sample, about_image
 
 LETTERS = "ABCD"

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from laconic.tasks.public.base import Benchmark, FormatError, opener, percent
+from laconic.tasks.files import FormatError
+from laconic.tasks.public.base import Benchmark, opener, percent
 from laconic.tasks.task import Judged, Sample, about_image
 
 PERCEPTION = ("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR")

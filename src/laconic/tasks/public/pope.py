@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from laconic.tasks.public.base import WORD, Benchmark, FormatError, only, opener, read_json_lines
+from laconic.tasks.files import FormatError
+from laconic.tasks.public.base import WORD, Benchmark, only, opener, read_json_lines
 from laconic.tasks.task import Judged, Sample, about_image
 
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from laconic.tasks.public.base import WORD, Benchmark, FormatError, existing, only, opener, percent, read_json
+from laconic.tasks.files import FormatError
+from laconic.tasks.public.base import WORD, Benchmark, existing, only, opener, percent, read_json
 from laconic.tasks.task import Judged, Sample, about_image
 
 PEOPLE = 10

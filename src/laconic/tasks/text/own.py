@@ -12,39 +12,24 @@ import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
+from laconic.tasks.files import FileTask, FormatError, lines_of
 from laconic.tasks.metrics import string_match_part
-from laconic.tasks.public.base import FormatError
-from laconic.tasks.task import Sample, Task, Turn, digest
+from laconic.tasks.task import Sample, Turn, digest
 
 FORM = '{"context": "...", "questions": [{"question": "...", "answers": ["..."]}]}'
 
 
 @dataclass(frozen=True)
-class Own(Task):
-    """One sample for each question; an answer is right if one of the reference answers occurs in it, case ignored.
-
-    Args:
-        held: the samples that were read; see `opened`.
-    """
+class Own(FileTask):
+    """One sample for each question; an answer is right if one of the reference answers occurs in it, case ignored."""
 
     name: str = "own"
-    held: tuple[Sample, ...] | None = None
-
-    from_files: ClassVar[bool] = True
 
     @property
     def new_tokens(self) -> int:
         return 48
-
-    @property
-    def first(self) -> int:
-        return 0
-
-    @property
-    def count(self) -> int:
-        return len(self._samples)
 
     @cached_property
     def data(self) -> str:
@@ -59,15 +44,6 @@ class Own(Task):
         """
         return self if folder is None else replace(self, held=tuple(read(folder)))
 
-    @property
-    def _samples(self) -> tuple[Sample, ...]:
-        if self.held is None:
-            raise FormatError(f"{self.name} is read from a file; call opened(folder=FILE) first.")
-        return self.held
-
-    def sample(self, number: int) -> Sample:
-        return self._samples[number]
-
     def score(self, answer: str, sample: Sample, turn: int = 0) -> float:
         return string_match_part(answer, sample.turns[turn].answers)
 
@@ -79,14 +55,8 @@ def read(path: Path) -> list[Sample]:
         FormatError: no such file, no UTF-8, no questions, or a line that is not as the module says.
     """
     path = path.expanduser()
-    try:
-        lines = path.read_text(encoding="utf-8").removeprefix("\ufeff").split("\n")  # other line breaks may stand in a text
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}.") from error
-    except OSError as error:
-        raise FormatError(f"{path} cannot be read: {error.strerror}.") from error
     samples: list[Sample] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines_of(path), 1):
         if line.strip():
             context, turns = _document(line, f"{path}, line {number}")
             samples += [
