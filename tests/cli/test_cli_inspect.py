@@ -1,5 +1,6 @@
 """`laconic inspect`: indices are the session's, the page is self-contained and escaped."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from laconic.prompts.text import build
 KEYS = {
     "model", "methods", "mode", "chat_template", "answer", "answer_prefix", "asked", "achieved", "tokens", "question_at",
     "ids", "kept", "stream", "stream_from", "out", "warnings", "uncompressed",
-    "agree",
+    "agree", "budgets",
 }  # fmt: skip
 
 
@@ -45,6 +46,22 @@ def test_kept_indices_are_those_of_the_prompt(laconic, model, context, tmp_path,
     out = loaded.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=9, do_sample=False)
     assert found["uncompressed"] == tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
     assert found["agree"] == (found["answer"] == found["uncompressed"])
+
+
+def test_several_budgets_are_one_page(laconic, model, context, tmp_path):
+    """What is said of one run is said of the first; the slider goes from the tightest to the uncompressed model."""
+    out = tmp_path / "page.html"
+    args = ("inspect", "--model", model, "--method", "knorm", "--context", context, "-q", "Wo?", "--max-new-tokens", 3)
+    found = laconic.json(*args, "--keep", "0.5,0.1", "--out", out)
+    alone = [laconic.json(*args, "--keep", keep) for keep in (0.5, 0.1)]
+    assert [one["label"] for one in found["budgets"]] == ["0.5", "0.1"]
+    for one, own in zip(found["budgets"], alone, strict=True):
+        assert (one["answer"], one["kept"], one["achieved"]) == (own["answer"], own["kept"], own["achieved"])
+    assert (found["asked"], found["kept"], found["answer"]) == (0.5, alone[0]["kept"], alone[0]["answer"])
+    page = out.read_text(encoding="utf-8")
+    assert re.findall(r"data-level=\d+>([^<]+)<", page) == ["0.1", "0.5", "uncompressed"] and '"start":1' in page
+    assert "Budgets and answers" in page and page.count('class="counts"') == 3
+    assert "give one --keep" in laconic.bad(2, *args[:4], "picked", *args[5:], "--keep", "0.5,0.1")
 
 
 def test_the_page(laconic, model, context, tmp_path):

@@ -126,8 +126,6 @@ def test_what_cannot_be(laconic, llava, model, image, context):
     assert "cannot show images" in laconic.bad(2, "inspect", "--model", model, "--image", image)
     assert "--png" in laconic.bad(2, "inspect", "--model", model, "--context", context, "--png", "a.png")
     assert "--lens" in laconic.bad(2, "inspect", "--model", model, "--context", context, "--lens", "embedlens")
-    many = ("inspect", "--model", model, "--context", context, "--method", "knorm", "--keep", "0.5,0.25")
-    assert "several shares" in laconic.bad(2, *many)
     assert "--keep much is no share; write 0.1 or 10%" in laconic("inspect", "--keep", "much").stderr
     assert "keep=1.5" in laconic.bad(
         2, "inspect", "--model", llava, "--image", image, "--method", FastV.name, "--keep", "1.5"

@@ -56,7 +56,7 @@ def build(text: str = TEXT, stream=None):
     kept = Kept(n, indices, stream, None if stream is None else 1)
     cut = pieces(Bytes(), ids)
     subject = Subject([("model", "<i>m</i>")], n // 2, ["<u>loud</u>"])
-    return kept, cut, kept_page("t", subject, kept, cut, ids)
+    return kept, cut, kept_page("t", subject, [kept], cut, ids)
 
 
 def test_bit_sets_of_the_page_are_the_kept_indices():
@@ -66,10 +66,11 @@ def test_bit_sets_of_the_page_are_the_kept_indices():
     def indices(bits):
         return np.flatnonzero(np.unpackbits(np.frombuffer(base64.b64decode(bits), np.uint8), bitorder="little")).tolist()
 
-    assert [layer["layer"] for layer in data["layers"]] == [0, 2]
-    for layer in data["layers"]:
+    (level,) = data["levels"]
+    assert [layer["layer"] for layer in level["layers"]] == [0, 2]
+    for layer in level["layers"]:
         assert [indices(bits) for bits in layer["heads"]] == kept.indices[layer["layer"]]
-    assert indices(data["stream"]) == [1, 8, 9] and data["streamFrom"] == 1 and "travelled on" in html
+    assert indices(level["stream"]) == [1, 8, 9] and level["streamFrom"] == 1 and "travelled on" in html
     assert data["ids"] == list(TEXT.encode()) and data["tokens"] == kept.tokens
 
 
@@ -95,5 +96,5 @@ def test_thousands_of_tokens_stay_small():
     n = 8000
     kept = Kept(n, {layer: [range(0, n, 10)] * 8 for layer in range(32)})
     cut = [TextPiece(i, i + 1, "x") for i in range(n)]
-    html = kept_page("t", Subject([], 0), kept, cut, list(range(n)))
+    html = kept_page("t", Subject([], 0), [kept], cut, list(range(n)))
     assert len(html) < 1_200_000 and len(re.findall("<s data-i", html)) == n

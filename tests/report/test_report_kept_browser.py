@@ -14,7 +14,7 @@ def page(tmp_path):
     pieces = [TextPiece(0, 1, "one "), TextPiece(1, 2, "two "), TextPiece(2, 4, "\u732b\n"), TextPiece(4, 5, "five")]
     kept = Kept(5, {0: [[0, 1], [0, 2, 3]], 3: [[0], [0]]}, [0, 4], 3)
     file = tmp_path / "page.html"
-    file.write_text(kept_page("t", Subject([], 4), kept, pieces, [10, 11, 12, 13, 14]), encoding="utf-8")
+    file.write_text(kept_page("t", Subject([], 4), [kept], pieces, [10, 11, 12, 13, 14]), encoding="utf-8")
     return file
 
 
@@ -53,3 +53,35 @@ def test_a_token_is_explained(page):
     ]
     assert third.startswith('tokens 2\u20133, id 12 13: "\u732b\\n"\n2: kept by 1 of 4 heads\nlayer 0: head 1\n')
     assert third.endswith("did not travel on") and at == 3 and labels == "layer 0layer 3stream" and not hidden
+
+
+def test_the_slider_goes_from_budget_to_budget(tmp_path):
+    pieces = [TextPiece(i, i + 1, f"w{i} ") for i in range(4)]
+    levels = [
+        Kept(4, {0: [[0], [0]], 3: [[0], [1]]}, label="0.25", asked=0.25, answer="a"),
+        Kept(4, {0: [[0, 2], [0, 1]], 3: [[0, 1], [1, 2]]}, label="0.5", asked=0.5, answer="b"),
+        Kept(4, {0: [range(4)] * 2, 3: [range(4)] * 2}, label="uncompressed", answer="b"),
+    ]
+    file = tmp_path / "page.html"
+    file.write_text(kept_page("t", Subject([], 2), levels, pieces, [1, 2, 3, 4], 1), encoding="utf-8")
+    script = """
+    const shown = () => out.push([get('keepName').textContent, spans.map(s => s.style.getPropertyValue('--s')).join(' '),
+      [...document.querySelectorAll('.counts')].map(x => x.hidden).join(' '), location.hash]);
+    const to = n => { get('keep').value = n; get('keep').dispatchEvent(new Event('input')); };
+    shown(); to(0); shown();
+    document.querySelectorAll('.ticks button')[2].click(); shown();
+    get('least').checked = true; get('least').dispatchEvent(new Event('change')); shown();
+    layerBox.value = '0'; layerBox.dispatchEvent(new Event('change')); shown();
+    spans[1].dispatchEvent(new MouseEvent('mouseover', {bubbles: true}));
+    out.push(tip.textContent.split('\\n').pop(), get('most').textContent);
+    """
+    third = "0.33333333333333337"
+    assert probe(file, script) == [
+        ["0.5", "0.75 0.75 0.5 0", "true false true", "#all.all.1"],
+        ["0.25", "0.75 0.25 0 0", "false true true", "#all.all.0"],
+        ["uncompressed", "1 1 1 1", "true true false", "#all.all.2"],
+        ["uncompressed", f"1 1 {2 / 3:.16g} {third}", "true true false", "#all.all.2"],
+        ["uncompressed", f"1 {2 / 3:.16g} {2 / 3:.16g} {third}", "true true false", "#0.all.2"],
+        "smallest budget that keeps it: 0.25",
+        "kept at 0.25",
+    ]

@@ -18,7 +18,8 @@ PAGE = "inspect.html"
 def inspect(
     options: Options,
     keep: Annotated[
-        str | None, typer.Option("--keep", help="Share of the tokens kept: 0.1 or 10%; with --image several: 0.5,0.25.")
+        str | None,
+        typer.Option("--keep", help="Share of the tokens kept: 0.1 or 10%; several, such as 0.5,0.25, make a slider."),
     ] = None,
     out: Annotated[str | None, typer.Option("--out", "-o", help=f"HTML file; {PAGE}, or none with --json.")] = None,
     png: Annotated[str | None, typer.Option("--png", help="With --image: the images of the page as one PNG file.")] = None,
@@ -45,13 +46,11 @@ def inspect(
         return
     if png is not None or lens is not None:
         raise common.InputError(f"{'--lens' if png is None else '--png'} is about images; give --image.")
-    if shares is not None and len(shares) > 1:
-        raise common.InputError(f"--keep {keep}: several shares go with --image only; give one.")
     page = None if out is None and as_json else _target(out or PAGE)
     context = options.text()
     from laconic.cli.inspect_text import inspect_text
 
-    inspect_text(options, context, page, as_json)
+    inspect_text(options, context, shares or [], page, as_json)
 
 
 def _shares(text: str | None) -> list[float] | None:

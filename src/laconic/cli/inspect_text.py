@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +10,42 @@ from laconic.cli import answering, common
 from laconic.cli.answering import Run
 from laconic.cli.options import Options
 from laconic.cli.panel import in_words
+from laconic.cli.picked import is_picked
 from laconic.cli.question import Question, question_of
 from laconic.cli.record import method_dict, mode
 from laconic.engine.request import Answer
 from laconic.report.kept import Kept, Subject, kept_page
 from laconic.report.pieces import pieces
 from laconic.session import Session
+from laconic.specs import create_methods
 
 
-def inspect_text(options: Options, context: str, page: Path | None, as_json: bool) -> None:
-    """The command; `context` is the text, `page` the file to write."""
+def inspect_text(options: Options, context: str, keeps: Sequence[float], page: Path | None, as_json: bool) -> None:
+    """The command.
+
+    Args:
+        context: the text. `page`: the file to write.
+        keeps: shares to keep; the first is that of the options, what is said of one run is said of that.
+
+    Raises:
+        InputError: several shares for methods that name their own.
+    """
+    if len(keeps) > 1 and is_picked(options):
+        raise common.InputError("--method picked was found out for one budget at a time; give one --keep.")
     question = question_of(options, context)
-    run, kept = answered(question)
+    run, kept = answered(question, f"{keeps[0]:g}" if keeps else "as given")
+    levels = [kept]
+    for keep in dict.fromkeys(keeps[1:]):
+        levels.append(answered(question.with_methods(create_methods(options.method or (), keep=keep)), f"{keep:g}")[1])
     with common.spinner("the uncompressed model answers"):
         full = answering.stock(question).answer
+    if question.methods:
+        whole = {layer: [range(kept.tokens)] * len(heads) for layer, heads in kept.indices.items()}
+        levels.append(Kept(kept.tokens, whole, label="uncompressed", answer=options.answer_prefix + full.text))
     if page is not None:
-        page.write_text(_page(question, run, full, kept), encoding="utf-8")
+        page.write_text(_page(question, run, full, levels), encoding="utf-8")
     if as_json:
-        common.emit(record(question, run, full, kept, page))
+        common.emit(record(question, run, full, levels, page))
         return
     console = common.out()
     console.print(common.clean(options.answer_prefix + run.answer.text), markup=False, soft_wrap=True)
@@ -40,8 +59,8 @@ def inspect_text(options: Options, context: str, page: Path | None, as_json: boo
     )
 
 
-def answered(question: Question) -> tuple[Run, Kept]:
-    """Run, and read the cache once the prompt is in it and before anything is decoded."""
+def answered(question: Question, label: str) -> tuple[Run, Kept]:
+    """Run, and read the cache once the prompt is in it and before anything is decoded; `label` names the budget."""
     indices: dict[int, list[Any]] = {}
 
     def at_prompt(session: Session) -> None:
@@ -53,7 +72,8 @@ def answered(question: Question) -> tuple[Run, Kept]:
     with common.spinner("reading and answering"):
         run = answering.compressed(question, at_prompt=at_prompt)
     stream, first = stream_of(question, run)
-    return run, Kept(question.prompt.tokens, indices, stream, first)
+    budget, text = run.answer.compressed, question.options.answer_prefix + run.answer.text
+    return run, Kept(question.prompt.tokens, indices, stream, first, label, budget.asked, budget.achieved, text)
 
 
 def stream_of(question: Question, run: Run) -> tuple[list[int] | None, int | None]:
@@ -79,9 +99,9 @@ def stream_of(question: Question, run: Run) -> tuple[list[int] | None, int | Non
     return sorted(i for i in chosen if i < prompt.tokens), source + 1
 
 
-def record(question: Question, run: Run, full: Answer, kept: Kept, page: Path | None) -> dict[str, Any]:
-    """The JSON of `inspect`; the keys are stable."""
-    options, prompt = question.options, question.prompt
+def record(question: Question, run: Run, full: Answer, levels: Sequence[Kept], page: Path | None) -> dict[str, Any]:
+    """The JSON of `inspect`; the keys are stable. `levels`: the run's own first."""
+    options, prompt, kept = question.options, question.prompt, levels[0]
     return {
         "model": options.model_name,
         "methods": [method_dict(m) for m in question.methods],
@@ -96,7 +116,12 @@ def record(question: Question, run: Run, full: Answer, kept: Kept, page: Path | 
         "tokens": prompt.tokens,
         "question_at": len(prompt.context),
         "ids": prompt.ids,
-        "kept": {str(layer): {str(h): list(k) for h, k in enumerate(heads)} for layer, heads in kept.indices.items()},
+        "kept": _indices(kept),
+        "budgets": [
+            {"label": one.label, "asked": one.asked, "achieved": one.achieved, "answer": one.answer, "kept": _indices(one)}
+            for one in levels
+            if one.label != "uncompressed"
+        ],
         "stream": kept.stream,
         "stream_from": kept.stream_from,
         "out": None if page is None else str(page),
@@ -104,8 +129,12 @@ def record(question: Question, run: Run, full: Answer, kept: Kept, page: Path | 
     }
 
 
-def _page(question: Question, run: Run, full: Answer, kept: Kept) -> str:
-    options, prompt, budget = question.options, question.prompt, run.answer.compressed
+def _indices(kept: Kept) -> dict[str, dict[str, list[int]]]:
+    return {str(layer): {str(h): list(k) for h, k in enumerate(heads)} for layer, heads in kept.indices.items()}
+
+
+def _page(question: Question, run: Run, full: Answer, levels: Sequence[Kept]) -> str:
+    options, prompt, budget, kept = question.options, question.prompt, run.answer.compressed, levels[0]
     facts = [
         ("model", options.model_name),
         ("method", "; ".join(map(str, question.methods)) or "none: everything is stored"),
@@ -122,4 +151,6 @@ def _page(question: Question, run: Run, full: Answer, kept: Kept) -> str:
     facts.append(("uncompressed", same))
     name = " + ".join(m.name for m in question.methods) or "no method"
     subject = Subject(facts, len(prompt.context), options.warnings)
-    return kept_page(f"What {name} kept", subject, kept, pieces(question.engine.tokenizer, prompt.ids), prompt.ids)
+    ordered = sorted(levels, key=lambda one: one.asked)
+    cut = pieces(question.engine.tokenizer, prompt.ids)
+    return kept_page(f"What {name} kept", subject, ordered, cut, prompt.ids, ordered.index(kept))

@@ -2,8 +2,13 @@
 // DATA is written before this script.
 const unpack = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
 const has = (bits, i) => (bits[i >> 3] >> (i & 7)) & 1;
-const layers = DATA.layers.map(l => ({ layer: l.layer, heads: l.heads.map(unpack) }));
-const stream = DATA.stream === null ? null : unpack(DATA.stream);
+const levels = DATA.levels.map(level => ({
+  label: level.label,
+  layers: level.layers.map(l => ({ layer: l.layer, heads: l.heads.map(unpack) })),
+  stream: level.stream === null ? null : unpack(level.stream),
+  streamFrom: level.streamFrom
+}));
+let now = levels[DATA.start];
 const N = DATA.tokens,
   P = DATA.starts.length;
 const stop = p => (p + 1 < P ? DATA.starts[p + 1] : N);
@@ -13,31 +18,43 @@ const layerBox = get('layer'),
   headBox = get('head'),
   heat = get('heat'),
   tip = get('tip');
-const chosen = () => layers.find(l => String(l.layer) === layerBox.value);
+const everything = new Uint8Array((N >> 3) + 1).fill(255);
+const chosen = level => level.layers.find(l => String(l.layer) === layerBox.value);
 
 function shareOf(sets) {
   const share = new Float32Array(N);
   for (const bits of sets) for (let i = 0; i < N; i++) share[i] += has(bits, i);
   return share.map(x => x / sets.length);
 }
-function sets() {
-  if (layerBox.value === 'stream') return [stream];
-  const one = chosen();
-  if (!one) return layers.flatMap(l => (headBox.value === 'all' ? l.heads : [l.heads[headBox.value]]));
+function sets(level) {
+  if (layerBox.value === 'stream') return [level.stream || everything];
+  const one = chosen(level);
+  if (!one) return level.layers.flatMap(l => (headBox.value === 'all' ? l.heads : [l.heads[headBox.value]]));
   return headBox.value === 'all' ? one.heads : [one.heads[headBox.value]];
 }
 function headOptions() {
   const before = headBox.value || 'all',
-    one = chosen();
-  const count = layerBox.value === 'stream' ? 0 : Math.min(...(one ? [one] : layers).map(l => l.heads.length));
+    one = chosen(now);
+  const count = layerBox.value === 'stream' ? 0 : Math.min(...(one ? [one] : now.layers).map(l => l.heads.length));
   headBox.innerHTML =
     '<option value="all">all heads</option>' +
     Array.from({ length: count }, (_, h) => `<option value="${h}">head ${h}</option>`).join('');
   headBox.value = Number(before) < count ? before : 'all';
   headBox.disabled = count === 0;
 }
+// Index of the smallest budget at which the chosen heads keep a token, the number of budgets where none does.
+function least() {
+  const first = new Array(N).fill(levels.length);
+  for (let n = levels.length - 1; n >= 0; n--) {
+    const share = shareOf(sets(levels[n]));
+    for (let i = 0; i < N; i++) if (share[i] > 0) first[i] = n;
+  }
+  return first;
+}
 function paint() {
-  const share = shareOf(sets());
+  const share = shareOf(sets(now)),
+    byBudget = get('least')?.checked;
+  const strength = byBudget ? least().map(n => 1 - n / levels.length) : share;
   let some = 0,
     all = 0;
   for (const x of share) {
@@ -46,7 +63,7 @@ function paint() {
   }
   spans.forEach((span, p) => {
     let sum = 0;
-    for (let i = DATA.starts[p]; i < stop(p); i++) sum += share[i];
+    for (let i = DATA.starts[p]; i < stop(p); i++) sum += strength[i];
     const value = sum / (stop(p) - DATA.starts[p]);
     span.style.setProperty('--s', value);
     span.classList.toggle('g', value === 0);
@@ -54,11 +71,13 @@ function paint() {
   const n = x => x.toLocaleString('en');
   get('count').textContent =
     some === all ? `${n(some)} of ${n(N)} tokens kept` : `${n(some)} of ${n(N)} tokens kept somewhere, ${n(all)} everywhere`;
-  location.replace(`#${layerBox.value}.${headBox.value}`);
+  get('most').textContent = byBudget ? `kept at ${levels[0].label}` : 'kept by all';
+  const place = levels.length > 1 ? `.${levels.indexOf(now)}` : '';
+  location.replace(`#${layerBox.value}.${headBox.value}${place}`);
 }
 function drawHeat() {
-  const rows = layers.map(l => [String(l.layer), shareOf(l.heads)]);
-  if (stream) rows.push(['stream', shareOf([stream])]);
+  const rows = now.layers.map(l => [String(l.layer), shareOf(l.heads)]);
+  if (now.stream) rows.push(['stream', shareOf([now.stream])]);
   const height = Math.max(6, Math.min(18, Math.floor(340 / rows.length)));
   const width = Math.min(N, Math.max(1, heat.clientWidth));
   heat.width = width;
@@ -108,7 +127,7 @@ function describe(p) {
     const where = [];
     let count = 0,
       total = 0;
-    for (const l of layers) {
+    for (const l of now.layers) {
       const heads = l.heads.flatMap((bits, h) => (has(bits, i) ? [h] : []));
       count += heads.length;
       total += l.heads.length;
@@ -119,7 +138,11 @@ function describe(p) {
     lines.push(`${to - from > 1 ? `${i}: ` : ''}kept by ${count} of ${total} heads`);
     lines.push(...where.slice(0, 14));
     if (where.length > 14) lines.push(`\u2026 and ${where.length - 14} more layers`);
-    if (stream) lines.push(has(stream, i) ? `travelled on to layer ${DATA.streamFrom}` : 'did not travel on');
+    if (now.stream) lines.push(has(now.stream, i) ? `travelled on to layer ${now.streamFrom}` : 'did not travel on');
+    if (levels.length > 1) {
+      const first = levels.find(level => level.layers.some(l => l.heads.some(bits => has(bits, i))));
+      lines.push(`smallest budget that keeps it: ${first ? first.label : 'none'}`);
+    }
   }
   return lines.join('\n');
 }
@@ -159,9 +182,26 @@ layerBox.addEventListener('change', () => {
 headBox.addEventListener('change', paint);
 addEventListener('resize', drawHeat);
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawHeat);
+function goTo(n) {
+  now = levels[n];
+  if (levels.length > 1) {
+    get('keep').value = n;
+    get('keepName').textContent = now.label;
+    document.querySelectorAll('#controls .ticks button').forEach((tick, i) => tick.classList.toggle('at', i === n));
+    document.querySelectorAll('.counts').forEach((part, i) => part.toggleAttribute('hidden', i !== n));
+  }
+  tip.hidden = true;
+  headOptions();
+  paint();
+  drawHeat();
+}
+if (levels.length > 1) {
+  get('keep').addEventListener('input', e => goTo(Number(e.target.value)));
+  get('least').addEventListener('change', paint);
+  document.querySelectorAll('#controls .ticks button').forEach((tick, i) => tick.addEventListener('click', () => goTo(i)));
+}
 const asked = location.hash.slice(1).split('.');
 if (Array.from(layerBox.options).some(o => o.value === asked[0])) layerBox.value = asked[0];
 headOptions();
 if (Array.from(headBox.options).some(o => o.value === asked[1])) headBox.value = asked[1];
-paint();
-drawHeat();
+goTo(levels[Number(asked[2])] ? Number(asked[2]) : DATA.start);
