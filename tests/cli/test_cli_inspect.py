@@ -59,7 +59,7 @@ def test_several_budgets_are_one_page(laconic, model, context, tmp_path):
         assert (one["answer"], one["kept"], one["achieved"]) == (own["answer"], own["kept"], own["achieved"])
     assert (found["asked"], found["kept"], found["answer"]) == (0.5, alone[0]["kept"], alone[0]["answer"])
     page = out.read_text(encoding="utf-8")
-    assert re.findall(r"data-level=\d+>([^<]+)<", page) == ["0.1", "0.5", "uncompressed"] and '"start":1' in page
+    assert re.findall(r"data-level=\d+>([^<]+)<", page) == ["0.1", "0.5", "full"] and '"start":1' in page
     assert "Budgets and answers" in page and page.count('class="counts"') == 3
     assert "give one --keep" in laconic.bad(2, *args[:4], "picked", *args[5:], "--keep", "0.5,0.1")
 

@@ -41,7 +41,7 @@ def inspect_text(options: Options, context: str, keeps: Sequence[float], page: P
         full = answering.stock(question).answer
     if question.methods:
         whole = {layer: [range(kept.tokens)] * len(heads) for layer, heads in kept.indices.items()}
-        levels.append(Kept(kept.tokens, whole, label="uncompressed", answer=options.answer_prefix + full.text))
+        levels.append(Kept(kept.tokens, whole, label="full", answer=options.answer_prefix + full.text))
     if page is not None:
         page.write_text(_page(question, run, full, levels), encoding="utf-8")
     if as_json:
@@ -120,7 +120,7 @@ def record(question: Question, run: Run, full: Answer, levels: Sequence[Kept], p
         "budgets": [
             {"label": one.label, "asked": one.asked, "achieved": one.achieved, "answer": one.answer, "kept": _indices(one)}
             for one in levels
-            if one.label != "uncompressed"
+            if one.label != "full"
         ],
         "stream": kept.stream,
         "stream_from": kept.stream_from,
