@@ -40,7 +40,9 @@ def inspect_text(options: Options, context: str, keeps: Sequence[float], page: P
     with common.spinner("the uncompressed model answers"):
         full = answering.stock(question).answer
     if question.methods:
-        whole = {layer: [range(kept.tokens)] * len(heads) for layer, heads in kept.indices.items()}
+        whole: dict[int, list[Sequence[int]]] = {
+            layer: [range(kept.tokens)] * len(heads) for layer, heads in kept.indices.items()
+        }
         levels.append(Kept(kept.tokens, whole, label="full", answer=options.answer_prefix + full.text))
     if page is not None:
         page.write_text(_page(question, run, full, levels), encoding="utf-8")
