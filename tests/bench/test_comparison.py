@@ -39,6 +39,6 @@ def test_columns_that_can_be_left_out_are_columns(modality):
 
 def test_titles_of_sections():
     text, image = comparisons()["text"], comparisons()["image"]
-    assert text.title("turns", 1024).startswith("mode turns, 1,024 tokens: the context is compressed once")
+    assert text.title("turns", 1024).startswith("mode turns later, 1,024 tokens: the context is compressed once")
     assert image.title("images", 0) == "images: the image and the question are read and compressed together"
     assert (text.sized, image.sized) == (True, False)
