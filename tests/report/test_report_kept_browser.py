@@ -75,13 +75,13 @@ def test_the_slider_goes_from_budget_to_budget(tmp_path):
     spans[1].dispatchEvent(new MouseEvent('mouseover', {bubbles: true}));
     out.push(tip.textContent.split('\\n').pop(), get('most').textContent);
     """
-    third = "0.33333333333333337"
+    middle, least = 1 - 1 / 3, 1 - 2 / 3  # kept from the second, and from the third of three budgets on
     assert probe(file, script) == [
         ["0.5", "0.75 0.75 0.5 0", "true false true", "#all.all.1"],
         ["0.25", "0.75 0.25 0 0", "false true true", "#all.all.0"],
         ["uncompressed", "1 1 1 1", "true true false", "#all.all.2"],
-        ["uncompressed", f"1 1 {2 / 3:.16g} {third}", "true true false", "#all.all.2"],
-        ["uncompressed", f"1 {2 / 3:.16g} {2 / 3:.16g} {third}", "true true false", "#0.all.2"],
+        ["uncompressed", f"1 1 {middle} {least}", "true true false", "#all.all.2"],
+        ["uncompressed", f"1 {middle} {middle} {least}", "true true false", "#0.all.2"],
         "smallest budget that keeps it: 0.25",
         "kept at 0.25",
     ]
