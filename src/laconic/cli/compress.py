@@ -11,7 +11,7 @@ import typer
 
 from laconic.cli import common
 from laconic.cli.options import Json, share_of
-from laconic.cli.units import seconds
+from laconic.measure.units import seconds
 from laconic.method import check_name
 
 if TYPE_CHECKING:
