@@ -105,17 +105,18 @@ def test_methods_that_the_first_unit_has_no_time_for_are_left_out():
     assert not Contest(METHODS, [0.25]).run(range(9), spending([1e9], seconds), FOREVER)
 
 
-def test_other_budgets_wait_until_the_first_has_its_verdict():
-    seconds, clock, order = dict.fromkeys(METHODS, 10.0), [110.0], []
-    contest = Contest(METHODS[:4], [0.25, 0.1])
-    ask = spending(clock, seconds)
-    contest.run(range(3), lambda u, m, k: order.append((u, k)) or ask(u, m, k), lambda: clock[0])
-    kept = [(u, k) for u, k in dict.fromkeys(order)]
-    assert kept[:3] == [(0, 0.25), (0, 0.1), (1, 0.25)]
-    order.clear()
-    clock[0] = 90.0
-    Contest(METHODS[:4], [0.25, 0.1]).run(range(3), lambda u, m, k: order.append((u, k)) or ask(u, m, k), lambda: clock[0])
-    assert list(dict.fromkeys(order))[:3] == [(0, 0.25), (1, 0.25), (1, 0.1)]
+@pytest.mark.parametrize(
+    ("seconds", "order"),
+    [(60.0, [(0, 0.25), (0, 0.1), (1, 0.25)]), (45.0, [(0, 0.25), (1, 0.25), (1, 0.1)])],
+)
+def test_other_budgets_wait_until_the_first_has_its_verdict(seconds, order):
+    """Where time is short: two methods take 20 seconds a unit, and eight questions are two units."""
+    clock, asked = [seconds], []
+    ask = spending(clock, {"a": 10.0, "b": 10.0})
+    contest = Contest(("a", "b"), [0.25, 0.1])
+    contest.run(range(2), lambda u, m, k: asked.append((u, k)) or ask(u, m, k), lambda: clock[0])
+    assert list(dict.fromkeys(asked))[:3] == order
+    assert len(contest.tallies["b", 0.25].same) == 8
 
 
 def test_a_method_that_refuses_is_out_and_its_reason_kept():
