@@ -77,7 +77,7 @@ def test_namespaces(laconic, store, options):
 def test_run_takes_a_context_from_the_store(laconic, model, context, tmp_path, monkeypatch):
     monkeypatch.setenv("LACONIC_CACHE", str(tmp_path / "cache"))
     asked = ["run", "--model", model, "--method", "knorm", "--keep", 0.25, "--context", context, "--max-new-tokens", 4]
-    asked += ["--query-agnostic", "-q", "Wo?"]
+    asked += ["--later", "-q", "Wo?"]
     first, again = (laconic.json(*asked, "--store") for _ in range(2))
     assert (first["stored"], again["stored"]) == (False, True) and first["answers"][0]["answer"] == again["answers"][0][
         "answer"
@@ -88,7 +88,7 @@ def test_run_takes_a_context_from_the_store(laconic, model, context, tmp_path, m
     assert entry["facts"]["methods"] == "knorm:keep=0.25"
 
 
-@pytest.mark.parametrize("options", [["--compare", "--query-agnostic"], ["--query-agnostic", "--cache", "x"], []])
+@pytest.mark.parametrize("options", [["--compare", "--later"], ["--later", "--cache", "x"], []])
 def test_run_refuses_what_does_not_go_with_a_store(laconic, model, context, options):
     message = laconic.bad(2, "run", "--model", model, "--context", context, "-q", "Wo?", "--store", *options)
-    assert "--store goes with --query-agnostic, and without --cache and --compare" in message
+    assert "--store goes with --later, and without --cache and --compare" in message

@@ -40,9 +40,7 @@ def run(
     ] = None,
     store: Annotated[
         bool,
-        typer.Option(
-            "--store", help="With --query-agnostic: keep the compressed context, and take it from there the next time."
-        ),
+        typer.Option("--store", help="With --later: keep the compressed context, and take it from there the next time."),
     ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="The uncompressed model beside it.")] = False,
     as_json: Json = False,
@@ -53,8 +51,8 @@ def run(
     """
     if cache is not None and options.sees:
         raise common.InputError("--cache holds texts; drop --image and --video, or --cache.")
-    if store and (cache is not None or compare or not options.query_agnostic):
-        raise common.InputError("--store goes with --query-agnostic, and without --cache and --compare.")
+    if store and (cache is not None or compare or not options.later):
+        raise common.InputError("--store goes with --later, and without --cache and --compare.")
     questions = question or [""]
     options.question = questions[0]
     several = len(questions) > 1

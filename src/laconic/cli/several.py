@@ -52,9 +52,9 @@ def answer_all(
     if as_json:
         common.emit(_record(question, context, questions, answers, beside, list(notes)))
         return
-    stats = context.stats
+    stats, how = context.stats, "from the store" if context.stored else "read once"
     told = (
-        f"\n{stats.tokens_in:,.0f} tokens {'from the store' if context.stored else 'read once'}, {size(stats.kv_bytes)} of {size(stats.kv_bytes_full)} kept; "
+        f"\n{stats.tokens_in:,.0f} tokens {how}, {size(stats.kv_bytes)} of {size(stats.kv_bytes_full)} kept; "
         f"{seconds(_first(answers))} to the first token of an answer"
     )
     if beside:
