@@ -62,7 +62,7 @@ def answer_all(
         told += (
             f" (uncompressed {seconds(_first(beside))}); {same} of {len(answers)} answers agree with the uncompressed ones"
         )
-    console.print(told, style="dim", markup=False)
+    console.print(told, style="dim", markup=False, soft_wrap=True)
     for note in notes:
         console.print(f"warning: {common.clean(note)}", style="yellow", markup=False)
 
