@@ -69,7 +69,7 @@ def running(config, launch, log=None):
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         address = f"http://127.0.0.1:{port}"
-        while httpx.get(f"{address}/readyz").status_code != 200:
+        while httpx.get(f"{address}/readyz", timeout=60).status_code != 200:
             troubles = [scheduler.backend.trouble for scheduler in house.schedulers.values()]
             assert not any(troubles), troubles
             time.sleep(0.05)

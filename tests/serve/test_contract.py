@@ -17,6 +17,8 @@ from laconic.prompts.text import Prompt
 from laconic.serve.compression import Compression
 from laconic.serve.config import Config, Model, StoreSettings
 
+HTTP = httpx.Client(timeout=60)  # a busy machine takes its time
+
 ASK = [{"role": "user", "content": "What is the code for falcon?"}]
 LONG = [{"role": "user", "content": "The code for falcon is 4815263. " * 12 + "\n\nQuestion: What is the code for falcon?"}]
 
@@ -97,7 +99,7 @@ def test_a_stream_is_the_same_answer(client):
 
 def test_the_bytes_of_a_stream(served):
     body = {"model": "tiny", "messages": ASK, "temperature": 0, "max_tokens": 3, "stream": True}
-    with httpx.stream("POST", f"{served[0]}/v1/chat/completions", json=body) as response:
+    with HTTP.stream("POST", f"{served[0]}/v1/chat/completions", json=body) as response:
         raw = b"".join(response.iter_bytes()).decode()
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert response.headers["cache-control"] == "no-store" and response.headers["x-accel-buffering"] == "no"
@@ -149,11 +151,11 @@ def test_a_stop_string_ends_the_answer(client):
 
 
 def test_tokens(served, engine):
-    ids = httpx.post(f"{served[0]}/tokenize", json={"model": "tiny", "prompt": "The code"}).json()
+    ids = HTTP.post(f"{served[0]}/tokenize", json={"model": "tiny", "prompt": "The code"}).json()
     assert ids == {"tokens": engine.tokenizer.encode("The code"), "count": len(engine.tokenizer.encode("The code"))}
-    chat = httpx.post(f"{served[0]}/tokenize", json={"model": "tiny", "messages": ASK}).json()
+    chat = HTTP.post(f"{served[0]}/tokenize", json={"model": "tiny", "messages": ASK}).json()
     assert chat["tokens"] == in_view(engine, ASK, tokens=1)[1]
-    text = httpx.post(f"{served[0]}/detokenize", json={"model": "tiny", "tokens": ids["tokens"]}).json()
+    text = HTTP.post(f"{served[0]}/detokenize", json={"model": "tiny", "tokens": ids["tokens"]}).json()
     assert text == {"prompt": engine.tokenizer.decode(ids["tokens"])}
 
 
@@ -199,7 +201,7 @@ def test_requests_at_once_are_answered_in_one_batch_as_each_alone(served, client
 )
 def test_errors_say_what_is_wrong(served, change, code, param):
     body = {"model": "tiny", "messages": ASK, **change}
-    response = httpx.post(f"{served[0]}/v1/chat/completions", json=body)
+    response = HTTP.post(f"{served[0]}/v1/chat/completions", json=body)
     error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and error["code"] == code
     assert response.status_code == (404 if code == "model_not_found" else 400)
@@ -224,20 +226,20 @@ def test_fields_without_effect_are_named(client):
     ],
 )
 def test_other_routes_answer_with_the_error_object(served, method, path, status, code):
-    response = httpx.request(method, served[0] + path)
+    response = HTTP.request(method, served[0] + path)
     assert response.status_code == status and response.json()["error"]["code"] == code
 
 
 def test_a_request_keeps_its_id(served):
-    response = httpx.get(f"{served[0]}/version", headers={"X-Request-Id": "abc-1.2"})
+    response = HTTP.get(f"{served[0]}/version", headers={"X-Request-Id": "abc-1.2"})
     assert response.headers["x-request-id"] == "abc-1.2" and response.json() == {"version": laconic.__version__}
-    replaced = httpx.get(f"{served[0]}/version", headers={"X-Request-Id": "a b"}).headers["x-request-id"]
+    replaced = HTTP.get(f"{served[0]}/version", headers={"X-Request-Id": "a b"}).headers["x-request-id"]
     assert replaced.startswith("req-")
 
 
 def test_a_client_that_leaves_frees_the_worker(served, client):
     body = {"model": "tiny", "messages": ASK, "temperature": 0, "stream": True, "logit_bias": {"2": -100}}
-    with httpx.stream("POST", f"{served[0]}/v1/chat/completions", json=body) as response:
+    with HTTP.stream("POST", f"{served[0]}/v1/chat/completions", json=body) as response:
         next(response.iter_lines())
     scheduler, ends = served[1].schedulers["tiny"], time.monotonic() + 5
     client.chat.completions.create(model="tiny", messages=ASK, max_tokens=2)
@@ -265,16 +267,16 @@ def test_nothing_of_a_request_s_text_is_logged_or_counted(served):
         {"model": marker, "messages": ASK},
         {"model": "tiny", "messages": ASK, "laconic": {"compress": {"method": "random", "protect": [marker]}}},
     ):
-        response = httpx.post(f"{served[0]}/v1/chat/completions", json=body)
+        response = HTTP.post(f"{served[0]}/v1/chat/completions", json=body)
         if response.status_code >= 400:
             assert marker not in response.text.replace(f"'{marker}'", "")
-    shown = json.dumps(served[1].log) + httpx.get(f"{served[0]}/metrics").text
+    shown = json.dumps(served[1].log) + HTTP.get(f"{served[0]}/metrics").text
     assert marker not in shown
 
 
 def test_the_metrics_add_up(served, client):
     def total(name):
-        lines = httpx.get(f"{served[0]}/metrics").text.splitlines()
+        lines = HTTP.get(f"{served[0]}/metrics").text.splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}_total{{"))
 
     names = "laconic_prompt_tokens", "laconic_generation_tokens"

@@ -12,6 +12,8 @@ from laconic.serve.compression import Compression
 from laconic.serve.config import Config, Model, StoreSettings
 from laconic.serve.keys import add_key
 
+HTTP = httpx.Client(timeout=60)  # a busy machine takes its time
+
 REQUIRED = {
     "id",
     "object",
@@ -86,7 +88,7 @@ def test_a_response_is_the_chat_s_answer(client):
 def test_it_has_every_key(served):
     body = {"model": "tiny", "input": QUESTION, "max_output_tokens": 2, "store": True}
     headers = {"Authorization": f"Bearer {served[1][0]}"}
-    found = httpx.post(f"{served[0]}/v1/responses", json=body, headers=headers).json()
+    found = HTTP.post(f"{served[0]}/v1/responses", json=body, headers=headers).json()
     assert set(found) >= REQUIRED and found["store"] is False and found["laconic"]["ignored"] == ["store"]
 
 
@@ -173,5 +175,5 @@ def test_forged_foreign_and_misplaced_compactions_are_refused(served, client):
 )
 def test_what_is_not_supported_is_refused(served, change, code):
     body = {"model": "tiny", "input": QUESTION, **change}
-    response = httpx.post(f"{served[0]}/v1/responses", json=body, headers={"Authorization": f"Bearer {served[1][0]}"})
+    response = HTTP.post(f"{served[0]}/v1/responses", json=body, headers={"Authorization": f"Bearer {served[1][0]}"})
     assert response.status_code == 400 and json.loads(response.text)["error"]["code"] == code

@@ -73,7 +73,7 @@ def served(*options):
 
 def ready(address):
     with suppress(httpx.HTTPError):
-        return httpx.get(f"{address}/readyz").status_code == 200
+        return httpx.get(f"{address}/readyz", timeout=60).status_code == 200
 
 
 def wait_until(true, patience=600):

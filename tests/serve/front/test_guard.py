@@ -12,6 +12,8 @@ from laconic.serve.config import Config, Limits, Model, Server
 from laconic.serve.front.guard import PUBLIC, host_allowed
 from laconic.serve.keys import add_key
 
+HTTP = httpx.Client(timeout=60)  # a busy machine takes its time
+
 
 def idle_worker(wire, settings):
     wire.send({"event": "ready", "facts": {}})
@@ -23,7 +25,7 @@ def idle_worker(wire, settings):
 def guarded(tmp_path_factory):
     path = tmp_path_factory.mktemp("keys") / "keys"
     token = add_key(path, "alice")
-    limits = Limits(json_bytes=2000, multipart_bytes=4000, body_s=0.5)
+    limits = Limits(json_bytes=2000, multipart_bytes=4000, body_s=2.0)
     config = Config(models=(Model("m"),), key_file=path, limits=limits, server=Server(hosts=("my.example",)))
     with running(config, in_thread(idle_worker)) as (address, house):
         yield address, token, house
@@ -39,17 +41,17 @@ def test_without_a_key_no_route_answers_but_health(guarded, given):
     given = {name: value.replace("KEY", token) for name, value in given.items()}
     paths = ["/v1/models", "/v1/nothing", "/metrics", "/version", "/tokenize", "/v1/chat/completions", "/"]
     for path in paths:
-        response = httpx.get(address + path, headers=given)
+        response = HTTP.get(address + path, headers=given)
         assert response.status_code == 401 and response.json()["error"]["code"] == "invalid_api_key"
         assert response.headers["www-authenticate"] == "Bearer"
     for path in PUBLIC:
-        assert httpx.get(address + path, headers=given).json() == {"status": "ok"}
+        assert HTTP.get(address + path, headers=given).json() == {"status": "ok"}
 
 
 def test_with_a_key(guarded):
     address, token, _ = guarded
-    assert httpx.get(f"{address}/v1/models", headers=headers(token)).status_code == 200
-    assert httpx.get(f"{address}/v1/models?key={token}").status_code == 401
+    assert HTTP.get(f"{address}/v1/models", headers=headers(token)).status_code == 200
+    assert HTTP.get(f"{address}/v1/models?key={token}").status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_bodies_have_limits(guarded, kind, size, status, code, chunked):
     address, token, _ = guarded
     body = b"x" * size
     content = iter([body[:7], body[7:]]) if chunked else body
-    response = httpx.post(f"{address}/tokenize", content=content, headers=headers(token, **{"Content-Type": kind}))
+    response = HTTP.post(f"{address}/tokenize", content=content, headers=headers(token, **{"Content-Type": kind}))
     want = (415, "unsupported_media_type") if kind.startswith("multipart") and chunked else (status, code)
     assert (response.status_code, response.json()["error"]["code"]) in (want, (413, "request_too_large"))
 
@@ -86,16 +88,16 @@ def test_a_body_that_does_not_come_is_not_waited_for(guarded):
         return line, time.monotonic() - began
 
     line, seconds = asyncio.run(slow())
-    assert b" 400 " in line and seconds < 10
+    assert b" 400 " in line and seconds < 30
 
 
 def test_other_names_and_too_many_headers_are_refused(guarded):
     address, token, _ = guarded
-    response = httpx.get(f"{address}/v1/models", headers=headers(token, Host="evil.example"))
+    response = HTTP.get(f"{address}/v1/models", headers=headers(token, Host="evil.example"))
     assert response.status_code == 403 and response.json()["error"]["code"] == "host_not_allowed"
-    assert httpx.get(f"{address}/v1/models", headers=headers(token, Host="my.example:80")).status_code == 200
+    assert HTTP.get(f"{address}/v1/models", headers=headers(token, Host="my.example:80")).status_code == 200
     many = {f"x-{i}": "1" for i in range(70)}
-    response = httpx.get(f"{address}/v1/models", headers=headers(token, **many))
+    response = HTTP.get(f"{address}/v1/models", headers=headers(token, **many))
     assert response.status_code == 431 and response.json()["error"]["code"] == "headers_too_large"
 
 
