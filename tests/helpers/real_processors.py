@@ -40,10 +40,12 @@ def tokenizer() -> transformers.PreTrainedTokenizerFast:
 
 
 def template(image: str) -> str:
-    """Turns as words, with `image` where an image stands."""
+    """Turns as words, with `image` where an image stands, and the same with the video's placeholder for a video."""
     return (
         "{% for m in messages %} w3 {% for part in m['content'] %}{% if part['type'] == 'image' %} "
         + image
+        + " {% elif part['type'] == 'video' %} "
+        + image.replace("<image>", "<video>")
         + " {% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %} w4{% endif %}"
     )
 

@@ -2,40 +2,17 @@
 
 import random
 import sys
-from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
+from helpers.films import film, greys
 from PIL import Image
 
 from laconic.errors import MediaError
 from laconic.media import load_frames
 
 SHADES = [20 * i for i in range(12)]
-
-
-def film(path, images, rotation=0, codec="mpeg4", rate=10, times=None, **options):
-    """Writes `images` [h, w, 3] as a video; `times`: of each in milliseconds."""
-    with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream(codec, rate=rate)
-        stream.height, stream.width = images[0].shape[:2]
-        stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
-        if rotation:
-            stream.set_display_rotation(rotation)
-        if times:
-            stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
-        for number, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            if times:
-                frame.pts, frame.time_base = times[number], Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def greys(*values, height=48, width=64):
-    return [np.full((height, width, 3), value, np.uint8) for value in values]
 
 
 def shades(frames):
@@ -210,3 +187,17 @@ def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MediaError, match=r"pip install 'laconic-transformers\[video\]', or give a folder of frames"):
         list(load_frames(path, 3))
+
+
+def test_times_of_frames(tmp_path):
+    """In seconds from the beginning, for constant and for variable rates, and of an animation."""
+    path = film(tmp_path / "film.mkv", greys(*SHADES), times=[1000 * i**2 for i in range(12)])
+    frames = list(load_frames(path, 12))
+    assert [frame.time for frame in frames] == pytest.approx([float(i**2) for i in range(12)], abs=0.01)
+    assert frames[0].length == pytest.approx(121 + 21, abs=0.01)
+    frames = list(load_frames(film(tmp_path / "film.mp4", greys(*SHADES), rate=4), 3))
+    assert [frame.time for frame in frames] == pytest.approx([0.5, 1.5, 2.5]) and frames[0].length == pytest.approx(3)
+    shown = [Image.new("L", (8, 8), i) for i in range(4)]
+    shown[0].save(tmp_path / "a.gif", save_all=True, append_images=shown[1:], duration=[100, 200, 300, 400])
+    frames = list(load_frames(tmp_path / "a.gif", 4))
+    assert [frame.time for frame in frames] == [0, 0.1, 0.3, 0.6] and frames[0].length == 1.0

@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 from helpers.image_files import noise
+from helpers.vision_zoo import VIDEO
 from transformers import AutoProcessor
 
 pytestmark = [
@@ -49,11 +50,58 @@ def test_images(folders, run, files, name, count):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_frames_of_a_video(folders, run, files, name):
+def test_frames_as_images(folders, run, files, name):
     """Every frame is an image; uncompressed answers are those of the stock model."""
     folder = files[0].rpartition("/")[0]
-    found = run("--model", folders(name), "--video", folder, "--frames", 3, "-q", QUESTION, "--compare")
+    found = run("--model", folders(name), "--video", folder, "--as-images", "--frames", 3, "-q", QUESTION, "--compare")
     assert len(found["images"]) == 3 and found["compared"]["agree"]
+
+
+@pytest.fixture
+def film(tmp_path):
+    """Six frames that last unequally long."""
+    from helpers.films import film, greys
+
+    return film(tmp_path / "film.mp4", greys(20, 60, 100, 140, 180, 220), times=[0, 900, 2100, 3000, 4500, 5000])
+
+
+@pytest.mark.parametrize("frames", [2, 3, 4])
+@pytest.mark.parametrize("name", ["llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_a_video_goes_through_the_models_own_video_input(folders, run, film, name, frames):
+    """As many tokens as the processor itself makes of these frames; uncompressed answers are those of the stock model."""
+    from laconic.cli.clip import clip_of
+    from laconic.media import load_frames
+
+    found = run("--model", folders(name), "--video", film, "--frames", frames, "-q", QUESTION, "--compare")
+    assert found["compared"]["agree"] and len(found["images"]) == frames
+    clip, _ = clip_of(list(load_frames(film, frames)))
+    chat = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]}]
+    processor = AutoProcessor.from_pretrained(folders(name))
+    text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    wanted = processor(
+        text=[text],
+        videos=[list(clip.frames)],
+        video_metadata=[clip.metadata()],
+        do_sample_frames=False,
+        return_tensors="pt",
+    )
+    assert found["prompt"]["tokens"] == wanted["input_ids"].shape[1]
+    assert found["visual_in"] == int((wanted["input_ids"] == VIDEO).sum()) - (name == "llava_onevision")  # its line end
+
+
+def test_a_video_of_one_frame_is_an_image(folders, run, film):
+    """Qwen3-VL's video processor takes no single frame."""
+    found = run("--model", folders("qwen3_vl"), "--video", film, "--frames", 1, "-q", QUESTION)
+    assert found["tokens_out"] == 3 and len(found["images"]) == 1
+    assert any("one frame is shown as an image" in warning for warning in found["warnings"])
+
+
+@pytest.mark.parametrize("method", ["evs", "vidcom2", "fastvid", "cdpruner", "dart", "random_visual"])
+@pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl", "qwen3_vl"])
+def test_methods_on_a_video(folders, run, film, name, method):
+    found = run("--model", folders(name), "--video", film, "--frames", 6, "-q", QUESTION, "--method", method, "--keep", 0.9)
+    left = sum(found["visual"].values()) / len(found["visual"]) / found["visual_in"]
+    assert left == pytest.approx(0.9, abs=0.07) and found["tokens_out"] == 3
 
 
 def test_several_images_of_a_onevision_prompt_are_one_view_each(folders, run, files):

@@ -17,7 +17,6 @@ from laconic.cli.question import Question, methods_of, question_of
 from laconic.cli.record import method_dict
 from laconic.errors import BudgetError
 from laconic.lens import TokenReader
-from laconic.media import Frame
 from laconic.method import Method, find, list_methods
 from laconic.prompts.inputs import on_device
 from laconic.report.image_page import About, Gallery, Lens, Level, Numbers, View, image_page
@@ -114,7 +113,7 @@ def sweep(question: Question, trials: Sequence[Trial]) -> Gallery:
 
         def at_prompt(session: Session) -> None:
             nonlocal found
-            found = found or eyes.views(_names(question.frames))
+            found = found or eyes.views(_names(question))
             traced.append(level(session, found[1], trial.label))
 
         run = answering.compressed(question.with_methods(trial.methods), at_prompt=at_prompt)
@@ -153,8 +152,13 @@ def read(question: Question, gallery: Gallery, reader: type[TokenReader], lens: 
     return Lens(name, [r.words for r in shown], [r.cosines for r in shown], kinds)
 
 
-def _names(images: Sequence[Frame]) -> list[str]:
-    """What to call images: nothing when there is one, frames by their number, others by their file."""
+def _names(question: Question) -> list[str]:
+    """What to call what is shown: nothing when there is one thing, frames by their number, others by their file. A video
+    that the model takes as one is one thing, after the images."""
+    images = list(question.frames)
+    if question.request.clip is not None:
+        del images[len(question.request.images) + 1 :]
+        return [""] if len(images) == 1 else [Path(p.source).name for p in images]
     if len(images) == 1:
         return [""]
     return [Path(p.source).name if p.of == 1 else f"frame {p.number + 1}" for p in images]

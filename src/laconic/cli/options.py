@@ -96,9 +96,10 @@ class Options:
     image: Annotated[
         list[str] | None, typer.Option("--image", help="JPEG, PNG, WebP or GIF, for a vision model; repeat to show several.")
     ] = None
-    video: Annotated[
-        str | None, typer.Option("--video", help="A video file, an animation, or a folder of frames, shown as images.")
-    ] = None
+    video: Annotated[str | None, typer.Option("--video", help="A video file, an animation, or a folder of frames.")] = None
+    as_images: Annotated[
+        bool, typer.Option("--as-images", help="Show the video's frames as images, also to a model that takes videos.")
+    ] = False
     frames: Annotated[
         int | None, typer.Option("--frames", min=1, help="Frames of the video, evenly spread; default: 8.")
     ] = None
@@ -142,6 +143,8 @@ class Options:
             raise InputError("--later compresses a context before the question; give --context.")
         if self.frames is not None and self.video is None:
             raise InputError(f"--frames {self.frames} are those of a --video; give one.")
+        if self.as_images and self.video is None:
+            raise InputError("--as-images is about the frames of a --video; give one.")
         if self.sees and self.prefill_chunk_size:
             raise InputError(
                 "--prefill-chunk-size does not go with images: transformers loses them when it reads a prompt in pieces."

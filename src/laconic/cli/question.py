@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from laconic.cli.clip import clip_of
 from laconic.cli.common import InputError, quiet, spinner
 from laconic.cli.options import Options
 from laconic.cli.picked import is_picked, picked
@@ -17,8 +18,9 @@ from laconic.engine.request import Mode, Request
 from laconic.families.vision import vision_family_of
 from laconic.loading import load
 from laconic.media import Frame, gather
-from laconic.media.arrange import arranged
+from laconic.media.arrange import arranged, arranges
 from laconic.method import Method, Span
+from laconic.prompts.media import reads_videos
 from laconic.prompts.text import Prompt
 from laconic.shortening.contract import to_apply
 from laconic.specs import create_methods
@@ -78,10 +80,18 @@ def question_of(options: Options, context: str, methods: Sequence[Method] | None
         engine, methods = engine_and_methods(options, "later" if options.later else "in view")
     else:
         engine = engine_of(options)
+    stills, clip = len(options.image or ()), None
     if options.video is not None:
-        frames = arranged(frames, len(options.image or ()), methods, vision_family_of(engine.model).image_side(engine.model))
-    shown = [frame.image for frame in frames]
-    request = replace(request_of(options), context=context, images=shown, methods=methods, system=options.system)
+        takes = not options.as_images and not arranges(methods) and reads_videos(engine.model, engine.reader)
+        if takes and len(frames) > stills + 1:
+            clip, notes = clip_of(frames[stills:])
+            options.warnings += notes
+        elif takes:
+            options.warnings.append(f"{options.video}: a video of one frame is shown as an image.")
+        else:
+            frames = arranged(frames, stills, methods, vision_family_of(engine.model).image_side(engine.model))
+    shown = [frame.image for frame in (frames if clip is None else frames[:stills])]
+    request = replace(request_of(options), context=context, images=shown, clip=clip, methods=methods, system=options.system)
     with spinner("shortening the context") if to_apply(methods) else nullcontext():
         request = engine.shortened(request)
     prompt = engine.prompt(request)

@@ -80,9 +80,10 @@ class Engine:
         if saved is not None and saved.images:
             ids = _ids_of(saved)
             return media.continued(self.reader, ids, saved.images, saved.text, request.question, **parts)
-        if reads_images and not request.history and (request.images or getattr(self.reader, "chat_template", None)):
-            prompt = media.build(self.reader, request.images, request.context, request.question, **parts)
-        elif request.images:
+        seen = bool(request.images) or request.clip is not None
+        if reads_images and not request.history and (seen or getattr(self.reader, "chat_template", None)):
+            prompt = media.build(self.reader, request.images, request.context, request.question, clip=request.clip, **parts)
+        elif seen:
             raise PromptError("history does not go with images; leave one of them out.")
         else:
             prompt = text.build(self.tokenizer, request.context, request.question, history=request.history, **parts)
@@ -138,6 +139,10 @@ class Engine:
         Raises:
             LaconicError: nothing to read, methods or a budget that do not fit, or weights that depend on the prompt.
         """
+        if request.clip is not None:
+            raise PromptError(
+                "a context that is read once cannot hold a video yet; give its frames as images (--as-images)."
+            )
         request = self.shortened(replace(request, mode="later"))
         saved = request.saved
         prompt = None if saved is not None else self.prompt(replace(request, question=request.question or "?"))

@@ -13,6 +13,7 @@ from laconic.engine.stock import StockSession
 from laconic.measure.stats import Stats
 from laconic.memory.memory import Memory
 from laconic.method import Method, Protect
+from laconic.prompts.clip import Clip
 from laconic.prompts.text import Prompt
 from laconic.session import Session
 
@@ -27,6 +28,7 @@ class Request:
     Attributes:
         context, question: text; one of them may be empty. `images`: upright, RGB, in the order in which the prompt shows
             them. `answer_prefix`: opens the answer, and the model continues from there. `system`: the system message.
+        clip: a video, for models with a video input of their own; it comes after the images.
         history: earlier turns, ``{"role": "user" or "assistant", "content": text}``, the oldest first; they belong to the
             context. Not with images.
         prompt: the prompt itself, where the caller has built it; the fields above are then not used.
@@ -49,6 +51,7 @@ class Request:
     context: str = ""
     question: str = ""
     images: Sequence[Image.Image] = ()
+    clip: Clip | None = None
     answer_prefix: str = ""
     system: str | None = None
     history: Sequence[Mapping[str, str]] = ()

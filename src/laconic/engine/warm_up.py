@@ -48,7 +48,10 @@ def _load_loops(model: PreTrainedModel, tokens: int) -> None:
 
 
 def _encode(model: PreTrainedModel, prompt: Prompt) -> None:
-    """Run the prompt's images through the vision encoder and its projector; the output is discarded."""
-    features: Any = model.get_image_features
-    wanted = inspect.signature(features).parameters
-    features(**{name: value for name, value in on_device(model, prompt.inputs).items() if name in wanted})
+    """Run the prompt's images and video through the vision encoder and its projector; the output is discarded."""
+    given = on_device(model, prompt.inputs)
+    for pixels, kind in (("pixel_values", "image"), ("pixel_values_videos", "video")):
+        if pixels in given:
+            features: Any = getattr(model, f"get_{kind}_features")
+            wanted = inspect.signature(features).parameters
+            features(**{name: value for name, value in given.items() if name in wanted})

@@ -22,6 +22,11 @@ class ArrangesFrames(Protocol):
         ...
 
 
+def arranges(methods: Sequence[Any]) -> bool:
+    """Whether one of these methods has a say in how a video is shown."""
+    return any(isinstance(method, ArrangesFrames) for method in methods)
+
+
 def arranged(shown: Sequence[Frame], stills: int, methods: Sequence[Any], side: int | None) -> list[Frame]:
     """What a prompt shows for these methods: `shown` as it is, unless one of them arranges the frames of a video.
 

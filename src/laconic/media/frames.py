@@ -20,12 +20,18 @@ from laconic.media.video import video_frames
 
 @dataclass(frozen=True)
 class Frame:
-    """One sampled frame: the image, its number among all `of` frames, from 0, and the file that it came from."""
+    """One sampled frame: the image, its number among all `of` frames, from 0, and the file that it came from.
+
+    Attributes:
+        time, length: when the frame appears, and how long the whole lasts, in seconds; None where the source has no times.
+    """
 
     image: Image.Image
     number: int
     of: int
     source: str
+    time: float | None = None
+    length: float | None = None
 
 
 def load_frames(path: str | os.PathLike[str], count: int) -> Iterator[Frame]:
@@ -52,10 +58,10 @@ def load_frames(path: str | os.PathLike[str], count: int) -> Iterator[Frame]:
         edges = [0, *accumulate(durations(source))]
         chosen = on_screen(edges, count)
         for number, image in zip(chosen, animation(source, chosen), strict=True):
-            yield Frame(image, number, len(edges) - 1, str(source))
+            yield Frame(image, number, len(edges) - 1, str(source), edges[number] / 1000, edges[-1] / 1000)
     else:
-        for number, total, image in video_frames(source, count):
-            yield Frame(image, number, total, str(source))
+        for shown in video_frames(source, count):
+            yield Frame(shown.image, shown.number, shown.of, str(source), shown.time, shown.length)
 
 
 def _is_image(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,20 @@ from laconic.media.sampling import on_screen
 from laconic.media.whole import check_whole
 
 
-def video_frames(path: Path, count: int) -> Iterator[tuple[int, int, Image.Image]]:
-    """(number, how many there are, image) of the frames on screen in the middle of `count` equal segments of the time.
+@dataclass(frozen=True)
+class Shown:
+    """A frame of a video file: its image, its number among all `of`, when it appears, and how long the video lasts, in
+    seconds (None in streams without times)."""
+
+    image: Image.Image
+    number: int
+    of: int
+    time: float | None
+    length: float | None
+
+
+def video_frames(path: Path, count: int) -> Iterator[Shown]:
+    """The frames on screen in the middle of `count` equal segments of the time.
 
     Decodes twice: the length given in containers is often missing or wrong, and only few frames are shown.
 
@@ -25,16 +38,22 @@ def video_frames(path: Path, count: int) -> Iterator[tuple[int, int, Image.Image
     """
     if not path.is_file():
         raise MediaError(f"cannot read {path}: {'not a regular file' if path.exists() else 'no such file or folder'}.")
+    times: list[int | None] = []
+    unit: float | None = None
     with _decoded(path) as frames:
-        times = [frame.pts for frame in frames]
+        for frame in frames:
+            times.append(frame.pts)
+            unit = None if frame.time_base is None else float(frame.time_base)
     if not times:
         raise MediaError(f"{path} is a video without frames.")
-    chosen, total = set(on_screen(_edges(times), count)), len(times)
+    edges = _edges(times)
+    chosen = set(on_screen(edges, count))
+    seconds = [None if unit is None or None in times else (edge - edges[0]) * unit for edge in edges]
     with _decoded(path) as frames:
         for number, frame in enumerate(frames):
             if number in chosen:
                 check_size((frame.width, frame.height), path)
-                yield number, total, _upright(frame)
+                yield Shown(_upright(frame), number, len(times), seconds[number], seconds[-1])
 
 
 def _edges(times: list[int | None]) -> list[int]:

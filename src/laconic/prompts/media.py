@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
+from transformers import PreTrainedModel
 
 from laconic.errors import MediaError
+from laconic.prompts.clip import Clip
 from laconic.prompts.text import JOINT, MARK, Prompt, PromptError, check_text, common
 
 PLACE = "<image>"
@@ -21,16 +23,18 @@ def build(
     context: str,
     question: str = "",
     *,
+    clip: Clip | None = None,
     answer_prefix: str = "",
     system: str | None = None,
 ) -> Prompt:
-    """Build the prompt of one question about images and a context.
+    """Build the prompt of one question about images, a video and a context.
 
     Args:
         processor: of the model.
         images: upright, RGB, in the order in which the prompt shows them.
         context, question: text; one of them may be empty. `PLACE`, or the model's own placeholder, says where each image
             stands.
+        clip: a video, for the model's own video input; it comes after the images, before the text.
         answer_prefix: opens the answer. `system`: text of the system turn.
 
     Returns:
@@ -40,7 +44,15 @@ def build(
         MediaError: images and their places do not match, or the processor refuses the images.
         PromptError: nothing to ask, no chat template, or one that cannot show images.
     """
-    return _encoded(processor, images, *_rendered(processor, len(images), context, question, answer_prefix, system))
+    places = _rendered(processor, len(images), context, question, answer_prefix, system, clip is not None)
+    return _encoded(processor, images, clip, *places)
+
+
+def reads_videos(model: PreTrainedModel, processor: Any) -> bool:
+    """Whether a model has a video input of its own, and its processor one for it. InternVL, whose frames are images to the
+    model, has none."""
+    named = getattr(model.config, "video_token_id", None) is not None and hasattr(processor, "video_token")
+    return named and getattr(processor, "video_processor", None) is not None
 
 
 def continued(
@@ -72,9 +84,15 @@ def continued(
 
 
 def _rendered(
-    processor: Any, images: int, context: str, question: str, answer_prefix: str, system: str | None
+    processor: Any,
+    images: int,
+    context: str,
+    question: str,
+    answer_prefix: str,
+    system: str | None,
+    video: bool = False,
 ) -> tuple[str, int]:
-    """The whole prompt as text, with one placeholder per image, and where in it the context ends."""
+    """The whole prompt as text, with one placeholder per image and one for the video, and where in it the context ends."""
     given = {"context": context, "question": question, "answer prefix": answer_prefix, "system message": system or ""}
     for name, text in given.items():
         check_text(name, text)
@@ -86,15 +104,23 @@ def _rendered(
     joint = JOINT if context and question else ""
     if not question:
         context = context.rstrip()  # a template may do the same, and the end of the context would then not be found
-    text = _render(processor, _content(context + joint + question, token, images), answer_prefix, system)
+    text = _render(processor, _content(context + joint + question, token, images, video), answer_prefix, system)
     if text.count(token) != images:
         raise PromptError(
             f"the chat template of this model wrote {text.count(token)} places for {images} images: it does not "
             "show images that way. Check that the processor belongs to the model."
         )
+    if video and text.count(processor.video_token) != 1:
+        raise PromptError(
+            f"the chat template of this model wrote {text.count(processor.video_token)} places for the video: it does not "
+            "show videos that way. Show the frames as images instead (--as-images)."
+        )
     cut = text.rindex(token) + len(token) if images else 0
+    if video:
+        cut = max(cut, text.rindex(processor.video_token) + len(processor.video_token))
     if context:
-        marked = _render(processor, _content(context + MARK + joint + question, token, images), answer_prefix, system)
+        content = _content(context + MARK + joint + question, token, images, video)
+        marked = _render(processor, content, answer_prefix, system)
         head, _, tail = marked.partition(MARK)
         if head + tail != text:
             raise PromptError("the chat template changes the user's text, so the end of the context cannot be found in it.")
@@ -102,8 +128,9 @@ def _rendered(
     return text, cut
 
 
-def _content(body: str, token: str, images: int) -> list[dict[str, str]]:
-    """A user's turn as the parts of a message: images where the text has places for them, else all at the front."""
+def _content(body: str, token: str, images: int, video: bool) -> list[dict[str, str]]:
+    """A user's turn as the parts of a message: images where the text has places for them, else all at the front, and the
+    video after those."""
     parts = re.split(f"{re.escape(PLACE)}|{re.escape(token)}", body)
     places = len(parts) - 1
     if places and places != images:
@@ -112,9 +139,10 @@ def _content(body: str, token: str, images: int) -> list[dict[str, str]]:
             f"{'was' if images == 1 else 'were'} given; give as many, or write no place: images then come first."
         )
     image = {"type": "image"}
+    film = [{"type": "video"}] if video else []
     if not places:
-        return [dict(image) for _ in range(images)] + [{"type": "text", "text": body}]
-    content: list[dict[str, str]] = []
+        return [dict(image) for _ in range(images)] + film + [{"type": "text", "text": body}]
+    content: list[dict[str, str]] = film
     for i, part in enumerate(parts):
         content += [dict(image)] if i else []
         content += [{"type": "text", "text": part}] if part else []
@@ -142,7 +170,7 @@ def _render(processor: Any, content: list[dict[str, str]], answer_prefix: str, s
     return text
 
 
-def _encoded(processor: Any, images: Sequence[Image.Image], text: str, cut: int) -> Prompt:
+def _encoded(processor: Any, images: Sequence[Image.Image], clip: Clip | None, text: str, cut: int) -> Prompt:
     """Ids and pixels, the text up to `cut` its context.
 
     A processor replaces each placeholder by as many as the image needs. All of them lie before the cut, so what comes
@@ -151,9 +179,12 @@ def _encoded(processor: Any, images: Sequence[Image.Image], text: str, cut: int)
     row = [list(images)] if images else None  # the images of one prompt: LLaVA-OneVision crops an image only if it is alone
     try:
         options = {"add_special_tokens": _specials(processor, text), "return_tensors": "pt", "padding": False}
+        if clip is not None:
+            options |= {"videos": [list(clip.frames)], "video_metadata": [clip.metadata()], "do_sample_frames": False}
         found = processor(images=row, text=[text], **options)
     except Exception as error:  # whatever an image processor raises for an image's size
-        raise MediaError(f"{type(processor).__name__} refuses the images: {error}") from error
+        what = "images" if clip is None else "images or the video" if images else "video"
+        raise MediaError(f"{type(processor).__name__} refuses the {what}: {error}") from error
     ids = found.pop("input_ids")[0].tolist()
     found.pop("attention_mask", None)
     plain, start = _tokens(processor, text, cut)
