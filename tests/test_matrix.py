@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from helpers.flops import counted
 from helpers.live import addresses, live
 from helpers.method_tools import CHOOSERS, METHODS, STORAGE, method
 from safetensors.torch import load_file, save_file
 
 import laconic
 from laconic.cache.parts.base import KINDS
+from laconic.ops import fused
 
 pytestmark = pytest.mark.filterwarnings("ignore:(kivi|gear) was asked to keep")  # the latest entries are whole
 N, NEW = 80, 5
@@ -109,6 +111,23 @@ def test_all_entries_stay_in_fewer_bytes(llama, prompt, name, budget):
     assert bool((entries(session) == N).all())
     assert stats.kv_bytes_full == 2 * N * PER_ENTRY and stats.asked == pytest.approx(0.75, abs=0.01)
     assert stats.achieved == stats.kv_bytes / stats.kv_bytes_full < stats.asked * (1 - waiting) + waiting
+
+
+@every_method
+@pytest.mark.parametrize("keep", [0.5, 0.3])
+def test_reported_flops_are_all_that_ran(llama, prompt, monkeypatch, name, keep):
+    """In a prompt, and in tokens decoded after it; loops that torch cannot see are left out of these. GEAR's corrections are
+    read along with the entries that they correct and are not counted: here rank 1 beside a head dimension of 8."""
+    monkeypatch.setattr(fused, "ROWS", 0)
+    ids, steps = prompt(1, N), prompt(1, NEW, seed=1)
+    with torch.inference_mode(), laconic.compress(llama, method(name, keep=keep), count_flops=True) as session:
+        with counted() as ran:
+            llama(ids)
+        assert session.stats.prompt_flops == pytest.approx(ran.total(), rel=0.005)
+        with counted() as ran:
+            for token in steps.split(1, 1):
+                llama(token, past_key_values=session.cache)
+        assert session.stats.answer_flops == pytest.approx(ran.total(), rel=0.06 if name == "gear" else 0.03)
 
 
 @every_method

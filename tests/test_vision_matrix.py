@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from helpers import video_tools, vision_tools
+from helpers.flops import counted
 from helpers.live import addresses, live
 from helpers.vision_tools import FIXED, METHODS, laconic_hooks, made_for
 from helpers.vision_tools import method as method_of
@@ -88,6 +89,29 @@ def test_budgets_are_met_and_compute_is_saved(model, plain, method, name, keep):
         assert cached == pytest.approx(stats.visual[layer] + float(texts) + NEW - 1)
     assert (logits(got) - logits(want)).abs().max() > 1e-3
     assert laconic_hooks(model) == []
+
+
+def encoding(model, given):
+    """FLOPs of the encoder and the projector on what is shown, by operation."""
+    encode = model.get_image_features if "pixel_values" in given else model.get_video_features
+    with counted() as found:
+        encode(given[pixels(given)])
+    return found
+
+
+@every_method
+@pytest.mark.parametrize("keep", [0.75, 0.5])
+def test_reported_flops_are_all_that_ran(model, inputs, method, name, keep):
+    """Beside those of encoder and projector, which are left out. Merging inside the encoder saves some of these, and the
+    matching is the method's: nothing else in it multiplies matrices in batches."""
+    given, chosen = inputs([(5, 9)]), method(name, keep=keep)
+    with torch.inference_mode(), laconic.compress(model, chosen, count_flops=True) as session:
+        with counted() as ran:
+            model(**given, logits_to_keep=1)
+        encoder = encoding(model, given)
+    if name == "tome":
+        assert encoder.pop("aten.bmm") > 0
+    assert session.stats.prompt_flops == pytest.approx(ran.total() - encoder.total(), rel=0.005)
 
 
 @every_method

@@ -12,7 +12,13 @@ from laconic.measure.stats import Stats
 from laconic.tasks import Sample, Turn, find_task
 
 PROMPT = Stats(
-    tokens_in=50, kv_bytes=500, kv_bytes_full=1000, kv_bytes_allocated=520, prefill_flops=80, prefill_flops_full=90
+    tokens_in=50,
+    kv_bytes=500,
+    kv_bytes_full=1000,
+    kv_bytes_allocated=520,
+    prefill_flops=80,
+    prefill_flops_full=90,
+    method_flops=7,
 )
 CUT = replace(PROMPT, tokens_in=40, kv_bytes=400, asked=0.5, achieved=0.4)
 
@@ -61,6 +67,7 @@ def test_bytes_and_flops_are_of_the_prompt_and_times_of_all_turns():
         520,
     )
     assert (found["prefill_flops"], found["prefill_flops_full"], found["kv_bytes_end"]) == (80, 90, 530)
+    assert found["method_flops"] == 7
     assert found["seconds_first_token"] == 0.5 and found["seconds_compress"] == 0.2
     assert found["seconds_per_token"] == pytest.approx(0.6 / 6) and found["tokens_out"] == [3, 5]
     assert costs([answer("", 1, 0.5, 0.0, 1, 0.0)])["seconds_per_token"] is None

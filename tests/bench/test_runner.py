@@ -28,6 +28,7 @@ NEEDED = {
     "kv_bytes_full",
     "prefill_flops",
     "prefill_flops_full",
+    "method_flops",
     "peak_memory",
     "seconds_first_token",
     "seconds_per_token",

@@ -56,7 +56,8 @@ def test_a_row_says_everything(whole):
         json.dumps(row, allow_nan=False)
         assert row["mode"] == "images" and row["task"] in GRID.tasks and row["seed"] >= 1_000_000
         assert row["score"] in (0.0, 1.0) and isinstance(row["hard"], bool) and 1 <= row["batch"] <= 4
-        assert row["flops_share"] == pytest.approx(row["prefill_flops"] / row["prefill_flops_full"])
+        total = row["prefill_flops"] + row["method_flops"]
+        assert row["flops_share"] == pytest.approx(total / row["prefill_flops_full"])
         assert row["settings"]["answer_prefix"] is False and row["settings"]["new_tokens"] == 6
         if row["method"] == "none":
             assert row["achieved"] == row["flops_share"] == 1

@@ -55,6 +55,22 @@ def test_between_two_budgets_it_lies_on_the_straight_line(lines):
     assert gain.interval.mean == pytest.approx(0.9 - 0.5)
 
 
+def test_the_cost_is_that_of_the_model_and_of_the_method():
+    """400 and 200 of its own stand at 600 of 400..600, not at 400."""
+    dear = [made_up("dear", 0.25, number, float(number < 9), flops=400, own=200) for number in range(10)]
+    line = next(line for line in summarise([*rows(), *dear]) if line.method == "dear")
+    assert line.cost == line.flops_share == pytest.approx(0.6) and line.flops_whole
+    assert line.gains["random_visual"].interval.mean == pytest.approx(0.9 - 0.8)
+    assert "| 60.0 % |" in markdown([line])
+
+
+def test_rows_that_lack_the_method_s_part_say_that_it_is_missing():
+    old = [made_up("good", 0.5, number, 1.0, flops=600) for number in range(10)]
+    del old[3]["method_flops"]
+    (line,) = summarise(old)
+    assert not line.flops_whole and "| ≥ 60.0 % |" in markdown([line])
+
+
 def test_above_its_budgets_it_leads_to_the_uncompressed_model(lines):
     """900 of 600..1000: three quarters of the way from 8 to 10."""
     gain = lines["large", 0.9].gains["random_visual"]

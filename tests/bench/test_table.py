@@ -78,7 +78,18 @@ def test_sections_by_mode_and_length():
 def test_json_keys_are_stable(lines):
     assert list(lines[3].as_dict()) == [
         *("mode", "length", "method", "keep", "query_aware", "parameters", "budget", "samples", "tasks", "exact", "mean"),
-        *("turns", "asked", "achieved", "kv_bytes", "kv_bytes_full", "kv_share", "flops_share", "peak_memory", "seconds"),
+        *(
+            "turns",
+            "asked",
+            "achieved",
+            "kv_bytes",
+            "kv_bytes_full",
+            "kv_share",
+            "flops_share",
+            "flops_whole",
+            "peak_memory",
+            "seconds",
+        ),
         "gains",
     ]
 

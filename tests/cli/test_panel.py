@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from laconic.cli.panel import asked, by_layer, decode_flops_per_token, entries, in_words, length, more_flops, shown
+from laconic.measure.stats import Stats
 from laconic.method import create_method
 
 
@@ -38,13 +39,14 @@ def test_what_was_asked_is_what_was_given(spec, expected):
     assert asked(create_method(spec)) == expected
 
 
-def run(**final):
-    answer = SimpleNamespace(ids=list(range(12)), finish=final.pop("finish", "eos"))
-    return SimpleNamespace(answer=answer, final=SimpleNamespace(**final))
+def run(finish="eos", **final):
+    answer = SimpleNamespace(ids=list(range(12)), finish=finish)
+    return SimpleNamespace(answer=answer, final=Stats(**final))
 
 
 def test_decoding_is_told_per_token_and_answers_by_their_length():
     assert decode_flops_per_token(run(decode_flops=110, tokens_out=11)) == 10
+    assert decode_flops_per_token(run(decode_flops=110, method_decode_flops=22, tokens_out=11)) == 12
     assert decode_flops_per_token(run(decode_flops=0, tokens_out=0)) is None
     assert (
         length(run()) == "12"
@@ -55,6 +57,7 @@ def test_decoding_is_told_per_token_and_answers_by_their_length():
 
 def test_own_passes_of_a_method_are_a_cost():
     assert more_flops(run(prefill_flops=250, prefill_flops_full=100)) == 150
+    assert more_flops(run(prefill_flops=80, method_flops=30, prefill_flops_full=100)) == 10
     assert more_flops(run(prefill_flops=50, prefill_flops_full=100)) == 0
 
 

@@ -40,7 +40,13 @@ def plainly(engine, sample, turn, mode, method):
     methods = None if method is None else [method]
     room = len(engine.tokenizer.encode(asked.gold.removeprefix(asked.prefix), add_special_tokens=False))
     request = Request(
-        sample.context, asked.question, answer_prefix=asked.prefix, methods=methods, mode=mode, max_new_tokens=room
+        sample.context,
+        asked.question,
+        answer_prefix=asked.prefix,
+        methods=methods,
+        mode=mode,
+        max_new_tokens=room,
+        count_flops=True,
     )
     return engine.answer(request)
 
@@ -67,6 +73,7 @@ def test_answers_are_those_of_plain_runs(engine, sample, exam, spec, keep):
         figures = found.figures[i if exam.mode == "in view" else 0]
         assert figures.kv_bytes == answer.compressed.kv_bytes
         assert figures.prefill_flops == answer.compressed.prefill_flops
+        assert figures.method_flops == answer.compressed.method_flops
 
 
 @pytest.mark.parametrize(

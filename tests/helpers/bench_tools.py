@@ -78,6 +78,7 @@ def made_up(cell: Cell, score: float) -> dict[str, Any]:
         "kv_bytes_end": int(keep * full),
         "prefill_flops": 95 if cell.mode == "agnostic" else 100,
         "prefill_flops_full": 100,
+        "method_flops": 0,
         "seconds_first_token": 0.02,
         "seconds_per_token": 0.003,
         "seconds_compress": 0.001 if method else 0.0,

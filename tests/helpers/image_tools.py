@@ -76,10 +76,11 @@ def made_up(
     *,
     task: str = "colour",
     flops: int = 100,
+    own: int = 0,
     hard: bool = False,
     **facts: Any,
 ) -> dict[str, Any]:
-    """A row over images as the runner writes it, `flops` of 1,000 spent."""
+    """A row over images as the runner writes it, `flops` of 1,000 spent by the model and `own` by the method."""
     cell = Cell(task, 0, "images", method, keep, number)
     return {
         "key": cell.key,
@@ -106,7 +107,8 @@ def made_up(
         "kv_bytes_full": 1000,
         "prefill_flops": flops,
         "prefill_flops_full": 1000,
-        "flops_share": flops / 1000,
+        "method_flops": own,
+        "flops_share": (flops + own) / 1000,
         "seconds_first_token": 0.02,
         "seconds_per_token": 0.003,
         "seconds_compress": 0.001,

@@ -203,11 +203,39 @@ def test_layers_without_attention_are_counted_with_their_own_weights(make_llama,
     with laconic.compress(model, method) as session:
         model(prompt(1, n), logits_to_keep=1)
         replaced = [sum(p.numel() for p in model.model.layers[i].parameters() if p.ndim >= 2) for i in method.skip]
+        added = sum(p.numel() for p in method.adapters.kept.parameters() if p.ndim >= 2)
     shape = session.shape
     attention = 4 * shape.head_dim * shape.heads * n * (n + 1) // 2
     kept = [2 * shape.weights[i] * n + attention for i in (0, 2)]
-    assert session.stats.prefill_flops == sum(kept) + sum(2 * w * n for w in replaced) + 2 * shape.head_weights
+    others = sum(2 * w * n for w in (*replaced, added)) + 2 * shape.head_weights
+    assert session.stats.prefill_flops == sum(kept) + others
     assert session.stats.prefill_flops < session.stats.prefill_flops_full
+
+
+class Adapted(WeightMethod):
+    """A linear module beside the attention of layer 1."""
+
+    @contextmanager
+    def apply(self, model):
+        attention = model.model.layers[1].self_attn
+        before = attention.q_proj
+        attention.q_proj = torch.nn.Sequential(before, torch.nn.Linear(32, 32, bias=False))
+        try:
+            yield
+        finally:
+            attention.q_proj = before
+
+
+def test_modules_that_are_added_to_a_layer_are_counted(make_llama, prompt):
+    model, ids = make_llama(), prompt(2, 16)
+    with laconic.compress(model) as plain:
+        model(ids)
+        model(ids[:, :1], past_key_values=plain.cache)
+    with laconic.compress(model, Adapted()) as session:
+        model(ids)
+        model(ids[:, :1], past_key_values=session.cache)
+    assert session.stats.prefill_flops - plain.stats.prefill_flops == 2 * 32 * 32 * 2 * 16
+    assert session.stats.decode_flops - plain.stats.decode_flops == 2 * 32 * 32 * 2
 
 
 def test_a_shortened_stream_reaches_layers_without_attention(make_llama, prompt):

@@ -17,7 +17,7 @@ from laconic.bench.specs import NONE
 from laconic.bench.statistics import Interval
 from laconic.bench.store import read
 from laconic.bench.summary import Line, gain_at_equal_cost, summarise
-from laconic.bench.table import percent, spread
+from laconic.bench.table import flops, percent, spread
 from tools.pages.heat_map import Block, heat_map
 from tools.pages.leaderboard_parts import arrow, traits, write_results
 from tools.pages.parts import DOCS
@@ -46,8 +46,9 @@ seeds of these scenes. Made with `make leaderboard-images`, resumable.
 
 ![Right answers by method, budget and part](leaderboard-images.svg)
 
-A share kept is the mean over all decoder layers, so methods in one column cost about the same prefill FLOPs, whether
-they cut once before the decoder or between its layers; where a method ran at another share than was asked for, that
+A share kept is the mean over all decoder layers, so methods in one column have the model run about the same prefill FLOPs,
+whether they cut once before the decoder or between its layers. FLOPs are these and the method's own work
+([below](#what-the-methods-take)); where a method ran at another share than was asked for, that
 share follows in parentheses. A cell is the mean over the seven kinds of question in percent with its 95 % bootstrap
 interval. ▲ and ▼: better or worse than `random_visual` at equal achieved FLOPs (on the straight line between its two nearest
 budgets), with an interval of the paired difference that excludes 0. `-`: the method cannot reach this share and
@@ -131,6 +132,14 @@ def difference(line: Line | None, reference: list[Line], only: set[tuple[str, in
     return text + arrow(gain.interval) + (" †" if least > line.cost else "")
 
 
+def costs(rows: dict[str, dict[float, Line]]) -> list[str]:
+    """Prefill FLOPs of every method at every share that it reaches."""
+    out = ["| method | " + " | ".join(SHARES) + " |", "|---|" + "---:|" * len(KEEPS)]
+    for method, row in rows.items():
+        out.append(f"| `{method}` | " + " | ".join(flops(row[keep]) if keep in row else "-" for keep in KEEPS) + " |")
+    return out
+
+
 def hard_mean(line: Line) -> Interval | None:
     """The mean over the hard part; each sample counts the same."""
     return line.hard.mean if line.hard else None
@@ -187,6 +196,11 @@ def main(folder: Path) -> None:
     ]
     parts += ["reach this share. †: the baseline takes up to 5 % more FLOPs, which is as low as it goes.", ""]
     parts += named(lines, {(row["task"], row["seed"]) for row in rows if row["hard"]})
+    parts += ["", "## What the methods take", ""]
+    parts += [
+        "Prefill FLOPs of the uncompressed decoder's: what the decoder runs, and the method's own work, counted as it ran."
+    ]
+    parts += ["Those of the vision encoder are left out.", "", *costs(by_method)]
     for keep, share in zip(KEEPS, SHARES, strict=True):
         parts += ["", f"## Kinds of question at {share}", ""]
         parts += ["Score and interval over all samples, and after the slash the score on the hard ones.", ""]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -45,6 +45,11 @@ class Reply:
     asked: Asked
     answers: Sequence[Answer]
     together: int = 1
+
+
+def with_flops(answer: Answer, counted: Answer) -> Answer:
+    """`answer` with the FLOPs of the method's own work, which were counted in a run of their own: counting takes time."""
+    return replace(answer, prompt=replace(answer.prompt, method_flops=counted.prompt.method_flops))
 
 
 class Asking(ABC):

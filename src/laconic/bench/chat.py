@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from laconic.bench.asking import Asked, Asking, Reply
+from laconic.bench.asking import Asked, Asking, Reply, with_flops
 from laconic.bench.grid import Cell, Column, Grid, Place
 from laconic.engine.engine import Answer, Engine, Request
 from laconic.errors import LaconicError
@@ -71,17 +71,30 @@ class ChatAsking(Asking):
             yield [Asked(place, self.task(place), self._sample(place.task, place.length, place.number))]
 
     def ask(self, batch: Sequence[Asked], method: Method | None) -> list[Reply]:
-        return [
-            Reply(asked, answer(self.engine, asked.sample, asked.place.mode, method, asked.task.new_tokens))
-            for asked in batch
-        ]
+        return [Reply(asked, self._answers(asked, method)) for asked in batch]
+
+    def _answers(self, asked: Asked, method: Method | None) -> list[Answer]:
+        """The answers to all turns; the first one with all FLOPs of its prompt."""
+        sample, mode = asked.sample, asked.place.mode
+        first, *others = answer(self.engine, sample, mode, method, asked.task.new_tokens)
+        if method is not None:
+            first = with_flops(first, answer(self.engine, sample, mode, method, new_tokens=1, count_flops=True)[0])
+        return [first, *others]
 
 
-def answer(engine: Engine, sample: Sample, mode: str, method: Method | None, new_tokens: int | None = None) -> list[Answer]:
+def answer(
+    engine: Engine,
+    sample: Sample,
+    mode: str,
+    method: Method | None,
+    new_tokens: int | None = None,
+    count_flops: bool = False,
+) -> list[Answer]:
     """Put `sample` to the model in one of the modes of text; one answer for each turn.
 
     Args:
         method: None for the uncompressed model.
+        count_flops: count those of the method's own work.
         new_tokens: longest answer; None: a few more tokens than the whole reference answer has.
     """
     tokenizer = engine.tokenizer
@@ -94,6 +107,7 @@ def answer(engine: Engine, sample: Sample, mode: str, method: Method | None, new
         methods=None if method is None else [method],
         mode="in view" if mode in ("aware", "turns_aware") else "later",
         max_new_tokens=new_tokens or _room(sample, tokenizer, 0),
+        count_flops=count_flops,
     )
     turns = len(sample.turns) if mode in ("turns", "turns_aware") else 1
     with engine.conversation(request) as talk:

@@ -97,7 +97,7 @@ class DocumentAsking(Asking):
             "recorded": found.recorded,
         }
         row |= {name: mean(name) for name in ("asked", "achieved", "kv_bytes", "kv_bytes_full", "kv_bytes_allocated")}
-        row |= {name: mean(name) for name in ("prefill_flops", "prefill_flops_full")}
+        row |= {name: mean(name) for name in ("prefill_flops", "prefill_flops_full", "method_flops")}
         row |= {"tokens_compressed": mean("tokens_in"), "tokens_prompt": mean("tokens_in")}
         row |= {"seconds_first_token": None, "seconds_per_token": None, "seconds_compress": None}
         row |= {"peak_memory": 0, "peak_memory_kind": "not measured"}

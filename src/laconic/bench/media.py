@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from transformers import PreTrainedModel
 
-from laconic.bench.asking import Asked, Asking, Reply
+from laconic.bench.asking import Asked, Asking, Reply, with_flops
 from laconic.bench.grid import Cell, Column, Grid, Place
 from laconic.bench.specs import build
 from laconic.bench.store import Row
@@ -95,8 +95,16 @@ class MediaAsking(Asking):
         return [
             Reply(asked, [answer], len(part))
             for part in parts
-            for asked, answer in zip(part, self._answer(part, method), strict=True)
+            for asked, answer in zip(part, self._counted(part, method), strict=True)
         ]
+
+    def _counted(self, batch: Sequence[Asked], method: Method | None) -> list[Answer]:
+        """The answers, with all FLOPs of the prompt."""
+        answers = self._answer(batch, method)
+        if method is None:
+            return answers
+        counted = self._answer(batch, method, new_tokens=1, count_flops=True)
+        return [with_flops(answer, again) for answer, again in zip(answers, counted, strict=True)]
 
     def mark(self, batch: Sequence[Asked]) -> None:
         """Find out which samples are hard."""
@@ -111,7 +119,7 @@ class MediaAsking(Asking):
             "hard": reply.asked.hard,
             "facts": reply.asked.sample.facts,
             "batch": reply.together,
-            "flops_share": prompt.prefill_flops / prompt.prefill_flops_full,
+            "flops_share": prompt.flops_share,
             "visual_tokens": prompt.visual_in,
             "seconds_encoder": prompt.encoder_seconds,
         }
@@ -128,12 +136,17 @@ class MediaAsking(Asking):
         return given
 
     def _answer(
-        self, batch: Sequence[Asked], method: Method | None, new_tokens: int | None = None, change: Change | None = None
+        self,
+        batch: Sequence[Asked],
+        method: Method | None,
+        new_tokens: int | None = None,
+        change: Change | None = None,
+        count_flops: bool = False,
     ) -> list[Answer]:
         """One answer for each of a batch; `change` is made to the images first."""
         room = new_tokens or batch[0].task.new_tokens
         assert room is not None, "a task over media must say how long its answers may be"
-        request = Request(methods=None if method is None else [method], max_new_tokens=room)
+        request = Request(methods=None if method is None else [method], max_new_tokens=room, count_flops=count_flops)
         answers = self.engine.answer_batch(self._inputs(batch, change), request)
         for answer in answers:
             answer.text = answer.text.strip()

@@ -44,6 +44,7 @@ def costs(answers: Sequence[Answer]) -> Row:
         "kv_bytes_end": last.final.kv_bytes,
         "prefill_flops": prompt.prefill_flops,
         "prefill_flops_full": prompt.prefill_flops_full,
+        "method_flops": prompt.method_flops,
         "seconds_first_token": first.first_seconds,
         "seconds_per_token": sum(answer.later_seconds for answer in answers) / later if later else None,
         "seconds_compress": last.final.compress_seconds,

@@ -69,7 +69,8 @@ class Line:
             over the samples of all tasks.
         gains: differences to the references, by their names; none to itself, and none where a reference did not run.
         achieved: entries that stay of what was compressed; `kv_share`: bytes stored of bytes uncompressed when the answer
-            begins, the question included; `flops_share`: prefill FLOPs of the full prompt's.
+            begins, the question included; `flops_share`: prefill FLOPs of the full prompt's, the method's own work included.
+        flops_whole: False where rows are of a time when methods' own work was not counted: then `flops_share` lacks it.
         hard: scores over the hard part of the samples; None where the modality has no hard part.
         figures: the tasks' own figures, task -> name -> value; tasks without any are missing.
         seconds: first_token, per_token and compress, medians over samples. Bytes are means, `peak_memory` the maximum.
@@ -93,6 +94,7 @@ class Line:
     kv_bytes_full: float
     kv_share: float
     flops_share: float
+    flops_whole: bool
     peak_memory: int
     seconds: dict[str, float | None]
     gains: dict[str, Gain] = field(default_factory=dict)
@@ -189,7 +191,8 @@ def _line(rows: Sequence[Row], seed: int) -> Line:
         kv_bytes=_mean(rows, "kv_bytes"),
         kv_bytes_full=_mean(rows, "kv_bytes_full"),
         kv_share=_mean(rows, lambda r: r["kv_bytes"] / r["kv_bytes_full"]),
-        flops_share=_mean(rows, lambda r: r["prefill_flops"] / r["prefill_flops_full"]),
+        flops_share=_mean(rows, lambda r: (r["prefill_flops"] + r.get("method_flops", 0)) / r["prefill_flops_full"]),
+        flops_whole=all("method_flops" in row for row in rows),
         peak_memory=max(row["peak_memory"] for row in rows),
         seconds={
             "first_token": _median(rows, "seconds_first_token"),

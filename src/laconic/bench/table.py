@@ -62,7 +62,7 @@ def cells(line: Line, lines: list[Line]) -> list[str]:
         "KV bytes": size(line.kv_bytes),
         "mean": spread(line.mean),
         "hard": "-" if line.hard is None or line.hard.mean is None else spread(line.hard.mean),
-        "prefill FLOPs": f"{100 * line.flops_share:.{line.comparison.table.flops_digits}f} %",
+        "prefill FLOPs": flops(line),
         "first token": milliseconds(line.seconds["first_token"]),
         "per token": milliseconds(line.seconds["per_token"]),
         "compress": milliseconds(line.seconds["compress"]) if not none else "-",
@@ -80,6 +80,11 @@ def task(line: Line, name: str) -> str:
         return ""
     hard = line.hard.tasks.get(name) if line.hard else None
     return percent(line.tasks[name].mean) + (f" / {percent(hard.mean)}" if hard else "")
+
+
+def flops(line: Line) -> str:
+    """A share in percent; "≥" where the method's own work was not counted."""
+    return f"{'' if line.flops_whole else '≥ '}{100 * line.flops_share:.{line.comparison.table.flops_digits}f} %"
 
 
 def percent(share: float) -> str:

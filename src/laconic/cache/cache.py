@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from laconic.cache.parts.base import DensePart
 from laconic.errors import SessionError, UnsupportedModelError
 from laconic.measure.figures import Figures
 from laconic.measure.trace import Trace
+from laconic.measure.work import Work
 from laconic.step import Step
 
 if TYPE_CHECKING:
@@ -187,6 +187,11 @@ class CompressedCache(Cache):
         return self.entry_bytes
 
     # -- what happens around a layer's attention -------------------------------------------------------------------
+    def _work(self) -> Work:
+        """While it is open, the methods work for the running pass."""
+        assert self.step is not None
+        return self.figures.work(self.step)
+
     def _acts(self) -> CacheMethod | None:
         """The method that chooses entries, where it acts in this pass."""
         step, method = self.step, self.method
@@ -204,11 +209,9 @@ class CompressedCache(Cache):
         method = self._cuts()
         if method is None or self._narrows is None:
             return None
-        began = time.perf_counter()
-        self._looked = self._look(layer, new, method)  # kept for `after_prefill`, which would compute the same again
-        rows = self._narrows.narrow(self._looked[0])
-        self.figures.compress_seconds += time.perf_counter() - began
-        return rows
+        with self._work():
+            self._looked = self._look(layer, new, method)  # kept for `after_prefill`, which would compute the same again
+            return self._narrows.narrow(self._looked[0])
 
     def after_prefill(self, layer: CompressedLayer, new: Pass) -> None:
         """Store the new entries, or let the method choose what stays of old and new ones together.
@@ -218,32 +221,35 @@ class CompressedCache(Cache):
         """
         self.selected = None
         method = self._cuts()
-        began = time.perf_counter()
-        if self.observer is not None:
-            self.observer(self.layer_ids[layer.number], lambda: self._plain_look(layer, new))
-        if method is None:
-            layer.append(new.keys, new.values, new.columns)
-            self._pack(layer)
-        else:
-            before = new.keys.shape[2] + layer.stored
-            if self._queries:
-                layer.remember(new.queries, self._queries)
-            obs, columns = self._looked or self._look(layer, new, method)
-            self._looked = None
-            if self._cuts_late:
-                self._wait(layer, obs, method)
-            parts = None if self._cuts_late else method.reduce(layer, obs, {**columns, "index": obs.index})
-            self.selected = None if self._selects is None else self._selects.stream(obs)
-            if parts is not None:
-                layer.store(parts)
+        with self._work():
+            if self.observer is not None:
+                self.observer(self.layer_ids[layer.number], lambda: self._plain_look(layer, new))
+            if method is None:
+                layer.append(new.keys, new.values, new.columns)
+                self._pack(layer)
             else:
-                layer.parts = [DensePart(obs.keys, obs.values, columns)]
-                layer.evicted |= bool(columns.keys() - {"index", "valid"})  # what entries received cannot be taken back
-            self.unpacked = self.storage is not None
-            if not self._cuts_late:
-                went = None if self.selected is None else obs.step.places(self.selected)
-                self.trace.add(self.layer_ids[layer.number], method.name, before, layer.stored, went)
-        self.figures.compress_seconds += time.perf_counter() - began
+                self._cut(layer, new, method)
+
+    def _cut(self, layer: CompressedLayer, new: Pass, method: CacheMethod) -> None:
+        """The method chooses what stays of old and new entries, or ranks them for the late cut."""
+        before = new.keys.shape[2] + layer.stored
+        if self._queries:
+            layer.remember(new.queries, self._queries)
+        obs, columns = self._looked or self._look(layer, new, method)
+        self._looked = None
+        if self._cuts_late:
+            self._wait(layer, obs, method)
+        parts = None if self._cuts_late else method.reduce(layer, obs, {**columns, "index": obs.index})
+        self.selected = None if self._selects is None else self._selects.stream(obs)
+        if parts is not None:
+            layer.store(parts)
+        else:
+            layer.parts = [DensePart(obs.keys, obs.values, columns)]
+            layer.evicted |= bool(columns.keys() - {"index", "valid"})  # what entries received cannot be taken back
+        self.unpacked = self.storage is not None
+        if not self._cuts_late:
+            went = None if self.selected is None else obs.step.places(self.selected)
+            self.trace.add(self.layer_ids[layer.number], method.name, before, layer.stored, went)
 
     def _wait(self, layer: CompressedLayer, obs: Observation, method: CacheMethod) -> None:
         """`layer` has ranked its entries and waits for those of the other layers. What it may keep goes by the tokens seen:
@@ -254,11 +260,10 @@ class CompressedCache(Cache):
 
     def finish(self, step: Step) -> None:
         """The model has returned from a pass: layers that waited for each other are cut; then the cache is whole."""
-        began = time.perf_counter()
-        for layer, before in self.late.cut(self._refits):
-            assert self.method is not None
-            self.trace.add(self.layer_ids[layer.number], self.method.name, before, layer.stored)
-        self.figures.compress_seconds += time.perf_counter() - began
+        with self.figures.work(step):
+            for layer, before in self.late.cut(self._refits):
+                assert self.method is not None
+                self.trace.add(self.layer_ids[layer.number], self.method.name, before, layer.stored)
         self.unfinished, self.real = False, step.real
 
     def after_decode(self, layer: CompressedLayer, new: Pass) -> None:
@@ -266,17 +271,16 @@ class CompressedCache(Cache):
         method = self._acts()
         if method is None and self.storage is None:
             return
-        began = time.perf_counter()
-        if method is not None and self._queries:
-            layer.remember(new.queries, self._queries)
-            layer.evicted = True  # nor can the queries that are remembered
-        if method is not None and method.due(layer):
-            fork.unshare(layer)
-            layer.evicted = True
-            keys, values, columns = layer.restored()
-            method.decoded(layer, self._observe(layer, new, method, keys, values, columns, columns))
-        self._pack(layer)
-        self.figures.compress_seconds += time.perf_counter() - began
+        with self._work():
+            if method is not None and self._queries:
+                layer.remember(new.queries, self._queries)
+                layer.evicted = True  # nor can the queries that are remembered
+            if method is not None and method.due(layer):
+                fork.unshare(layer)
+                layer.evicted = True
+                keys, values, columns = layer.restored()
+                method.decoded(layer, self._observe(layer, new, method, keys, values, columns, columns))
+            self._pack(layer)
 
     def begin(self, step: Step) -> None:
         """A pass begins, unfinished until the model returns: a call that fails leaves some layers with its tokens and others

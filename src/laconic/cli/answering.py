@@ -76,13 +76,15 @@ def compressed(
     question: Question,
     on_text: Callable[[str], None] | None = None,
     at_prompt: Callable[[Session], None] = lambda session: None,
+    count_flops: bool = False,
 ) -> Run:
     """Answer inside a session; what it warns about goes into the options' warnings.
 
     Args:
         at_prompt: called when the whole prompt is in the cache, before the first token is decoded.
+        count_flops: count those of the methods' own work, too, at the price of some time.
     """
-    engine = question.engine
+    engine, request = question.engine, replace(question.request, count_flops=count_flops)
     entries: list[tuple[int, float, int]] = []
 
     def prompt_read(session: Any) -> None:
@@ -92,7 +94,7 @@ def compressed(
 
     visual = VisualTokens(engine.model) if question.prompt.inputs else None
     with visual or nullcontext():
-        answer = engine.answer(question.request, on_text, prompt_read)
+        answer = engine.answer(request, on_text, prompt_read)
     question.options.warnings += [note for note in answer.notes if note not in question.options.warnings]
     run = Run(answer, answer.session.stats, answer.session.stats.prefill_seconds, entries, visual)
     if question.later:  # generate() encodes images before it calls the model, a plain call inside the model

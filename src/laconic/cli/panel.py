@@ -27,8 +27,10 @@ BARS = "▁▂▃▄▅▆▇█"
 def panel(question: Question, run: Run, stock: Run | None) -> Panel:
     """Everything worth knowing about a run, in one frame."""
     parts: list[Any] = [_head(question, run), Text(), _figures(run, stock)]
+    if stock is not None or question.methods:
+        parts.append(Text(timed(run), style="dim"))
     if stock is not None:
-        parts += [Text(timed(run), style="dim"), Text(), *_agreement(question, run, stock)]
+        parts += [Text(), *_agreement(question, run, stock)]
     parts += [Text(f"warning: {w}", style="yellow") for w in question.options.warnings]
     return Panel(Group(*parts), title="laconic", title_align="left", border_style="dim", expand=False)
 
@@ -56,7 +58,8 @@ def _figures(run: Run, stock: Run | None) -> Table:
     row("prefill", lambda r: r.prefill_seconds, seconds)
     row("  of it compressing", lambda r: r.final.compress_seconds or None, seconds)
     row("decode per token", lambda r: r.decode_seconds_per_token, seconds)
-    row("prefill FLOPs", lambda r: r.final.prefill_flops, flops)
+    row("prefill FLOPs", lambda r: r.final.prompt_flops, flops)
+    row("  of it the method's own work", lambda r: r.final.method_flops or None, flops)
     row("  more than uncompressed", lambda r: more_flops(r) or None, flops)
     row("decode FLOPs per token", decode_flops_per_token, flops)
     answers = [length(run)] if stock is None else [length(run), length(stock), ""]
@@ -65,13 +68,17 @@ def _figures(run: Run, stock: Run | None) -> Table:
 
 
 def more_flops(run: Run) -> int:
-    """What a method's own passes over the prompt take on top of what it takes uncompressed; 0 where it takes less."""
-    return max(0, run.final.prefill_flops - run.final.prefill_flops_full)
+    """What a prompt takes with a method on top of what it takes uncompressed; 0 where it takes less."""
+    total = run.final.prompt_flops
+    assert total is not None
+    return max(0, total - run.final.prefill_flops_full)
 
 
 def decode_flops_per_token(run: Run) -> float | None:
     """Answers differ in length, so their totals say nothing beside each other."""
-    return run.final.decode_flops / run.final.tokens_out if run.final.tokens_out else None
+    total, tokens = run.final.answer_flops, run.final.tokens_out
+    assert total is not None
+    return total / tokens if tokens else None
 
 
 def length(run: Run) -> str:
@@ -92,10 +99,10 @@ def in_words(question: Question) -> str:
 
 
 def timed(run: Run) -> str:
-    """How the times beside each other were measured."""
+    """How the times were measured."""
     if run.timed > 1:
         return f"times: the fastest of {run.timed} runs, compressed and uncompressed in turn"
-    return "times: one run each, the compressed one first"
+    return "times: one run each, the compressed one first; counting the FLOPs of its method's own work took a part of it"
 
 
 def _head(question: Question, run: Run) -> Table:

@@ -97,6 +97,8 @@ def figures(run: Run) -> dict[str, Any]:
         "decode_seconds_per_token": run.decode_seconds_per_token,
         "prefill_flops": run.final.prefill_flops,
         "decode_flops": run.final.decode_flops,
+        "method_flops": run.final.method_flops,
+        "method_decode_flops": run.final.method_decode_flops,
     }
 
 

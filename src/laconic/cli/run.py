@@ -102,7 +102,7 @@ def _answer(question: Question, compare: bool, as_json: bool) -> None:
             console.file.flush()
             shown += text
 
-        done = answering.compressed(question, show if live else None)
+        done = answering.compressed(question, show if live else None, count_flops=True)
     if live:
         console.print("" if shown else prefix, markup=False)
     stock = None

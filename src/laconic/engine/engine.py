@@ -43,6 +43,7 @@ SHARED = (
     "prefill_flops_full",
     "decode_flops",
 )
+OF_METHODS = ("method_flops", "method_decode_flops")
 CLOCKS = ("encoder_seconds", "prefill_seconds", "decode_seconds", "compress_seconds")
 
 
@@ -234,7 +235,7 @@ class Engine:
         if request.methods is None:
             return StockSession(self.model)
         methods = request.methods or (() if request.saved is None else request.saved.methods)
-        return Session(self.model, methods, request.protect, self.tokenizer)
+        return Session(self.model, methods, request.protect, self.tokenizer, request.count_flops)
 
 
 def _ids_of(saved: SavedContext) -> list[int]:
@@ -251,5 +252,6 @@ def _ids_of(saved: SavedContext) -> list[int]:
 
 def _each(stats: Stats, size: int) -> Stats:
     """Figures of one sequence of a batch."""
-    bytes_and_flops = {name: round(getattr(stats, name) / size) for name in SHARED}
+    shared = SHARED if stats.method_flops is None else SHARED + OF_METHODS
+    bytes_and_flops = {name: round(getattr(stats, name) / size) for name in shared}
     return replace(stats, **bytes_and_flops, **{name: getattr(stats, name) / size for name in CLOCKS})

@@ -98,7 +98,8 @@ class Examination:
         """
         found = Examined([], [], [], list(self.known), recorded=False)
         for place in self._places:
-            session = Session(self.engine.model, [] if method is None else [method], tokenizer=self.engine.tokenizer)
+            methods, tokenizer = [] if method is None else [method], self.engine.tokenizer
+            session = Session(self.engine.model, methods, tokenizer=tokenizer, count_flops=True)
             with torch.inference_mode(), session:
                 first = self._read(session, method, place, found)
                 found.figures.append(session.stats)

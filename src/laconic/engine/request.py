@@ -42,6 +42,7 @@ class Request:
         max_new_tokens: longest answer.
         sample: draw tokens, at `temperature` (1.0 if None); else decoding is greedy.
         seed: of torch's generator when decoding begins; None leaves it as it is.
+        count_flops: count what methods compute themselves; see `laconic.compress`.
         chunk: read the prompt in pieces of this many tokens; not with images.
         original: the request as it was before its context was shortened; None where it was not.
         options: further arguments of `generate()`, such as num_beams, top_p or stopping_criteria; they win over the fields
@@ -65,6 +66,7 @@ class Request:
     sample: bool = False
     temperature: float | None = None
     seed: int | None = None
+    count_flops: bool = False
     chunk: int | None = None
     original: Request | None = None
     options: Mapping[str, Any] = field(default_factory=dict)

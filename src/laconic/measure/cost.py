@@ -102,6 +102,10 @@ class FlopCounter:
         if prefill:
             self.stream[layer] = self.stream.get(layer, 0) + tokens
 
+    def module(self, weights: int, tokens: int, prefill: bool) -> None:
+        """A module beside the layers' own ran on `tokens` tokens in total; `weights`: parameters of its matrices."""
+        self._add(2 * weights * tokens, prefill)
+
     def head(self, positions: int, prefill: bool) -> None:
         """The language-model head ran on `positions` positions in total."""
         self._add(2 * self.shape.head_weights * positions, prefill)

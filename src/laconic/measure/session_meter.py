@@ -41,6 +41,8 @@ class SessionMeter:
             compress_seconds=figures.compress_seconds,
             prefill_flops=flops.prefill,
             decode_flops=flops.decode,
+            method_flops=figures.method_flops if figures.counting else None,
+            method_decode_flops=figures.method_decode_flops if figures.counting else None,
             stream=dict(flops.stream),
             visual_in=figures.shown,
             visual=dict(flops.visual),

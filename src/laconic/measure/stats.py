@@ -29,8 +29,10 @@ class Stats:
         encoder_seconds: time inside the vision encoder.
         prefill_seconds, decode_seconds: time inside the model, without `generate()`'s own work and what it encodes before
             the call; `compress_seconds` is the methods' share of it.
-        prefill_flops, decode_flops: counted in the compressed layers and in the head; `prefill_flops_full`: what the same
-            prompt costs there uncompressed.
+        prefill_flops, decode_flops: of the model, by formula, for what ran in the compressed layers and in the head (pseudo
+            tokens included); `prefill_flops_full`: what the same prompt costs there uncompressed.
+        method_flops, method_decode_flops: of the methods' own work beside it, counted as it ran, for prompts and for decoded
+            tokens; None unless the session was asked to count it (``count_flops=True``).
         stream: tokens that ran through each decoder layer in prefill.
         visual_in: visual tokens (patches without line ends) of the prompt, per sequence; `visual`: how many of them ran
             through each layer. Known where a method acts on visual tokens.
@@ -53,9 +55,26 @@ class Stats:
     prefill_flops: int = 0
     prefill_flops_full: int = 0
     decode_flops: int = 0
+    method_flops: int | None = 0
+    method_decode_flops: int | None = 0
     stream: dict[int, int] = field(default_factory=dict)
     visual_in: float = 0.0
     visual: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def prompt_flops(self) -> int | None:
+        """What the prompt took in all: the model and the methods' own work; None where that was not counted."""
+        return None if self.method_flops is None else self.prefill_flops + self.method_flops
+
+    @property
+    def flops_share(self) -> float | None:
+        """The same as a share of what the uncompressed model takes for the prompt."""
+        return None if self.prompt_flops is None else self.prompt_flops / self.prefill_flops_full
+
+    @property
+    def answer_flops(self) -> int | None:
+        """What all decoded tokens took in all; None where methods' own work was not counted."""
+        return None if self.method_decode_flops is None else self.decode_flops + self.method_decode_flops
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values with stable keys, for JSON."""

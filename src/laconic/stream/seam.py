@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -195,16 +194,14 @@ class StreamSeam(Seam):
         if self._positions.begin(cache, step):
             kwargs = kwargs | {"position_ids": step.position_ids}
         for method in self._cutting(0):
-            began = time.perf_counter()
-            stream = self._stream(method, 0, self.layers[0], kwargs["inputs_embeds"], None)
-            cut = method.cut(stream)
-            if cut is not None:
-                kwargs = shortened(kwargs, cut.keep.clamp(min=0))
-                self._apply(cut, step, method, 0)
-                if cut.values is not None:
-                    kwargs["inputs_embeds"] = cut.values
-                kwargs |= {"position_ids": step.position_ids, "attention_mask": step.valid}
-            cache.figures.compress_seconds += time.perf_counter() - began
+            with cache.figures.work(step):
+                cut = method.cut(self._stream(method, 0, self.layers[0], kwargs["inputs_embeds"], None))
+                if cut is not None:
+                    kwargs = shortened(kwargs, cut.keep.clamp(min=0))
+                    self._apply(cut, step, method, 0)
+                    if cut.values is not None:
+                        kwargs["inputs_embeds"] = cut.values
+                    kwargs |= {"position_ids": step.position_ids, "attention_mask": step.valid}
         if now.visual is not None:
             self._positions.note(cache, 0, step)
         return kwargs
@@ -228,13 +225,12 @@ class StreamSeam(Seam):
                 step.reduce(chosen, inside=True)
             self._positions.at(layer, step)
             for method in self._cutting(layer):
-                began = time.perf_counter()
-                phases = self._phases(module, args, kwargs, step, hidden)
-                cut = method.cut(self._stream(method, layer, module, hidden, phases))
-                if cut is not None:
-                    hidden = gather(hidden, cut.keep.clamp(min=0), 1) if cut.values is None else cut.values
-                    self._apply(cut, step, method, layer)
-                cache.figures.compress_seconds += time.perf_counter() - began
+                with cache.figures.work(step):
+                    phases = self._phases(module, args, kwargs, step, hidden)
+                    cut = method.cut(self._stream(method, layer, module, hidden, phases))
+                    if cut is not None:
+                        hidden = gather(hidden, cut.keep.clamp(min=0), 1) if cut.values is None else cut.values
+                        self._apply(cut, step, method, layer)
             self._pass.seen = None  # an observation serves the layer after it alone; it holds the keys of a whole layer
             self._positions.note(cache, layer, step)
             if step.kept is None and not step.moved:
@@ -322,6 +318,7 @@ class StreamSeam(Seam):
         now = self._pass
         if now.visual is not None:
             cache.figures.shown += now.shown
+            cache.figures.take_early()
         now.visual, now.seen, now.memo, now.ids = None, None, {}, None
         if self._watch is not None:
             self._watch.forget()

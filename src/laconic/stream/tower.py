@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from laconic.errors import UnsupportedModelError
 from laconic.families.vision import vision_family_of
 from laconic.families.vision.encoder import EncoderAttention, catch, layers_of, tower_of
+from laconic.measure.figures import early_work
 from laconic.ops.bipartite import Merging, bipartite
 
 MASKS = ("eager", "sdpa")
@@ -137,7 +138,8 @@ class MergingTower:
             run = self.run
             assert run is not None
             if run.pending is not None:
-                x, run.size, run.pending = run.pending.merge(x, run.size), run.pending.sizes(run.size), None
+                with early_work():
+                    x, run.size, run.pending = run.pending.merge(x, run.size), run.pending.sizes(run.size), None
             kwargs = dict(kwargs)
             mask = args[1] if len(args) > 1 else kwargs.pop("attention_mask", None)
             if self.proportional and run.size.shape[1] < run.source.shape[1]:
@@ -154,14 +156,15 @@ class MergingTower:
         def merge(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             run = self.run
             assert run is not None and run.metric is not None
-            found = bipartite(run.metric, run.steps[i], self.cls)
-            run.metric = None
-            if i == self.depth - 1:
-                run.last = found, run.size
-            if run.steps[i] == 0:
-                return None
-            run.source, run.pending = found.to.gather(1, run.source), found
-            return (found.merge(args[0], run.size), *args[1:])
+            with early_work():
+                found = bipartite(run.metric, run.steps[i], self.cls)
+                run.metric = None
+                if i == self.depth - 1:
+                    run.last = found, run.size
+                if run.steps[i] == 0:
+                    return None
+                run.source, run.pending = found.to.gather(1, run.source), found
+                return (found.merge(args[0], run.size), *args[1:])
 
         return merge
 
@@ -181,7 +184,8 @@ class MergingTower:
                 f"{size.shape[1]}; pass no other vision_feature_layer than the model's own to a call."
             )
         merging, source = merging.without_first(cls), Merging(run.source, merging.count).without_first(cls)
-        features = source.unmerge(merging.merge(args[0], size[:, cls:]))
+        with early_work():
+            features = source.unmerge(merging.merge(args[0], size[:, cls:]))
         self.done(features, source.to[:, int(self.cls) - cls :])
         return (features, *args[1:])
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -58,10 +57,15 @@ class WeightSeam(Seam):
 
     def install(self, restore: ExitStack) -> None:
         restore.callback(self._forget)
+        known = set(self.host.layers.modules())
         for method in self._applied:
             restore.enter_context(method.apply(self.host.model))
-        for layer in self.without_attention:
-            restore.callback(self.host.layers[layer].register_forward_hook(self._counter(layer)).remove)
+        for layer, block in enumerate(self.host.layers):
+            if layer in self.without_attention:
+                restore.callback(block.register_forward_hook(self._counter(layer)).remove)
+                continue
+            for module in _added(block, known):
+                restore.callback(module.register_forward_hook(self._more).remove)
 
     def adopt(self, cache: CompressedCache) -> None:
         """Refuse a cache whose prompt is not the one that the weights are for, before the pass begins, so that the cache
@@ -85,16 +89,16 @@ class WeightSeam(Seam):
         call = self.host.running.call
         if not self._per_prompt or call is None:
             return kwargs
-        began = time.perf_counter()
         if step.start == 0:
             self._prompt, self._decoding = call.cache.prompt, False
-            for method in self._per_prompt:
-                method.before_prompt(step)
+            with call.cache.figures.work(step):
+                for method in self._per_prompt:
+                    method.before_prompt(step)
         elif not step.prefill and not self._decoding:
             self._decoding = True
-            for method in self._per_prompt:
-                method.before_decoding(step)
-        call.cache.figures.compress_seconds += time.perf_counter() - began
+            with call.cache.figures.work(step):
+                for method in self._per_prompt:
+                    method.before_decoding(step)
         return kwargs
 
     def stats(self, stats: Stats, cache: CompressedCache, meter: SessionMeter) -> None:
@@ -119,6 +123,21 @@ class WeightSeam(Seam):
 
         return count
 
+    def _more(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Count a module that a method has put into a layer."""
+        call = self.host.running.call
+        if call is not None and call.cache.step is not None and call.cache.figures.flops is not None:
+            call.cache.figures.flops.module(parameters_of(module), output.shape[:-1].numel(), call.cache.step.prefill)
+
     def _forget(self) -> None:
         self._prompt = None
         self._decoding = False
+
+
+def _added(module: nn.Module, known: set[nn.Module]) -> Iterator[nn.Module]:
+    """The largest modules within `module` that are new: none of `known` is in them."""
+    for child in module.children():
+        if known.isdisjoint(child.modules()):
+            yield child
+        else:
+            yield from _added(child, known)

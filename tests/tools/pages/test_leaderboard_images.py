@@ -38,6 +38,11 @@ def test_a_method_is_compared_with_the_baselines_of_its_paper(text):
     assert row.split(" | ")[3:6] == ["+10 [0, 30]"] * 3
 
 
+def test_what_a_method_takes_is_shown_at_every_share(text):
+    section = text.split("## What the methods take")[1].split("\n## ")[0]
+    assert "| `fastv` | 50.0 % | 25.0 % | 11.0 % | - |" in section
+
+
 def test_kinds_of_question_have_their_hard_part(text):
     section = text.split("## Kinds of question at 50 %")[1].split("\n## ")[0]
     assert "| `fastv` | 90 [70, 100] / 100 |" in section

@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from helpers.eas_tools import LIKE, SKIP, adapters, artifact, generated, of_prompt
+from helpers.flops import counted
 from helpers.session_tools import GREEDY, LOGITS, assert_same_state, state
 from helpers.vision_tools import inputs, random_vlm
 
@@ -66,6 +67,21 @@ def test_generate_follows_the_equations_and_folds(llama, prompt, fitted):
     whole = torch.cat([ids, logits[0].argmax(-1)[None, :3]], 1)
     torch.testing.assert_close(logits[0], of_prompt(llama, made, whole, 20)[0, 19:], rtol=1e-4, atol=1e-4)
     assert [layer.stored for layer in session.cache.compressed()] == [20, 0, 20, 0]
+
+
+def test_reported_flops_are_all_that_ran(llama, prompt, fitted):
+    """Adapters in kept and in skipped layers while the prompt runs, and folding them before the first decoded token; what an
+    adapter does once per prompt is counted as if it were done for every token, which is little."""
+    ids = prompt(1, 40)
+    with torch.inference_mode(), laconic.compress(llama, fitted[0], count_flops=True) as session:
+        with counted() as ran:
+            llama(ids)
+        assert session.stats.prompt_flops == pytest.approx(ran.total(), rel=0.03)
+        with counted() as ran:
+            for token in prompt(1, 3, seed=1).split(1, 1):
+                llama(token, past_key_values=session.cache)
+        assert session.stats.answer_flops == pytest.approx(ran.total(), rel=0.03)
+        assert session.stats.method_decode_flops > session.stats.decode_flops  # weights are multiplied, once
 
 
 def test_one_prompt_after_another_is_each_alone(llama, prompt, fitted):
