@@ -86,6 +86,7 @@ def test_spare_room_is_passed_over_and_nothing_is_copied(monkeypatch):
     run = compiled.attend_runs
     monkeypatch.setattr(compiled, "attend_runs", lambda *given: seen.append(given) or run(*given))
     check(normal(B, 4, 1, D), part.keys, part.values)
+    check(normal(B, 4, 1, D), part.keys, part.values, normal(B, HKV, N, seed=3))
     assert {x.data_ptr() for x in part.buffers()} == {x.data_ptr() for x in seen[0][1:3]}
 
 

@@ -13,9 +13,9 @@ LIMIT = 2.0  # times the reading of the bytes; what is wanted
 HEAD = ["threads", "tokens", "keep", "stored as", "read, µs", "laconic, µs", "times the reading", "less 8 entries, times"]
 HEAD += ["torch's kernel, µs", "medians: read, laconic"]
 HOW = f"""A layer of SmolLM2-135M: 3 KV heads with 3 queries each, head size 64. *read* is the time of reading as many bytes
-once, in turns with the rest of the row: no exact method is faster. Least of many single calls, as noise only adds; medians
-beside it. *less 8 entries* leaves out what a call costs whatever it attends to (the time over 8 entries); at most {LIMIT:g}
-times the reading is wanted there:"""
+once, in turns with the rest of the row: no exact method is faster. Least of many single calls, as noise only adds (with one
+thread, of the thread's own time); medians beside it. *less 8 entries* leaves out what a call costs whatever it attends to
+(the time over 8 entries); at most {LIMIT:g} times the reading is wanted there:"""
 
 
 def page() -> str | None:
