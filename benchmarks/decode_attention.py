@@ -117,10 +117,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few calls")
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--tokens", type=int, nargs="*", default=[2048, 6144, 16384])
     arguments = parser.parse_args()
     rounds = 20 if arguments.quick else 60
     rows = []
-    for threads, tokens, keep in itertools.product(arguments.threads, (2048, 6144, 16384), (1.0, 0.1)):
+    for threads, keep, tokens in itertools.product(arguments.threads, (1.0, 0.1), arguments.tokens):
         torch.set_num_threads(threads)
         for store, dtype in itertools.product(STORES, DTYPES):
             row = {"threads": threads, "tokens": tokens, "keep": keep, "store": store, "dtype": dtype}
@@ -128,7 +129,7 @@ def main() -> None:
             rows.append(row)
             least = row["least"]
             say(f"{threads} threads, {store} {dtype}, {keep:g} of {tokens}: {least}, {least['laconic'] / least['read']:.2f}")
-    save("decode_attention", rows)
+            save("decode_attention", rows)  # a run that is stopped keeps what it has
 
 
 if __name__ == "__main__":

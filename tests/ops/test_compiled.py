@@ -106,9 +106,11 @@ def test_what_the_loop_does_not_serve():
     assert not compiled.serves(q, k.bfloat16(), v.bfloat16()) and not compiled.serves(q.half(), k.half(), v.half())
     assert not compiled.serves(normal(1, 4, 17, D), k, v)
     assert not compiled.serves(q[..., :12], k[..., :12].contiguous(), v)
-    assert not compiled.serves(q.clone().requires_grad_(), k, v)
-    with torch.no_grad():
-        assert compiled.serves(q.clone().requires_grad_(), k, v)
+    for learned in range(3):
+        given = [x.clone().requires_grad_(i == learned) for i, x in enumerate((q, k, v))]
+        assert not compiled.serves(*given)
+        with torch.no_grad():
+            assert compiled.serves(*given)
 
 
 def test_few_entries_are_left_to_torch(monkeypatch):

@@ -24,9 +24,9 @@ _EMPTY = torch.empty(0, 0, 0)
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
 
-def fits(q: torch.Tensor, rows: int, sizes: tuple[int, int]) -> bool:
+def fits(q: torch.Tensor, rows: int, sizes: tuple[int, int], *stored: torch.Tensor) -> bool:
     """Whether a compiled loop is exact and faster: vectors of a multiple of 8, few rows, nothing to differentiate."""
-    differentiable = q.requires_grad and torch.is_grad_enabled()
+    differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in (q, *stored))
     return q.device.type == "cpu" and rows <= ROWS and not any(size % 8 for size in sizes) and not differentiable
 
 
@@ -36,7 +36,7 @@ def serves(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
     rows = h // hkv * t
     if rows > DENSE_ROWS or b * h * t * n * (d + dv) < DENSE or q.dtype not in (torch.float32, torch.bfloat16):
         return False
-    return q.dtype == k.dtype == v.dtype and fits(q, rows, (d, dv)) and _placed(k) == _placed(v) is not None
+    return q.dtype == k.dtype == v.dtype and fits(q, rows, (d, dv), k, v) and _placed(k) == _placed(v) is not None
 
 
 def attend_dense(

@@ -84,7 +84,7 @@ def attend_ragged(
     (b, h, t, d), heads = q.shape, counts.shape[0]
     rows = b * h // heads * t
     stored = keys.dtype in (torch.float32, torch.bfloat16)
-    if softcap is not None or not stored or not compiled.fits(q, rows, (d, values.shape[-1])):
+    if softcap is not None or not stored or not compiled.fits(q, rows, (d, values.shape[-1]), keys, values):
         return _head_by_head(q, keys, values, starts.tolist(), counts.tolist(), scale, bias, softcap)
     return compiled.attend_runs(q, keys, values, starts.numpy(), counts.numpy(), scale, bias, starts.numpy())
 
