@@ -129,7 +129,7 @@ def test_a_small_budget_stores_less_and_is_worse(run):
 def test_results_name_the_methods_with_their_parameters(run):
     mine = run(pretrained="testbed/lm", method="snapkv:window=8;keep=0.5", names=["codes_said"])
     assert mine["config"]["laconic"]["methods"] == [str(create_method("snapkv:window=8,keep=0.5"))]
-    assert mine["config"]["laconic"]["mode"] == "aware"
+    assert mine["config"]["laconic"]["mode"] == "in view"
     assert mine["config"]["model_args"]["method"] == "snapkv:window=8;keep=0.5"
 
 
@@ -273,6 +273,8 @@ def test_what_does_not_fit_is_refused_before_any_request():
         harness.LaconicLM("testbed/lm", method="snapkv+knorm", keep=0.2, device="cpu")
     with pytest.raises(ValueError, match=r"mode='later'.*laconic bench"):
         harness.LaconicLM("testbed/lm", method="snapkv", mode="later")
+    with pytest.warns(DeprecationWarning, match='mode="in view"'), pytest.raises(ValueError, match="unknown method 'none'"):
+        harness.LaconicLM("testbed/lm", method="none", mode="aware")
 
 
 def test_the_command_line_is_the_harnesss_own(tmp_path, monkeypatch, tasks):

@@ -179,7 +179,7 @@ def test_missed_budgets_are_never_silent(laconic, model, context):
 
 def test_a_missing_question_is_never_silent(laconic, model, context):
     found = laconic.json("run", "--model", model, "--context", context, "--max-new-tokens", 1)
-    assert found["warnings"] == ["no --question: the model is shown the text alone, and goes on from it."]
+    assert found["warnings"] == ["no --question: the model goes on from what it is shown."]
 
 
 def test_stdin_with_a_bom(laconic, model):

@@ -61,8 +61,6 @@ def run(
             f"{len(questions)} questions: a context is read once for all of them only before they are known; add "
             "--later, or --cache FILE."
         )
-    if question is None:
-        options.warnings.append("no --question: the model is shown the text alone, and goes on from it.")
     context = options.text() if cache is None else ""
     with common.spinner("importing torch and transformers"):
         from laconic.cli import question as building
@@ -71,6 +69,8 @@ def run(
         asked = building.question_of(options, context)
     else:
         asked = saved_context.question_of(options, Path(cache).expanduser())
+    if question is None:
+        options.warnings.append("no --question: the model goes on from what it is shown.")
     if several or store:
         from laconic.cli.several import answer_all
         from laconic.memory.store import SegmentStore
