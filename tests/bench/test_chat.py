@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -134,3 +136,16 @@ def test_a_text_without_a_gold_answer_is_asked_as_it_is_with_room_to_answer(tiny
         (found,) = answer(Engine(model, tokenizer), sample, mode, None, new_tokens=20)
         assert found.ids == plain_generate(model, tokenizer, prompt.ids, 20) and len(found.ids) == 20
         assert found.compressed.tokens_in == (prompt.tokens if mode == "aware" else len(prompt.context))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_context_is_shortened_before_it_is_read(tiny_model, turns, mode):
+    model, tokenizer = tiny_model
+    method = create_method("truncate_text", keep=0.5)
+    replies = answer(Engine(model, tokenizer), turns, mode, method)
+    figures = replies[0].compressed
+    assert figures.asked == 0.5 and 0.45 < figures.achieved < 0.51
+    short = replies[0].session.methods[0].done.text
+    assert turns.context.startswith(short)
+    plain = answer(Engine(model, tokenizer), replace(turns, context=short), mode, None)
+    assert [reply.ids for reply in replies] == [reply.ids for reply in plain]

@@ -10,7 +10,7 @@ from laconic.prompts.text import build
 
 KEYS = {
     "model", "methods", "mode", "chat_template", "answer", "answer_prefix", "asked", "achieved", "tokens", "question_at",
-    "ids", "kept", "stream", "stream_from", "out", "warnings", "uncompressed",
+    "ids", "kept", "stream", "stream_from", "out", "warnings", "uncompressed", "shortened",
     "agree", "budgets",
 }  # fmt: skip
 

@@ -113,3 +113,14 @@ def test_figures_of_two_tokenizers():
     assert figures(done).startswith(
         "x: 4 -> 2 tokens (50.0%, asked 50.0%), 6 -> 3 by the tokenizer of scorer, scored by scorer"
     )
+
+
+def test_inspect_shows_a_text_beside_what_was_kept(laconic, file, model, tmp_path):
+    page = tmp_path / "page.html"
+    options = ["--model", model, "--context", file, "-q", "Who?", "--max-new-tokens", 2, "--method", "truncate_text"]
+    found = laconic.json("inspect", *options, "--keep", 0.25, "-o", page)
+    ((done,),) = [found["shortened"]]
+    assert "".join(done["pieces"]) == TEXT and done["kept"] == list(range(20))
+    html = page.read_text(encoding="utf-8")
+    assert "420 -&gt; " in html and html.count("<del>") == 1 and "<h3>after</h3>" in html
+    assert laconic.json("inspect", *options[:8])["shortened"] == []

@@ -12,6 +12,7 @@ from laconic.engine.engine import Engine, Request
 from laconic.engine.examination import Examination
 from laconic.engine.generation import read_context
 from laconic.method import create_method
+from laconic.prompts.text import PromptError
 from laconic.session import Session
 from laconic.tasks import Sample, Turn, find_task
 from laconic.tasks.task import EVALUATION_SEED
@@ -74,6 +75,24 @@ def test_answers_are_those_of_plain_runs(engine, sample, exam, spec, keep):
         assert figures.kv_bytes == answer.compressed.kv_bytes
         assert figures.prefill_flops == answer.compressed.prefill_flops
         assert figures.method_flops == answer.compressed.method_flops
+
+
+@pytest.mark.parametrize("spec", ["truncate_text:side=left", "bm25:chunk=16"])
+@pytest.mark.parametrize("keep", [0.5, 0.2])
+def test_a_shortened_context_is_read_as_in_a_plain_run(engine, sample, exam, spec, keep):
+    method = create_method(spec, keep=keep)
+    if exam.mode == "later" and method.needs_question:
+        with pytest.raises(PromptError, match="it cannot come later"):
+            exam.ask(method)
+        return
+    found = exam.ask(method)
+    assert found.asked == exam.known and not found.recorded and len(found.right) == len(found.asked)
+    for i, turn in enumerate(found.asked):
+        answer, asked = plainly(engine, sample, turn, exam.mode, method), sample.turns[turn]
+        assert found.right[i] == float(answer.text.strip() == asked.gold.removeprefix(asked.prefix).strip())
+        figures = found.figures[i if exam.mode == "in view" else 0]
+        assert figures.kv_bytes == answer.compressed.kv_bytes and figures.asked == keep
+        assert figures.kv_bytes_full == answer.compressed.kv_bytes_full
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,10 @@ def test_images(run):
     assert run("images.py") == ["HET", "visual tokens: 144 in the prompt, 36 in the first layer"]
 
 
+def test_documents_for_a_prompt(run):
+    assert run("langchain_compressor.py")[0].startswith("page 4: The piano is in the cellar.")
+
+
 def test_a_cache_method_of_ones_own(run):
     (line,) = run("loud_values/loud_values.py")
     assert line.startswith("kept 57%; in layer 0, head 0 the tokens [")

@@ -13,10 +13,12 @@ from transformers import PreTrainedModel
 from laconic.bench.asking import Asked, Asking, Reply, with_flops
 from laconic.bench.grid import Cell, Column, Grid, Place
 from laconic.engine.engine import Answer, Engine, Request
+from laconic.engine.request import Mode
 from laconic.errors import LaconicError
 from laconic.loading import tokenizer_of
 from laconic.method import Method
 from laconic.prompts.text import Prompt, build
+from laconic.shortening.contract import to_apply
 from laconic.tasks import Sample, Task
 from laconic.tasks.text.chat import gold_ids, prompt_ids, turn_ids
 
@@ -98,14 +100,19 @@ def answer(
         new_tokens: longest answer; None: a few more tokens than the whole reference answer has.
     """
     tokenizer = engine.tokenizer
+    early: Mode = "in view" if mode in ("aware", "turns_aware") else "later"
+    methods = None if method is None else [method]
+    if to_apply(methods):
+        short = engine.shortened(Request(context=sample.context, question=sample.question, methods=methods, mode=early))
+        sample, methods = replace(sample, context=short.context), short.methods
     if sample.turns[0].gold:
         prompt = Prompt(*prompt_ids(sample, tokenizer), True, sample.context)
     else:  # a text of any kind, whose last token may reach into what follows it
         prompt = build(tokenizer, sample.context, sample.question, answer_prefix=sample.turns[0].prefix)
     request = Request(
         prompt=prompt,
-        methods=None if method is None else [method],
-        mode="in view" if mode in ("aware", "turns_aware") else "later",
+        methods=methods,
+        mode=early,
         max_new_tokens=new_tokens or _room(sample, tokenizer, 0),
         count_flops=count_flops,
     )

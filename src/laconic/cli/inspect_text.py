@@ -8,15 +8,19 @@ from typing import Any
 
 from laconic.cli import answering, common
 from laconic.cli.answering import Run
+from laconic.cli.compress import figures
 from laconic.cli.options import Options
 from laconic.cli.panel import in_words
 from laconic.cli.picked import is_picked
 from laconic.cli.question import Question, question_of
 from laconic.cli.record import method_dict, mode
 from laconic.engine.request import Answer
+from laconic.report.dropped import dropped
 from laconic.report.kept import Kept, Subject, kept_page
 from laconic.report.pieces import pieces
 from laconic.session import Session
+from laconic.shortening.contract import PromptMethod
+from laconic.shortening.shorten import Shortened
 from laconic.specs import create_methods
 
 
@@ -33,6 +37,8 @@ def inspect_text(options: Options, context: str, keeps: Sequence[float], page: P
     if len(keeps) > 1 and is_picked(options):
         raise common.InputError("--method picked was found out for one budget at a time; give one --keep.")
     question = question_of(options, context)
+    if len(keeps) > 1 and shortened(question):
+        raise common.InputError(f"--method {shortened(question)[0].method} shortens the text itself; give one --keep.")
     run, kept = answered(question, f"{keeps[0]:g}" if keeps else "as given")
     levels = [kept]
     for keep in dict.fromkeys(keeps[1:]):
@@ -127,6 +133,7 @@ def record(question: Question, run: Run, full: Answer, levels: Sequence[Kept], p
         "stream": kept.stream,
         "stream_from": kept.stream_from,
         "out": None if page is None else str(page),
+        "shortened": [{"kept": list(done.kept), "pieces": list(done.pieces)} for done in shortened(question)],
         "warnings": options.warnings,
     }
 
@@ -155,4 +162,10 @@ def _page(question: Question, run: Run, full: Answer, levels: Sequence[Kept]) ->
     subject = Subject(facts, len(prompt.context), options.warnings)
     ordered = sorted(levels, key=lambda one: one.asked)
     cut = pieces(question.engine.tokenizer, prompt.ids)
-    return kept_page(f"What {name} kept", subject, ordered, cut, prompt.ids, ordered.index(kept))
+    before = "".join(dropped(done.pieces, done.kept, done.text, figures(done)) for done in shortened(question))
+    return kept_page(f"What {name} kept", subject, ordered, cut, prompt.ids, ordered.index(kept), before)
+
+
+def shortened(question: Question) -> list[Shortened]:
+    """What became of the context before the model read it, by each method that shortens texts."""
+    return [m.done for m in question.methods if isinstance(m, PromptMethod) and m.done is not None]

@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 
 from laconic.engine.engine import Engine
+from laconic.engine.generation import read_context
 from laconic.engine.readings import Readings
-from laconic.engine.request import Mode
+from laconic.engine.request import Mode, Request
 from laconic.errors import UnsupportedModelError
 from laconic.measure.stats import Stats
 from laconic.method import Method
 from laconic.prompts.text import Prompt, build
 from laconic.session import Session
+from laconic.shortening.contract import to_apply
 from laconic.tasks import Sample
 
 GREEDY_TOKENS = 32
@@ -65,25 +67,38 @@ class Examination:
     """
 
     def __init__(self, engine: Engine, sample: Sample, mode: Mode, most: int | None = None):
-        self.engine, self.mode = engine, mode
-        turns = sample.turns[:most]
-        self.likelihood = not turns[0].question
+        self.engine, self.mode, self.sample = engine, mode, sample
+        self.turns = sample.turns[:most]
+        self.likelihood = not self.turns[0].question
         encode = engine.tokenizer.encode
-        self.golds = [encode(turn.gold.removeprefix(turn.prefix), add_special_tokens=False) for turn in turns]
-        if self.likelihood:
-            self.prompts = [Prompt(encode(sample.context, add_special_tokens=False), [], False, sample.context)]
-        else:
-            self.prompts = [
-                build(engine.tokenizer, sample.context, turn.question, answer_prefix=turn.prefix) for turn in turns
-            ]
-        context = self.prompts[0].context
-        if any(prompt.context != context for prompt in self.prompts):
-            raise ValueError(f"sample {sample.number} of {sample.task}: the tokenizer joins its context with some question.")
+        self.golds = [encode(turn.gold.removeprefix(turn.prefix), add_special_tokens=False) for turn in self.turns]
+        self.prompts = self._prompts(sample.context)
         self._readings = Readings()
-        self.known = list(range(len(turns)))
+        self.known = list(range(len(self.turns)))
         self.uncompressed = self.ask(None)
         self.known = [i for i, right in zip(self.known, self.uncompressed.right, strict=True) if right]
         self._readings.forget_all_but(self._places)
+
+    def _prompts(self, context: str) -> list[Prompt]:
+        """The prompt of each question about `context`; of a continuation, the context alone."""
+        tokenizer = self.engine.tokenizer
+        if self.likelihood:
+            return [Prompt(tokenizer.encode(context, add_special_tokens=False), [], False, context)]
+        found = [build(tokenizer, context, turn.question, answer_prefix=turn.prefix) for turn in self.turns]
+        if any(prompt.context != found[0].context for prompt in found):
+            raise ValueError(
+                f"sample {self.sample.number} of {self.sample.task}: the tokenizer joins its context with some question."
+            )
+        return found
+
+    def _shortened(self, method: Method | None, place: int) -> tuple[Method | None, list[Prompt]]:
+        """The method as it goes into a session, and the prompts: of a shorter context where the method shortens texts."""
+        if not to_apply([] if method is None else [method]):
+            return method, self.prompts
+        request = Request(context=self.sample.context, question=self.turns[place].question, methods=[method], mode=self.mode)
+        short = self.engine.shortened(request)
+        assert short.methods
+        return short.methods[0], self._prompts(short.context)
 
     @property
     def _places(self) -> list[int]:
@@ -98,10 +113,11 @@ class Examination:
         """
         found = Examined([], [], [], list(self.known), recorded=False)
         for place in self._places:
-            methods, tokenizer = [] if method is None else [method], self.engine.tokenizer
+            applied, prompts = self._shortened(method, place)
+            methods, tokenizer = [] if applied is None else [applied], self.engine.tokenizer
             session = Session(self.engine.model, methods, tokenizer=tokenizer, count_flops=True)
             with torch.inference_mode(), session:
-                first = self._read(session, method, place, found)
+                first = self._read(session, applied, place, prompts[place], found)
                 found.figures.append(session.stats)
                 if self.mode == "in view":
                     said = [forced_alone(session, method, first, self.golds[place])]
@@ -109,7 +125,7 @@ class Examination:
                     self._continue(session, method, first, found)
                     continue
                 else:
-                    questions = [self.prompts[i].question for i in self.known]
+                    questions = [prompts[i].question for i in self.known]
                     said = forced(session, questions, [self.golds[i] for i in self.known])
             for gold, tokens in zip(self._golds(place), said, strict=True):
                 found.right.append(float(tokens == gold))
@@ -119,10 +135,11 @@ class Examination:
     def _golds(self, place: int) -> list[list[int]]:
         return [self.golds[place]] if self.mode == "in view" else [self.golds[i] for i in self.known]
 
-    def _read(self, session: Session, method: Method | None, place: int, found: Examined) -> Tensor:
+    def _read(self, session: Session, method: Method | None, place: int, prompt: Prompt, found: Examined) -> Tensor:
         """Read the context, or the whole prompt, into the session's cache -> logits of what follows, [1, V]."""
-        prompt = self.prompts[place]
         ids = prompt.ids if self.mode == "in view" else prompt.context
+        if method is not None and method.before_reading:  # nobody else reads this prompt
+            return read_context(session, ids)
         logits, recorded = self._readings.read(session, method, place, ids)
         found.recorded |= recorded
         return logits

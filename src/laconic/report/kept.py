@@ -68,19 +68,26 @@ class Subject:
 
 
 def kept_page(
-    title: str, subject: Subject, levels: Sequence[Kept], pieces: Sequence[TextPiece], ids: Sequence[int], start: int = 0
+    title: str,
+    subject: Subject,
+    levels: Sequence[Kept],
+    pieces: Sequence[TextPiece],
+    ids: Sequence[int],
+    start: int = 0,
+    before: str = "",
 ) -> str:
     """The whole self-contained HTML document.
 
     Args:
         levels: of the same text at every budget that was tried, the tightest first; `start`: the one it opens with.
+        before: markup that comes before the text, see `report.dropped`.
     """
     several = len(levels) > 1
     counts = "".join(
         f'<div class="counts"{"" if i == start else " hidden"}>{_counts(kept)}</div>' for i, kept in enumerate(levels)
     )
     body = (
-        f"{facts(subject.facts, subject.warnings)}\n{_controls(levels)}\n"
+        f"{facts(subject.facts, subject.warnings)}\n{_controls(levels)}\n{before}"
         '<h2>Layers and tokens</h2>\n<p class="dim">One row per layer, one column per token from left to right; '
         "the stronger the colour, the more heads kept it. Click to go to a token.</p>\n"
         '<div id="map"><div id="labels"></div><canvas id="heat" role="img" aria-label="layers by tokens"></canvas></div>\n'
@@ -90,7 +97,7 @@ def kept_page(
         '<div id="tip" role="tooltip" hidden></div>'
     )
     script = f"const DATA = {_data(levels, pieces, ids, start)};\n{asset('kept.js')}"
-    return page(title, body, style=asset("inspect.css", "kept.css"), script=script)
+    return page(title, body, style=asset("inspect.css", "kept.css", "dropped.css"), script=script)
 
 
 def _controls(levels: Sequence[Kept]) -> str:
