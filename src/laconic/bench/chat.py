@@ -101,7 +101,7 @@ def answer(
     """
     tokenizer = engine.tokenizer
     early: Mode = "in view" if mode in ("aware", "turns_aware") else "later"
-    methods = None if method is None else [method]
+    methods: Sequence[Method] | None = None if method is None else [method]
     if to_apply(methods):
         short = engine.shortened(Request(context=sample.context, question=sample.question, methods=methods, mode=early))
         sample, methods = replace(sample, context=short.context), short.methods

@@ -93,7 +93,7 @@ class Examination:
 
     def _shortened(self, method: Method | None, place: int) -> tuple[Method | None, list[Prompt]]:
         """The method as it goes into a session, and the prompts: of a shorter context where the method shortens texts."""
-        if not to_apply([] if method is None else [method]):
+        if method is None or not to_apply([method]):
             return method, self.prompts
         request = Request(context=self.sample.context, question=self.turns[place].question, methods=[method], mode=self.mode)
         short = self.engine.shortened(request)
