@@ -1,6 +1,7 @@
 """Methods that act on weights: in place while a session is open, told of prompts, composed with methods for the cache."""
 
 import copy
+import time
 import warnings
 from collections.abc import Collection
 from contextlib import contextmanager
@@ -115,6 +116,23 @@ def test_a_cache_of_another_prompt_is_refused_and_stays_usable(llama, prompt):
         llama(prompt(1, 1), past_key_values=first)
     with laconic.compress(llama, method), pytest.raises(SessionError, match="depend on the prompt"):
         llama(prompt(1, 1), past_key_values=first)
+
+
+def test_a_session_that_opens_again_has_the_weights_of_no_prompt(llama, prompt):
+    """They went when it closed, so a cache from before is refused as any other."""
+    session = laconic.compress(llama, Told())
+    with session:
+        llama(prompt(1, 9))
+        first = session.cache
+    with session, pytest.raises(SessionError, match="depend on the prompt"):
+        llama(prompt(1, 1), past_key_values=first)
+
+
+def test_what_it_does_for_a_prompt_is_compression_time(llama, prompt, monkeypatch):
+    monkeypatch.setattr(Told, "before_prompt", lambda self, step: time.sleep(0.05))
+    with laconic.compress(llama, Told()) as session:
+        llama(prompt(1, 9))
+    assert session.stats.compress_seconds >= 0.05
 
 
 def test_weights_of_one_prompt_are_refused_to_calls_at_once(llama, prompt):
