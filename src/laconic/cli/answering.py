@@ -9,6 +9,7 @@ from typing import Any
 
 from laconic.cli.question import Question
 from laconic.cli.visual_tokens import VisualTokens
+from laconic.engine.remembering import charged
 from laconic.engine.request import Answer
 from laconic.engine.stock import StockSession
 from laconic.engine.warm_up import warm_up
@@ -96,7 +97,9 @@ def compressed(
     with visual or nullcontext():
         answer = engine.answer(request, on_text, prompt_read)
     question.options.warnings += [note for note in answer.notes if note not in question.options.warnings]
-    run = Run(answer, answer.session.stats, answer.session.stats.prefill_seconds, entries, visual)
+    assert isinstance(answer.session, Session)
+    final = charged(answer.session.stats, answer.kept, answer.session.shape)
+    run = Run(answer, final, final.prefill_seconds, entries, visual)
     if question.later:  # generate() encodes images before it calls the model, a plain call inside the model
         run.prefill_seconds -= run.final.encoder_seconds
     return run

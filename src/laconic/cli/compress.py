@@ -12,7 +12,7 @@ import typer
 from laconic.cli import common
 from laconic.cli.options import Json, share_of
 from laconic.measure.units import seconds
-from laconic.method import check_name
+from laconic.method import check_name, outline
 
 if TYPE_CHECKING:
     from laconic.shortening.contract import PromptMethod
@@ -51,6 +51,8 @@ def compress(
 
     Example: laconic compress report.txt --keep 0.3 -o short.txt
 
+    A learned memory becomes a file of soft tokens, for `laconic run --memory`.
+
     Example: laconic compress a.txt b.txt c.txt --tokens 500 --method NAME -q "What was agreed?"
     """
     if keep is not None and tokens is not None:
@@ -59,6 +61,15 @@ def compress(
         check_name(method.partition(":")[0].strip())
     target = None if out is None else _target(out)
     texts = [common.read_text(file, "FILE") for file in _given(files)]
+    if method is not None and outline(method.partition(":")[0].strip())[0].site == "memory":
+        from laconic.cli.saved_memory import remember
+
+        if tokens is not None or question or protect or force or digits or tags is not None:
+            raise common.InputError(
+                f"--method {method} makes soft tokens of a whole text; give --keep, --model and --out alone."
+            )
+        remember(texts, method, keep, model, target, as_json)
+        return
     common.quiet()
     with common.spinner("shortening"):
         chosen = _method(method, keep, tokens)

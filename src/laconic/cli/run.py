@@ -42,6 +42,9 @@ def run(
         bool,
         typer.Option("--store", help="With --later: keep the compressed context, and take it from there the next time."),
     ] = False,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="A memory that `laconic compress` has written, in the place of a context.")
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="The uncompressed model beside it.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -49,10 +52,12 @@ def run(
 
     Example: laconic run --method NAME --keep 0.1 --context notes.txt --question "What is the code for falcon?" --compare
     """
+    if memory is not None and (cache is not None or options.sees):
+        raise common.InputError("--memory stands for a text; drop --cache, --image and --video, or --memory.")
     if cache is not None and options.sees:
         raise common.InputError("--cache holds texts; drop --image and --video, or --cache.")
-    if store and (cache is not None or compare or not options.later):
-        raise common.InputError("--store goes with --later, and without --cache and --compare.")
+    if store and (cache is not None or memory is not None or compare or not options.later):
+        raise common.InputError("--store goes with --later, and without --cache, --memory and --compare.")
     questions = question or [""]
     options.question = questions[0]
     several = len(questions) > 1
@@ -61,11 +66,13 @@ def run(
             f"{len(questions)} questions: a context is read once for all of them only before they are known; add "
             "--later, or --cache FILE."
         )
-    context = options.text() if cache is None else ""
+    context = options.text() if cache is None and memory is None else ""
     with common.spinner("importing torch and transformers"):
         from laconic.cli import question as building
-        from laconic.cli import saved_context
-    if cache is None:
+        from laconic.cli import saved_context, saved_memory
+    if memory is not None:
+        asked = saved_memory.question_of(options, Path(memory).expanduser())
+    elif cache is None:
         asked = building.question_of(options, context)
     else:
         asked = saved_context.question_of(options, Path(cache).expanduser())

@@ -88,7 +88,7 @@ class Chat:
     @property
     def stats(self) -> Stats | None:
         """Figures of the conversation so far; None before the first question."""
-        return None if self._talk is None else self._talk.session.stats
+        return None if self._talk is None else self._talk.stats
 
     @property
     def notes(self) -> list[str]:

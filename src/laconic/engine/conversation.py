@@ -66,12 +66,13 @@ class Conversation:
         elif goes_first:
             read_context(session, self.prompt.context, request.chunk, self.prompt.inputs)
         if goes_first:
-            self._figures.append(self._stats())
+            self._figures.append(self.stats)
         # the budget of a context that went first has been spent: the question is stored whole
         with session.hold() if goes_first else nullcontext():
             self._answer(request, began, {} if goes_first else inputs, on_text, at_prompt)
 
-    def _stats(self) -> Stats:
+    @property
+    def stats(self) -> Stats:
         """Figures of the session, and of the memory in the prompt."""
         session = self.session
         return session.stats if isinstance(session, StockSession) else charged(session.stats, self.kept, session.shape)
@@ -124,7 +125,7 @@ class Conversation:
                 session.cache.settle()  # the prompt is over: what is read now has been packed, too
             if at_prompt is not None:
                 at_prompt(session)
-            self._figures.append(self._stats())
+            self._figures.append(self.stats)
 
         (new,), clock = generate(session, self.tokenizer, given, request, at_first, on_text)
         answer = Answer(
@@ -133,11 +134,12 @@ class Conversation:
             later_seconds=clock.last - clock.first,
             compressed=self._figures[0],
             prompt=self._figures[-1],
-            final=self._stats(),
+            final=self.stats,
             peak_memory=self.memory.peak(),
             memory_kind=self.memory.kind,
             notes=self.notes,
             session=session,
+            kept=self.kept,
         )
         self.answers.append(answer)
         self._ids += new.ids

@@ -91,6 +91,7 @@ class Answer:
         peak_memory: bytes at the peak since the session was opened; `memory_kind` says of what, see `Memory`.
         notes: what methods and transformers warned about, complete when the session is closed.
         session: the one that answered; its trace and kept sets can be read after it is closed.
+        kept: the memory that stood in the prompt for its context; its cost is part of the figures.
     """
 
     text: str
@@ -105,6 +106,7 @@ class Answer:
     memory_kind: str
     notes: list[str]
     session: Session | StockSession
+    kept: Memory | None = None
 
     def __str__(self) -> str:
         return self.text

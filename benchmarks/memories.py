@@ -1,0 +1,110 @@
+"""Learned memories on ``testbed/facts`` beside methods for the cache at equal budgets: right answers and FLOPs.
+
+    python benchmarks/memories.py --artifacts runs --samples 200 --out benchmarks/results/memories.json
+
+``--artifacts`` holds NAME/artifact.safetensors for each method that is not shipped. Every row answers the first question
+about the same contexts, which are compressed, in one batch, before it is known. FLOPs are those of reading a context and its
+question, the compressor's included, by formula, as a share of those without compression.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import laconic
+from laconic.bench.statistics import wilson
+from laconic.measure.cost import Shape
+from laconic.memory.compressor import embedded
+from laconic.memory.contract import MemoryMethod
+from laconic.method import Method
+from laconic.prompts.text import build
+from laconic.tasks.task import EVALUATION_SEED
+from laconic.tasks.text.slots import FRAME, Slots
+
+CACHE = ("truncate", "random", "snapkv:window=4", "kvzip")
+
+
+def methods(artifacts: Path, keep: float) -> dict[str, Method | None]:
+    """Name -> method at one budget; None: the uncompressed model."""
+    found: dict[str, Method | None] = {"full": None, "none": None}
+    found |= {name: laconic.create_method(name, keep=keep) for name in CACHE}
+    for entry in laconic.list_methods():
+        own = artifacts / entry.name / "artifact.safetensors"
+        if entry.site == "memory" and own.exists():
+            found[entry.name] = laconic.create_method(f"{entry.name}:artifact={own}", keep=keep)
+    return found
+
+
+class Asked:
+    """The contexts and first questions of some samples of one length, as ids [B, n], and the right answers [B]."""
+
+    def __init__(self, tokenizer: Any, facts: int, samples: int):
+        task = Slots(tokens=facts + FRAME, tokenizer=tokenizer)
+        drawn = [task.sample(EVALUATION_SEED + i) for i in range(samples)]
+        prompts = [build(tokenizer, sample.context, sample.question) for sample in drawn]
+        self.opening = prompts[0].opening
+        self.context = torch.tensor([prompt.context for prompt in prompts])
+        self.question = torch.tensor([prompt.question for prompt in prompts])
+        self.right = torch.tensor(tokenizer.convert_tokens_to_ids([sample.turns[0].gold for sample in drawn]))
+
+
+@torch.no_grad()
+def answers(model: Any, asked: Asked, method: Method | None, empty: bool) -> tuple[Tensor, float]:
+    """Tokens that follow the questions [B], and the share of FLOPs."""
+    shape = Shape.of(model, model.model)
+    n, m, layers = asked.context.shape[1], asked.question.shape[1], shape.layers
+    full = shape.prefill_flops([n + m] * layers)
+    if isinstance(method, MemoryMethod):
+        method.attach(model)
+        assert method.network is not None and method.keep is not None
+        soft = method.network.contexts(model, asked.context[:, asked.opening :], method.keep)
+        parts = [embedded(model, asked.context[:, : asked.opening]), soft, embedded(model, asked.question)]
+        mixed = torch.cat(parts, 1).to(model.dtype)
+        own = shape.prefill_flops([mixed.shape[1]] * layers) + method.flops(shape, n - asked.opening)
+        return model(inputs_embeds=mixed).logits[:, -1].argmax(-1), own / full
+    context = asked.context[:, : asked.opening] if empty else asked.context
+    with laconic.compress(model, *filter(None, [method])) as session:
+        model(context)
+        with session.hold():
+            logits = model(asked.question, past_key_values=session.cache).logits
+    return logits[:, -1].argmax(-1), session.stats.prefill_flops / len(context) / full
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--artifacts", type=Path, default=Path("runs"))
+    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--facts", type=int, nargs="+", default=[16, 32, 64])
+    parser.add_argument("--keeps", type=float, nargs="+", default=[0.5, 0.25])
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    model, tokenizer = laconic.load("testbed/facts")
+    rows = []
+    for facts in args.facts:
+        asked = Asked(tokenizer, facts, args.samples)
+        for keep in args.keeps:
+            for name, method in methods(args.artifacts, keep).items():
+                row: dict[str, Any] = {"facts": facts, "keep": keep, "method": name}
+                try:
+                    given, flops = answers(model, asked, method, name == "none")
+                    right = int((given == asked.right).sum())
+                    found = wilson(right, len(given))
+                    row |= {"right": found.mean, "low": found.low, "high": found.high, "n": len(given), "flops": flops}
+                except laconic.BudgetError as error:
+                    row["refused"] = str(error)
+                rows.append(row)
+                print(json.dumps(row), flush=True)
+    if args.out is not None:
+        args.out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

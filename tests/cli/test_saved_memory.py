@@ -1,0 +1,44 @@
+"""`laconic compress` of a learned memory, and `laconic run --memory`."""
+
+import pytest
+import torch
+from helpers.memory_tools import artifact_of
+
+from laconic import load
+from laconic.methods.memory.mean_pool.network import PooledStates
+
+FACTS = "testbed/facts"
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    torch.manual_seed(0)
+    network = PooledStates(load(FACTS)[0], 16)
+    return artifact_of("mean_pool", load(FACTS)[0], network, tmp_path_factory.mktemp("a") / "mean_pool.safetensors")
+
+
+@pytest.fixture
+def facts(tmp_path):
+    path = tmp_path / "facts.txt"
+    path.write_text("c5 a3 f0 b1 d7 e2 h4 g6")
+    return path
+
+
+def test_a_memory_is_written_and_asked(laconic, spec, facts, tmp_path):
+    file = tmp_path / "mem.safetensors"
+    made = laconic.json("compress", facts, "--method", spec, "--keep", 0.5, "--model", FACTS, "-o", file)
+    assert (made["tokens_in"], made["tokens_out"]) == (8, 4) and made["flops"] > 0 and file.exists()
+    options = ["--model", FACTS, "--max-new-tokens", 2, "-q", "f?"]
+    asked = laconic.json("run", *options, "--memory", file)
+    plain = laconic.json("run", *options, "--context", facts, "--method", f"{spec},keep=0.5")
+    assert asked["answer"] == plain["answer"] and asked["kv_bytes"] == plain["kv_bytes"]
+    assert asked["prefill_flops"] < plain["prefill_flops"]  # the memory was not made again
+
+
+def test_what_is_missing_is_named(laconic, spec, facts, tmp_path):
+    for given in (["--model", FACTS], ["-o", tmp_path / "m.safetensors"]):
+        assert "give --model and --out" in laconic.bad(2, "compress", facts, "--method", spec, *given)
+    ask = ["run", "--model", FACTS, "--memory", tmp_path / "m"]
+    assert "stands for the context" in laconic.bad(2, *ask, "--context", facts, "-q", "f?")
+    assert "needs a --question" in laconic.bad(2, *ask)
+    assert "does not exist" in laconic.bad(2, *ask, "-q", "f?")
