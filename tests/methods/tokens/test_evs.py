@@ -116,6 +116,8 @@ def test_protected_tokens_stay(model):
     plain = run(model, given, keep=0.25).trace.events[0].stream[0].tolist()
     gone = next(at for at in range(20, 147) if at not in plain)
     assert gone in run(model, given, keep=0.25, protect=(gone, gone + 1)).trace.events[0].stream[0].tolist()
+    with pytest.raises(BudgetError, match="17 visual tokens are protected"):  # with the first frame, which stays whole
+        run(model, given, rate=0.9, protect=(gone, gone + 1))
 
 
 @pytest.mark.parametrize("wrong", [{"rate": 1.0}, {"rate": -0.1}, {"frames": "film"}, {"positions": "middle"}])
