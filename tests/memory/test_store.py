@@ -182,6 +182,11 @@ def test_what_does_not_fit_is_refused_and_nothing_goes(tmp_path, store):
         store.put(key(2), writer(2))
 
 
+def test_what_fills_the_limit_exactly_fits(tmp_path, store):
+    store.limit = size(tmp_path)
+    assert store.put(key(0), writer(0)).stat().st_size == store.limit
+
+
 def test_gc_brings_a_store_down_to_its_limit(tmp_path, store):
     for i in range(4):
         store.put(key(i), writer(i))
