@@ -8,7 +8,7 @@ import pytest
 
 from laconic.__main__ import interrupted
 
-BEGIN = "import sys; from laconic.__main__ import main; sys.argv = ['laconic', 'methods', 'snapkv']\n"
+BEGIN = "import sys; from laconic.__main__ import main; sys.argv = ['laconic', 'doctor']\n"
 AT = {
     "the command line": "laconic.cli",
     "torch": "torch.nn",

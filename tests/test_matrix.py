@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import laconic
 from laconic.cache.parts.base import KINDS
-from laconic.ops import fused
+from laconic.ops import compiled
 
 pytestmark = pytest.mark.filterwarnings("ignore:(kivi|gear) was asked to keep")  # the latest entries are whole
 N, NEW = 80, 5
@@ -118,7 +118,7 @@ def test_all_entries_stay_in_fewer_bytes(llama, prompt, name, budget):
 def test_reported_flops_are_all_that_ran(llama, prompt, monkeypatch, name, keep):
     """In a prompt, and in tokens decoded after it; loops that torch cannot see are left out of these. GEAR's corrections are
     read along with the entries that they correct and are not counted: here rank 1 beside a head dimension of 8."""
-    monkeypatch.setattr(fused, "ROWS", 0)
+    monkeypatch.setattr(compiled, "ROWS", 0)
     ids, steps = prompt(1, N), prompt(1, NEW, seed=1)
     with torch.inference_mode(), laconic.compress(llama, method(name, keep=keep), count_flops=True) as session:
         with counted() as ran:

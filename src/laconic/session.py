@@ -55,8 +55,8 @@ def compress(
             none, everything is stored, in a cache that neither copies itself per token nor repeats keys.
         protect: what no method may remove: token ranges, substrings, ``"system"``.
         tokenizer: needed to protect text.
-        count_flops: count what the methods compute themselves, for `Stats.method_flops`. It slows them down: by 2 to 4 % of
-            a prefill of 1,000 tokens on a small model.
+        count_flops: count what the methods compute themselves, for `Stats.method_flops`. It slows them down, those most
+            that run many small operations, so times are best taken without it.
 
     Returns:
         a context manager; inside it `generate()`, `pipeline()` and plain calls are compressed.

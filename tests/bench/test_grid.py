@@ -78,7 +78,11 @@ def test_all_stands_for_every_cache_method():
         ({"samples": 0}, BudgetError, "samples=0"),
         ({"samples": EVERYTHING}, BudgetError, "--samples 100"),
         ({"tasks": ("single", "colour")}, UnknownNameError, "unknown task 'colour'"),
-        ({"tasks": ("single",), "modes": ("turns",)}, BudgetError, "nothing to run.*kvturns, laterneedle; laterneedle goes"),
+        (
+            {"tasks": ("single",), "modes": ("turns",)},
+            BudgetError,
+            "nothing to run.*kvturns, laterneedle, slots; laterneedle goes",
+        ),
     ],
 )
 def test_what_cannot_run_is_refused_before_any_work(change, error, text):

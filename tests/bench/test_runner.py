@@ -136,10 +136,10 @@ def test_other_settings_for_the_same_rows_are_refused(tiny_model, whole, tmp_pat
 def test_a_failing_method_leaves_no_row_and_is_tried_again(tiny_model, tmp_path, monkeypatch):
     real = chat.answer
 
-    def failing(engine, sample, mode, method, *limits):
+    def failing(engine, sample, mode, method, *limits, **options):
         if method is not None and method.name == "random" and mode == "agnostic":
             raise ValueError("not today")
-        return real(engine, sample, mode, method, *limits)
+        return real(engine, sample, mode, method, *limits, **options)
 
     grid = dataclasses.replace(GRID, tasks=("single",), modes=("agnostic",), samples=1)
     with Store(tmp_path / "results.jsonl") as store:

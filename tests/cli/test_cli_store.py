@@ -91,4 +91,4 @@ def test_run_takes_a_context_from_the_store(laconic, model, context, tmp_path, m
 @pytest.mark.parametrize("options", [["--compare", "--later"], ["--later", "--cache", "x"], []])
 def test_run_refuses_what_does_not_go_with_a_store(laconic, model, context, options):
     message = laconic.bad(2, "run", "--model", model, "--context", context, "-q", "Wo?", "--store", *options)
-    assert "--store goes with --later, and without --cache and --compare" in message
+    assert "--store goes with --later, and without --cache, --memory and --compare" in message

@@ -20,13 +20,18 @@ TEXTS = {
     if path.suffix in (".py", ".md", ".toml", ".js", "") and path.is_file() and path != Path(__file__)
 }
 # `laconic` as a requirement: an extra of it, or a word of a `pip install` command.
-AS_REQUIREMENT = re.compile(r"\blaconic\\?\[[a-z]|pip install[^`;,\n]*[\s'\"]laconic(?![-\w/.])")
+AS_REQUIREMENT = re.compile(r"\blaconic\\?\[[a-z]|pip install[^`;,\n]*[ \t'\"]laconic(?![-\w/.])")
 
 
 def test_the_pattern_sees_what_would_install_the_other_project():
     for wrong in ("pip install laconic", "pip install 'laconic[video]'", 'pip install -U "laconic"', "extra laconic[bench]"):
         assert AS_REQUIREMENT.search(wrong), wrong
-    for right in ("pip install 'laconic-transformers[video]'", "pip install ./laconic", "pip install x; laconic run"):
+    for right in (
+        "pip install 'laconic-transformers[video]'",
+        "pip install ./laconic",
+        "pip install x; laconic run",
+        "pip install openai\nlaconic run",
+    ):
         assert not AS_REQUIREMENT.search(right), right
 
 

@@ -11,7 +11,8 @@ from laconic.fit import Fit, TrainingFit
 from laconic.fit.find import find_fit, fit_of, fits
 
 MEASURED = {"compresskv", "embedlens", "fastkv", "fitprune", "razorattention", "triattention", "vtw"}
-TRAINED = {"dyvte", "eas", "explainability", "lococo"}
+MEMORIES = {"autocompressor", "compllm", "comprexit", "gmsa", "icae", "mean_pool"}
+TRAINED = {"dyvte", "eas", "explainability", "lococo"} | MEMORIES
 METHOD = """
 from dataclasses import dataclass
 import laconic
@@ -65,7 +66,9 @@ def test_these_methods_have_one():
 def test_unknown_ones_name_the_closest():
     with pytest.raises(UnknownNameError, match="did you mean lococo"):
         find_fit("lococco")
-    with pytest.raises(UnknownNameError, match=r"snapkv needs no fit; methods that have one: compresskv, dyvte"):
+    with pytest.raises(
+        UnknownNameError, match=r"snapkv needs no fit; methods that have one: autocompressor, compllm, compresskv"
+    ):
         find_fit("snapkv")
 
 

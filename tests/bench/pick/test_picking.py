@@ -30,7 +30,7 @@ def test_both_modes_have_verdicts_on_all_questions(engine, samples):
     told = []
     made = Picking(engine, samples, "tiny", "mine", ["random", "knorm"], [0.5, 1.0])
     found = made.run(10, lambda *args: told.append(args))
-    assert [(one.mode, one.keep) for one in found.verdicts] == [(m, k) for m in ("later", "in view") for k in (0.5, 1.0)]
+    assert [(one.mode, one.keep) for one in found.verdicts] == [(m, k) for m in ("later", "in view") for k in (1.0, 0.5)]
     assert {one.questions for one in found.verdicts} == {10} and len(made.documents) == 2
     assert all(one.share == 1 for one in found.verdicts if one.keep == 1.0)
     assert found.uncompressed["asked"] == found.uncompressed["answered"] == 10 and found.uncompressed["documents"] == 2
