@@ -28,8 +28,8 @@ demo: $(READY)  ## the main job: answers from a compressed context, on a real mo
 	$(BIN)/laconic run --method visionzip --keep 0.25 --compare --image docs/scene.png --question "What does the white sign say?"
 	$(BIN)/laconic bench --preset demo --out demo
 
-test: $(READY)  ## everything but the slow tests
-	$(BIN)/pytest
+test: $(READY)  ## everything but the slow tests, in two processes
+	$(BIN)/pytest -n 2 --dist loadfile
 
 slow: $(READY)
 	$(BIN)/pytest -m slow

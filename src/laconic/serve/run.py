@@ -112,7 +112,7 @@ class Server(uvicorn.Server):
                 self._said(f"serving {names} at http://{self.config.host}:{self._port()}/v1")
             if status == "worker_down":
                 troubles = {s.backend.trouble for s in self._house.schedulers.values()} - {""}
-                self._said(f"a worker is down for good: {'; '.join(troubles) or 'see its lines above'}")
+                self._said(f"a worker stays down: {'; '.join(troubles) or 'see its lines above'}")
                 self.status, self.should_exit = FAILED, True
             if self._house.draining:
                 ends = ends or time.monotonic() + self._house.config.server.drain_s

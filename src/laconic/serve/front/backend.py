@@ -201,7 +201,7 @@ class Backend:
 
     @property
     def given_up(self) -> bool:
-        """Whether it is down for good."""
+        """Whether it will not be started again."""
         return self.status == "worker_down"
 
 

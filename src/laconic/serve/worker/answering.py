@@ -143,7 +143,7 @@ def _figures(figures: Figures, at: int, size: int, prepared: Prepared, cached: i
         "cached_tokens": cached,
         "image_tokens": prepared.visual,
         "visual_kept": figures.visual_kept,
-        "kept_tokens": figures.kept[at],
+        "kept_tokens": round(figures.kept[at], 3),
         "kv_bytes": figures.kv_bytes[at],
         "kv_bytes_full": figures.kv_bytes_full[at],
         "asked": figures.asked,

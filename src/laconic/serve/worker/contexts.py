@@ -159,7 +159,7 @@ class Contexts:
         with self._lock:
             self._open[stored.namespace, stored.key] = context
         return {
-            "tokens": {"original": len(context.ids), "kept": sum(stats.entries) / len(stats.entries)},
+            "tokens": {"original": len(context.ids), "kept": round(sum(stats.entries) / len(stats.entries), 3)},
             "bytes": {"kv": stats.kv_bytes, "kv_full": stats.kv_bytes_full, "file": path.stat().st_size},
             "seconds": {"prefill": stats.prefill_seconds - stats.compress_seconds, "compress": stats.compress_seconds},
             "asked": stats.asked,

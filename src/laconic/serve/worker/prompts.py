@@ -139,7 +139,7 @@ def _seen(reader: Any, messages: Sequence[Message]) -> Prepared:
     if len(users) != 1 or len(system) + 1 != len(messages) or not all(isinstance(part, str) for part in system):
         raise Refusal(400, "unsupported_parameter", "images go into a single turn of the user's for now.", "messages")
     parts = users[0]["content"]
-    images = pictures([part["data"] for part in parts if part["type"] == "image"])
+    images = decoded_images([part["data"] for part in parts if part["type"] == "image"])
     words = [media.PLACE if part["type"] == "image" else part["text"].replace(media.PLACE, "< image>") for part in parts]
     try:
         prompt = media.build(reader, images, "", "".join(words), system="\n".join(system) or None)
@@ -149,7 +149,7 @@ def _seen(reader: Any, messages: Sequence[Message]) -> Prepared:
     return Prepared(prompt.ids, prompt.inputs, prompt.ids.count(token))
 
 
-def pictures(data: Sequence[str]) -> list[Any]:
+def decoded_images(data: Sequence[str]) -> list[Any]:
     """Images from base64, within limits that are checked before anything is decoded.
 
     Raises:
