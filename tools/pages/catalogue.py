@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import sys
 
 import laconic
-from tools.pages.parts import DOCS
+from tools.pages.parts import DOCS, write_or_check
 
 PAGE = DOCS / "methods.md"
 
@@ -43,14 +42,7 @@ def catalogue() -> str:
 
 def main() -> int:
     """Write the page, or with --check say whether it is current."""
-    text = catalogue()
-    if "--check" in sys.argv[1:]:
-        current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == text
-        print("docs/methods.md is current." if current else "docs/methods.md is stale: run python -m tools.pages.catalogue")
-        return 0 if current else 1
-    PAGE.write_text(text, encoding="utf-8")
-    print(f"wrote {PAGE}")
-    return 0
+    return write_or_check(PAGE, catalogue(), "catalogue")
 
 
 if __name__ == "__main__":

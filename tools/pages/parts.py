@@ -31,6 +31,22 @@ def write_page(name: str, text: str | None, script: str) -> int:
     return 0
 
 
+def write_or_check(path: Path, text: str, module: str) -> int:
+    """Write a generated page of the documentation, or with --check only say whether it is current. The exit status.
+
+    Args:
+        module: of `tools.pages`, that makes the page.
+    """
+    name = path.relative_to(ROOT)
+    if "--check" in sys.argv[1:]:
+        current = path.exists() and path.read_text(encoding="utf-8") == text
+        print(f"{name} is current." if current else f"{name} is stale: run python -m tools.pages.{module}")
+        return 0 if current else 1
+    path.write_text(text, encoding="utf-8")
+    print(f"wrote {path}")
+    return 0
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """One table, all columns aligned to the left."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]

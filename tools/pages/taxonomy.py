@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 
 import laconic
 from laconic.method import Entry, terms
-from tools.pages.parts import DOCS
+from tools.pages.parts import DOCS, write_or_check
 
 PAGE = DOCS / "taxonomy.md"
 MODALITIES = ("image", "video", "audio")
@@ -71,14 +70,7 @@ def taxonomy() -> str:
 
 def main() -> int:
     """Write the page, or with --check say whether it is current."""
-    text = taxonomy()
-    if "--check" in sys.argv[1:]:
-        current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == text
-        print("docs/taxonomy.md is current." if current else "docs/taxonomy.md is stale: run python -m tools.pages.taxonomy")
-        return 0 if current else 1
-    PAGE.write_text(text, encoding="utf-8")
-    print(f"wrote {PAGE}")
-    return 0
+    return write_or_check(PAGE, taxonomy(), "taxonomy")
 
 
 if __name__ == "__main__":
