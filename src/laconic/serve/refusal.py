@@ -23,6 +23,8 @@ KINDS = {
     504: "timeout_error",
 }
 """The `type` of an error by its HTTP status."""
+NO_RETRY = {"x-should-retry": "false"}
+"""The header that tells OpenAI's clients not to ask again by themselves."""
 
 
 class Refusal(LaconicError, ValueError):

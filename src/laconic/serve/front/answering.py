@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from laconic.serve.config import Config
 from laconic.serve.front.answers import Running, Shape, fingerprint, respond
 from laconic.serve.front.asking import Ask
 from laconic.serve.front.chat import chat_ask
 from laconic.serve.front.completions import completion_ask
 from laconic.serve.front.house import body_of, house_of, key_of
 from laconic.serve.front.shapes import ChatShape, CompletionShape
+from laconic.serve.keys import Key
 
 router = APIRouter()
 
 
 @router.post("/v1/chat/completions")
 async def chat_completions(request: Request) -> Response:
-    house = house_of(request)
-    house.check_open()
-    body = await body_of(request)
-    ask = chat_ask(body, house.config, key_of(request))
-    return await _answered(request, ask, ChatShape, str(body["model"]))
+    return await _answered(request, chat_ask, ChatShape)
 
 
 @router.post("/v1/completions")
 async def completions(request: Request) -> Response:
+    return await _answered(request, completion_ask, CompletionShape)
+
+
+async def _answered(
+    request: Request, asked: Callable[[dict[str, Any], Config, Key], Ask], shape: type[ChatShape]
+) -> Response:
     house = house_of(request)
     house.check_open()
     body = await body_of(request)
-    ask = completion_ask(body, house.config, key_of(request))
-    return await _answered(request, ask, CompletionShape, str(body["model"]))
-
-
-async def _answered(request: Request, ask: Ask, shape: type[ChatShape], named: str) -> Response:
-    mark = fingerprint(house_of(request).schedulers[ask.target.model.name])
-    return await run(request, ask, shape(ask.job.id, named, mark, ask.job.top_logprobs is not None))
+    ask = asked(body, house.config, key_of(request))
+    mark = fingerprint(house.schedulers[ask.target.model.name])
+    return await run(request, ask, shape(ask.job.id, str(body["model"]), mark, ask.job.top_logprobs is not None))
 
 
 async def run(request: Request, ask: Ask, shape: Shape) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from laconic.serve.config import Config
@@ -103,28 +104,33 @@ def _message(given: Any, where: str) -> dict[str, Any]:
         raise invalid(f"{where}.role", f"{where}.role must be one of {', '.join(ROLES)}.")
     fields.refuse({"tool_calls": [], "function_call": None, "audio": None})
     fields.ignore(["name", "refusal", "annotations"])
-    content = _content(fields.raw("content"), f"{where}.content")
+    content = content_of(fields.raw("content"), f"{where}.content", _part)
     fields.rest()
     return {"role": "system" if role == "developer" else role, "content": content}
 
 
-def _content(given: Any, where: str) -> str | list[dict[str, str]]:
-    """A text, or parts; parts that are all text become one."""
+def content_of(given: Any, where: str, part: Callable[[Fields, Any, str], dict[str, str]]) -> str | list[dict[str, str]]:
+    """A text, or parts; parts that are all text become one.
+
+    Args:
+        part: reads one, of the type that it is given.
+    """
     if isinstance(given, str):
         return given
     if not isinstance(given, list) or not 0 < len(given) <= MAX_PARTS:
         raise invalid(where, f"{where} must be a text or a list of parts.")
-    parts = [_part(one, f"{where}[{i}]") for i, one in enumerate(given)]
-    if all(part["type"] == "text" for part in parts):
-        return "".join(part["text"] for part in parts)
+    parts = []
+    for i, one in enumerate(given):
+        if not isinstance(one, dict):
+            raise invalid(f"{where}[{i}]", f"{where}[{i}] must be an object with a type.")
+        fields = Fields(one, f"{where}[{i}]")
+        parts.append(part(fields, fields.raw("type"), f"{where}[{i}]"))
+    if all(one["type"] == "text" for one in parts):
+        return "".join(one["text"] for one in parts)
     return parts
 
 
-def _part(given: Any, where: str) -> dict[str, str]:
-    if not isinstance(given, dict):
-        raise invalid(where, f"{where} must be an object with a type.")
-    fields = Fields(given, where)
-    kind = fields.raw("type")
+def _part(fields: Fields, kind: Any, where: str) -> dict[str, str]:
     if kind == "text":
         text = fields.required("text")
         fields.refuse({"prompt_cache_breakpoint": None})

@@ -17,10 +17,9 @@ from laconic.serve.front.records import ID, Record, Records, id_of, tenant_of
 from laconic.serve.front.scheduler import Scheduler, overdue
 from laconic.serve.job import Stored
 from laconic.serve.keys import Key
-from laconic.serve.refusal import Refusal
+from laconic.serve.refusal import NO_RETRY, Refusal
 
 SWEEP_S = 30.0
-NO_RETRY = {"x-should-retry": "false"}
 
 
 class Contexts:

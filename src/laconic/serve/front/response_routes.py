@@ -19,7 +19,7 @@ from laconic.serve.front.response_shapes import ResponseShape
 from laconic.serve.front.responses import IGNORED, items_of, response_ask
 from laconic.serve.front.scheduler import overdue
 from laconic.serve.front.sealed import opened, sealed
-from laconic.serve.refusal import Refusal
+from laconic.serve.refusal import NO_RETRY, Refusal
 
 router = APIRouter()
 
@@ -67,7 +67,7 @@ async def compact(request: Request) -> Response:
         raise overdue() from None
     if record.status != "ready":
         error = record.error or {"code": "context_failed", "message": "it was deleted."}
-        raise Refusal(409, "context_failed", error["message"], headers={"x-should-retry": "false"})
+        raise Refusal(409, "context_failed", error["message"], headers=NO_RETRY)
     tokens = record.tokens["original"]
     request.state.record |= {"model": record.model, "context": record.id, "preset": preset}
     request.state.record["cache_write_tokens"] = tokens if new else 0

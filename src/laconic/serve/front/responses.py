@@ -8,7 +8,7 @@ from typing import Any
 
 from laconic.serve.config import Config
 from laconic.serve.front.asking import Ask, extension, target_of
-from laconic.serve.front.chat import MAX_MESSAGES, MAX_PARTS, ROLES, data_of
+from laconic.serve.front.chat import MAX_MESSAGES, ROLES, content_of, data_of
 from laconic.serve.front.fields import Fields
 from laconic.serve.job import Job
 from laconic.serve.keys import Key
@@ -124,21 +124,10 @@ def _message(given: Any, where: str) -> dict[str, Any]:
     content = fields.raw("content")
     fields.rest()
     role = "system" if role == "developer" else role
-    if isinstance(content, str):
-        return {"role": role, "content": content}
-    if not isinstance(content, list) or not 0 < len(content) <= MAX_PARTS:
-        raise invalid(f"{where}.content", f"{where}.content must be a text or a list of parts.")
-    parts = [_part(part, f"{where}.content[{i}]") for i, part in enumerate(content)]
-    if all(part["type"] == "text" for part in parts):
-        return {"role": role, "content": "".join(part["text"] for part in parts)}
-    return {"role": role, "content": parts}
+    return {"role": role, "content": content_of(content, f"{where}.content", _part)}
 
 
-def _part(given: Any, where: str) -> dict[str, str]:
-    if not isinstance(given, dict):
-        raise invalid(where, f"{where} must be an object with a type.")
-    fields = Fields(given, where)
-    kind = fields.raw("type")
+def _part(fields: Fields, kind: Any, where: str) -> dict[str, str]:
     if kind in ("input_text", "output_text", "text"):
         text = fields.required("text")
         fields.ignore(["annotations", "logprobs"])

@@ -14,7 +14,7 @@ from laconic.serve.front.builds import Build
 from laconic.serve.front.rates import Rates
 from laconic.serve.front.tickets import Ticket, Waiting
 from laconic.serve.job import Job
-from laconic.serve.refusal import Refusal
+from laconic.serve.refusal import NO_RETRY, Refusal
 
 BUILDS_IN_TURN = 3
 """While both wait, one turn in so many builds a context."""
@@ -240,5 +240,5 @@ class Scheduler:
 
 def overdue() -> Refusal:
     """A request whose time is over."""
-    headers = {"x-should-retry": "false"}
+    headers = NO_RETRY
     return Refusal(504, "deadline_exceeded", "the deadline passed before the answer was complete.", headers=headers)

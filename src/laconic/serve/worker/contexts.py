@@ -22,7 +22,7 @@ from laconic.method import find
 from laconic.prompts.text import Prompt
 from laconic.serve.compression import Compression, refused
 from laconic.serve.job import Stored
-from laconic.serve.refusal import Refusal
+from laconic.serve.refusal import NO_RETRY, Refusal
 from laconic.serve.worker import identity, prompts
 from laconic.serve.worker.prompts import Read
 
@@ -232,9 +232,6 @@ class Contexts:
             input_ids=torch.tensor([context.ids]),
             text=json.dumps({"messages": list(wanted.messages)}),
         )
-
-
-NO_RETRY = {"x-should-retry": "false"}
 
 
 def stored_nowhere(error: StoreError) -> bool:
