@@ -40,7 +40,6 @@ def context_key(model: PreTrainedModel, tokenizer: Any, request: Request, prompt
         StoreError: something that the prompt brings has no bytes to be compared.
         SavedContextError: a parameter of a method that cannot be written down.
     """
-    methods = list(request.methods or ())
     content = {
         "ids": prompt.context,
         "inputs": {name: _content(name, value) for name, value in sorted(prompt.inputs.items())},
@@ -49,8 +48,18 @@ def context_key(model: PreTrainedModel, tokenizer: Any, request: Request, prompt
         "chunk": request.chunk,
         "protect": _plain(request.protect),
     }
-    artifacts = [_artifact(method) for method in _all(methods)]
-    own = {
+    how = method_facts(request.methods or ())
+    return segment_key(
+        _json(content).encode(),
+        method=_json(how["methods"]),
+        artifact=_json(how["artifacts"]),
+        model=_json(model_facts(model, tokenizer)),
+    )
+
+
+def model_facts(model: PreTrainedModel, tokenizer: Any) -> dict[str, Any]:
+    """Everything of a model and its tokenizer that a compressed context depends on, as plain values."""
+    return {
         "weights": weights_hash(model),
         "dtype": str(model.dtype),
         "settings": settings(model),
@@ -60,12 +69,14 @@ def context_key(model: PreTrainedModel, tokenizer: Any, request: Request, prompt
         "format": FORMAT,
         "versions": versions(),
     }
-    return segment_key(
-        _json(content).encode(),
-        method=_json([{**described(method), "protect": _plain(method.protect)} for method in methods]),
-        artifact=_json(artifacts),
-        model=_json(own),
-    )
+
+
+def method_facts(methods: Sequence[Method]) -> dict[str, Any]:
+    """`methods` with all their parameters and budgets, and `artifacts`, checksums of the files that they read."""
+    return {
+        "methods": [{**described(method), "protect": _plain(method.protect)} for method in methods],
+        "artifacts": [_artifact(method) for method in _all(methods)],
+    }
 
 
 def weights_hash(model: nn.Module) -> str:

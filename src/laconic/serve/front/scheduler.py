@@ -240,5 +240,4 @@ class Scheduler:
 
 def overdue() -> Refusal:
     """A request whose time is over."""
-    headers = NO_RETRY
-    return Refusal(504, "deadline_exceeded", "the deadline passed before the answer was complete.", headers=headers)
+    return Refusal(504, "deadline_exceeded", "the deadline passed before the answer was complete.", headers=NO_RETRY)

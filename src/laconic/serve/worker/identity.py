@@ -5,36 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from laconic.artifact import fingerprint
-from laconic.cache.described import described
-from laconic.cache.saved import FORMAT, settings
+from laconic.engine.context_key import method_facts, model_facts
 from laconic.method import Method
-from laconic.version import versions
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def of_model(model: Any, reader: Any) -> dict[str, Any]:
-    """Everything of a model and its tokenizer that a compressed context depends on.
-
-    The fingerprint samples the weights in memory, so the files that they came from are hashed, too, where they are known.
-    """
-    folder = Path(str(model.name_or_path))
-    known = (".safetensors", ".json", ".jinja", ".model")
-    files = sorted(p for p in folder.iterdir() if p.suffix in known) if folder.is_dir() else []
+    """Everything of a model and its tokenizer or processor that a compressed context depends on."""
     tokenizer = getattr(reader, "tokenizer", reader)
     return {
-        "fingerprint": fingerprint(model),
-        "dtype": str(model.dtype),
-        "settings": settings(model),
-        "files": [(file.name, file.stat().st_size, _sha256(file)) for file in files],
-        "commit": getattr(model.config, "_commit_hash", None),
+        **model_facts(model, tokenizer),
         "template": str(getattr(reader, "chat_template", None)),
         "special": {name: str(value) for name, value in tokenizer.special_tokens_map.items()},
-        "versions": versions(),
     }
 
 
@@ -50,17 +35,11 @@ def of_context(
     """
     facts = {
         "schema": SCHEMA,
-        "format": FORMAT,
         "model": model,
         "segments": [list(ids) for ids in segments],
-        "methods": [{**described(method), "budget": str(method.budget)} for method in methods],
+        **method_facts(methods),
         "protect": protect,
         "form": form,
     }
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
