@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from laconic.atomic import replacing
+from laconic.atomic import replacing, sync
 from laconic.errors import StoreError
 from laconic.memory.entry import Entry, check_key, parsed, record, valid_key
 
 DATA, RECORD = ".safetensors", ".json"
 """Suffixes of an entry's two files."""
-PART = ".part"
-"""Suffix of unfinished files, those of `replacing` too; their names begin with a dot and the key."""
 LOCKS = "locks"
 
 
@@ -72,23 +68,14 @@ class Folder:
             return None
         return parsed(data, key, used)
 
-    @contextmanager
-    def unfinished(self, key: str) -> Iterator[Path]:
-        """A name that nobody else writes to; nothing is left there at the end."""
-        part = self.path / f".{key}.{secrets.token_hex(8)}{PART}"
-        try:
-            yield part
-        finally:
-            part.unlink(missing_ok=True)
-
     def commit(self, part: Path, entry: Entry) -> None:
         """Give a finished memory file its name, after its record; the entry's lock is held."""
         part.chmod(0o600)
-        _sync(part)
+        sync(part)
         self.unlink(entry.key)  # one that was damaged or past its time: the new record must not stand beside its file
         self.write(entry)
         os.replace(part, self.data(entry.key))
-        _sync(self.path)
+        sync(self.path)
 
     def write(self, entry: Entry) -> None:
         """Write an entry's record; its lock is held."""
@@ -117,13 +104,3 @@ class Folder:
 def stamp(path: Path, used: float) -> None:
     """The time of a record's last change says when its entry was last used."""
     os.utime(path, ns=(int(used * 1e9),) * 2)
-
-
-def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows opens no folder, and keeps names by itself
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from laconic.atomic import unfinished
 from laconic.errors import StoreError
 from laconic.memory.checksums import Checksums, examined
 from laconic.memory.entry import (
@@ -124,7 +125,7 @@ class SegmentStore:
             with self._files.locked(key):
                 if self._servable(key):
                     return path
-                with self._files.unfinished(key) as part:
+                with unfinished(self._files.data(key)) as part:
                     write(part)
                     size, sha256 = examined(part)
                     now = self.clock()

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from filelock import Timeout
 
+from laconic.atomic import PART
 from laconic.errors import StoreError
 from laconic.memory.checksums import Checksums
 from laconic.memory.entry import Entry, advice, valid_key
-from laconic.memory.folder import DATA, LOCKS, PART, RECORD, Folder
+from laconic.memory.folder import DATA, LOCKS, RECORD, Folder
 from laconic.memory.index import Index
 
 
