@@ -44,7 +44,7 @@ def filtered(
     sizes = source.pieces.sizes
     kept: list[int] = []
     earlier: list[float] = []
-    due = 0.0
+    due, spent = 0.0, 0
     for part in _windows(order, sizes, window):
         stay: list[int] = []
         scored = judge.score(ids_of(source, [order[i] for i in part]))
@@ -56,13 +56,14 @@ def filtered(
             due += share * source.pieces.size(numbers)
             if quantile == "window":
                 ranked = sorted(range(len(own)), key=lambda i: (-own[i], i))
-                room = round(due) - source.pieces.size([*kept, *stay])
-                chosen = fill([ranked], [sizes[number] for number in numbers], room, forced, least=0 if kept or stay else 1)
+                least = 0 if kept or stay else 1
+                chosen = fill([ranked], [sizes[number] for number in numbers], round(due) - spent, forced, least=least)
             else:
                 limit = _threshold([*earlier, *own], share)
                 chosen = [i for i, score in enumerate(own) if score > limit or i in forced]
             earlier += [own[i] for i in chosen]
             stay += [numbers[i] for i in chosen]
+            spent += sum(sizes[numbers[i]] for i in chosen)
         judge.keep(ids_of(source, stay))
         kept += stay
     return kept
