@@ -14,6 +14,7 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 import laconic
 from laconic.cache import saved
+from laconic.cache.saved import tokenizer_hash
 from laconic.errors import SavedContextError
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "return_dict_in_generate": True, "output_logits": True, "pad_token_id": 0}
@@ -194,8 +195,22 @@ class Vocabulary:
     def __init__(self, *words):
         self.words = words
 
+    def __len__(self):
+        return len(self.words)
+
     def get_vocab(self):
         return {word: i for i, word in enumerate(self.words)}
+
+
+def test_a_vocabulary_is_hashed_again_only_when_tokens_were_added(monkeypatch):
+    tokenizer = Vocabulary("a", "b")
+    first = tokenizer_hash(tokenizer)
+    assert first == tokenizer_hash(Vocabulary("a", "b")) != tokenizer_hash(Vocabulary("b", "a"))
+    monkeypatch.setattr(Vocabulary, "get_vocab", lambda self: pytest.fail("hashed again"))
+    assert tokenizer_hash(tokenizer) == first
+    monkeypatch.undo()
+    tokenizer.words += ("c",)
+    assert tokenizer_hash(tokenizer) == tokenizer_hash(Vocabulary("a", "b", "c")) != first
 
 
 def test_another_tokenizer_is_refused(llama, prompt, tmp_path):

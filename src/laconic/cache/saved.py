@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -39,6 +40,8 @@ SETTINGS = (
     "attention_multiplier",
 )
 """Settings of a decoder that change what a cache means and leave the weights as they are."""
+_VOCABULARIES: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
+"""Tokenizer -> its number of tokens and their hash."""
 
 
 def save(
@@ -187,9 +190,14 @@ def header(path: str | Path) -> dict[str, Any]:
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """A hash of the vocabulary: what every id stands for."""
+    """A hash of the vocabulary: what every id stands for. Computed again only when tokens have been added."""
+    known = _VOCABULARIES.get(tokenizer)
+    if known is not None and known[0] == len(tokenizer):
+        return known[1]
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()[:32]
+    found = hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()[:32]
+    _VOCABULARIES[tokenizer] = len(tokenizer), found
+    return found
 
 
 def settings(model: PreTrainedModel) -> dict[str, Any]:
