@@ -14,6 +14,7 @@ from laconic.cache.cache import CompressedCache
 from laconic.cache.hooks import SelectsStream
 from laconic.cache.observe import Observation
 from laconic.errors import SessionError, UnsupportedModelError
+from laconic.families import audio as audio  # importing its families registers them
 from laconic.families.vision import VisionWatch, Visual, deepstack_of, encoder_depth, shortened, vision_family_of
 from laconic.measure.stats import Stats
 from laconic.seams import Host, Order, Seam

@@ -25,6 +25,7 @@ class EncoderCall:
         output: of the encoder; the model puts the features that go into the prompt into its `pooler_output` later.
         before, after: the projector's input and output; None in families whose encoder includes the projection.
         heads: queries and keys of the watched layers, by layer number.
+        lengths: tokens of each sound [clips], where rows of `after` end in padding; None where every row is full.
     """
 
     arguments: dict[str, Any]
@@ -32,9 +33,13 @@ class EncoderCall:
     before: Tensor | None = None
     after: Tensor | None = None
     heads: dict[int, EncoderAttention] = field(default_factory=dict)
+    lengths: list[int] | None = None
 
     def packed(self) -> Tensor:
         """Features of all placeholder tokens of the batch in their order, [n, D]."""
+        if self.lengths is not None:
+            assert self.after is not None
+            return torch.cat([row[:length] for row, length in zip(self.after, self.lengths, strict=True)])
         features = self.output.pooler_output
         return features.flatten(0, 1) if isinstance(features, Tensor) else torch.cat(list(features))
 
@@ -45,11 +50,13 @@ class VisionFamily:
     Attributes:
         name: for messages. `model_types`: `config.model_type` values of the whole model.
         merges: blocks of patches become one vector before the projector, which therefore cannot project single patches.
+        audio: what it encodes is sound (`families.audio`), not images.
     """
 
     name = ""
     model_types: tuple[str, ...] = ()
     merges = False
+    audio = False
 
     def core(self, model: PreTrainedModel) -> Any:
         """The module that owns encoder, projector and decoder."""
@@ -129,8 +136,8 @@ def add(family: VisionFamily) -> VisionFamily:
 
 
 def supported_vision_families() -> list[VisionFamily]:
-    """All vision families, by name."""
-    return sorted(set(_REGISTRY.values()), key=lambda family: family.name)
+    """All families that take images, by name."""
+    return sorted({family for family in _REGISTRY.values() if not family.audio}, key=lambda family: family.name)
 
 
 def deepstack_of(model: PreTrainedModel) -> int:

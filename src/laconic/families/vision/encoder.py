@@ -39,6 +39,7 @@ TOWERS = {
     "qwen2_vl_vision": Tower("blocks", "attn", fused=True),
     "qwen2_5_vl_vision": Tower("blocks", "attn", fused=True),
     "qwen3_vl_vision": Tower("blocks", "attn", fused=True),
+    "qwen2_audio_encoder": Tower("layers", "self_attn"),
 }
 
 

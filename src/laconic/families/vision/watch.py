@@ -21,7 +21,8 @@ from laconic.families.vision.encoder import EncoderAttention, catch, layer_numbe
 from laconic.families.vision.spans import VisualSpan, place
 from laconic.families.vision.visual import Visual
 
-PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}  # in the order in which models encode them
+PIXELS = {"image": "pixel_values", "video": "pixel_values_videos", "audio": "input_features"}
+"""What a model is given of each modality, in the order in which models encode them."""
 
 
 class _OfThread(threading.local):
@@ -51,6 +52,7 @@ class VisionWatch:
         self.layers = sorted({layer_number(self.tower, layer) for layer in layers})
         self._here = _OfThread()
         self._arguments = list(inspect.signature(model.forward).parameters)
+        self._features = list(inspect.signature(self.tower.forward).parameters)
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> VisionWatch:
@@ -83,7 +85,7 @@ class VisionWatch:
         self._here.visual = None
 
     def _encoder_in(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._here.calls.append(EncoderCall(kwargs))
+        self._here.calls.append(EncoderCall(kwargs | dict(zip(self._features, args, strict=False))))
 
     def _attended(self, layer: int, heads: EncoderAttention) -> None:
         self._here.calls[-1].heads[layer] = heads
