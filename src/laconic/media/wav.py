@@ -45,8 +45,9 @@ def _check_header(header: bytes, name: object) -> None:
     coding, channels, rate, a_second, block, bits = (number(*f) for f in ((0, 2), (2, 2), (4, 4), (8, 4), (12, 2), (14, 2)))
     if coding not in (PCM, FLOAT, EXTENSIBLE):
         return  # compressed codings count their bytes in other ways
-    if block != channels * -(-bits // 8) or a_second != rate * block:
+    exact = rate * channels * -(-bits // 8)
+    if block != channels * -(-bits // 8) or a_second != exact:
         raise MediaError(
-            f"{name} contradicts itself: {rate} samples a second of {channels} x {bits} bits are {rate * channels * bits // 8} "
-            f"bytes a second, but its header says {a_second}. The rate cannot be trusted; export the file again."
+            f"{name} contradicts itself: {rate} samples a second of {channels} x {bits} bits are {exact:,} bytes a second, "
+            f"but its header says {a_second:,}. The rate cannot be trusted; export the file again."
         )
