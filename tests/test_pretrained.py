@@ -206,3 +206,16 @@ def test_two_processes_at_once(tmp_path, monkeypatch):
     assert "The capital of France is Paris." in tokenizer.decode(out[0, ids["input_ids"].shape[1] :])
     for name in Artifact.shipped("*-smollm2"):
         assert Artifact.load(name).fingerprint == fingerprint(model)
+
+
+@pytest.mark.slow
+def test_whisper_is_converted(tmp_path, monkeypatch):
+    """It loads as a speech model with its processor, in fp32, and a tone is no speech of many words."""
+    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path))
+    model, processor = laconic.load("whisper-tiny-en")
+    assert verify("whisper-tiny-en") == [] and (tmp_path / "whisper-tiny-en-0.1.0").is_dir()
+    assert type(model).__name__ == "WhisperForConditionalGeneration" and model.dtype == torch.float32
+    samples = 0.1 * torch.sin(torch.arange(16_000) * 0.2).numpy()
+    features = processor(samples, sampling_rate=16_000, return_tensors="pt").input_features
+    out = model.generate(features, do_sample=False)
+    assert isinstance(processor.batch_decode(out, skip_special_tokens=True)[0], str)

@@ -13,6 +13,8 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoModelForSpeechSeq2Seq,
     AutoProcessor,
     AutoTokenizer,
     PreTrainedModel,
@@ -20,6 +22,7 @@ from transformers import (
 )
 
 from laconic.errors import UnknownNameError
+from laconic.families.audio import WHISPER, supported_audio_families
 from laconic.families.vision import supported_vision_families
 from laconic.pretrained import MODELS as PRETRAINED
 from laconic.pretrained import pretrained_path
@@ -29,18 +32,20 @@ from laconic.shipped import model_path
 def load(
     name: str, *, dtype: torch.dtype | str = "auto", device: str | None = None, trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, Any]:
-    """Load a causal language model and its tokenizer, or a vision language model and its processor.
+    """Load a causal language model and its tokenizer, or a model that sees or hears and its processor.
 
     Args:
         name: ``"testbed/lm"`` (shipped, offline), ``"smollm2"`` (a real model of 135 M parameters from a package, see
-            `laconic.pretrained`; converted once), a local folder, or a Hugging Face id.
+            `laconic.pretrained`; converted once), ``"whisper-tiny-en"`` (likewise; 38 M parameters that write down
+            speech), a local folder, or a Hugging Face id.
         dtype: of the weights; "auto" takes what the checkpoint says, fp32 for the testbed on a CPU.
         device: ``"cuda"``, ``"cpu"`` ...; None takes a GPU when there is one.
         trust_remote_code: run code from the checkpoint; off unless you ask for it.
 
     Returns:
-        (model in eval mode, tokenizer). For models of a vision family that laconic knows (`supported_vision_families`), the
-        processor in place of the tokenizer, which is its `tokenizer`.
+        (model in eval mode, tokenizer). For models of a vision or audio family that laconic knows
+        (`supported_vision_families`, `supported_audio_families`) and for Whisper, the processor in place of the tokenizer,
+        which is its `tokenizer`.
 
     Raises:
         UnknownNameError: no such testbed model, or a name that is nearly that of a known one.
@@ -54,8 +59,7 @@ def load(
     trust = {"trust_remote_code": trust_remote_code}
     options = {"dtype": dtype, "use_safetensors": True, **trust}
     reader = load_reader(name, trust_remote_code=trust_remote_code)
-    vision = _has_vision(path, trust_remote_code)
-    model = (AutoModelForImageTextToText if vision else AutoModelForCausalLM).from_pretrained(path, **options)
+    model = _auto_class(path, trust_remote_code).from_pretrained(path, **options)
     model.to(device)  # type: ignore[arg-type]
     return model.eval(), reader
 
@@ -63,9 +67,9 @@ def load(
 def load_reader(name: str, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer, or the processor, that `load` returns with the model called `name`; the model is not loaded."""
     path = _path(name)
-    vision = _has_vision(path, trust_remote_code)
+    text = _auto_class(path, trust_remote_code) is AutoModelForCausalLM
     trust = {"trust_remote_code": trust_remote_code}
-    reader = _processor(path, trust_remote_code) if vision else AutoTokenizer.from_pretrained(path, **trust)
+    reader = AutoTokenizer.from_pretrained(path, **trust) if text else _processor(path, trust_remote_code)
     tokenizer = tokenizer_of(reader)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -108,6 +112,15 @@ def _processor(path: str, trust_remote_code: bool) -> Any:
         ) from error
 
 
-def _has_vision(path: str, trust_remote_code: bool) -> bool:
+def _auto_class(path: str, trust_remote_code: bool) -> Any:
+    """The class of transformers that loads the model in `path`, by what it reads."""
     kind = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code).model_type
-    return any(kind in family.model_types for family in supported_vision_families())
+    if kind == WHISPER:
+        return AutoModelForSpeechSeq2Seq
+    for families, loader in (
+        (supported_vision_families(), AutoModelForImageTextToText),
+        (supported_audio_families(), AutoModelForMultimodalLM),
+    ):
+        if any(kind in family.model_types for family in families):
+            return loader
+    return AutoModelForCausalLM

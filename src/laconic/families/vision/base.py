@@ -137,7 +137,16 @@ def add(family: VisionFamily) -> VisionFamily:
 
 def supported_vision_families() -> list[VisionFamily]:
     """All families that take images, by name."""
-    return sorted({family for family in _REGISTRY.values() if not family.audio}, key=lambda family: family.name)
+    return _registered(audio=False)
+
+
+def supported_audio_families() -> list[VisionFamily]:
+    """All families that take sound, by name."""
+    return _registered(audio=True)
+
+
+def _registered(audio: bool) -> list[VisionFamily]:
+    return sorted({family for family in _REGISTRY.values() if family.audio == audio}, key=lambda family: family.name)
 
 
 def deepstack_of(model: PreTrainedModel) -> int:
