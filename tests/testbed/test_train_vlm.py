@@ -8,7 +8,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS
-from laconic.testbed.train_vlm import STAGES, AuxiliaryHeads, Trainer, parser, plain_attention
+from laconic.testbed.staged import plain_attention
+from laconic.testbed.train_vlm import STAGES, AuxiliaryHeads, Trainer, parser
 
 
 def settings(folder, *more) -> argparse.Namespace:

@@ -13,22 +13,20 @@ nothing.
 
 import argparse
 import random
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import AttentionInterface, AutoTokenizer, LlavaForConditionalGeneration
 
-from laconic.fit.checkpoint import load_state, save_state
-from laconic.tasks.scenes.questions import EVALUATION_SEED
 from laconic.tasks.scenes.scenes import PATCH_CLASSES
 from laconic.testbed.any_resolution import any_resolution, any_resolution_processor, image_sizes
 from laconic.testbed.optimizers import build_optimizers
 from laconic.testbed.scene_batch import KIND_NAMES, SCENE_CLASSES, Batch, Batches
+from laconic.testbed.staged import ATTENTION, HEADS, StagedTraining, plain_attention
 from laconic.testbed.vlm_model import build_model, build_processor, build_tokenizer
 
 STAGES: tuple[tuple[str, ...], ...] = (
@@ -38,24 +36,6 @@ STAGES: tuple[tuple[str, ...], ...] = (
     tuple(KIND_NAMES),
 )
 """Kinds of question of each stage; none in the first, which trains the vision tower alone."""
-HEADS = "heads.safetensors"
-ATTENTION = "testbed_training"
-
-
-def plain_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float, **_: Any
-) -> tuple[Tensor, None]:
-    """Attention of queries [B, H, n, D] over [B, Hkv, n, D] written out: [B, n, H, D] and no weights.
-
-    In bfloat16 on CPUs it trains three times as fast as torch's flash kernel at a few hundred tokens.
-    """
-    rows, heads, n, width = query.shape
-    groups = key.shape[1]
-    scores = (query * scaling).reshape(rows, groups, -1, width) @ key.transpose(-1, -2)
-    if attention_mask is not None:
-        scores = (scores.view(rows, groups, -1, n, n) + attention_mask[:, None].to(scores.dtype)).view_as(scores)
-    out = scores.softmax(-1, dtype=scores.dtype) @ value
-    return out.view(rows, heads, n, width).transpose(1, 2), None
 
 
 class AuxiliaryHeads(nn.Module):
@@ -83,14 +63,16 @@ class AuxiliaryHeads(nn.Module):
         return loss, torch.cat(right).float().mean().item()
 
 
-class Trainer:
-    """Model, heads, optimizers and curriculum state; a resumed run continues exactly from the last checkpoint."""
+class Trainer(StagedTraining):
+    """Model, heads, optimizers and curriculum of ``testbed/vlm``."""
+
+    stages = STAGES
+    kinds = KIND_NAMES
+    help_name = "patches"
+    unit = "images"
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.args, self.out = args, Path(args.out)
-        self.out.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(args.seed)
-        self.state: dict[str, Any] = {"step": 0, "stage": 0, "stage_step": 0, "images": 0, "cpu": 0.0, "ema": {}}
+        super().__init__(args)
         model = build_model()
         if args.start:
             model = LlavaForConditionalGeneration.from_pretrained(args.start, dtype=torch.float32)
@@ -112,38 +94,10 @@ class Trainer:
         others = [p for part in (self.model, self.heads) for p in part.parameters() if id(p) not in inside]
         self.optimizers = build_optimizers(matrices, others, args.muon_lr, args.lr)
 
-    def save(self) -> None:
-        """Write model, heads, optimizer and curriculum state into the output folder."""
-        self.model.save_pretrained(self.out)
-        save_file(self.heads.state_dict(), self.out / HEADS)
-        save_state(self.out, self.optimizers, self.state)
-
-    def load(self) -> None:
-        """Restore what :meth:`save` wrote."""
-        saved = type(self.model).from_pretrained(self.out, dtype=torch.float32)
-        self.model.load_state_dict(saved.state_dict())
-        self.heads.load_state_dict(load_file(self.out / HEADS))
-        self.state = load_state(self.out, self.optimizers)
-
-    def weights(self) -> dict[str, float]:
-        """How often each kind of the stage is asked: more often where more is wrong."""
-        ema = self.state["ema"]
-        return {kind: 0.1 + 1 - ema.get(kind, (0.0, 0))[0] for kind in STAGES[self.state["stage"]]}
-
-    def rate(self) -> float:
-        """Factor on the learning rates: 100 steps of warm-up, 1, and from ``--decay-at`` on a linear fall to zero."""
-        step = self.state["step"]
-        return max(0.0, min(1.0, (step + 1) / 100, 1 - (step - self.args.decay_at) / self.args.decay_steps))
-
-    def draw(self) -> Batch:
-        """The batch of this step: it follows from seed, step and :meth:`weights`."""
-        if not self.state["step"] < EVALUATION_SEED:
-            raise ValueError(f"step={self.state['step']} would draw seeds for evaluation; stop below {EVALUATION_SEED}")
-        rng = random.Random(f"train-{self.args.seed}-{self.state['step']}")
+    def drawn(self, rng: random.Random) -> Batch:
         return self.batches.draw(rng, self.args.rows, self.args.questions, self.weights())
 
-    def losses(self, batch: Batch) -> tuple[Tensor, Tensor | None, float]:
-        """Loss, correct answers [Q] (none in the first stage), and the share of patches read correctly."""
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None, float]:
         parts, layer = self.model.model, self.model.config.vision_feature_layer
         with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
             where = {"vision_feature_layer": layer, "vision_feature_select_strategy": "default"}
@@ -153,7 +107,7 @@ class Trainer:
             loss, patches = self.heads(seen.hidden_states[layer][:, 1:], summary, batch)
             loss = loss * self.args.help_weight
             if not len(batch.targets):
-                return loss, None, patches
+                return loss, None, None, patches
             words = parts.language_model.embed_tokens(batch.ids)
             visual = torch.stack(list(seen.pooler_output)).to(words.dtype)
             unseen = torch.zeros_like(batch.mask, dtype=torch.float32).masked_fill(~batch.mask, -1e4)
@@ -164,73 +118,7 @@ class Trainer:
             logits = self.model.lm_head(hidden.flatten(0, 1)[batch.at]).float()
         loss = loss + cross_entropy(logits, batch.targets)
         wrong = torch.zeros(len(batch.kinds)).index_add_(0, batch.question, (logits.argmax(-1) != batch.targets).float())
-        return loss, wrong == 0, patches
-
-    def step(self) -> None:
-        """One optimizer step; accuracies are folded into the running means."""
-        batch = self.draw()
-        loss, right, patches = self.losses(batch)
-        loss.backward()
-        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.heads.parameters()], 1.0)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * self.rate()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        self.fold("patches", patches, 1)
-        if right is not None:
-            for i, kind in enumerate(KIND_NAMES):
-                own = right[batch.kinds == i].float()
-                if len(own):
-                    self.fold(kind, own.mean().item(), len(own))
-        self.state["loss"] = round(loss.item(), 3)
-        self.state["step"] += 1
-        self.state["stage_step"] += 1
-        self.state["images"] += len(batch.pixels)
-
-    def fold(self, name: str, value: float, count: int) -> None:
-        """Fold the mean of ``count`` answers into a running mean over about the last 1,000 (25 for patches)."""
-        mean, seen = self.state["ema"].get(name, (0.0, 0))
-        last = 25 if name == "patches" else 1000
-        self.state["ema"][name] = (mean + (value - mean) * count / min(last, seen + count), min(last, seen + count))
-
-    def advance(self) -> None:
-        """Go to the next stage when all its accuracies pass its gate, or when it has had its share of steps."""
-        stage, ema = self.state["stage"], self.state["ema"]
-        if stage + 1 == len(STAGES):
-            return
-        names = STAGES[stage] or ("patches",)
-        passed = all(ema.get(name, (0.0, 0))[0] > self.args.gate for name in names)
-        if passed or self.state["stage_step"] >= self.args.stage_steps:
-            self.state |= {"stage": stage + 1, "stage_step": 0}
-            self.log(f"-> stage {stage + 1}: {', '.join(STAGES[stage + 1])}")
-
-    def log(self, text: str) -> None:
-        line = f"{time.strftime('%H:%M:%S')} {text}"
-        print(line, flush=True)
-        with open(self.out / "train.log", "a") as file:
-            file.write(line + "\n")
-
-    def run(self) -> None:
-        """Train until the rate has fallen to zero or ``--steps`` are done; a checkpoint every ``--save-seconds``."""
-        spent, saved = self.state["cpu"] - time.process_time(), time.monotonic()
-        self.log(f"settings {vars(self.args)}")
-        while self.rate() > 0 and self.state["step"] < self.args.steps:
-            self.step()
-            self.advance()
-            self.state["cpu"] = spent + time.process_time()
-            if self.state["step"] % 50 == 0:
-                state = self.state
-                ema = " ".join(f"{name}={mean:.3f}" for name, (mean, _) in state["ema"].items())
-                speed = state["images"] / state["cpu"]
-                self.log(
-                    f"step {state['step']} stage {state['stage']} loss {state['loss']} {ema} lr x{self.rate():.2f} "
-                    f"{state['cpu'] / 60:.1f} CPU min {speed:.1f} images/s"
-                )
-            if time.monotonic() - saved > self.args.save_seconds:
-                self.save()
-                saved = time.monotonic()
-        self.save()
+        return loss, wrong == 0, batch.kinds, patches
 
 
 def parser() -> argparse.ArgumentParser:

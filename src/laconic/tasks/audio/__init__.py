@@ -1,0 +1,1 @@
+"""Procedural sound and the questions about it."""
