@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from laconic.errors import UnknownNameError as UnknownNameError
     from laconic.errors import UnsupportedModelError as UnsupportedModelError
     from laconic.loading import load as load
+    from laconic.memory.bank import Bank as Bank
     from laconic.memory.contract import MemoryMethod as MemoryMethod
     from laconic.memory.memory import Memory as Memory
     from laconic.memory.store import SegmentStore as SegmentStore
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Artifact": "laconic.artifact",
+    "Bank": "laconic.memory.bank",
     "CacheMethod": "laconic.cache.contract",
     "Context": "laconic.engine.context",
     "Memory": "laconic.memory.memory",

@@ -55,6 +55,10 @@ class Compressor(nn.Module):
         """What `forward` costs for one segment of this many tokens; `shape`: of the model."""
         raise NotImplementedError(f"{type(self).__name__} must define flops().")
 
+    def count(self, tokens: int, keep: float) -> int:
+        """Soft tokens of a segment of this many tokens."""
+        return slots_of(tokens, keep)
+
     def closing(self) -> Tensor | None:
         """Soft tokens [k, d] that stand after those of all segments; None: there are none."""
         return None
@@ -69,11 +73,11 @@ class Compressor(nn.Module):
         parts = []
         if whole:
             pieces = ids[:, :whole].reshape(-1, self.segment).split(SEGMENTS * batch)
-            slots = slots_of(self.segment, keep)
+            slots = self.count(self.segment, keep)
             soft = self.gain * torch.cat([self(model, piece, slots) for piece in pieces])
             parts.append(soft.reshape(batch, -1, soft.shape[-1]))
         if n > whole:
-            parts.append(self.gain * self(model, ids[:, whole:], slots_of(n - whole, keep)))
+            parts.append(self.gain * self(model, ids[:, whole:], self.count(n - whole, keep)))
         if (closing := self.closing()) is not None:
             parts.append(closing.expand(batch, -1, -1))
         return torch.cat(parts, 1)
@@ -81,8 +85,8 @@ class Compressor(nn.Module):
     def context_flops(self, shape: Shape, tokens: int, keep: float) -> int:
         """What `contexts` costs for one context."""
         full, rest = divmod(tokens, self.segment)
-        total = full * self.flops(shape, self.segment, slots_of(self.segment, keep))
-        return total + (self.flops(shape, rest, slots_of(rest, keep)) if rest else 0)
+        total = full * self.flops(shape, self.segment, self.count(self.segment, keep))
+        return total + (self.flops(shape, rest, self.count(rest, keep)) if rest else 0)
 
 
 def decoder_flops(shape: Shape, tokens: int, layers: int | None = None) -> int:

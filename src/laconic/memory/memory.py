@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from laconic.atomic import replacing
 from laconic.cache.attention import NAME as SESSION
 from laconic.cache.described import described, rebuilt
 from laconic.cache.saved import tokenizer_hash
-from laconic.errors import SavedContextError, SessionError
+from laconic.errors import ConflictError, SavedContextError, SessionError
 from laconic.families import family_of
 from laconic.measure.cost import Shape
 from laconic.memory.compressor import embedded
@@ -95,6 +96,22 @@ class Memory:
         soft = made.compress(model, tokens).cpu()
         seconds = time.perf_counter() - began
         return Memory(soft, tuple(tokens), made, facts, seconds, made.flops(Shape.of(model, stack), len(tokens)))
+
+    @staticmethod
+    def joined(memories: Sequence[Memory]) -> Memory:
+        """Memories one after another as one.
+
+        Raises:
+            ConflictError: they belong to different models, tokenizers or artifacts.
+        """
+        first, *others = memories
+        for other in others:
+            if wrong := sorted(name for name in first.facts if other.facts[name] != first.facts[name]):
+                raise ConflictError(f"memories of different {wrong[0]} do not go into one prompt; make them again with one.")
+        soft = torch.cat([memory.soft for memory in memories])
+        ids = tuple(token for memory in memories for token in memory.ids)
+        seconds, flops = sum(memory.seconds for memory in memories), sum(memory.flops for memory in memories)
+        return Memory(soft, ids, first.method, first.facts, seconds, flops)
 
     def __str__(self) -> str:
         return f"{len(self.ids):,} tokens in {len(self.soft):,} soft tokens, {self.method}"

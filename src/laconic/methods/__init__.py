@@ -34,13 +34,16 @@ from laconic.methods.encoder.tome import ToMe as ToMe
 from laconic.methods.encoder.visionzip import VisionZip as VisionZip
 from laconic.methods.lens.embedlens import EmbedLens as EmbedLens
 from laconic.methods.memory.autocompressor import AutoCompressor as AutoCompressor
+from laconic.methods.memory.c3 import C3 as C3
 from laconic.methods.memory.compllm import CompLLM as CompLLM
 from laconic.methods.memory.comprexit import ComprExIT as ComprExIT
 from laconic.methods.memory.gmsa import GMSA as GMSA
 from laconic.methods.memory.icae import ICAE as ICAE
 from laconic.methods.memory.mean_pool import MeanPool as MeanPool
+from laconic.methods.memory.uniicl import UniICL as UniICL
 from laconic.methods.prompt.bm25 import BM25 as BM25
 from laconic.methods.prompt.llmlingua import LLMLingua as LLMLingua
+from laconic.methods.prompt.llmlingua2 import LLMLingua2 as LLMLingua2
 from laconic.methods.prompt.longllmlingua import LongLLMLingua as LongLLMLingua
 from laconic.methods.prompt.random_text import RandomText as RandomText
 from laconic.methods.prompt.selective_context import SelectiveContext as SelectiveContext

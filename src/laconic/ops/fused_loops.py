@@ -111,13 +111,13 @@ def _multiply_add(weights: Array, x: Array, rows: int, terms: int, width: int, o
             x0, x1, x2, x3 = x[d], x[d + 1], x[d + 2], x[d + 3]
             a0, a1, a2, a3 = w0[d], w0[d + 1], w0[d + 2], w0[d + 3]
             b0, b1, b2, b3 = w1[d], w1[d + 1], w1[d + 2], w1[d + 3]
-            c0, c1, c2, c3 = w2[d], w2[d + 1], w2[d + 2], w2[d + 3]
+            u0, u1, u2, u3 = w2[d], w2[d + 1], w2[d + 2], w2[d + 3]
             e0, e1, e2, e3 = w3[d], w3[d + 1], w3[d + 2], w3[d + 3]
             for i in range(width):
                 y0, y1, y2, y3 = _f32(x0[i]), _f32(x1[i]), _f32(x2[i]), _f32(x3[i])
                 o0[i] += a0 * y0 + a1 * y1 + a2 * y2 + a3 * y3
                 o1[i] += b0 * y0 + b1 * y1 + b2 * y2 + b3 * y3
-                o2[i] += c0 * y0 + c1 * y1 + c2 * y2 + c3 * y3
+                o2[i] += u0 * y0 + u1 * y1 + u2 * y2 + u3 * y3
                 o3[i] += e0 * y0 + e1 * y1 + e2 * y2 + e3 * y3
         for d in range(fours, terms):
             y = x[d]
@@ -282,17 +282,17 @@ def _dots(q: Array, keys: Array, rows: int, count: int, dim: int, out: Array) ->
         for j in range(0, fours, 4):
             k0, k1, k2, k3 = keys[j], keys[j + 1], keys[j + 2], keys[j + 3]
             a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = np.float32(0)
-            c0 = c1 = c2 = c3 = e0 = e1 = e2 = e3 = np.float32(0)
+            u0 = u1 = u2 = u3 = e0 = e1 = e2 = e3 = np.float32(0)
             for d in range(dim):
                 x0, x1, x2, x3 = _f32(k0[d]), _f32(k1[d]), _f32(k2[d]), _f32(k3[d])
                 y0, y1, y2, y3 = q0[d], q1[d], q2[d], q3[d]
                 a0, a1, a2, a3 = a0 + y0 * x0, a1 + y0 * x1, a2 + y0 * x2, a3 + y0 * x3
                 b0, b1, b2, b3 = b0 + y1 * x0, b1 + y1 * x1, b2 + y1 * x2, b3 + y1 * x3
-                c0, c1, c2, c3 = c0 + y2 * x0, c1 + y2 * x1, c2 + y2 * x2, c3 + y2 * x3
+                u0, u1, u2, u3 = u0 + y2 * x0, u1 + y2 * x1, u2 + y2 * x2, u3 + y2 * x3
                 e0, e1, e2, e3 = e0 + y3 * x0, e1 + y3 * x1, e2 + y3 * x2, e3 + y3 * x3
             out[r, j], out[r, j + 1], out[r, j + 2], out[r, j + 3] = a0, a1, a2, a3
             out[r + 1, j], out[r + 1, j + 1], out[r + 1, j + 2], out[r + 1, j + 3] = b0, b1, b2, b3
-            out[r + 2, j], out[r + 2, j + 1], out[r + 2, j + 2], out[r + 2, j + 3] = c0, c1, c2, c3
+            out[r + 2, j], out[r + 2, j + 1], out[r + 2, j + 2], out[r + 2, j + 3] = u0, u1, u2, u3
             out[r + 3, j], out[r + 3, j + 1], out[r + 3, j + 2], out[r + 3, j + 3] = e0, e1, e2, e3
     for r in range(rows // 4 * 4, rows):
         y = q[r]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +64,8 @@ def words(text: str, tokenizer: Any | None = None) -> Pieces:
     if tokenizer is None:
         return Pieces(text, tuple(stops), (1,) * len(stops))
     sizes = [0] * len(stops)
-    for _, stop in _encoded(tokenizer, text)[1]:
-        sizes[bisect_right(stops, max(stop - 1, 0))] += 1
+    for owner in owners(stops, (stop for _, stop in _encoded(tokenizer, text)[1])):
+        sizes[owner] += 1
     return Pieces(text, tuple(stops), tuple(sizes))
 
 
@@ -83,6 +83,12 @@ def tokens(text: str, tokenizer: Any) -> Pieces:
     if stops:
         stops[-1] = len(text)
     return Pieces(text, tuple(stops), tuple(map(len, groups)), tuple(map(tuple, groups)))
+
+
+def owners(ends: Sequence[int], stops: Iterable[int]) -> list[int]:
+    """Of pieces that end at `ends`, the one with the last character of each stretch of the text that ends at one of
+    `stops`."""
+    return [bisect_right(ends, max(stop - 1, 0)) for stop in stops]
 
 
 def count(text: str, tokenizer: Any | None) -> int:
