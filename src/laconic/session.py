@@ -240,6 +240,11 @@ class Session:
     def cache(self, cache: CompressedCache | None) -> None:
         self._running.latest = cache
 
+    def take(self, cache: CompressedCache) -> None:
+        """Make a cache that begins with entries from elsewhere the latest one, as if this session had read them."""
+        self._adopt(cache)
+        self.cache = cache
+
     @property
     def stats(self) -> Stats:
         """Figures of `cache`, and of all passes since it was new; zeros before any call."""

@@ -40,7 +40,7 @@ def remember(texts: list[str], spec: str, keep: float | None, model: str | None,
         InputError: several texts, or no model or file. LaconicError: no weights for the model, or an empty text.
     """
     if model is None or out is None:
-        raise common.InputError(f"--method {spec} makes soft tokens for one model, in a file; give --model and --out.")
+        raise common.InputError(f"--method {spec} makes a memory for one model, in a file; give --model and --out.")
     if len(texts) != 1:
         raise common.InputError(f"--method {spec} makes one memory of one text; {len(texts)} were given.")
     method = create_method(spec, keep=keep)
@@ -51,7 +51,7 @@ def remember(texts: list[str], spec: str, keep: float | None, model: str | None,
     with common.spinner("reading"):
         memory = Memory.of(network, tokenizer_of(reader), texts[0], method)
     memory.save(out)
-    facts = {"file": str(out), "method": str(memory.method), "tokens_in": len(memory.ids), "tokens_out": len(memory.soft)}
+    facts = {"file": str(out), "method": str(memory.method), "tokens_in": len(memory.ids), "tokens_out": memory.entries}
     if as_json:
         common.emit({**facts, "flops": memory.flops, "seconds": memory.seconds})
         return

@@ -127,7 +127,8 @@ class Engine:
         if kept is not None:
             prompt = kept.inside(self.model, prompt)
         with opened(session := self._session(others)) as (memory, notes):
-            talk = Conversation(self.tokenizer, others, prompt, session, memory, notes, kept=kept)
+            cache = None if kept is None else kept.cache(self.model)
+            talk = Conversation(self.tokenizer, others, prompt, session, memory, notes, cache, kept=kept)
             talk.begin(on_text, at_prompt)
             yield talk
 
@@ -163,8 +164,11 @@ class Engine:
                 session.cache, ids = saved.cache(), _ids_of(saved)
                 request = replace(request, context=saved.text, system=saved.system, history=(), images=())
             else:
-                read_context(session, prompt.context, request.chunk, prompt.inputs)
                 ids = prompt.context
+                if kept is not None and (of_memory := kept.cache(self.model)) is not None:
+                    session.take(of_memory)
+                else:
+                    read_context(session, ids, request.chunk, prompt.inputs)
             cache = session.cache
             assert cache is not None
             cache.settle()

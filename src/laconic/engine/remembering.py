@@ -1,4 +1,4 @@
-"""A request whose context is put into the prompt as soft tokens, and what that changes in the figures."""
+"""A request whose context is put into the prompt as a memory, and what that changes in the figures."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def remembered(model: PreTrainedModel, tokenizer: Any, request: Request, prompt:
     if request.saved is not None or prompt.inputs:
         kind = "a saved context" if request.saved is not None else "images"
         raise PromptError(f"{makers[0].name} makes a memory of text; it does not go with {kind}.")
-    return Memory.of(model, tokenizer, prompt.context[prompt.opening :], makers[0]), others
+    opening, context = prompt.context[: prompt.opening], prompt.context[prompt.opening :]
+    return Memory.of(model, tokenizer, context, makers[0], opening), others
 
 
 def charged(stats: Stats, memory: Memory | None, shape: Shape) -> Stats:
@@ -56,8 +57,7 @@ def charged(stats: Stats, memory: Memory | None, shape: Shape) -> Stats:
     saved, mixed = memory.saved_tokens, stats.tokens_in
     whole, count = round(mixed) + saved, len(stats.layers)
     in_cache = stats.entries and sum(stats.entries) / count - stats.tokens_out
-    keep = memory.method.keep or 1.0
-    asked = mixed - len(memory.soft) + keep * len(memory.ids)
+    asked = whole - len(memory.ids) + memory.keep * len(memory.ids)
     part = replace(shape, weights=tuple(shape.weights[i] for i in stats.layers))
     longer = part.prefill_flops([whole] * count) - part.prefill_flops([round(mixed)] * count)
     return replace(

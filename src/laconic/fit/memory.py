@@ -1,8 +1,9 @@
-"""What the trainings of learned memories share: contexts, soft tokens before the frozen model, the loss on its answers."""
+"""What the trainings of learned memories share: contexts, a memory before the frozen model, the loss on its answers."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -15,16 +16,17 @@ from laconic.fit.contract import TrainingFit
 from laconic.fit.schedules import warmup_cosine
 from laconic.fit.slots import Reading, SlotReadings
 from laconic.memory.compressor import Compressor, embedded
+from laconic.memory.prefix import Prefix
 
 
 @dataclass(kw_only=True)
-class MemoryFit(TrainingFit):
-    """A network that makes soft tokens, trained so that the frozen model answers from them.
+class ContextFit(TrainingFit):
+    """A network that makes memories of drawn contexts, trained so that the frozen model answers from them.
 
-    A subclass gives `network`; it may change `loss`.
+    A subclass gives `network` and `loss`.
 
     Args:
-        keeps: shares of soft tokens; every step draws one, and the artifact serves them all.
+        keeps: shares of the context; every step draws one, and the artifact serves them all.
         lengths: of the contexts, in facts; every step draws one.
         batch_size: contexts of a step.
         warmup: share of the steps before the peak of the cosine.
@@ -42,23 +44,15 @@ class MemoryFit(TrainingFit):
 
     stored: ClassVar[torch.dtype] = torch.float16
 
-    def network(self, model: PreTrainedModel) -> Compressor:
+    def network(self, model: PreTrainedModel) -> Any:
         """What is trained."""
         raise NotImplementedError(f"{type(self).__name__} must define network().")
 
-    def build(self, model: PreTrainedModel, tokenizer: Any) -> Compressor:
+    def build(self, model: PreTrainedModel, tokenizer: Any) -> Any:
         self.model, self.tokenizer, self.readings = model, tokenizer, SlotReadings(tokenizer)
         self.right: list[Tensor] = []
         self.compressor = self.network(model)
-        self._match()
         return self.compressor
-
-    @torch.no_grad()
-    def _match(self) -> None:
-        """Begin with soft tokens as long as the embeddings of the context."""
-        reading, keep = self.batch(0)
-        whole = self.compressor.to(self.model.device).contexts(self.model, reading.context, keep)
-        self.compressor.gain.mul_(embedded(self.model, reading.context).norm(dim=-1).mean() / whole.norm(dim=-1).mean())
 
     def rate(self, step: int) -> float:
         return warmup_cosine(step, self.steps, self.warmup)
@@ -74,13 +68,8 @@ class MemoryFit(TrainingFit):
         answers = replace(drawn, learned=drawn.learned & (drawn.rest != self.readings.end))
         return answers.to(self.model.device), keep
 
-    def loss(self, batch: tuple[Reading, float]) -> Tensor:
-        reading, keep = batch
-        return self.answer_loss(reading, self.compressor.contexts(self.model, reading.context, keep))
-
-    def answer_loss(self, reading: Reading, soft: Tensor) -> Tensor:
-        """Cross-entropy of what is learned after the soft tokens [B, m, d]."""
-        logits, wanted = predicted(self.model, reading, soft)
+    def scored(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """Cross-entropy of the right tokens [N] under `logits` [N, V], which are counted for the log."""
         self.right.append((logits.argmax(-1) == wanted).float().mean())
         return F.cross_entropy(logits, wanted)
 
@@ -90,6 +79,41 @@ class MemoryFit(TrainingFit):
 
     def facts(self) -> dict[str, Any]:
         return {"keeps": list(self.keeps), "segment": self.segment}
+
+
+@dataclass(kw_only=True)
+class MemoryFit(ContextFit):
+    """A network that makes soft tokens. A subclass gives `network`, a `Compressor`; it may change `loss`."""
+
+    def build(self, model: PreTrainedModel, tokenizer: Any) -> Compressor:
+        network: Compressor = super().build(model, tokenizer)
+        self._match()
+        return network
+
+    @torch.no_grad()
+    def _match(self) -> None:
+        """Begin with soft tokens as long as the embeddings of the context."""
+        reading, keep = self.batch(0)
+        whole = self.compressor.to(self.model.device).contexts(self.model, reading.context, keep)
+        self.compressor.gain.mul_(embedded(self.model, reading.context).norm(dim=-1).mean() / whole.norm(dim=-1).mean())
+
+    def loss(self, batch: tuple[Reading, float]) -> Tensor:
+        reading, keep = batch
+        return self.answer_loss(reading, self.compressor.contexts(self.model, reading.context, keep))
+
+    def answer_loss(self, reading: Reading, soft: Tensor) -> Tensor:
+        """Cross-entropy of what is learned after the soft tokens [B, m, d]."""
+        return self.scored(*predicted(self.model, reading, soft))
+
+
+@dataclass(kw_only=True)
+class PrefixFit(ContextFit):
+    """A network that makes keys and values. A subclass gives `network`, a `PrefixCompressor`; it may change `loss`."""
+
+    def loss(self, batch: tuple[Reading, float]) -> Tensor | Iterable[Tensor]:
+        reading, keep = batch
+        prefix = self.compressor(self.model, reading.opening, reading.context, keep)
+        return self.scored(*predicted_after(self.model, reading, prefix))
 
 
 def mixed(model: PreTrainedModel, reading: Reading, soft: Tensor) -> Tensor:
@@ -105,3 +129,18 @@ def predicted(model: PreTrainedModel, reading: Reading, soft: Tensor) -> tuple[T
     hidden = parts.model(inputs_embeds=mixed(model, reading, soft), use_cache=False).last_hidden_state
     before = hidden[:, -reading.rest.shape[1] - 1 : -1]  # the states that predict each token of the rest
     return parts.lm_head(before[reading.learned]).float(), reading.rest[reading.learned]
+
+
+def predicted_after(model: PreTrainedModel, reading: Reading, prefix: Prefix) -> tuple[Tensor, Tensor]:
+    """The same when keys and values stand for opening and context. The first token of the rest is not among what is
+    learned: nothing before it is read again."""
+    parts: Any = model
+    rows, tokens = reading.rest.shape
+    hidden = parts.model(
+        input_ids=reading.rest,
+        past_key_values=prefix.cache(model.dtype),
+        position_ids=prefix.after(tokens).expand(rows, -1),
+        use_cache=True,
+    ).last_hidden_state
+    later = reading.learned[:, 1:]
+    return parts.lm_head(hidden[:, :-1][later]).float(), reading.rest[:, 1:][later]

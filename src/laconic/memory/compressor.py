@@ -1,4 +1,5 @@
-"""The network of a learned memory: from a segment of token ids to a few soft tokens in the model's embedding space."""
+"""The networks of learned memories: from a segment of token ids to a few soft tokens in the model's embedding space, or from
+a whole context to keys and values."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from laconic.measure.cost import Shape
+from laconic.memory.prefix import Prefix
 
 SEGMENTS = 64
 """Segments that are compressed at once; it bounds the memory that a long document takes."""
@@ -87,6 +89,32 @@ class Compressor(nn.Module):
         full, rest = divmod(tokens, self.segment)
         total = full * self.flops(shape, self.segment, self.count(self.segment, keep))
         return total + (self.flops(shape, rest, self.count(rest, keep)) if rest else 0)
+
+
+class PrefixCompressor(nn.Module):
+    """Makes a prefix of whole contexts. A subclass gives `forward` and `flops`.
+
+    Args:
+        segment: tokens that are read together; the last segment of a context may be shorter.
+    """
+
+    def __init__(self, segment: int):
+        super().__init__()
+        self.segment = segment
+
+    def forward(self, model: PreTrainedModel, opening: Tensor, ids: Tensor, keep: float) -> Prefix:
+        """Compress contexts of one length.
+
+        Args:
+            model: the frozen model that will attend to the prefix. `ids`: [B, n], n at least 1.
+            opening: ids that stand before every context in its prompt, [o]; the prefix holds their entries, too.
+            keep: share of the context's tokens that becomes entries.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward().")
+
+    def flops(self, shape: Shape, opening: int, tokens: int, keep: float) -> int:
+        """What `forward` costs for one context; `shape`: of the model."""
+        raise NotImplementedError(f"{type(self).__name__} must define flops().")
 
 
 def decoder_flops(shape: Shape, tokens: int, layers: int | None = None) -> int:

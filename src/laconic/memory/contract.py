@@ -1,10 +1,12 @@
-"""The contract of methods that read a context into soft tokens: a few vectors that stand among a prompt's embeddings."""
+"""The contracts of methods that read a context into a memory: soft tokens, which stand among a prompt's embeddings, or a
+prefix, keys and values that stand in the cache."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +15,8 @@ from transformers import PreTrainedModel
 from laconic.artifact import Artifact
 from laconic.errors import BudgetError, SessionError
 from laconic.measure.cost import Shape
-from laconic.memory.compressor import Compressor
+from laconic.memory.compressor import Compressor, PrefixCompressor
+from laconic.memory.prefix import Prefix, check_holds_prefixes
 from laconic.method import Method
 from laconic.seams import Seam
 
@@ -24,17 +27,17 @@ class MemorySeam(Seam):
     def install(self, restore: ExitStack) -> None:
         names = " and ".join(method.name for method in self.methods)
         raise SessionError(
-            f"{names} makes soft tokens of a context before it is part of a prompt. Use laconic.read(model, tokenizer, "
+            f"{names} makes a memory of a context before it is part of a prompt. Use laconic.read(model, tokenizer, "
             "text, method), or laconic.Memory.of(model, tokenizer, text, method) and what its inputs() gives in generate()."
         )
 
 
 @dataclass(kw_only=True)
 class MemoryMethod(Method):
-    """Compresses a context, cut into segments, to soft tokens; the question stays as it is.
+    """Compresses a context to a memory; the question stays as it is.
 
-    A subclass gives `build`: its network, whose weights are in the artifact. Soft tokens are ordinary entries of the cache
-    once the model has read them, so methods that evict or pack entries go together with this one.
+    A subclass gives `build`: its network, whose weights are in the artifact. This class makes soft tokens. They are ordinary
+    entries of the cache once the model has read them, so methods that evict or pack entries go together with this one.
 
     Args:
         artifact: what `laconic fit NAME` wrote: a file, a shipped name, or a Hub id. None takes the one shipped for these
@@ -53,13 +56,13 @@ class MemoryMethod(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.keep is None:
+        if self.keep is None and not self.fixed_budget:
             raise BudgetError(f"{self.name}: {self.budget}: segments have slots in proportion to their tokens; give keep=.")
-        self.network: Compressor | None = None
+        self.network: Any = None
         self.digest = ""
         """Of the artifact's content."""
 
-    def build(self, model: PreTrainedModel, artifact: Artifact) -> Compressor:
+    def build(self, model: PreTrainedModel, artifact: Artifact) -> Compressor | PrefixCompressor:
         """The network, untrained, as the artifact's facts describe it."""
         raise NotImplementedError(f"{type(self).__name__} must define build().")
 
@@ -79,12 +82,35 @@ class MemoryMethod(Method):
             raise BudgetError(f"{self.name}: keep={self.keep:g}: this artifact was trained for {shares}; use one of these.")
 
     @torch.no_grad()
-    def compress(self, model: PreTrainedModel, ids: list[int]) -> Tensor:
-        """Soft tokens [m, d] of a context's token ids, fp32; `attach` came before."""
-        assert self.network is not None and self.keep is not None
-        return self.network.contexts(model, torch.tensor([ids], device=model.device), self.keep)[0]
+    def compress(self, model: PreTrainedModel, ids: list[int], opening: Sequence[int] = ()) -> Tensor | Prefix:
+        """What stands for a context's token ids in a prompt that begins with the ids `opening`: soft tokens [m, d], fp32, or
+        a prefix of one row. `attach` came before."""
+        found: Tensor = self.network.contexts(model, torch.tensor([ids], device=model.device), self.keep)[0]
+        return found
 
-    def flops(self, shape: Shape, tokens: int) -> int:
-        """What `compress` costs for a context of this many tokens."""
-        assert self.network is not None and self.keep is not None
-        return self.network.context_flops(shape, tokens, self.keep)
+    def flops(self, shape: Shape, tokens: int, opening: int = 0) -> int:
+        """What `compress` costs for a context and an opening of this many tokens."""
+        cost: int = self.network.context_flops(shape, tokens, self.keep)
+        return cost
+
+
+@dataclass(kw_only=True)
+class PrefixMethod(MemoryMethod):
+    """Compresses a context to keys and values for every layer, which the question finds in the cache.
+
+    `build` gives a `PrefixCompressor`. Methods that pack entries pack these, too; those that evict leave them alone.
+    """
+
+    def attach(self, model: PreTrainedModel) -> None:
+        check_holds_prefixes(model, self.name)
+        super().attach(model)
+
+    @torch.no_grad()
+    def compress(self, model: PreTrainedModel, ids: list[int], opening: Sequence[int] = ()) -> Prefix:
+        context, before = (torch.tensor([x], dtype=torch.long, device=model.device) for x in (ids, list(opening)))
+        made: Prefix = self.network(model, before[0], context, self.keep)
+        return made
+
+    def flops(self, shape: Shape, tokens: int, opening: int = 0) -> int:
+        cost: int = self.network.flops(shape, opening, tokens, self.keep)
+        return cost

@@ -1,4 +1,4 @@
-"""A memory: the soft tokens that stand for a context, what they were made of, and the file that holds them."""
+"""A memory: what stands for a context in a prompt, soft tokens or a prefix, what it was made of, and the file that holds it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from laconic.artifact import fingerprint, model_name
 from laconic.atomic import replacing
 from laconic.cache.attention import NAME as SESSION
+from laconic.cache.cache import CompressedCache
 from laconic.cache.described import described, rebuilt
 from laconic.cache.saved import tokenizer_hash
 from laconic.errors import ConflictError, SavedContextError, SessionError
@@ -26,6 +27,7 @@ from laconic.families import family_of
 from laconic.measure.cost import Shape
 from laconic.memory.compressor import embedded
 from laconic.memory.contract import MemoryMethod
+from laconic.memory.prefix import Prefix
 from laconic.method import Method
 from laconic.prompts import text as prompts
 from laconic.prompts.text import Prompt, PromptError
@@ -39,29 +41,40 @@ KEY = "laconic_memory"
 
 @dataclass(frozen=True)
 class Memory:
-    """A context as soft tokens, which stand in its place in any prompt of the same model.
+    """A context in a few vectors, which stand in its place in any prompt of the same model.
 
     Attributes:
-        soft: [m, d], fp32, in the model's space of input embeddings.
         ids: token ids of the context. `method`: what made it.
         facts: model, fingerprint, tokenizer and artifact that it belongs to, by hash.
         seconds, flops: what making it took; 0 for one that was loaded.
+        soft: soft tokens [m, d], fp32, in the model's space of input embeddings; None where there is a `prefix`.
+        prefix: keys and values of one row, for the cache; None where there are soft tokens.
+        opening: of a prefix, which holds their entries, too: ids that stand before the context.
     """
 
-    soft: Tensor = field(repr=False)
     ids: tuple[int, ...] = field(repr=False)
     method: MemoryMethod
     facts: dict[str, Any] = field(repr=False)
     seconds: float = 0.0
     flops: int = 0
+    soft: Tensor | None = field(default=None, repr=False)
+    prefix: Prefix | None = field(default=None, repr=False)
+    opening: tuple[int, ...] = field(default=(), repr=False)
 
     @staticmethod
-    def of(model: PreTrainedModel, tokenizer: Any, text: str | list[int], method: MemoryMethod | str) -> Memory:
+    def of(
+        model: PreTrainedModel,
+        tokenizer: Any,
+        text: str | list[int],
+        method: MemoryMethod | str,
+        opening: list[int] | None = None,
+    ) -> Memory:
         """The memory of a context.
 
         Args:
             text: the context, or its token ids.
             method: what makes it, or its text, ``"NAME:keep=0.25"``.
+            opening: ids that will stand before it in prompts, for a prefix; None: those of the chat template.
 
         Raises:
             PromptError: a context without a token.
@@ -91,11 +104,18 @@ class Memory:
         }
         if made.neutral:
             ids = torch.tensor([tokens], device=model.device)
-            return Memory(embedded(model, ids)[0].cpu(), tuple(tokens), made, facts)
+            return Memory(tuple(tokens), made, facts, soft=embedded(model, ids)[0].cpu())
+        if opening is None:
+            shown = prompts.build(tokenizer, tokenizer.decode(tokens), "?")
+            opening = shown.context[: shown.opening]
         began = time.perf_counter()
-        soft = made.compress(model, tokens).cpu()
+        found = made.compress(model, tokens, opening)
         seconds = time.perf_counter() - began
-        return Memory(soft, tuple(tokens), made, facts, seconds, made.flops(Shape.of(model, stack), len(tokens)))
+        flops = made.flops(Shape.of(model, stack), len(tokens), len(opening))
+        if isinstance(found, Prefix):
+            kept = found.map(lambda x: x.cpu())
+            return Memory(tuple(tokens), made, facts, seconds, flops, prefix=kept, opening=tuple(opening))
+        return Memory(tuple(tokens), made, facts, seconds, flops, soft=found.cpu())
 
     @staticmethod
     def joined(memories: Sequence[Memory]) -> Memory:
@@ -114,19 +134,53 @@ class Memory:
         return Memory(soft, ids, first.method, first.facts, seconds, flops)
 
     def __str__(self) -> str:
-        return f"{len(self.ids):,} tokens in {len(self.soft):,} soft tokens, {self.method}"
+        if self.prefix is None:
+            return f"{len(self.ids):,} tokens in {self.entries:,} soft tokens, {self.method}"
+        before = f", and {len(self.opening)} before them," if self.opening else ""
+        return f"{len(self.ids):,} tokens{before} in {self.entries:,} entries of every KV head, {self.method}"
+
+    @property
+    def entries(self) -> int:
+        """Entries that the memory takes in every KV head's cache; a prefix holds those of the opening, too."""
+        if self.prefix is not None:
+            return self.prefix.entries
+        assert self.soft is not None
+        return len(self.soft)
+
+    @property
+    def keep(self) -> float:
+        """The share of the context's tokens that its method was to keep."""
+        return self.entries / (len(self.opening) + len(self.ids)) if self.method.keep is None else self.method.keep
 
     @property
     def saved_tokens(self) -> int:
-        """How many tokens shorter a prompt is with this memory in the context's place."""
-        return len(self.ids) - len(self.soft)
+        """How many tokens shorter a prompt is with this memory in the context's place, as the model counts positions."""
+        if self.prefix is not None:
+            return len(self.opening) + len(self.ids) - self.prefix.seen
+        return len(self.ids) - self.entries
+
+    def cache(self, model: PreTrainedModel) -> CompressedCache | None:
+        """A new cache that holds the prefix, for calls inside a session; None where the memory is soft tokens."""
+        return None if self.prefix is None else self.prefix.compressed(model)
 
     def inside(self, model: PreTrainedModel, prompt: Prompt) -> Prompt:
-        """`prompt` with the soft tokens in the place of its context. They have ids, too, which nothing reads; positions are
-        contiguous over the mixed sequence."""
+        """`prompt` with the memory in the place of its context. Soft tokens and entries have ids, too, which nothing reads;
+        positions are contiguous over the mixed sequence. A prefix has to be given as the `cache`.
+
+        Raises:
+            PromptError: other tokens stand before the context than those that a prefix was made with.
+        """
         opening, vocabulary = prompt.context[: prompt.opening], model.get_input_embeddings().num_embeddings  # type: ignore[attr-defined,union-attr]
         filler = model.config.get_text_config().pad_token_id
         filler = filler if filler is not None and 0 <= filler < vocabulary else 0
+        if self.prefix is not None:
+            if tuple(opening) != self.opening:
+                raise PromptError(
+                    "this memory holds the keys and values of what stood before the context when it was made, and this prompt "
+                    "opens otherwise (system message, earlier turns or chat template); ask without these, or make it anew."
+                )
+            return replace(prompt, context=[filler] * self.prefix.seen, inputs={})
+        assert self.soft is not None
         context = [*opening, *[filler] * len(self.soft)]
         ids = torch.tensor([context + prompt.question], device=model.device)
         embeddings = embedded(model, ids)
@@ -141,13 +195,15 @@ class Memory:
         text = tokenizer.decode(list(self.ids), skip_special_tokens=False)
         return prompts.build(tokenizer, text, question, **parts)
 
-    def inputs(self, model: PreTrainedModel, tokenizer: Any, question: str, **parts: Any) -> dict[str, Tensor]:
-        """What ``model.generate(**inputs)`` takes, inside a session or not: embeddings [1, n, d] and their mask."""
+    def inputs(self, model: PreTrainedModel, tokenizer: Any, question: str, **parts: Any) -> dict[str, Any]:
+        """What ``model.generate(**inputs)`` takes, once: embeddings [1, n, d] and their mask, inside a session or not; of a
+        prefix the ids and the cache that begins with it, inside a session (``laconic.compress(model)``)."""
         prompt = self.inside(model, self.prompt(tokenizer, question, **parts))
-        return {
-            "inputs_embeds": prompt.inputs["inputs_embeds"],
-            "attention_mask": torch.ones(1, prompt.tokens, dtype=torch.long, device=model.device),
-        }
+        mask = torch.ones(1, prompt.tokens, dtype=torch.long, device=model.device)
+        if self.prefix is None:
+            return {"inputs_embeds": prompt.inputs["inputs_embeds"], "attention_mask": mask}
+        ids = torch.tensor([prompt.ids], device=model.device)
+        return {"input_ids": ids, "attention_mask": mask, "past_key_values": self.cache(model)}
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, whole or not at all.
@@ -155,9 +211,16 @@ class Memory:
         Raises:
             SavedContextError: the file cannot be written.
         """
-        tensors = {"soft": self.soft.contiguous(), "ids": torch.tensor(self.ids)}
+        tensors = {"ids": torch.tensor(self.ids)}
         own = {"format": FORMAT, "method": described(self.method), "seconds": self.seconds, "flops": self.flops}
-        facts = {**own, **self.facts, "versions": versions(), "keep": self.method.keep}
+        if self.prefix is None:
+            assert self.soft is not None
+            tensors["soft"] = self.soft.contiguous()
+        else:
+            tensors |= {f"keys.{i}": x.contiguous() for i, x in enumerate(self.prefix.keys)}
+            tensors |= {f"values.{i}": x.contiguous() for i, x in enumerate(self.prefix.values)}
+            own |= {"seen": self.prefix.seen, "layers": len(self.prefix.keys), "opening": list(self.opening)}
+        facts = {**own, **self.facts, "versions": versions(), "keep": self.keep}
         header = json.dumps(facts, sort_keys=True)
         try:
             with replacing(Path(path)) as unfinished:
@@ -182,7 +245,12 @@ class Memory:
         if not isinstance(method, MemoryMethod) or facts["version"] != method.version:
             raise SavedContextError(f"{path} was made by another version of {method.name}; make the memory again.")
         kept = {name: facts[name] for name in ("model", "fingerprint", "tokenizer", "artifact", "version")}
-        return Memory(tensors["soft"], tuple(tensors["ids"].tolist()), method, kept)
+        ids = tuple(tensors["ids"].tolist())
+        if "layers" not in facts:
+            return Memory(ids, method, kept, soft=tensors["soft"])
+        keys, values = (tuple(tensors[f"{name}.{i}"] for i in range(facts["layers"])) for name in ("keys", "values"))
+        prefix = Prefix(keys, values, facts["seen"])
+        return Memory(ids, method, kept, prefix=prefix, opening=tuple(facts["opening"]))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
