@@ -25,6 +25,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting, as name=value; repeat it. One that does not exist lists them all."),
 ]
+Data = Annotated[str | None, typer.Option(metavar="FILE", help="The same as --set data=FILE: what it is fitted to.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of this training.")]
 Convert = Annotated[
     tuple[Path, Path] | None,
@@ -37,6 +38,7 @@ def fit(
     model: options.Model = "testbed/lm",
     out: Out = None,
     settings: Settings = None,
+    data: Data = None,
     resume: Resume = False,
     convert: Convert = None,
     dtype: options.Dtype = "auto",
@@ -56,7 +58,8 @@ def fit(
         _list(as_json)
     else:
         check_name(name)
-        _fit(name, model, out, settings or [], resume, dtype, device, trust_remote_code, as_json)
+        settings = [*(settings or []), *([] if data is None else [f"data={data}"])]
+        _fit(name, model, out, settings, resume, dtype, device, trust_remote_code, as_json)
 
 
 def deprecated(verb: str) -> Any:

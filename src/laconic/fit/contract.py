@@ -50,6 +50,8 @@ class Fit:
             last = EVALUATION_SEED - 1
             raise ValueError(f"{self.method}: seed={self.seed} is reserved for evaluation; use 0 to {last}.")
         self.note: Note = lambda line: None
+        self.seconds = 0.0
+        """What the steps of a training have taken so far, those before it was resumed included."""
 
     def settings(self) -> dict[str, Any]:
         """All settings by name, for the artifact and for checkpoints."""

@@ -80,19 +80,19 @@ class Trainer:
         peaks = [group["lr"] for group in optimizer.param_groups]  # before a checkpoint brings its own rates
         done, before = self._start(module, optimizer, resume)
         fit.prepare(self.folder, resume)
-        began, losses = time.monotonic(), []
+        began, losses, fit.seconds = time.monotonic(), [], before
         while done < fit.steps:
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * fit.rate(done)
             losses.append(step(fit, module, optimizer, done))
             done += 1
-            seconds = before + time.monotonic() - began
+            fit.seconds = before + time.monotonic() - began
             if done % fit.log_every == 0 or done == fit.steps:
-                told = [f"step {done} loss {sum(losses) / len(losses):.4f}", fit.progress(), f"{seconds:.0f} s"]
+                told = [f"step {done} loss {sum(losses) / len(losses):.4f}", fit.progress(), f"{fit.seconds:.0f} s"]
                 fit.note(" ".join(filter(None, told)))
                 losses = []
             if done % fit.save_every == 0 or done == fit.steps:
-                self._save(module, optimizer, done, seconds)
+                self._save(module, optimizer, done, fit.seconds)
         module.eval()
 
     def _start(self, module: nn.Module, optimizer: torch.optim.Optimizer, resume: bool) -> tuple[int, float]:

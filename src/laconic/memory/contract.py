@@ -88,6 +88,11 @@ class MemoryMethod(Method):
         found: Tensor = self.network.contexts(model, torch.tensor([ids], device=model.device), self.keep)[0]
         return found
 
+    @property
+    def spent(self) -> float:
+        """Seconds that a training for this very context took; 0 where one training serves all contexts."""
+        return 0.0
+
     def flops(self, shape: Shape, tokens: int, opening: int = 0) -> int:
         """What `compress` costs for a context and an opening of this many tokens."""
         cost: int = self.network.context_flops(shape, tokens, self.keep)

@@ -1,4 +1,4 @@
-"""A memory: what stands for a context in a prompt, soft tokens or a prefix, what it was made of, and the file that holds it."""
+"""A memory: what stands for a context in a prompt, soft tokens or a prefix, what it was made of, and its file."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Memory:
             opening = shown.context[: shown.opening]
         began = time.perf_counter()
         found = made.compress(model, tokens, opening)
-        seconds = time.perf_counter() - began
+        seconds = made.spent + time.perf_counter() - began
         flops = made.flops(Shape.of(model, stack), len(tokens), len(opening))
         if isinstance(found, Prefix):
             kept = found.map(lambda x: x.cpu())
@@ -176,7 +176,7 @@ class Memory:
         if self.prefix is not None:
             if tuple(opening) != self.opening:
                 raise PromptError(
-                    "this memory holds the keys and values of what stood before the context when it was made, and this prompt "
+                    "this memory holds keys and values of what stood before the context when it was made, and this prompt "
                     "opens otherwise (system message, earlier turns or chat template); ask without these, or make it anew."
                 )
             return replace(prompt, context=[filler] * self.prefix.seen, inputs={})

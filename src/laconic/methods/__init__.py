@@ -35,6 +35,7 @@ from laconic.methods.encoder.visionzip import VisionZip as VisionZip
 from laconic.methods.lens.embedlens import EmbedLens as EmbedLens
 from laconic.methods.memory.autocompressor import AutoCompressor as AutoCompressor
 from laconic.methods.memory.c3 import C3 as C3
+from laconic.methods.memory.cartridge import Cartridge as Cartridge
 from laconic.methods.memory.compllm import CompLLM as CompLLM
 from laconic.methods.memory.comprexit import ComprExIT as ComprExIT
 from laconic.methods.memory.gmsa import GMSA as GMSA
