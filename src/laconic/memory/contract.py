@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from laconic.artifact import Artifact
 from laconic.errors import BudgetError, SessionError
 from laconic.measure.cost import Shape
-from laconic.memory.compressor import Compressor, PrefixCompressor
 from laconic.memory.prefix import Prefix, check_holds_prefixes
 from laconic.method import Method
 from laconic.seams import Seam
@@ -62,8 +61,8 @@ class MemoryMethod(Method):
         self.digest = ""
         """Of the artifact's content."""
 
-    def build(self, model: PreTrainedModel, artifact: Artifact) -> Compressor | PrefixCompressor:
-        """The network, untrained, as the artifact's facts describe it."""
+    def build(self, model: PreTrainedModel, artifact: Artifact) -> nn.Module:
+        """The network, untrained, as the artifact's facts describe it: a `Compressor` here."""
         raise NotImplementedError(f"{type(self).__name__} must define build().")
 
     def attach(self, model: PreTrainedModel) -> None:

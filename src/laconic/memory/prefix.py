@@ -33,8 +33,9 @@ class Prefix:
     @classmethod
     def of(cls, cache: DynamicCache, start: int = 0, stop: int | None = None, seen: int | None = None) -> Prefix:
         """The entries `start` to `stop` of a cache of transformers' own; `seen`: None means all that it holds."""
-        keys = tuple(layer.keys[:, :, start:stop] for layer in cache.layers)  # type: ignore[index]
-        values = tuple(layer.values[:, :, start:stop] for layer in cache.layers)  # type: ignore[index]
+        layers: Any = cache.layers
+        keys = tuple(layer.keys[:, :, start:stop] for layer in layers)
+        values = tuple(layer.values[:, :, start:stop] for layer in layers)
         return cls(keys, values, cache.get_seq_length() if seen is None else seen)
 
     @property
