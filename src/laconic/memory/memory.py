@@ -44,21 +44,19 @@ class Memory:
     """A context in a few vectors, which stand in its place in any prompt of the same model.
 
     Attributes:
+        content: soft tokens [m, d], fp32, in the model's space of input embeddings; or a prefix of one row, for the cache.
         ids: token ids of the context. `method`: what made it.
         facts: model, fingerprint, tokenizer and artifact that it belongs to, by hash.
         seconds, flops: what making it took; 0 for one that was loaded.
-        soft: soft tokens [m, d], fp32, in the model's space of input embeddings; None where there is a `prefix`.
-        prefix: keys and values of one row, for the cache; None where there are soft tokens.
         opening: of a prefix, which holds their entries, too: ids that stand before the context.
     """
 
+    content: Tensor | Prefix = field(repr=False)
     ids: tuple[int, ...] = field(repr=False)
     method: MemoryMethod
     facts: dict[str, Any] = field(repr=False)
     seconds: float = 0.0
     flops: int = 0
-    soft: Tensor | None = field(default=None, repr=False)
-    prefix: Prefix | None = field(default=None, repr=False)
     opening: tuple[int, ...] = field(default=(), repr=False)
 
     @staticmethod
@@ -104,7 +102,7 @@ class Memory:
         }
         if made.neutral:
             ids = torch.tensor([tokens], device=model.device)
-            return Memory(tuple(tokens), made, facts, soft=embedded(model, ids)[0].cpu())
+            return Memory(embedded(model, ids)[0].cpu(), tuple(tokens), made, facts)
         if opening is None:
             shown = prompts.build(tokenizer, tokenizer.decode(tokens), "?")
             opening = shown.context[: shown.opening]
@@ -114,15 +112,15 @@ class Memory:
         flops = made.flops(Shape.of(model, stack), len(tokens), len(opening))
         if isinstance(found, Prefix):
             kept = found.map(lambda x: x.cpu())
-            return Memory(tuple(tokens), made, facts, seconds, flops, prefix=kept, opening=tuple(opening))
-        return Memory(tuple(tokens), made, facts, seconds, flops, soft=found.cpu())
+            return Memory(kept, tuple(tokens), made, facts, seconds, flops, tuple(opening))
+        return Memory(found.cpu(), tuple(tokens), made, facts, seconds, flops)
 
     @staticmethod
     def joined(memories: Sequence[Memory]) -> Memory:
         """Memories one after another as one.
 
         Raises:
-            ConflictError: they belong to different models, tokenizers or artifacts.
+            ConflictError: they belong to different models, tokenizers or artifacts, or are prefixes.
         """
         first, *others = memories
         for other in others:
@@ -140,12 +138,28 @@ class Memory:
         return f"{len(self.ids):,} tokens{before} in {self.entries:,} entries of every KV head, {self.method}"
 
     @property
+    def prefix(self) -> Prefix | None:
+        """Its keys and values; None where it is soft tokens."""
+        return self.content if isinstance(self.content, Prefix) else None
+
+    @property
+    def soft(self) -> Tensor:
+        """Its soft tokens [m, d].
+
+        Raises:
+            ConflictError: it is a prefix.
+        """
+        if isinstance(self.content, Prefix):
+            raise ConflictError(
+                f"{self.method.name} makes keys and values, which have positions of their own; what compares or joins "
+                "memories needs a method that makes soft tokens."
+            )
+        return self.content
+
+    @property
     def entries(self) -> int:
         """Entries that the memory takes in every KV head's cache; a prefix holds those of the opening, too."""
-        if self.prefix is not None:
-            return self.prefix.entries
-        assert self.soft is not None
-        return len(self.soft)
+        return len(self.soft) if self.prefix is None else self.prefix.entries
 
     @property
     def keep(self) -> float:
@@ -180,7 +194,6 @@ class Memory:
                     "opens otherwise (system message, earlier turns or chat template); ask without these, or make it anew."
                 )
             return replace(prompt, context=[filler] * self.prefix.seen, inputs={})
-        assert self.soft is not None
         context = [*opening, *[filler] * len(self.soft)]
         ids = torch.tensor([context + prompt.question], device=model.device)
         embeddings = embedded(model, ids)
@@ -214,7 +227,6 @@ class Memory:
         tensors = {"ids": torch.tensor(self.ids)}
         own = {"format": FORMAT, "method": described(self.method), "seconds": self.seconds, "flops": self.flops}
         if self.prefix is None:
-            assert self.soft is not None
             tensors["soft"] = self.soft.contiguous()
         else:
             tensors |= {f"keys.{i}": x.contiguous() for i, x in enumerate(self.prefix.keys)}
@@ -247,10 +259,9 @@ class Memory:
         kept = {name: facts[name] for name in ("model", "fingerprint", "tokenizer", "artifact", "version")}
         ids = tuple(tensors["ids"].tolist())
         if "layers" not in facts:
-            return Memory(ids, method, kept, soft=tensors["soft"])
+            return Memory(tensors["soft"], ids, method, kept)
         keys, values = (tuple(tensors[f"{name}.{i}"] for i in range(facts["layers"])) for name in ("keys", "values"))
-        prefix = Prefix(keys, values, facts["seen"])
-        return Memory(ids, method, kept, prefix=prefix, opening=tuple(facts["opening"]))
+        return Memory(Prefix(keys, values, facts["seen"]), ids, method, kept, opening=tuple(facts["opening"]))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -212,3 +212,9 @@ def test_a_model_that_says_nothing_is_an_error(loaded, sample, monkeypatch):
     with pytest.raises(ArtifactError, match="give it requests=FILE"):
         next(study.run(1, 3, 3, 5))
     assert len(SEEDS) == 5
+
+
+def test_prefixes_are_not_joined(loaded, sample, tmp_path):
+    memory = Memory.of(*loaded, sample.context, untrained(loaded, sample.context, tmp_path / "c.safetensors", entries=4))
+    with pytest.raises(laconic.ConflictError, match="positions of their own"):
+        Memory.joined([memory, memory])
