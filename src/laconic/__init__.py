@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from laconic.artifact import Artifact as Artifact
+    from laconic.baking import Baked as Baked
+    from laconic.baking import bake as bake
     from laconic.cache.contract import CacheMethod as CacheMethod
     from laconic.cache.saved import SavedContext as SavedContext
     from laconic.cache.saved import load as load_cache  # noqa: F401
@@ -47,10 +49,12 @@ if TYPE_CHECKING:
     from laconic.stream.contract import TokenMethod as TokenMethod
     from laconic.version import __version__ as __version__
     from laconic.weights.contract import WeightMethod as WeightMethod
+    from laconic.weights.edit import WeightEdit as WeightEdit
 
 _HOMES = {
     "Artifact": "laconic.artifact",
     "Bank": "laconic.memory.bank",
+    "Baked": "laconic.baking",
     "CacheMethod": "laconic.cache.contract",
     "Context": "laconic.engine.context",
     "Memory": "laconic.memory.memory",
@@ -64,7 +68,9 @@ _HOMES = {
     "Shortened": "laconic.shortening.shorten",
     "StorageMethod": "laconic.cache.storage",
     "TokenMethod": "laconic.stream.contract",
+    "WeightEdit": "laconic.weights.edit",
     "WeightMethod": "laconic.weights.contract",
+    "bake": "laconic.baking",
     "compress": "laconic.session",
     "create_method": "laconic.method",
     "list_methods": "laconic.method",

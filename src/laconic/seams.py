@@ -110,6 +110,9 @@ class Seam:
     single: ClassVar[bool] = False
     """Whether one method per session may name this seam, whatever the methods claim."""
 
+    shape: Shape | None = None
+    """The sizes of the decoder that runs, where `install` has changed them."""
+
     def __init__(self, host: Host, methods: tuple[Any, ...]):
         self.host, self.methods = host, methods
 

@@ -111,7 +111,7 @@ class Session:
             method.attach(self.model)
         self._protection = Protection([protect, *(m.protect for m in self.methods)], tokenizer)
         self.left_alone = CompressedCache(self.stack.config).left_alone  # refuses models without a full-attention layer
-        self.shape = host.shape
+        self.shape = self._running_shape = host.shape
         for seam in self._seams:
             seam.prepare()
         self._restore = ExitStack()
@@ -136,6 +136,7 @@ class Session:
                 self._restore.enter_context(generating.noted(self.model))
                 for seam in self._seams:
                     seam.install(self._restore)
+                self._running_shape = next((seam.shape for seam in self._seams if seam.shape), self.shape)
                 for handle in (
                     self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
                     self.stack.register_forward_pre_hook(self._before_stack, with_kwargs=True),
@@ -177,7 +178,7 @@ class Session:
 
     def _adopt(self, cache: CompressedCache) -> None:
         """Bind the cache of this pass, a new one or that of an earlier turn, to this session and its methods."""
-        cache.figures.flops = cache.figures.flops or FlopCounter(self.shape)
+        cache.figures.flops = cache.figures.flops or FlopCounter(self._running_shape)
         cache.figures.counting &= self._counts or not self.methods  # without methods there is nothing to count
         # in every pass: another session may have used the cache in between, with other methods
         cache.method = cache.storage = None

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from laconic.cli import cache, store
+from laconic.cli.bake import bake
 from laconic.cli.bench import bench
 from laconic.cli.chat import chat
 from laconic.cli.common import Group, utf8_streams
@@ -58,6 +59,7 @@ app.command()(inspect)
 app.command()(methods)
 app.command()(bench)
 app.command()(fit)
+app.command()(bake)
 app.command()(serve)
 app.command()(doctor)
 for verb in ("calibrate", "train"):

@@ -134,9 +134,9 @@ def _fit(
     from laconic.fit.find import find_fit
     from laconic.fit.settings import parse
 
-    fit = parse(find_fit(name), _pairs(settings))
+    fit = parse(find_fit(name), options.pairs(settings))
     file, folder = _places(out or Path(f"{name}-{_plain(model)}.safetensors"), fit)
-    network, tokenizer = _load(model, dtype, device, trust_remote_code)
+    network, tokenizer = options.load(model, dtype, device, trust_remote_code)
     lines: list[str] = []
 
     def log(line: str) -> None:
@@ -157,17 +157,6 @@ def _fit(
         for line in lines:
             common.out().print(line, markup=False, soft_wrap=True)
     _tell(artifact, file, time.perf_counter() - began, lines, as_json)
-
-
-def _pairs(settings: list[str]) -> dict[str, str]:
-    """Settings by name from pieces such as ``steps=100``."""
-    given: dict[str, str] = {}
-    for pair in settings:
-        name, eq, text = pair.partition("=")
-        if not eq or name in given:
-            raise common.InputError(f"--set {pair}: give each setting once, as name=value.")
-        given[name] = text
-    return given
 
 
 def _places(out: Path, fit: Fit) -> tuple[Path, Path | None]:
@@ -204,16 +193,3 @@ def _tell(artifact: Artifact, file: Path, seconds: float, notes: list[str], as_j
     common.out().print(
         f"wrote {file}{took}; use it as --method {artifact.method}:artifact={file}", markup=False, soft_wrap=True
     )
-
-
-def _load(model: str, dtype: str, device: str | None, trust_remote_code: bool) -> tuple[Any, Any]:
-    import torch
-
-    import laconic
-
-    if dtype not in options.DTYPES:
-        raise common.InputError(f"--dtype {dtype}: choose one of {', '.join(options.DTYPES)}.")
-    common.quiet()
-    kind = dtype if dtype == "auto" else getattr(torch, dtype)
-    with common.spinner(f"loading {model}"):
-        return laconic.load(model, dtype=kind, device=device, trust_remote_code=trust_remote_code)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from laconic.budget import share
-from laconic.cli.common import InputError, err, read_text
+from laconic.cli.common import InputError, err, quiet, read_text, spinner
 from laconic.method import check_name
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -199,6 +199,31 @@ def model_for_own_documents() -> str:
         err().print(f"{told} {error}", style="yellow", markup=False, soft_wrap=True)
         return TEXT_MODEL
     return REAL_MODEL
+
+
+def pairs(settings: list[str]) -> dict[str, str]:
+    """Settings by name from pieces such as ``steps=100``."""
+    given: dict[str, str] = {}
+    for pair in settings:
+        name, eq, text = pair.partition("=")
+        if not eq or name in given:
+            raise InputError(f"--set {pair}: give each setting once, as name=value.")
+        given[name] = text
+    return given
+
+
+def load(model: str, dtype: str, device: str | None, trust_remote_code: bool) -> tuple[Any, Any]:
+    """The model and its tokenizer or processor, as `laconic.load` gives them."""
+    import torch
+
+    import laconic
+
+    if dtype not in DTYPES:
+        raise InputError(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}.")
+    quiet()
+    kind = dtype if dtype == "auto" else getattr(torch, dtype)
+    with spinner(f"loading {model}"):
+        return laconic.load(model, dtype=kind, device=device, trust_remote_code=trust_remote_code)
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -26,6 +26,9 @@ class WeightMethod(Method):
     claims: ClassVar[frozenset[str]] = frozenset({"weights"})
     seams: ClassVar[tuple[type[Seam], ...]] = (WeightSeam,)
     default_keep: ClassVar[float | None] = None
+    resizes: ClassVar[bool] = False
+    """Whether it changes matrices of the model itself, so that what runs has to be counted anew; modules put beside them are
+    counted by themselves."""
 
     def apply(self, model: PreTrainedModel) -> AbstractContextManager[Any]:
         """While the returned context is open, the method's modules are in place; afterwards the model's own are back, also

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from laconic.cache.cache import CompressedCache
 from laconic.errors import SessionError
-from laconic.measure.cost import parameters_of
+from laconic.measure.cost import Shape, parameters_of
 from laconic.seams import Host, Order, Seam
 from laconic.step import Step
 from laconic.weights.hooks import PerPrompt
@@ -35,6 +35,7 @@ class WeightSeam(Seam):
         self._per_prompt: list[PerPrompt] = []
         self._prompt: object | None = None
         self._decoding = False
+        self.shape: Shape | None = None
 
     @property
     def stores_less(self) -> bool:
@@ -60,6 +61,9 @@ class WeightSeam(Seam):
         known = set(self.host.layers.modules())
         for method in self._applied:
             restore.enter_context(method.apply(self.host.model))
+        if any(method.resizes for method in self._applied):
+            self.shape = Shape.of(self.host.model, self.host.stack)
+            known = set(self.host.layers.modules())
         for layer, block in enumerate(self.host.layers):
             if layer in self.without_attention:
                 restore.callback(block.register_forward_hook(self._counter(layer)).remove)
