@@ -153,7 +153,7 @@ def test_other_groupings_of_query_heads(make_llama, prompt, name, kv_heads):
     want = model.generate(ids, **GREEDY)
     with laconic.compress(model, method(name, keep=1.0)):
         torch.testing.assert_close(logits(model.generate(ids, **GREEDY)), logits(want), atol=1e-5, rtol=1e-5)
-    with laconic.compress(model, method(name, keep=0.5)) as session:
+    with laconic.compress(model, method(name, model, keep=0.5)) as session:
         changed = model.generate(ids, **GREEDY)
     counts = entries(session)
     assert counts.shape == (2, 2, kv_heads)
@@ -170,7 +170,7 @@ def test_bf16(make_llama, prompt, name):
     with laconic.compress(model, method(name, keep=1.0)) as whole:
         got = model(ids).logits.float()
     assert (got - want).norm() < 0.02 * want.norm()
-    with laconic.compress(model, method(name, keep=0.5)) as session:
+    with laconic.compress(model, method(name, model, keep=0.5)) as session:
         steps = model.generate(ids, **GREEDY)
     assert bool(logits(steps).isfinite().all())
     assert whole.stats.kv_bytes == 2 * 2 * 2 * 40 * 2 * 8 * 2

@@ -84,7 +84,7 @@ def test_a_compressed_assistant(untouched, make_llama, prompt, name):
     """Whatever it drafts, the answer is that of the model; its own prompt stays cut to the budget."""
     assistant, ids = make_llama(layers=2, seed=0), prompt(1, 40)
     stock = untouched.generate(ids, **GREEDY)
-    with laconic.compress(assistant, method(name, keep=0.4)) as session:
+    with laconic.compress(assistant, method(name, assistant, keep=0.4)) as session:
         assert torch.equal(untouched.generate(ids, assistant_model=assistant, **GREEDY), stock)
     assert session.cache.nbytes < 0.95 * 2 * 2 * 2 * 8 * 4 * session.cache.seen
 

@@ -31,7 +31,7 @@ def read(engine):
     """`read("keydiff", keep=0.5)` -> a Context; answers have six tokens."""
 
     def made(name=None, text=CONTEXT, **budget):
-        methods = [] if name is None else [method(name, **budget)]
+        methods = [] if name is None else [method(name, engine.model, **budget)]
         return engine.read(Request(context=text, methods=methods, max_new_tokens=6))
 
     return made

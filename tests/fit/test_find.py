@@ -10,7 +10,7 @@ from laconic.errors import UnknownNameError
 from laconic.fit import Fit, TrainingFit
 from laconic.fit.find import find_fit, fit_of, fits
 
-MEASURED = {"compresskv", "embedlens", "fastkv", "fitprune", "razorattention", "triattention", "vtw"}
+MEASURED = {"compresskv", "embedlens", "fastkv", "fitprune", "kvzap", "razorattention", "triattention", "vtw"}
 MEMORIES = {"autocompressor", "compllm", "comprexit", "gmsa", "icae", "mean_pool"}
 TRAINED = {"dyvte", "eas", "explainability", "lococo"} | MEMORIES
 METHOD = """

@@ -3,11 +3,14 @@
 import atexit
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import torch
 
 import laconic
+from helpers.zap_tools import tensors
+from laconic.cache.heads import shape
 from laconic.cache.storage import StorageMethod
 
 _FOLDER = Path(tempfile.mkdtemp())
@@ -22,7 +25,16 @@ def _centres():
     return _FOLDER / "centres.safetensors"
 
 
+@cache
+def _surrogate(layers=4, size=32, heads=2):
+    """The same of KVzap, for so many layers of KV heads that read vectors of this size."""
+    path = _FOLDER / f"surrogate-{layers}-{size}-{heads}.safetensors"
+    laconic.Artifact("kvzap", "published", "tiny", None, {"thresholds": [0.0]}, tensors(layers, size, heads)).save(path)
+    return path
+
+
 SPECS = {
+    "kvzap": f"kvzap:artifact={_surrogate()}",
     "triattention": f"triattention:artifact={_centres()}",
     "fastkv": "fastkv:tsp_rate=0.6",  # the stream must be long enough for the budgets of the tests
     "compresskv": "compresskv:heads=all",  # these models have no artifact
@@ -40,10 +52,15 @@ STORAGE = [name for name in METHODS if issubclass(laconic.method.find(name).cls,
 CHOOSERS = [name for name in METHODS if name not in STORAGE]
 
 
-def method(name, **budget):
-    """The method at a budget; at keep=1.0 with its own defaults, which must be neutral."""
+def method(name, model=None, **budget):
+    """The method at a budget; at keep=1.0 with its own defaults, which must be neutral. `model`: for one of another shape
+    than `llama`."""
     if budget.get("keep") == 1.0:
         return laconic.create_method(name, **budget)
     if "keep" in budget:
         budget["keep"] = max(budget["keep"], LEAST.get(name, 0))
-    return laconic.create_method(SPECS.get(name, name), **budget)
+    spec = SPECS.get(name, name)
+    if name == "kvzap" and model is not None:
+        layers, _, heads = shape(model)
+        spec = f"kvzap:artifact={_surrogate(layers, model.config.hidden_size, heads)}"
+    return laconic.create_method(spec, **budget)

@@ -6,7 +6,7 @@ entries, T tokens of the pass.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 
@@ -14,6 +14,9 @@ from laconic.cache.observe import Observation
 from laconic.cache.parts.base import Entries
 from laconic.ops.segments import Segments
 from laconic.ops.select import Selection
+
+if TYPE_CHECKING:
+    from laconic.cache.hidden import Hidden
 
 
 @runtime_checkable
@@ -65,6 +68,17 @@ class KeepsQueries(Protocol):
 
     def queries_kept(self) -> int:
         """How many of the latest queries every layer keeps, in ``obs.state["queries"]`` [B, H, <= this, D]; 0 keeps none."""
+        ...
+
+
+@runtime_checkable
+class DescribesEntries(Protocol):
+    """Notes something about tokens that are generated, from what a layer reads (`laconic.cache.hidden.HiddenSeam`). Of
+    tokens that are prompt `CacheMethod.columns` says it."""
+
+    def describe(self, layer: int, hidden: Hidden) -> dict[str, torch.Tensor]:
+        """Columns of the T tokens that compressed layer `layer` reads, [B, Hkv, T] each, which are stored with the
+        entries."""
         ...
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from laconic.cache.hooks import DescribesEntries
 from laconic.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -51,6 +52,26 @@ class Pass:
         """The same with `f` of each tensor, without pseudo tokens."""
         columns = {name: f(column) for name, column in self.columns.items()}
         return Pass(f(self.queries), f(self.keys), f(self.values), columns, self.scale, self.softcap)
+
+
+def new_columns(layer: CompressedLayer, keys: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Columns of the running pass's entries, `keys` [B, Hkv, T, D]; one is left out for as long as its default describes
+    every entry."""
+    step, cache = layer.cache.step, layer.cache
+    assert step is not None
+    b, h, t = keys.shape[:3]
+    columns: dict[str, torch.Tensor] = {}
+    indexed = step.index is not None
+    for part in layer.parts:  # the place in a part that follows another does not tell the token
+        indexed = indexed or part.has("index") or part.frozen
+    if indexed:
+        columns["index"] = step.token_index(b)[:, None].expand(b, h, t)
+    if step.valid is not None:
+        columns["valid"] = step.valid[:, None].expand(b, h, t)
+    if cache.hidden is not None and step.generated and isinstance(cache.method, DescribesEntries):
+        with cache.figures.work(step):
+            columns.update(cache.method.describe(layer.number, cache.hidden))
+    return columns
 
 
 class NewEntries:

@@ -9,7 +9,7 @@ import torch
 from transformers.cache_utils import CacheLayerMixin
 
 from laconic.cache.costs import count
-from laconic.cache.incoming import NewEntries, Pass
+from laconic.cache.incoming import NewEntries, Pass, new_columns
 from laconic.cache.parts.base import DensePart, Entries, Part
 from laconic.cache.parts.entries import filler_first, joined
 from laconic.cache.parts.ragged import RaggedPart
@@ -198,13 +198,13 @@ class CompressedLayer(CacheLayerMixin):
         assert step is not None and step.generated is not None
         if q.shape[2] == 1 and not step.prefill and self.parts and not self.record_past:
             count(self, q, keys)
-            columns = self._new_columns(keys)
+            columns = new_columns(self, keys)
             self.append(keys, values, columns)
             out = self._attend_stored(q, scale, softcap)
             self._decoded(Pass(q, keys, values, columns, scale, softcap), step)
             return out
         t = q.shape[2] - step.pseudo
-        new = Pass(q, keys, values, self._new_columns(keys[:, :, :t]), scale, softcap).rows(0, t)
+        new = Pass(q, keys, values, new_columns(self, keys[:, :, :t]), scale, softcap).rows(0, t)
         prompt = new.rows(0, t - step.generated)
         if step.pseudo:
             prompt.pseudo = (q[:, :, t:], keys[:, :, t:], values[:, :, t:])
@@ -252,7 +252,7 @@ class CompressedLayer(CacheLayerMixin):
 
     def decoded(self, new: Pass, step: Step) -> None:
         """Store one generated token, which has been attended, and let the method act on it. `step` is the running one."""
-        new.columns = self._new_columns(new.keys)
+        new.columns = {**new.columns, **new_columns(self, new.keys)}
         self.append(new.keys, new.values, new.columns)
         self._decoded(new, step)
 
@@ -315,21 +315,6 @@ class CompressedLayer(CacheLayerMixin):
         out = q.new_zeros(*q.shape[:3], values.shape[-1])
         at = rows[:, None, :, None].expand(-1, q.shape[1], -1, values.shape[-1])
         return out.scatter_add_(2, at, few * own[:, None, :, None])  # an unused slot adds zeros to position 0
-
-    def _new_columns(self, keys: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Columns of this pass's entries; a column is left out for as long as its default describes every entry."""
-        step = self.cache.step
-        assert step is not None
-        b, h, t = keys.shape[:3]
-        columns = {}
-        indexed = step.index is not None
-        for part in self.parts:  # the place in a part that follows another does not tell the token
-            indexed = indexed or part.has("index") or part.frozen
-        if indexed:
-            columns["index"] = step.token_index(b)[:, None].expand(b, h, t)
-        if step.valid is not None:
-            columns["valid"] = step.valid[:, None].expand(b, h, t)
-        return columns
 
     def keep(self, entries: Entries, mask: torch.Tensor) -> None:
         """Store only those of `entries` that `mask` [B, Hkv, n] names, numbered as `restored` gives them; heads become

@@ -12,6 +12,7 @@ from laconic.methods.cache.h2o import H2O as H2O
 from laconic.methods.cache.keydiff import KeyDiff as KeyDiff
 from laconic.methods.cache.kivi import KIVI as KIVI
 from laconic.methods.cache.knorm import KNorm as KNorm
+from laconic.methods.cache.kvzap import KVzap as KVzap
 from laconic.methods.cache.kvzip import KVzip as KVzip
 from laconic.methods.cache.kvzip_plus import KVzipPlus as KVzipPlus
 from laconic.methods.cache.lococo import LoCoCo as LoCoCo

@@ -1,12 +1,12 @@
-"""The fit of TriAttention: means of queries before RoPE, on documents that no evaluation reads."""
+"""The fit of TriAttention: means of queries before RoPE."""
 
 import torch
 from helpers.tri_tools import artifact
 
 from laconic.fit.find import find_fit
+from laconic.fit.passages import passage_ids
 from laconic.fit.trainer import Trainer
 from laconic.methods.cache.triattention.fit import TriAttentionFit
-from laconic.tasks.text.corpus import documents
 
 
 class Letters:
@@ -24,21 +24,12 @@ def test_it_measures_the_queries_before_rope(llama):
         seen = []
         hook = llama.model.layers[layer].self_attn.q_proj.register_forward_hook(lambda m, a, out, s=seen: s.append(out[0]))
         for number in range(2):
-            llama(torch.tensor([fit._drawn(number)]))
+            llama(torch.tensor([passage_ids(Letters(), 50, f"0-{number}")]))
         hook.remove()
         queries = torch.cat(seen).view(100, 4, 8)
         torch.testing.assert_close(found.tensors["centre"][layer], queries.mean(0), atol=1e-4, rtol=1e-4)
         lengths = torch.complex(queries[..., :4], queries[..., 4:]).abs()
         torch.testing.assert_close(found.tensors["size"][layer], lengths.mean(0), atol=1e-4, rtol=1e-4)
-
-
-def test_it_reads_no_document_of_the_evaluation():
-    held_out = {"\n".join(lines) for lines in documents(held_out=True)}
-    fit = TriAttentionFit(tokens=400)
-    fit.tokenizer = Letters()
-    first, second = fit._drawn(0), fit._drawn(1)
-    assert len(first) == len(second) == 400 and first != second and first == fit._drawn(0)
-    assert not {"\n".join(lines) for lines in documents()} & held_out
 
 
 def test_the_artifact_of_the_tests_has_the_shapes_of_the_fit(llama, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,8 +12,8 @@ from laconic.cache.heads import shape
 from laconic.cache.observe import Observation
 from laconic.fit.contract import Fit
 from laconic.fit.layer_probe import LayerProbe
+from laconic.fit.passages import passage_ids
 from laconic.session import compress
-from laconic.tasks.text.corpus import documents
 
 
 @dataclass(kw_only=True)
@@ -46,7 +45,7 @@ class TriAttentionFit(Fit):
 
         read = 0
         for number in range(self.passes):
-            ids = self._drawn(number)
+            ids = passage_ids(self.tokenizer, self.tokens, f"{self.seed}-{number}")
             read += len(ids)
             with torch.inference_mode(), compress(model, LayerProbe(prefill=look)):
                 model(input_ids=torch.tensor([ids], device=model.device), logits_to_keep=1)
@@ -60,15 +59,3 @@ class TriAttentionFit(Fit):
     def tensors(self) -> dict[str, Tensor]:
         """`centre` [layers, H, D] and `size` [layers, H, D_rot / 2]."""
         return {"centre": self._centre.contiguous(), "size": self._size.contiguous()}
-
-    def _drawn(self, number: int) -> list[int]:
-        """Token ids of documents in random order."""
-        rng = random.Random(f"calibration-{self.seed}-{number}")
-        texts = list(documents())
-        rng.shuffle(texts)
-        ids: list[int] = []
-        for lines in texts:
-            if len(ids) >= self.tokens:
-                break
-            ids += self.tokenizer.encode("\n".join(lines) + "\n\n", add_special_tokens=False)
-        return ids[: self.tokens]
