@@ -103,6 +103,10 @@ class Options:
     frames: Annotated[
         int | None, typer.Option("--frames", min=1, help="Frames of the video, evenly spread; default: 8.")
     ] = None
+    audio: Annotated[
+        list[str] | None,
+        typer.Option("--audio", help="A sound file, for a model that hears; repeat to give several, before the text."),
+    ] = None
     question: Annotated[str, typer.Option("--question", "-q", help="What to ask about the context.")] = ""
     answer_prefix: Annotated[
         str, typer.Option("--answer-prefix", help="Opens the answer; the model continues from there.")
@@ -139,7 +143,11 @@ class Options:
         if self.query_agnostic:
             self.later = True
             self.warnings.append("--query-agnostic is now called --later; the old name goes with laconic 0.3.")
-        if self.later and not (self.context or self.sees):
+        if self.audio and self.sees:
+            raise InputError("--audio goes neither with --image nor with --video yet; give one of them.")
+        if self.audio and self.prefill_chunk_size:
+            raise InputError("--prefill-chunk-size does not go with --audio; drop one of them.")
+        if self.later and not (self.context or self.sees or self.audio):
             raise InputError("--later compresses a context before the question; give --context.")
         if self.frames is not None and self.video is None:
             raise InputError(f"--frames {self.frames} are those of a --video; give one.")
@@ -167,6 +175,11 @@ class Options:
     def sees(self) -> bool:
         """Images were given."""
         return bool(self.image) or self.video is not None
+
+    @property
+    def hears(self) -> bool:
+        """Sounds were given."""
+        return bool(self.audio)
 
     @property
     def model_name(self) -> str:

@@ -26,7 +26,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 def panel(question: Question, run: Run, stock: Run | None) -> Panel:
     """Everything worth knowing about a run, in one frame."""
-    parts: list[Any] = [_head(question, run), Text(), _figures(run, stock)]
+    parts: list[Any] = [_head(question, run), Text(), _figures(question, run, stock)]
     if stock is not None or question.methods:
         parts.append(Text(timed(run), style="dim"))
     if stock is not None:
@@ -35,7 +35,7 @@ def panel(question: Question, run: Run, stock: Run | None) -> Panel:
     return Panel(Group(*parts), title="laconic", title_align="left", border_style="dim", expand=False)
 
 
-def _figures(run: Run, stock: Run | None) -> Table:
+def _figures(question: Question, run: Run, stock: Run | None) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
     table.add_column("compressed", justify="right")
@@ -54,7 +54,7 @@ def _figures(run: Run, stock: Run | None) -> Table:
     row("KV bytes at the end", lambda r: r.final.kv_bytes, size)
     row(f"peak memory ({run.answer.memory_kind.replace('_', ' ')})", lambda r: r.answer.peak_memory, size)
     if run.visual is not None:
-        row("vision encoder", lambda r: r.final.encoder_seconds, seconds)
+        row(f"{'sound' if question.sounds else 'vision'} encoder", lambda r: r.final.encoder_seconds, seconds)
     row("prefill", lambda r: r.prefill_seconds, seconds)
     row("  of it compressing", lambda r: r.final.compress_seconds or None, seconds)
     row("decode per token", lambda r: r.decode_seconds_per_token, seconds)
@@ -116,6 +116,8 @@ def _head(question: Question, run: Run) -> Table:
     )
     if question.frames:
         grid.add_row("images", shown(question.frames))
+    if question.sounds:
+        grid.add_row("sound", heard(question))
     for method in question.methods:
         if isinstance(method, PromptMethod) and method.done is not None:
             grid.add_row("text", f"{shortened(method.done)} before the model read it")
@@ -126,7 +128,9 @@ def _head(question: Question, run: Run) -> Table:
     ran = sorted(set(final.stream.values()))
     if run.visual is not None:
         grid.add_row("tokens by layer", by_layer(final.stream))
-        grid.add_row("visual tokens", f"{len(run.visual.numbers):,} in; {by_layer(run.visual.by_layer(run.session))}")
+        grid.add_row(
+            f"{media_name(question)} tokens", f"{len(run.visual.numbers):,} in; {by_layer(run.visual.by_layer(run.session))}"
+        )
     elif len(ran) > 1:
         grid.add_row("stream", f"{ran[-1]:,} tokens in the first layers, {ran[0]:,} in the last")
     if run.session.left_alone:
@@ -146,7 +150,8 @@ def kept(question: Question, run: Run) -> str:
     if cutters and run.visual is not None:
         ran = run.visual.by_layer(run.session)
         share = sum(ran.values()) / (len(ran) * len(run.visual.numbers))
-        lines.append(f"asked {', '.join(map(asked, cutters))}, achieved {share:.2%} of the visual tokens, mean over layers")
+        what_ran = f"{share:.2%} of the {media_name(question)} tokens"
+        lines.append(f"asked {', '.join(map(asked, cutters))}, achieved {what_ran}, mean over layers")
     holder = run.session.meter.budgeted
     if holder is not None:
         whole = achieved.replace(" of", " of the bytes of", 1) if holder.in_bytes else achieved
@@ -171,6 +176,17 @@ def shown(images: Sequence[Frame]) -> str:
         number = f" frame {frame.number} of {frame.of}" if frame.of > 1 else ""
         names.append(f"{clean(Path(frame.source).name)}{number} {frame.image.width} x {frame.image.height}")
     return f"{len(images)}: {', '.join(names)}{', ...' if len(images) > 3 else ''}"
+
+
+def heard(question: Question) -> str:
+    """Each file with its seconds."""
+    files = zip(question.options.audio or (), question.sounds, strict=True)
+    return ", ".join(f"{clean(Path(path).name)} {sound.seconds:.2f} s" for path, sound in files)
+
+
+def media_name(question: Question) -> str:
+    """What the tokens that are no text stand for."""
+    return "audio" if question.sounds else "visual"
 
 
 def by_layer(counts: Mapping[int, float]) -> str:

@@ -19,8 +19,10 @@ from laconic.families.vision import vision_family_of
 from laconic.loading import load
 from laconic.media import Frame, gather
 from laconic.media.arrange import arranged, arranges
+from laconic.media.audio import Sound, load_sound
 from laconic.method import Method, Span
 from laconic.prompts.media import reads_videos
+from laconic.prompts.sound import hears
 from laconic.prompts.text import Prompt
 from laconic.shortening.contract import to_apply
 from laconic.specs import create_methods
@@ -35,13 +37,14 @@ class Question:
 
     Attributes:
         request: its prompt has been built.
-        frames: what `--image` and `--video` show.
+        frames: what `--image` and `--video` show. `sounds`: what `--audio` gives.
     """
 
     options: Options
     engine: Engine
     request: Request
     frames: Sequence[Frame] = ()
+    sounds: Sequence[Sound] = ()
 
     @property
     def prompt(self) -> Prompt:
@@ -65,17 +68,17 @@ class Question:
 
 
 def question_of(options: Options, context: str, methods: Sequence[Method] | None = None) -> Question:
-    """Open the images, load the model and build the prompt.
+    """Open images and sounds, load the model and build the prompt.
 
     Args:
         context: the text that `options` names.
         methods: in place of those that the options name.
 
     Raises:
-        InputError: no such model, images for a model that sees none, or nothing to compress before the question.
-        MediaError: an image that cannot be shown.
+        InputError: no such model, images or sounds for a model that takes none, or nothing to compress before the question.
+        MediaError: an image that cannot be shown, or a sound that cannot be heard.
     """
-    frames = frames_of(options)
+    frames, sounds = frames_of(options), sounds_of(options)
     if methods is None:
         engine, methods = engine_and_methods(options, "later" if options.later else "in view")
     else:
@@ -91,14 +94,16 @@ def question_of(options: Options, context: str, methods: Sequence[Method] | None
         else:
             frames = arranged(frames, stills, methods, vision_family_of(engine.model).image_side(engine.model))
     shown = [frame.image for frame in (frames if clip is None else frames[:stills])]
-    request = replace(request_of(options), context=context, images=shown, clip=clip, methods=methods, system=options.system)
+    heard = [sound.samples for sound in sounds]
+    request = replace(request_of(options), context=context, images=shown, clip=clip, sounds=heard, methods=methods)
+    request = replace(request, system=options.system)
     with spinner("shortening the context") if to_apply(methods) else nullcontext():
         request = engine.shortened(request)
     prompt = engine.prompt(request)
     if options.later and not (prompt.context and prompt.question):
         raise InputError("--later needs a context and a question after it.")
     check_length(options, engine, prompt)
-    return Question(options, engine, replace(request, prompt=prompt), frames)
+    return Question(options, engine, replace(request, prompt=prompt), frames, sounds)
 
 
 def request_of(options: Options) -> Request:
@@ -146,11 +151,24 @@ def frames_of(options: Options) -> list[Frame]:
     return shown
 
 
+def sounds_of(options: Options) -> list[Sound]:
+    """What `--audio` gives.
+
+    Raises:
+        MediaError: one of them cannot be read.
+    """
+    sounds = [load_sound(path) for path in options.audio or ()]
+    options.warnings += [
+        f"{path}: {note}" for path, sound in zip(options.audio or (), sounds, strict=True) for note in sound.notes
+    ]
+    return sounds
+
+
 def engine_of(options: Options) -> Engine:
     """The model.
 
     Raises:
-        InputError: no such model, a device that is not there, or images for a model that sees none.
+        InputError: no such model, a device that is not there, or images or sounds for a model that takes none.
     """
     quiet()
     name = options.model_name
@@ -166,6 +184,11 @@ def engine_of(options: Options) -> Engine:
         raise InputError(
             f"--model {name} is a {engine.model.config.model_type} model, which laconic cannot show images; drop "
             "--image and --video, or give a vision language model."
+        )
+    if options.hears and not hears(engine.reader):
+        raise InputError(
+            f"--model {name} is a {engine.model.config.model_type} model, which laconic cannot give sound; drop --audio, or "
+            "give a model that hears, such as a Qwen2-Audio model."
         )
     return engine
 

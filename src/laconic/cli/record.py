@@ -58,10 +58,10 @@ def record(question: Question, run: Run, stock: Run | None) -> dict[str, Any]:
 
 
 def images(question: Question, run: Run, stock: Run | None) -> dict[str, Any]:
-    """The further keys in the JSON of a run with images; text runs have none of them."""
+    """The further keys in the JSON of a run with images or sound; text runs have none of them."""
     if run.visual is None:
         return {}
-    return {
+    seen = {
         "images": [
             {"file": f.source, "frame": f.number, "frames": f.of, "width": f.image.width, "height": f.image.height}
             for f in question.frames
@@ -71,6 +71,12 @@ def images(question: Question, run: Run, stock: Run | None) -> dict[str, Any]:
         "visual_in": len(run.visual.numbers),
         "visual": {str(layer): count for layer, count in run.visual.by_layer(run.session).items()},
     }
+    if question.sounds:
+        named = zip(question.options.audio or (), question.sounds, strict=True)
+        seen["sounds"] = [{"file": path, "seconds": sound.seconds, "notes": list(sound.notes)} for path, sound in named]
+        seen["audio_in"], seen["audio"] = seen.pop("visual_in"), seen.pop("visual")
+        del seen["images"]
+    return seen
 
 
 def method_dict(method: Method) -> dict[str, Any]:

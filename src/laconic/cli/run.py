@@ -48,14 +48,15 @@ def run(
     compare: Annotated[bool, typer.Option("--compare", help="The uncompressed model beside it.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Answer a question about a text or images from a compressed memory, and say what that cost.
+    """Answer a question about a text, images or sound from a compressed memory, and say what that cost.
 
     Example: laconic run --method NAME --keep 0.1 --context notes.txt --question "What is the code for falcon?" --compare
     """
-    if memory is not None and (cache is not None or options.sees):
-        raise common.InputError("--memory stands for a text; drop --cache, --image and --video, or --memory.")
-    if cache is not None and options.sees:
-        raise common.InputError("--cache holds texts; drop --image and --video, or --cache.")
+    given = options.sees or options.hears
+    if memory is not None and (cache is not None or given):
+        raise common.InputError("--memory stands for a text; drop --cache, --image, --video and --audio, or --memory.")
+    if cache is not None and given:
+        raise common.InputError("--cache holds texts; drop --image, --video and --audio, or --cache.")
     if store and (cache is not None or memory is not None or compare or not options.later):
         raise common.InputError("--store goes with --later, and without --cache, --memory and --compare.")
     questions = question or [""]

@@ -29,7 +29,7 @@ from laconic.engine.shortened import shortened
 from laconic.engine.stock import StockSession
 from laconic.loading import tokenizer_of
 from laconic.measure.stats import Stats
-from laconic.prompts import media, text
+from laconic.prompts import media, sound, text
 from laconic.prompts.inputs import on_device
 from laconic.prompts.text import Prompt, PromptError
 from laconic.session import Session
@@ -65,7 +65,7 @@ class Engine:
 
         Raises:
             PromptError: nothing to ask, a template that refuses the turns, or one that no longer fits a saved context.
-            MediaError: images that cannot be shown.
+            MediaError: images that cannot be shown, or sounds that the model cannot hear.
         """
         if request.prompt is not None:
             return request.prompt
@@ -82,7 +82,11 @@ class Engine:
             ids = _ids_of(saved)
             return media.continued(self.reader, ids, saved.images, saved.text, request.question, **parts)
         seen = bool(request.images) or request.clip is not None
-        if reads_images and not request.history and (seen or getattr(self.reader, "chat_template", None)):
+        if request.sounds and (seen or request.history):
+            raise PromptError("sound goes neither with images nor with history yet; leave one of them out.")
+        if request.sounds or (sound.hears(self.reader) and not request.history):
+            prompt = sound.build(self.reader, request.sounds, request.context, request.question, **parts)
+        elif reads_images and not request.history and (seen or getattr(self.reader, "chat_template", None)):
             prompt = media.build(self.reader, request.images, request.context, request.question, clip=request.clip, **parts)
         elif seen:
             raise PromptError("history does not go with images; leave one of them out.")
@@ -145,6 +149,8 @@ class Engine:
             raise PromptError(
                 "a context that is read once cannot hold a video yet; give its frames as images (--as-images)."
             )
+        if request.sounds:
+            raise PromptError("a context that is read once cannot hold sound yet; ask each question by itself.")
         request = self.shortened(replace(request, mode="later"))
         saved = request.saved
         prompt = None if saved is not None else self.prompt(replace(request, question=request.question or "?"))

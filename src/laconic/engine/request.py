@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from laconic.cache.saved import SavedContext
@@ -29,6 +31,7 @@ class Request:
         context, question: text; one of them may be empty. `images`: upright, RGB, in the order in which the prompt shows
             them. `answer_prefix`: opens the answer, and the model continues from there. `system`: the system message.
         clip: a video, for models with a video input of their own; it comes after the images.
+        sounds: mono at the sampling rate of the model's processor, before the text; not with images.
         history: earlier turns, ``{"role": "user" or "assistant", "content": text}``, the oldest first; they belong to the
             context. Not with images.
         prompt: the prompt itself, where the caller has built it; the fields above are then not used.
@@ -53,6 +56,7 @@ class Request:
     question: str = ""
     images: Sequence[Image.Image] = ()
     clip: Clip | None = None
+    sounds: Sequence[NDArray[np.float32]] = ()
     answer_prefix: str = ""
     system: str | None = None
     history: Sequence[Mapping[str, str]] = ()

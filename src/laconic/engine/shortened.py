@@ -32,8 +32,8 @@ def shortened(request: Request, tokenizer: Any, prompt_of: Callable[[Request], P
     name = methods[0].name
     if request.prompt is not None:
         raise PromptError(f"{name} shortens the text of a context, and this prompt is built already; give context=.")
-    if request.images or request.clip is not None:
-        raise PromptError(f"{name} shortens text and does not go with images or videos; leave one of them out.")
+    if request.images or request.clip is not None or request.sounds:
+        raise PromptError(f"{name} shortens text and does not go with images, videos or sound; leave one of them out.")
     if not request.context.strip():
         raise PromptError(f"{name} shortens a context, and there is none; give context=.")
     later, ids = request.mode == "later", prompt_of(request).ids

@@ -51,7 +51,7 @@ def _encode(model: PreTrainedModel, prompt: Prompt) -> None:
     """Run the prompt's images and video through the vision encoder and its projector; the output is discarded."""
     given = on_device(model, prompt.inputs)
     for pixels, kind in (("pixel_values", "image"), ("pixel_values_videos", "video")):
-        if pixels in given:
-            features: Any = getattr(model, f"get_{kind}_features")
+        features: Any = getattr(model, f"get_{kind}_features", None)
+        if pixels in given and features is not None:
             wanted = inspect.signature(features).parameters
             features(**{name: value for name, value in given.items() if name in wanted})

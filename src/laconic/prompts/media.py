@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from laconic.errors import MediaError
 from laconic.prompts.clip import Clip
-from laconic.prompts.text import JOINT, MARK, Prompt, PromptError, check_text, common
+from laconic.prompts.rendering import render, specials, tokens_of
+from laconic.prompts.text import JOINT, MARK, Prompt, PromptError, check_text
 
 PLACE = "<image>"
 """Where it stands in context or question, an image is shown; without it all images come before the text."""
@@ -74,7 +75,7 @@ def continued(
         PromptError: the template or the tokenizer makes another context of the same text.
     """
     text, cut = _rendered(processor, images, context, question, answer_prefix, system)
-    plain, at = _tokens(processor, text, cut)
+    plain, at = tokens_of(processor, text, cut)
     placeholder = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
     places = [i for i, token in enumerate(plain[:at]) if token == placeholder]
     opening, closing = (places[0], at - places[-1] - 1) if places else (at, at)
@@ -104,7 +105,7 @@ def _rendered(
     joint = JOINT if context and question else ""
     if not question:
         context = context.rstrip()  # a template may do the same, and the end of the context would then not be found
-    text = _render(processor, _content(context + joint + question, token, images, video), answer_prefix, system)
+    text = render(processor, _content(context + joint + question, token, images, video), answer_prefix, system)
     if text.count(token) != images:
         raise PromptError(
             f"the chat template of this model wrote {text.count(token)} places for {images} images: it does not "
@@ -120,7 +121,7 @@ def _rendered(
         cut = max(cut, text.rindex(processor.video_token) + len(processor.video_token))
     if context:
         content = _content(context + MARK + joint + question, token, images, video)
-        marked = _render(processor, content, answer_prefix, system)
+        marked = render(processor, content, answer_prefix, system)
         head, _, tail = marked.partition(MARK)
         if head + tail != text:
             raise PromptError("the chat template changes the user's text, so the end of the context cannot be found in it.")
@@ -149,27 +150,6 @@ def _content(body: str, token: str, images: int, video: bool) -> list[dict[str, 
     return content
 
 
-def _render(processor: Any, content: list[dict[str, str]], answer_prefix: str, system: str | None) -> str:
-    def turn(role: str, text: str) -> dict[str, Any]:
-        return {"role": role, "content": [{"type": "text", "text": text}]}
-
-    chat = [turn("system", system)] if system else []
-    chat.append({"role": "user", "content": content})
-    chat += [turn("assistant", answer_prefix)] if answer_prefix else []
-    opened = bool(answer_prefix)
-    try:
-        text = str(
-            processor.apply_chat_template(
-                chat, tokenize=False, add_generation_prompt=not opened, continue_final_message=opened
-            )
-        )
-    except Exception as error:  # jinja's errors, and whatever a template raises on purpose
-        raise PromptError(f"the chat template refuses the turns {[m['role'] for m in chat]}: {error}") from error
-    if str(content) in text:  # the template printed the list itself
-        raise PromptError("the chat template of this model takes plain text only; it has no support for images.")
-    return text
-
-
 def _encoded(processor: Any, images: Sequence[Image.Image], clip: Clip | None, text: str, cut: int) -> Prompt:
     """Ids and pixels, the text up to `cut` its context.
 
@@ -178,7 +158,7 @@ def _encoded(processor: Any, images: Sequence[Image.Image], clip: Clip | None, t
     """
     row = [list(images)] if images else None  # the images of one prompt: LLaVA-OneVision crops an image only if it is alone
     try:
-        options = {"add_special_tokens": _specials(processor, text), "return_tensors": "pt", "padding": False}
+        options = {"add_special_tokens": specials(processor, text), "return_tensors": "pt", "padding": False}
         if clip is not None:
             options |= {"videos": [list(clip.frames)], "video_metadata": [clip.metadata()], "do_sample_frames": False}
         found = processor(images=row, text=[text], **options)
@@ -187,22 +167,9 @@ def _encoded(processor: Any, images: Sequence[Image.Image], clip: Clip | None, t
         raise MediaError(f"{type(processor).__name__} refuses the {what}: {error}") from error
     ids = found.pop("input_ids")[0].tolist()
     found.pop("attention_mask", None)
-    plain, start = _tokens(processor, text, cut)
+    plain, start = tokens_of(processor, text, cut)
     after = len(plain) - start
     at = len(ids) - after
     if ids[at:] != plain[len(plain) - after :]:
         raise PromptError(f"{type(processor).__name__} changes the text after the images; the question cannot be found.")
     return Prompt(ids[:at], ids[at:], True, text, dict(found))
-
-
-def _tokens(processor: Any, text: str, cut: int) -> tuple[list[int], int]:
-    """Token ids of the text, one for each placeholder, and how many of them come before `cut`."""
-    specials = _specials(processor, text)
-    plain, opening = (processor.tokenizer(x, add_special_tokens=specials)["input_ids"] for x in (text, text[:cut]))
-    return plain, common(opening, plain) if cut else 0
-
-
-def _specials(processor: Any, text: str) -> bool:
-    """Whether the tokenizer adds its special tokens: some templates leave the first one to it."""
-    opening = processor.tokenizer.bos_token
-    return not (opening and text.startswith(opening))

@@ -64,6 +64,7 @@ def build_model() -> Qwen2AudioForConditionalGeneration:
         d_model=WIDTH,
         max_source_positions=FRAMES // 2,
     )
+    audio.frame_seconds = HOP / RATE  # twice as long as Whisper's; laconic.families.audio reads it
     text = Qwen2Config(
         vocab_size=VOCAB_SIZE,
         hidden_size=WIDTH,

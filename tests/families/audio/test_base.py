@@ -27,6 +27,8 @@ def test_the_family_is_found_and_is_no_vision_family():
     assert family.seconds(model) == pytest.approx(0.04)
     assert family.frames(model) == 4
     assert family not in supported_vision_families()
+    model.model.audio_tower.config.frame_seconds = 0.02  # as testbed/audio has it
+    assert family.seconds(model) == pytest.approx(0.08)
 
 
 @torch.no_grad()

@@ -15,7 +15,8 @@ from laconic.families.vision.base import EncoderCall, VisionFamily
 from laconic.families.vision.spans import Item, View, raster
 
 FRAME = 0.01
-"""Seconds of one column of the log-mel spectrogram that Whisper's feature extractor makes: 160 samples at 16 kHz."""
+"""Seconds of one column of the log-mel spectrogram that Whisper's feature extractor makes: 160 samples at 16 kHz. An encoder
+that was trained on other columns says so in its configuration, as ``frame_seconds``."""
 
 
 class AudioFamily(VisionFamily):
@@ -42,7 +43,7 @@ class AudioFamily(VisionFamily):
 
     def seconds(self, model: PreTrainedModel) -> float:
         """Seconds of sound that one token of the prompt stands for."""
-        return self.frames(model) * FRAME
+        return self.frames(model) * float(getattr(self.tower(model).config, "frame_seconds", FRAME))
 
     def items(self, model: PreTrainedModel, modality: str, call: EncoderCall, runs: list[list[int]]) -> list[Item]:
         """One item with one view per sound. Its `patches` number the rows of the encoder's output, [clips * window].
