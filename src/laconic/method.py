@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GROUP = "laconic.methods"
 """Entry-point group of methods in other packages."""
-SITES = ("prompt", "encoder", "tokens", "cache", "memory", "reasoning", "weights", "codecs", "lens")
+SITES = ("prompt", "encoder", "tokens", "cache", "memory", "reasoning", "weights", "codecs", "lens", "layers")
 PRINCIPLES = ("transformation", "similarity", "attention", "query")
 """What decides about tokens of images, videos and sound, in the terms of the survey arXiv 2507.20198."""
 Span = tuple[int, int]

@@ -33,6 +33,7 @@ from laconic.methods.encoder.prumerge import PruMerge as PruMerge
 from laconic.methods.encoder.recoverable_compression import RecoverableCompression as RecoverableCompression
 from laconic.methods.encoder.tome import ToMe as ToMe
 from laconic.methods.encoder.visionzip import VisionZip as VisionZip
+from laconic.methods.layers.scout import Scout as Scout
 from laconic.methods.lens.embedlens import EmbedLens as EmbedLens
 from laconic.methods.memory.autocompressor import AutoCompressor as AutoCompressor
 from laconic.methods.memory.c3 import C3 as C3

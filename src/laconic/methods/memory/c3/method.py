@@ -24,8 +24,7 @@ from laconic.methods.memory.c3.network import Cascade, decoder_of
 )
 @dataclass(kw_only=True)
 class C3(MemoryMethod):
-    """Context cascade compression: a smaller model reads a segment and then learned queries, whose last states, through one
-    linear layer, are the memory.
+    """Context cascade compression: a smaller model's last states at learned queries, through a layer, are the memory.
 
     A segment has the same number of latent tokens whatever its length: ``keep * segment``, so a short text is compressed
     less. The smaller model must read the same token ids as the one that answers.

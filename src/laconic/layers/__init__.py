@@ -1,0 +1,1 @@
+"""Architectures: models whose layers compress what they attend to, trained as such."""

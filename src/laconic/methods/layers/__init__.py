@@ -1,0 +1,1 @@
+"""Architectures, trained as such: see `laconic.layers.contract`."""
