@@ -73,7 +73,9 @@ from laconic.methods.tokens.vidcom2 import VidCom2 as VidCom2
 from laconic.methods.tokens.vtw import VTW as VTW
 from laconic.methods.weights.eas import EAS as EAS
 from laconic.methods.weights.gptq import GPTQ as GPTQ
+from laconic.methods.weights.layer_drop import LayerDrop as LayerDrop
 from laconic.methods.weights.magnitude import Magnitude as Magnitude
+from laconic.methods.weights.reap import REAP as REAP
 from laconic.methods.weights.rtn import RTN as RTN
 from laconic.methods.weights.sparsegpt import SparseGPT as SparseGPT
 from laconic.methods.weights.wanda import Wanda as Wanda
