@@ -65,11 +65,11 @@ class LayerDrop(FittedEdit):
         stack = family_of(model).stack(model)
         depth = len(stack.layers)  # type: ignore[arg-type]
         stay = [i for i in range(depth) if i not in self._gone]
-        layers = nn.ModuleList(stack.layers[i] for i in stay)  # type: ignore[index]
+        layers = nn.ModuleList(stack.layers[i] for i in stay)  # type: ignore[index,misc]
         for number, layer in enumerate(layers):
             for module in layer.modules():
                 if hasattr(module, "layer_idx"):
-                    module.layer_idx = number
+                    module.layer_idx = number  # type: ignore[assignment]
         stack.layers = layers
         stack.config.num_hidden_layers = len(stay)
         if getattr(stack.config, "layer_types", None):
