@@ -6,6 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+import laconic
+from laconic.testbed import audio_model
 from laconic.testbed.any_resolution import any_resolution
 from laconic.testbed.export import LOADING, export
 from laconic.testbed.train_vlm import Trainer, parser
@@ -36,6 +38,17 @@ def test_the_shipped_folder_is_the_checkpoint_in_bfloat16(checkpoint, tmp_path):
 def test_the_any_resolution_form_is_loaded_by_its_own_class(tmp_path):
     any_resolution(build_model()).save_pretrained(tmp_path)
     assert type(AutoModelForImageTextToText.from_pretrained(tmp_path)).__name__ == "LlavaNextForConditionalGeneration"
+
+
+def test_a_model_that_hears_ships_with_its_processor(tmp_path):
+    audio_model.build_model().save_pretrained(tmp_path / "run")
+    audio_model.build_processor(audio_model.build_tokenizer()).save_pretrained(tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out")
+    shipped, processor = laconic.load(str(tmp_path / "out"))
+    assert shipped.dtype == torch.bfloat16 and type(shipped).__name__ == "Qwen2AudioForConditionalGeneration"
+    assert shipped.generation_config.max_new_tokens == 14
+    assert shipped.config.audio_config.frame_seconds == processor.feature_extractor.hop_length / 16_000 == 0.02
+    assert (tmp_path / "out" / "model.safetensors").stat().st_size < 8e6
 
 
 def test_a_model_of_text_ships_with_its_tokenizer(make_llama, tmp_path):

@@ -1,18 +1,23 @@
-"""Many questions at once: one user's turn each, its image before the question, through the processor's chat template."""
+"""Many questions at once: one user's turn each, its image or sound before the question, through the processor's chat
+template."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from laconic.errors import UnsupportedModelError
+from laconic.prompts.sound import check_length, hears
 
 
-def turn(processor: Any, question: str) -> str:
-    """The text of a turn that shows one image and asks ``question``, up to where the answer begins."""
-    content = [{"type": "image"}, {"type": "text", "text": question}]
+def turn(processor: Any, question: str, kind: str = "image") -> str:
+    """The text of a turn that shows one image, or another ``kind`` of medium, and asks ``question``, up to where the answer
+    begins."""
+    content = [{"type": kind}, {"type": "text", "text": question}]
     return str(processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True))
 
 
@@ -29,3 +34,21 @@ def encode(processor: Any, questions: Sequence[str], images: Sequence[Image.Imag
     processor.tokenizer.padding_side = "left"
     texts = [turn(processor, question) for question in questions]
     return processor(images=list(images), text=texts, padding=True, return_tensors="pt")
+
+
+def encode_sounds(processor: Any, questions: Sequence[str], sounds: Sequence[NDArray[np.float32]]) -> Any:
+    """Model inputs of a batch with one sound each, padded on the left, ready for ``generate``.
+
+    Raises:
+        UnsupportedModelError: `processor` does not prepare sound.
+        MediaError: a sound that the model's window does not hold.
+    """
+    if not hears(processor):
+        raise UnsupportedModelError(
+            f"a {type(processor).__name__} does not prepare sound; give a model that hears, with its processor."
+        )
+    check_length(processor, sounds)
+    processor.tokenizer.padding_side = "left"
+    texts = [turn(processor, question, "audio") for question in questions]
+    rate = processor.feature_extractor.sampling_rate
+    return processor(text=texts, audio=list(sounds), sampling_rate=rate, padding=True, return_tensors="pt")

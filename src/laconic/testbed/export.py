@@ -13,11 +13,13 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
     AutoProcessor,
     AutoTokenizer,
     GenerationConfig,
 )
 
+from laconic.tasks.audio.tasks import NEW_TOKENS as SPOKEN
 from laconic.testbed.evaluate_vlm import NEW_TOKENS
 
 LOADING = ("is_local", "local_files_only")
@@ -28,20 +30,22 @@ def export(checkpoint: Path, folder: Path) -> None:
     """Write the model of ``checkpoint`` and its tokenizer or processor into ``folder``, without what belongs to the
     training; other files there stay as they are.
     """
-    sees = hasattr(AutoConfig.from_pretrained(checkpoint), "vision_config")
-    model_class: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    config = AutoConfig.from_pretrained(checkpoint)
+    sees, hears = (hasattr(config, f"{kind}_config") for kind in ("vision", "audio"))
+    model_class: Any = AutoModelForImageTextToText if sees else AutoModelForMultimodalLM if hears else AutoModelForCausalLM
     model = model_class.from_pretrained(checkpoint, dtype=torch.bfloat16)
-    writer: Any = AutoProcessor.from_pretrained(checkpoint) if sees else AutoTokenizer.from_pretrained(checkpoint)
-    tokenizer = writer.tokenizer if sees else writer
+    media = sees or hears
+    writer: Any = AutoProcessor.from_pretrained(checkpoint) if media else AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = writer.tokenizer if media else writer
     model.generation_config = GenerationConfig(
         do_sample=False,
-        max_new_tokens=NEW_TOKENS if sees else 64,
+        max_new_tokens=NEW_TOKENS if sees else SPOKEN if hears else 64,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     model.save_pretrained(folder)
-    writer.save_pretrained(folder, **({} if sees else {"save_jinja_files": False}))
+    writer.save_pretrained(folder, **({} if media else {"save_jinja_files": False}))
     settings = folder / "tokenizer_config.json"
     kept = {key: value for key, value in json.loads(settings.read_text()).items() if key not in LOADING}
     settings.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
