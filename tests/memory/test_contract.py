@@ -6,17 +6,21 @@ from helpers.memory_tools import artifact_of, method, one_by_one
 from torch.utils.flop_counter import FlopCounterMode
 
 import laconic
+from laconic.artifact import Artifact, numbers
 from laconic.errors import ArtifactError, BudgetError, ConflictError, SessionError
 from laconic.measure.cost import Shape
 from laconic.memory.contract import PrefixMethod
 from laconic.method import list_methods
 from laconic.methods.memory.autocompressor.network import Summaries
+from laconic.methods.memory.beacon.network import Beacons
 from laconic.methods.memory.compllm.network import ConceptEmbeddings
 from laconic.methods.memory.comprexit.network import TransportedSlots
+from laconic.methods.memory.gist.network import GistTokens
 from laconic.methods.memory.gmsa.network import MergedGroups
 from laconic.methods.memory.icae.network import MemorySlots
 from laconic.methods.memory.mean_pool.network import PooledStates
 from laconic.methods.memory.uniicl.network import VirtualTokens
+from laconic.methods.memory.x500.network import KeyValueSlots
 
 NETWORKS = {
     "autocompressor": (Summaries, {"slots": 4, "marker": 3}),
@@ -27,7 +31,7 @@ NETWORKS = {
     "mean_pool": (PooledStates, {}),
     "uniicl": (VirtualTokens, {}),
 }
-FIXED = {"c3"}
+FIXED = {"c3", "xrag"}
 """Those with the same number of soft tokens for segments of any length; the file of the method tests them."""
 every = pytest.mark.parametrize("name", sorted(NETWORKS))
 
@@ -98,3 +102,36 @@ def test_a_session_is_refused_with_what_to_do_instead(llama, texts):
 def test_two_memories_do_not_go_together(llama, texts):
     with pytest.raises(ConflictError, match="memory"):
         laconic.compress(llama, method(texts["compllm"]), method(texts["gmsa"]))
+
+
+PREFIXES = {
+    "beacon": (Beacons, {"segment": 8, "marker": 3}),
+    "gist": (GistTokens, {}),
+    "x500": (KeyValueSlots, {"segment": 8, "slots": 4}),
+}
+TRAINED_APART = {"cartridge"}
+"""Those that no network makes; the file of the method tests them."""
+
+
+def test_every_method_that_makes_prefixes_is_tested_here():
+    known = {entry.name for entry in list_methods() if issubclass(entry.cls, PrefixMethod)}
+    assert known == set(PREFIXES) | TRAINED_APART
+
+
+@pytest.mark.parametrize("name", sorted(PREFIXES))
+def test_a_prefix_of_a_context_and_its_flops(llama, prompt, tmp_path, name):
+    network, facts = PREFIXES[name]
+    torch.manual_seed(0)
+    built = network(llama, **facts)
+    data = {"keeps": [0.5, 0.25], "segment": 8, **facts}
+    Artifact.of(name, "trained", llama, data, numbers(built)).save(tmp_path / "a.safetensors")
+    made = method(f"{name}:artifact={tmp_path / 'a.safetensors'}", 0.25)
+    made.attach(llama)
+    opening, ids = prompt(1, 3, seed=4)[0].tolist(), prompt(1, 21)[0].tolist()
+    with FlopCounterMode(display=False) as counter:
+        prefix = made.compress(llama, ids, opening)
+    assert prefix.entries <= 3 + 6 + 5 and prefix.keys[0].shape[:2] == (1, 2) and not prefix.keys[0].requires_grad
+    told = made.flops(Shape.of(llama, llama.model), 21, 3)
+    assert told == pytest.approx(counter.get_total_flops(), rel=0.25)
+    with pytest.raises(BudgetError, match="trained for"):
+        method(f"{name}:artifact={tmp_path / 'a.safetensors'}", 0.1).attach(llama)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from laconic.errors import UnsupportedModelError
 from laconic.families import family_of
@@ -51,3 +52,10 @@ class Encoder(nn.Module):
         """embeddings [B, T, d] -> hidden states after the last layer [B, T, d]; causal, positions from 0."""
         hidden: Tensor = self.decoder(inputs_embeds=embeddings, use_cache=False).last_hidden_state
         return hidden
+
+    def entries(self, embeddings: Tensor, start: int = 0) -> DynamicCache:
+        """The keys and values of embeddings [B, T, d] in every layer; causal, positions from `start`."""
+        cache = DynamicCache()
+        at = torch.arange(start, start + embeddings.shape[1], device=embeddings.device)[None].expand(len(embeddings), -1)
+        self.decoder(inputs_embeds=embeddings, past_key_values=cache, position_ids=at, use_cache=True)
+        return cache

@@ -102,13 +102,14 @@ def check_holds_prefixes(model: PreTrainedModel, method: str) -> None:
 
 
 def read(model: PreTrainedModel, ids: Tensor, before: Prefix | None = None) -> Prefix:
-    """What the model itself keeps of token ids [B, n], after the entries `before`; no gradient for its weights."""
+    """What the model itself keeps of token ids [B, n], or of embeddings [B, n, d], after the entries `before`."""
     rows = len(ids)
     past = DynamicCache() if before is None else before.cache(model.dtype)
     at = torch.arange(ids.shape[1], device=ids.device)[None] if before is None else before.after(ids.shape[1])
     stack: Any = family_of(model).stack(model)
     if ids.shape[1]:
-        stack(input_ids=ids, past_key_values=past, position_ids=at.expand(rows, -1), use_cache=True)
+        given = {"inputs_embeds" if ids.is_floating_point() else "input_ids": ids}
+        stack(**given, past_key_values=past, position_ids=at.expand(rows, -1), use_cache=True)
     if not past.layers:
         raise ValueError("there is nothing to read: no tokens, and nothing before them.")
     return Prefix.of(past, seen=ids.shape[1] + (0 if before is None else before.seen))
