@@ -25,6 +25,7 @@ def spellings(name: str) -> str:
     whole = any(
         len(part) == 1 or part in ("To", "Me") for part in parts
     )  # "to me" and a model's `k_norm` are something else
+    whole = whole and "_" not in name  # a name that is written apart is never something else
     apart = "" if whole else "[-_ ]?"
     return apart.join(parts)
 

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from laconic.cache.saved import SavedContext as SavedContext
     from laconic.cache.saved import load as load_cache  # noqa: F401
     from laconic.cache.storage import StorageMethod as StorageMethod
+    from laconic.codec.codes import Codes as Codes
+    from laconic.codec.contract import CodecMethod as CodecMethod
     from laconic.engine.context import Context as Context
     from laconic.engine.context import read as read
     from laconic.errors import ArtifactError as ArtifactError
     from laconic.errors import BudgetError as BudgetError
+    from laconic.errors import CodesError as CodesError
     from laconic.errors import ConflictError as ConflictError
     from laconic.errors import EntryPointError as EntryPointError
     from laconic.errors import LaconicError as LaconicError
@@ -56,6 +59,8 @@ _HOMES = {
     "Bank": "laconic.memory.bank",
     "Baked": "laconic.baking",
     "CacheMethod": "laconic.cache.contract",
+    "CodecMethod": "laconic.codec.contract",
+    "Codes": "laconic.codec.codes",
     "Context": "laconic.engine.context",
     "Memory": "laconic.memory.memory",
     "MemoryMethod": "laconic.memory.contract",
@@ -84,6 +89,7 @@ _HOMES = {
 _ERRORS = (
     "ArtifactError",
     "BudgetError",
+    "CodesError",
     "ConflictError",
     "EntryPointError",
     "LaconicError",

@@ -71,8 +71,9 @@ class Artifact:
     Attributes:
         method: name in the catalogue.
         kind: ``"measured"`` on the model, ``"trained"`` for it, or ``"published"`` by the method's authors.
-        model: where the model's weights came from, for display.
-        fingerprint: of the model's weights, see `fingerprint`; None for published constants, which fit a model by its name.
+        model: where the model's weights came from, for display; empty for a network that stands beside no model.
+        fingerprint: of the model's weights, see `fingerprint`; None for published constants, which fit a model by its name,
+            and for a network that stands alone.
         data: what the method reads, as JSON.
         tensors: what the method reads, as numbers.
         settings: how it was made.
@@ -99,13 +100,13 @@ class Artifact:
         cls,
         method: str,
         kind: Kind,
-        model: nn.Module,
+        model: nn.Module | None,
         data: Mapping[str, Any],
         tensors: Mapping[str, Tensor] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> Artifact:
-        """An artifact for `model`, a transformers model, with the versions that run now."""
-        name, own = model_name(model), fingerprint(model)
+        """An artifact for `model`, a transformers model or None, with the versions that run now."""
+        name, own = ("", None) if model is None else (model_name(model), fingerprint(model))
         return cls(method, kind, name, own, dict(data), dict(tensors or {}), dict(settings or {}), versions())
 
     def save(self, path: str | Path) -> None:

@@ -51,6 +51,10 @@ class StoreError(LaconicError, RuntimeError):
     """A store or a file of results cannot be read or written, or does not hold what was asked for."""
 
 
+class CodesError(LaconicError, ValueError):
+    """Codes of an image, a clip or a sound are missing, damaged, or belong to another codec."""
+
+
 class MediaError(LaconicError, ValueError):
     """An image or a video cannot be read, is broken, too large, or does not fit the prompt."""
 

@@ -12,7 +12,7 @@ from laconic.fit.find import find_fit, fit_of, fits
 
 MEASURED = {"compresskv", "embedlens", "fastkv", "fitprune", "kvzap", "razorattention", "triattention", "vtw"}
 MEMORIES = {"autocompressor", "compllm", "comprexit", "gmsa", "icae", "mean_pool"}
-TRAINED = {"dyvte", "eas", "explainability", "lococo"} | MEMORIES
+TRAINED = {"dyvte", "e_mmdit", "eas", "explainability", "lococo", "one_d_piece"} | MEMORIES
 METHOD = """
 from dataclasses import dataclass
 import laconic

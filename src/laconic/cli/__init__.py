@@ -1,4 +1,4 @@
-"""The command line: `laconic run | compress | pick | chat | cache | store | inspect | methods | bench | fit | serve ...`."""
+"""The command line: `laconic run | compress | pick | chat | cache | store | inspect | methods | bench | encode ...`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from laconic.cli import cache, store
 from laconic.cli.bake import bake
 from laconic.cli.bench import bench
 from laconic.cli.chat import chat
+from laconic.cli.codes import decode, encode
 from laconic.cli.common import Group, utf8_streams
 from laconic.cli.compress import compress
 from laconic.cli.doctor import doctor
 from laconic.cli.fit import deprecated, fit
+from laconic.cli.generate import generate
 from laconic.cli.inspect import inspect
 from laconic.cli.methods import methods
 from laconic.cli.pick import pick
@@ -60,6 +62,9 @@ app.command()(methods)
 app.command()(bench)
 app.command()(fit)
 app.command()(bake)
+app.command()(encode)
+app.command()(decode)
+app.command()(generate)
 app.command()(serve)
 app.command()(doctor)
 for verb in ("calibrate", "train"):

@@ -48,7 +48,7 @@ def fit(
 ) -> None:
     """Learn what a method needs to know about a model, or train its network beside the frozen model.
 
-    Pass the file as artifact=FILE of the method.
+    Pass the file as artifact=FILE of the method. A codec is trained beside no model, and --model is not read.
 
     A training keeps a checkpoint in --out, or in NAME-MODEL.training beside a file; --resume goes on from there.
     """
@@ -135,8 +135,9 @@ def _fit(
     from laconic.fit.settings import parse
 
     fit = parse(find_fit(name), options.pairs(settings))
-    file, folder = _places(out or Path(f"{name}-{_plain(model)}.safetensors"), fit)
-    network, tokenizer = options.load(model, dtype, device, trust_remote_code)
+    default = name if fit.standalone else f"{name}-{_plain(model)}"
+    file, folder = _places(out or Path(f"{default}.safetensors"), fit)
+    network, tokenizer = (None, None) if fit.standalone else options.load(model, dtype, device, trust_remote_code)
     lines: list[str] = []
 
     def log(line: str) -> None:

@@ -25,13 +25,18 @@ def inspect(
     png: Annotated[str | None, typer.Option("--png", help="With --image: the images of the page as one PNG file.")] = None,
     lens: Annotated[
         str | None,
-        typer.Option("--lens", help="With --image: a lens that reads words in the patches; LENS:FILE reads classes, too."),
+        typer.Option(
+            "--lens",
+            help="A lens, NAME:key=value; with --image one that reads words in the patches, LENS:FILE classes, too.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Show which tokens or image patches a method kept, per layer, as an HTML page or JSON.
 
     Example: laconic inspect --method NAME --keep 0.1 --context notes.txt --question "What is the code for falcon?"
+
+    Example: laconic inspect --lens NAME:key=value --context prose.txt
 
     Example: laconic inspect --model LLAVA --image street.jpg --method NAME --keep 0.5,0.25 -q "What does the sign say?"
     """
@@ -44,8 +49,13 @@ def inspect(
         sheet = None if png is None else _target(png, "--png")
         inspect_image(options, shares, lens, page, sheet, as_json)
         return
-    if png is not None or lens is not None:
-        raise common.InputError(f"{'--lens' if png is None else '--png'} is about images; give --image.")
+    if png is not None:
+        raise common.InputError("--png is about images; give --image.")
+    if lens is not None:
+        from laconic.cli.inspect_lens import inspect_lens
+
+        inspect_lens(options, lens, None if out is None else _target(out), as_json)
+        return
     page = None if out is None and as_json else _target(out or PAGE)
     context = options.text()
     from laconic.cli.inspect_text import inspect_text

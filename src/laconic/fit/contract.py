@@ -35,6 +35,8 @@ class Fit:
 
     method: ClassVar[str] = ""
     """The method's name in the catalogue."""
+    standalone: ClassVar[bool] = False
+    """Whether what is trained stands beside no model: `build` gets None for both, and the artifact belongs to no weights."""
     may_be_zero: ClassVar[tuple[str, ...]] = ("seed",)
     """Settings that may be 0; all other numbers must be positive."""
 

@@ -26,13 +26,14 @@ class Trainer:
     """Runs `fit` on `model`, which is left unchanged; while something is trained beside it, the model is frozen.
 
     Args:
+        model: None for a fit that stands alone.
         tokenizer: of the model, or its processor if it sees images.
         folder: for checkpoints and the log of a training; made if missing. None: it cannot be resumed.
         log: receives the lines of progress.
     """
 
     def __init__(
-        self, fit: Fit, model: PreTrainedModel, tokenizer: Any, folder: Path | None = None, log: Note = silent
+        self, fit: Fit, model: PreTrainedModel | None, tokenizer: Any, folder: Path | None = None, log: Note = silent
     ) -> None:
         self.fit, self.model, self.tokenizer = fit, model, tokenizer
         self.folder = folder if isinstance(fit, TrainingFit) else None  # a measurement leaves nothing to resume from
@@ -52,13 +53,14 @@ class Trainer:
         """
         # A measurement runs the model just as it is: even without gradients, kernels differ in the last bit when its
         # parameters do not ask for any.
-        kept = frozen(self.model, self.fit.attention) if isinstance(self.fit, TrainingFit) else nullcontext()
+        training = isinstance(self.fit, TrainingFit) and self.model is not None
+        kept = frozen(self.model, self.fit.attention) if training else nullcontext()  # type: ignore[arg-type,attr-defined]
         with kept, torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.fit.seed)
-            module = self.fit.build(self.model, self.tokenizer)
+            module = self.fit.build(self.model, self.tokenizer)  # type: ignore[arg-type]
             if isinstance(self.fit, TrainingFit):
                 assert module is not None
-                self.train(self.fit, module.to(self.model.device), resume)
+                self.train(self.fit, module.to("cpu" if self.model is None else self.model.device), resume)
             elif resume:
                 raise ArtifactError(f"{self.fit.method} is measured in one go: there is nothing to resume.")
             data = self.fit.facts()

@@ -27,6 +27,8 @@ from laconic.methods.cache.treekv import TreeKV as TreeKV
 from laconic.methods.cache.triattention import TriAttention as TriAttention
 from laconic.methods.cache.truncate import Truncate as Truncate
 from laconic.methods.cache.zipvl import ZipVL as ZipVL
+from laconic.methods.codecs.e_mmdit import EMMDiT as EMMDiT
+from laconic.methods.codecs.one_d_piece import OneDPiece as OneDPiece
 from laconic.methods.encoder.correlation_guided import CorrelationGuided as CorrelationGuided
 from laconic.methods.encoder.globalcom2 import GlobalCom2 as GlobalCom2
 from laconic.methods.encoder.prumerge import PruMerge as PruMerge
@@ -35,6 +37,8 @@ from laconic.methods.encoder.tome import ToMe as ToMe
 from laconic.methods.encoder.visionzip import VisionZip as VisionZip
 from laconic.methods.layers.scout import Scout as Scout
 from laconic.methods.lens.embedlens import EmbedLens as EmbedLens
+from laconic.methods.lens.tokens_to_thoughts import TokensToThoughts as TokensToThoughts
+from laconic.methods.lens.visual_language_statistics import VisualLanguageStatistics as VisualLanguageStatistics
 from laconic.methods.memory.autocompressor import AutoCompressor as AutoCompressor
 from laconic.methods.memory.beacon import Beacon as Beacon
 from laconic.methods.memory.c3 import C3 as C3

@@ -1,0 +1,1 @@
+"""Systems that turn media into tokens and tokens into media."""

@@ -1,0 +1,48 @@
+"""Small scenes for codecs: one to four shapes without signs, drawn at their final size on every kind of background.
+
+They are of mixed complexity on purpose: a plain background with one shape takes few bits, checks and noise take many.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.tasks.scenes.scenes import BACKGROUNDS, COLOURS, KINDS, Scene, Shape, render
+
+SIZE = 32
+
+
+def small_scene(seed: int, size: int = SIZE, most: int = 4) -> Scene:
+    """The scene number `seed` of `size` x `size` pixels with one to `most` shapes, which may overlap; radii are 1/8 to
+    1/4 of the side."""
+    rng = random.Random(f"small-{seed}-{size}")
+    shapes = [
+        Shape(
+            rng.choice(KINDS),
+            rng.choice(list(COLOURS)),
+            rng.uniform(0.2, 0.8) * size,
+            rng.uniform(0.2, 0.8) * size,
+            rng.uniform(0.125, 0.25) * size,
+        )
+        for _ in range(rng.randint(1, most))
+    ]
+    return Scene(size, rng.choice(BACKGROUNDS), rng.randrange(2**31), tuple(shapes), ())
+
+
+def small_scenes(first: int, count: int, size: int = SIZE) -> NDArray[np.uint8]:
+    """The images [count, size, size, 3] of the scenes from number `first` on."""
+    return np.stack([render(small_scene(first + i, size)) for i in range(count)])
+
+
+def caption(scene: Scene) -> str:
+    """Colour and kind of the first shape and where its centre is, such as "red circle top left"."""
+    first, middle = scene.shapes[0], scene.size / 2
+    place = f"{'top' if first.y < middle else 'bottom'} {'left' if first.x < middle else 'right'}"
+    return f"{first.name} {place}"
+
+
+CAPTION_WORDS = (*COLOURS, *KINDS, "top", "bottom", "left", "right")
+"""All words of captions."""
