@@ -106,6 +106,8 @@ class Method:
 
     in_visual_tokens: ClassVar[bool] = False
     """Whether the budget is a mean share of the visual tokens over the decoder's layers, not of the cache's entries."""
+    takes_budget: ClassVar[bool] = True
+    """Whether keep=, tokens= and bytes= are for it; a method with parameters of its own only leaves them to the others."""
     packs: ClassVar[bool] = False
     """Whether it only stores in a smaller form what stays: beside a method that chooses, a common budget is not for it."""
     before_reading: ClassVar[bool] = False

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class Order(IntEnum):
     """The order of laconic's own seams; a seam of another package may use any number.
 
-    Weights come first: modules are replaced before anything hooks them. Positions are put right before anything reads them.
+    Weights come first: modules are replaced before anything hooks them, and what thinks follows, which may bring other
+    numbers for them. Positions are put right before anything reads them.
     The stream follows, so that its pre-hooks on the decoder (which images came) run before the session's, and what it cuts
     before layer 0 is gone before pseudo tokens are appended to the prompt. Hidden states are noted after both, as the layers
     get them. The cache's two install no hooks; entries come before storage because the first seam that has its own budget is
@@ -36,6 +37,7 @@ class Order(IntEnum):
     """
 
     WEIGHTS = 10
+    THOUGHT = 12
     OFFSETS = 15
     STREAM = 20
     ENCODER = 30

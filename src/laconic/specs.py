@@ -15,8 +15,15 @@ def create_methods(specs: Sequence[str], **budget: Any) -> list[Method]:
         budget: keep=, tokens= or bytes=, for methods whose own text names none. What packs the entries that another method
             chooses, such as a quantiser, does not get it: one budget is not spent twice.
     """
-    packs = {spec: find(spec.partition(":")[0].strip()).cls.packs for spec in specs}
-    return [create_method(spec, **({} if packs[spec] and not all(packs.values()) else budget)) for spec in specs]
+    classes = [find(spec.partition(":")[0].strip()).cls for spec in specs]
+    given = budgeted(classes)
+    return [create_method(spec, **(budget if cls in given else {})) for spec, cls in zip(specs, classes, strict=True)]
+
+
+def budgeted(classes: Sequence[type[Method]]) -> list[type[Method]]:
+    """The methods of a session that a common budget is for. One that none of them takes goes to all, which refuse it."""
+    takers = [cls for cls in classes if cls.takes_budget] or list(classes)
+    return [cls for cls in takers if not cls.packs] or takers
 
 
 def split_methods(texts: Iterable[str]) -> tuple[str, ...]:

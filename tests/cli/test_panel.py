@@ -4,7 +4,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from laconic.cli.panel import asked, by_layer, decode_flops_per_token, entries, in_words, length, more_flops, shown
+from laconic.cli.panel import (
+    after_mark,
+    asked,
+    by_layer,
+    decode_flops_per_token,
+    entries,
+    in_words,
+    length,
+    more_flops,
+    shown,
+    thought,
+)
+from laconic.decode.marks import Thinking
 from laconic.measure.stats import Stats
 from laconic.method import create_method
 
@@ -53,6 +65,18 @@ def test_decoding_is_told_per_token_and_answers_by_their_length():
         and length(run(finish="length")) == "12, cut at the limit"
         and length(run(finish="stop")) == "12"
     )
+
+
+def test_thinking_is_told_by_steps_and_the_answer_by_its_tokens():
+    def told(*counts):
+        one = run()
+        one.thinking = Thinking(*counts) if counts else None
+        return thought(one), after_mark(one)
+
+    assert told(0, 12, 3, True) == ("12 written", "3")
+    assert told(1000, 3, 2, True) == ("1,000 latent, 3 written", "2")
+    assert told(0, 7, 0, False) == ("7 written", "none: the thinking did not end")
+    assert told() == ("-", "-")
 
 
 def test_own_passes_of_a_method_are_a_cost():

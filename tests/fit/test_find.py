@@ -12,7 +12,8 @@ from laconic.fit.find import find_fit, fit_of, fits
 
 MEASURED = {"compresskv", "embedlens", "fastkv", "fitprune", "kvzap", "razorattention", "triattention", "vtw"}
 MEMORIES = {"autocompressor", "compllm", "comprexit", "gmsa", "icae", "mean_pool"}
-TRAINED = {"dyvte", "e_mmdit", "eas", "explainability", "lococo", "one_d_piece"} | MEMORIES
+THINKERS = {"colar", "length_penalty", "siri"}
+TRAINED = {"dyvte", "e_mmdit", "eas", "explainability", "lococo", "one_d_piece"} | MEMORIES | THINKERS
 METHOD = """
 from dataclasses import dataclass
 import laconic
@@ -67,7 +68,7 @@ def test_unknown_ones_name_the_closest():
     with pytest.raises(UnknownNameError, match="did you mean lococo"):
         find_fit("lococco")
     with pytest.raises(
-        UnknownNameError, match=r"snapkv needs no fit; methods that have one: autocompressor, compllm, compresskv"
+        UnknownNameError, match=r"snapkv needs no fit; methods that have one: autocompressor, colar, compllm, compresskv"
     ):
         find_fit("snapkv")
 

@@ -9,10 +9,13 @@ from typing import Any
 
 from laconic.cli.question import Question
 from laconic.cli.visual_tokens import VisualTokens
+from laconic.decode.contract import ReasoningMethod
+from laconic.decode.marks import Thinking, end_of_thinking, latent_token, thinking_in
 from laconic.engine.remembering import charged
 from laconic.engine.request import Answer
 from laconic.engine.stock import StockSession
 from laconic.engine.warm_up import warm_up
+from laconic.errors import UnsupportedModelError
 from laconic.measure.stats import Stats
 from laconic.session import Session
 
@@ -28,6 +31,7 @@ class Run:
         entries: entries per compressed layer when the prompt had been read: (fewest, mean, most) over the heads.
         visual: the prompt's visual tokens, in compressed runs with images.
         timed: runs that the times are the fastest of.
+        thinking: how much of the answer is thinking, for a model that has a mark to end it.
     """
 
     answer: Answer
@@ -36,6 +40,7 @@ class Run:
     entries: list[tuple[int, float, int]] = field(default_factory=list)
     visual: VisualTokens | None = None
     timed: int = 1
+    thinking: Thinking | None = None
 
     @property
     def decode_seconds_per_token(self) -> float | None:
@@ -99,7 +104,7 @@ def compressed(
     question.options.warnings += [note for note in answer.notes if note not in question.options.warnings]
     assert isinstance(answer.session, Session)
     final = charged(answer.session.stats, answer.kept, answer.session.shape)
-    run = Run(answer, final, final.prefill_seconds, entries, visual)
+    run = Run(answer, final, final.prefill_seconds, entries, visual, thinking=_thinking(question, answer))
     if question.later:  # generate() encodes images before it calls the model, a plain call inside the model
         run.prefill_seconds -= run.final.encoder_seconds
     return run
@@ -109,4 +114,14 @@ def stock(question: Question, on_text: Callable[[str], None] | None = None) -> R
     """Answer with the uncompressed model, context and question together."""
     answer = question.engine.answer(question.request.stock(), on_text)
     assert isinstance(answer.session, StockSession)
-    return Run(answer, answer.final, answer.final.prefill_seconds)
+    return Run(answer, answer.final, answer.final.prefill_seconds, thinking=_thinking(question, answer))
+
+
+def _thinking(question: Question, answer: Answer) -> Thinking | None:
+    engine = question.engine
+    marks = [method.mark for method in question.methods if isinstance(method, ReasoningMethod)]
+    try:
+        mark = end_of_thinking(engine.model, engine.tokenizer, marks[0] if marks else None)
+    except UnsupportedModelError:
+        return None
+    return thinking_in(answer.ids, mark, latent_token(engine.tokenizer))

@@ -62,9 +62,29 @@ def _figures(question: Question, run: Run, stock: Run | None) -> Table:
     row("  of it the method's own work", lambda r: r.final.method_flops or None, flops)
     row("  more than uncompressed", lambda r: more_flops(r) or None, flops)
     row("decode FLOPs per token", decode_flops_per_token, flops)
-    answers = [length(run)] if stock is None else [length(run), length(stock), ""]
-    table.add_row("tokens answered", *answers)
+    runs = [run] if stock is None else [run, stock]
+    blank = [""] * (len(runs) - 1)
+    table.add_row("tokens answered", *map(length, runs), *blank)
+    if any(one.thinking is not None for one in runs):
+        table.add_row("  of them thinking", *map(thought, runs), *blank)
+        table.add_row("  after the mark", *map(after_mark, runs), *blank)
+        table.add_row("seconds to the end", *(seconds(one.answer.first_seconds + one.answer.later_seconds) for one in runs))
     return table
+
+
+def thought(run: Run) -> str:
+    """Steps of thinking: those without words, and those written."""
+    found = run.thinking
+    if found is None:
+        return "-"
+    return f"{found.latent:,} latent, {found.written:,} written" if found.latent else f"{found.written:,} written"
+
+
+def after_mark(run: Run) -> str:
+    """Tokens of the answer itself."""
+    if run.thinking is None:
+        return "-"
+    return f"{run.thinking.answer:,}" if run.thinking.closed else "none: the thinking did not end"
 
 
 def more_flops(run: Run) -> int:

@@ -27,7 +27,12 @@ from laconic.prompts.text import Prompt
 from laconic.shortening.contract import to_apply
 from laconic.specs import create_methods
 
-TRAINED_TOKENS = {"testbed/lm": 2048, "testbed/facts": 90, "testbed/vlm": 192, "testbed/vlm-large": 800}
+TRAINED_TOKENS = {
+    "testbed/lm": 2048,
+    "testbed/facts": 90,
+    "testbed/vlm": 192,
+    "testbed/vlm-large": 800,
+}
 """Longest chats that a testbed model was trained on; its positions reach further."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ def record(question: Question, run: Run, stock: Run | None) -> dict[str, Any]:
         "stream": {str(layer): count for layer, count in final.stream.items()},
         "kv_bytes_full": answer.prompt.kv_bytes_full,
         **figures(run),
+        **thinking(run),
         "prefill_flops_full": answer.prompt.prefill_flops_full,
         "compared": None if stock is None else compared(run, stock),
         "settings": {
@@ -117,7 +119,13 @@ def compared(run: Run, stock: Run) -> dict[str, Any]:
         "first_difference": first_difference(run.answer.ids, stock.answer.ids),
         "tokens_out": len(stock.answer.ids),
         **figures(stock),
+        **thinking(stock),
     }
+
+
+def thinking(run: Run) -> dict[str, Any]:
+    """The further key in the JSON of a run of a model that thinks; others have none."""
+    return {} if run.thinking is None else {"thinking": asdict(run.thinking)}
 
 
 def first_difference(a: list[int], b: list[int]) -> int | None:

@@ -59,6 +59,11 @@ from laconic.methods.prompt.longllmlingua import LongLLMLingua as LongLLMLingua
 from laconic.methods.prompt.random_text import RandomText as RandomText
 from laconic.methods.prompt.selective_context import SelectiveContext as SelectiveContext
 from laconic.methods.prompt.truncate_text import TruncateText as TruncateText
+from laconic.methods.reasoning.colar import CoLaR as CoLaR
+from laconic.methods.reasoning.length_penalty import LengthPenalty as LengthPenalty
+from laconic.methods.reasoning.no_thought import NoThought as NoThought
+from laconic.methods.reasoning.siri import SIRI as SIRI
+from laconic.methods.reasoning.truncate_thought import TruncateThought as TruncateThought
 from laconic.methods.tokens.adsc import ADSC as ADSC
 from laconic.methods.tokens.apet import ApET as ApET
 from laconic.methods.tokens.cdpruner import CDPruner as CDPruner

@@ -81,15 +81,16 @@ class Compression:
             Refusal: no such method or parameter, a value of a kind that requests may not set, or a budget that does not fit.
         """
         from laconic.method import find
+        from laconic.specs import budgeted
 
         try:
             entries = [find(name) for name in self.methods]
-            packs = [entry.cls.packs for entry in entries]
+            given = budgeted([entry.cls for entry in entries])
             built = []
             for i, entry in enumerate(entries):
                 parameters = dict(self.parameters) if i == 0 else {}
                 self._check(entry.cls, parameters)
-                budget: dict[str, Any] = {} if packs[i] and not all(packs) else dict(self.budget)
+                budget: dict[str, Any] = dict(self.budget) if entry.cls in given else {}
                 built.append(entry.cls(**parameters, **budget))
             return built
         except (UnknownNameError, ConflictError, BudgetError) as error:

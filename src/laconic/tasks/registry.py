@@ -19,6 +19,7 @@ def _plugins() -> Plugins:
 def _tasks() -> dict[str, Task]:
     """Name -> task."""
     from laconic.tasks.public import BENCHMARKS
+    from laconic.tasks.reasoning.task import REASONING_TASKS
     from laconic.tasks.scenes.tasks import SCENE_TASKS
     from laconic.tasks.text.documents import DOCUMENT_TASKS
     from laconic.tasks.text.own import OWN
@@ -26,7 +27,16 @@ def _tasks() -> dict[str, Task]:
     from laconic.tasks.text.slots import SLOT_FACTS
 
     known: dict[str, Task] = {}
-    for task in (*RETRIEVAL_TASKS, SLOT_FACTS, OWN, *DOCUMENT_TASKS, *SCENE_TASKS, *BENCHMARKS, *_plugins().loaded):
+    for task in (
+        *RETRIEVAL_TASKS,
+        SLOT_FACTS,
+        OWN,
+        *DOCUMENT_TASKS,
+        *REASONING_TASKS,
+        *SCENE_TASKS,
+        *BENCHMARKS,
+        *_plugins().loaded,
+    ):
         if task.name in known:
             raise ValueError(
                 f"task name {task.name!r} is taken by {type(known[task.name]).__qualname__}; choose another one."

@@ -1,0 +1,129 @@
+"""Trains a small model that thinks on one CPU thread, and prints how often it solves problems with and without thinking.
+
+    python -m laconic.testbed.train_reasoner --out runs/reasoner
+    python -m laconic.testbed.train_reasoner --out runs/reasoner --resume    # continue from the last checkpoint
+    python -m laconic.testbed.train_reasoner --evaluate runs/reasoner
+
+Every step has problems of 2 to 8 steps with terse or verbose chains, or none where the question asks for the answer at
+once. The loss is taken on chains, answers and ends.
+"""
+
+import argparse
+import random
+import time
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from laconic.engine.engine import Engine, Request
+from laconic.engine.solving import solve
+from laconic.fit.chains import IGNORED, Solution, Solutions, padded
+from laconic.fit.checkpoint import load_state, save_state
+from laconic.fit.schedules import warmup_cosine
+from laconic.specs import create_methods
+from laconic.tasks.reasoning.problems import KINDS
+from laconic.tasks.reasoning.task import REASONING_TASKS
+from laconic.testbed.optimizers import build_optimizers
+from laconic.testbed.reasoner_model import build_model, build_tokenizer
+
+STYLES = {"terse": 0.55, "verbose": 0.3, "direct": 0.15}
+"""Shares of the chains of thought."""
+POOL = 8
+"""Batches that are drawn together and cut by length, so that little is padding."""
+SAVE_SECONDS = 300
+GATE = 0.95
+
+
+def batch_of(solutions: Solutions, seed: int, step: int, rows: int) -> list[Solution]:
+    """The problems of one step; equal seeds and steps give equal ones."""
+    drawn = solutions.draw(random.Random(f"reasoner-{seed}-{step // POOL}"), POOL * rows)
+    drawn.sort(key=lambda x: len(x.prompt) + len(x.thought))
+    order = random.Random(f"order-{seed}-{step // POOL}").sample(range(POOL), POOL)
+    at = order[step % POOL] * rows
+    return drawn[at : at + rows]
+
+
+def train(out: Path, steps: int, rows: int, seed: int, muon_lr: float, lr: float, resume: bool, kinds: list[str]) -> None:
+    """Train from scratch, or go on, and write model and tokenizer into `out`."""
+    tokenizer = build_tokenizer()
+    solutions = Solutions(tokenizer, STYLES, kinds=kinds)
+    torch.manual_seed(seed)
+    model = build_model(tokenizer)
+    matrices = [p for layer in model.model.layers for p in layer.parameters() if p.ndim == 2]
+    inside = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in inside]
+    optimizers = build_optimizers(matrices, others, muon_lr, lr, exact=True)
+    out.mkdir(parents=True, exist_ok=True)
+    done = 0
+    if resume:
+        trained = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+        model.load_state_dict(trained.state_dict())
+        state = load_state(out, optimizers)
+        done, seed = state["done"], state["seed"]
+    tokenizer.save_pretrained(out, save_jinja_files=False)
+    saved, began = time.monotonic(), time.process_time()
+    for step in range(done, steps):
+        ids, labels = padded(batch_of(solutions, seed, step, rows), tokenizer.pad_token_id)
+        wanted = labels[:, 1:] != IGNORED
+        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+        logits, targets = model.lm_head(hidden[wanted]), labels[:, 1:][wanted]
+        loss = cross_entropy(logits, targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * warmup_cosine(step, steps, 0.03)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if (step + 1) % 25 == 0:
+            right = (logits.argmax(-1) == targets).float().mean()
+            spent = time.process_time() - began
+            print(f"step {step + 1} loss {loss.item():.4f} right {right:.3f} {spent:.0f} CPU s", flush=True)
+        if time.monotonic() - saved > SAVE_SECONDS or step + 1 in (1, steps):
+            model.save_pretrained(out)
+            save_state(out, optimizers, {"done": step + 1, "seed": seed})
+            saved = time.monotonic()
+
+
+def evaluate(folder: Path, samples: int) -> bool:
+    """Print how often problems are solved with chains of thought and without; true if the chains pass the gate."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+    engine, passed = Engine(model, AutoTokenizer.from_pretrained(folder)), True
+    print("| problems | style | right, % | thinking tokens | right without thinking, % |\n|---|---|---|---|---|", flush=True)
+    for task in REASONING_TASKS:
+        cells = []
+        for methods in ([], create_methods(["no_thought"])):
+            found = solve(engine, task, task.numbers(0, samples), Request(methods=methods), batch=100)
+            cells.append((sum(x.right for x in found) / samples, sum(x.thinking.steps for x in found) / samples))
+        (right, tokens), (without, _) = cells
+        passed = passed and right >= GATE
+        row = f"| {task.kind} | {task.style} | {100 * right:.1f} | {tokens:.1f} | {100 * without:.1f} |"
+        print(row, flush=True)
+    print(f"gate of {GATE:.0%} {'passed' if passed else 'NOT passed'}")
+    return passed
+
+
+def main() -> None:
+    """Command line; the exit status is 1 if an evaluation misses the gate."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/reasoner"))
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
+    parser.add_argument("--evaluate", type=Path, metavar="DIR", help="evaluate the model in DIR and do nothing else")
+    parser.add_argument("--samples", type=int, default=200, help="problems of every kind and style")
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--rows", type=int, default=64, help="problems in a step")
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), help="of the problems; a kind may be named several times")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--muon-lr", type=float, default=5e-3)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.evaluate:
+        raise SystemExit(0 if evaluate(args.evaluate, args.samples) else 1)
+    train(args.out, args.steps, args.rows, args.seed, args.muon_lr, args.lr, args.resume, args.kinds)
+
+
+if __name__ == "__main__":
+    main()
