@@ -1,5 +1,8 @@
 """LLMLingua-2 at work: chunks, words, the published threshold, what always stays."""
 
+import random
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers.text_tools import TEXT, scorer
@@ -10,6 +13,8 @@ from laconic.methods.prompt.llmlingua2.network import Classifier, TokenClassifie
 from laconic.shortening.forced import forced
 from laconic.shortening.pieces import tokens, words
 from laconic.shortening.source import Source
+from laconic.tasks.text import corpus
+from laconic.tasks.text.haystack import haystack
 
 LONG = TEXT.replace("ü", "u") * 4
 
@@ -176,6 +181,27 @@ def test_the_answering_models_tokens_count(classifier):
 def test_an_artifact_is_needed_and_named():
     with pytest.raises(laconic.ArtifactError, match="laconic fit llmlingua2"):
         laconic.shorten(TEXT, LLMLingua2(keep=0.5, scorer=scorer()))
+
+
+def test_the_shipped_classifier_keeps_what_its_teacher_keeps_more_often_than_chance():
+    one = laconic.Scorer(*laconic.load("testbed/lm"))
+    lines, common = corpus.lines("prose", held_out=True), {"llmlingua2": 0, "random_text": 0}
+    for number in range(3):
+        text = "\n".join(haystack(random.Random(number), lines, 200, lambda part: len(one.tokenizer.encode(part))))
+        found = {}
+        for name in ("llmlingua", *common):
+            given = {} if name == "random_text" else {"scorer": one}
+            done = laconic.shorten(
+                text, replace(laconic.create_method(f"{name}:keep=0.4"), **given), tokenizer=one.tokenizer
+            )
+            stay, at = set(done.kept), 0
+            found[name] = set()
+            for i, piece in enumerate(done.pieces):
+                found[name] |= set(range(at, at + len(piece))) if i in stay else set()
+                at += len(piece)
+        for name in common:
+            common[name] += len(found[name] & found["llmlingua"])
+    assert common["llmlingua2"] > 1.3 * common["random_text"]
 
 
 def test_1_a_share_of_one_needs_no_classifier():

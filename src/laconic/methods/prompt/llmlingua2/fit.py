@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -47,6 +48,7 @@ class LLMLingua2Fit(TrainingFit):
         width, layers, heads: of the encoder.
         batch_size: texts of a step.
         warmup: share of the steps before the peak of the cosine.
+        checked: texts after training, unseen, on which the agreement with the teacher is measured.
     """
 
     teacher: str = "llmlingua"
@@ -61,8 +63,10 @@ class LLMLingua2Fit(TrainingFit):
     lr: float = 1e-3
     clip: float | None = 1.0
     warmup: float = 0.05
+    checked: int = 20
 
     method: ClassVar[str] = "llmlingua2"
+    free: ClassVar[tuple[str, ...]] = (*TrainingFit.free, "checked")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,7 +80,7 @@ class LLMLingua2Fit(TrainingFit):
 
     def build(self, model: PreTrainedModel, tokenizer: Any) -> TokenClassifier:
         self.model, self.scorer = model, Scorer(model, tokenizer)
-        self.right: list[tuple[float, float]] = []
+        self.right: list[tuple[Tensor, Tensor]] = []
         self.embedding = int(model.config.get_text_config().hidden_size)
         self.network = TokenClassifier(self.embedding, self.width, self.layers, self.heads)
         return self.network
@@ -130,21 +134,31 @@ class LLMLingua2Fit(TrainingFit):
         return self.ids[rows, shift:].to(device), self.labels[rows, shift:].to(device)
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        ids, labels = batch
-        with torch.no_grad():
-            embeddings = self.model.get_input_embeddings()(ids).float()  # type: ignore[operator,misc]
-        logits, known = self.network(embeddings), labels >= 0
-        said, wanted = logits[known], labels[known]
-        self.right.append((float(((said > 0) == (wanted >= 0.5)).float().mean()), float((wanted >= 0.5).float().mean())))
+        said, wanted = self.said(*batch)
+        self.right.append((said.detach(), wanted))
         return F.binary_cross_entropy_with_logits(said, wanted)
 
+    def said(self, ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and labels of the tokens there are, [N] each."""
+        with torch.no_grad():
+            embeddings = self.model.get_input_embeddings()(ids).float()  # type: ignore[operator,misc]
+        known = labels >= 0
+        return self.network(embeddings)[known], labels[known]
+
     def progress(self) -> str:
-        right, shares = (sum(column) / len(self.right) for column in zip(*self.right, strict=True))
-        self.right = []
-        return f"agrees with the teacher {100 * right:.1f} % (always yes or no: {100 * max(shares, 1 - shares):.1f} %)"
+        told, self.right = agreement(self.right), []
+        return f"agrees with the teacher {told[0]:.1%} (always yes or no: {told[1]:.1%})"
 
     def facts(self) -> dict[str, Any]:
-        return {"embedding": self.embedding, "width": self.width, "layers": self.layers, "heads": self.heads}
+        sizes = {"embedding": self.embedding, "width": self.width, "layers": self.layers, "heads": self.heads}
+        device = self.model.device
+        with torch.no_grad():
+            unseen = [self.labelled(self.texts + i) for i in range(self.checked)]
+            told = agreement([self.said(ids[None].to(device), labels[None].to(device)) for ids, labels in unseen])
+        self.note(
+            f"on {self.checked} unseen texts it agrees with the teacher {told[0]:.1%} (always yes or no: {told[1]:.1%})"
+        )
+        return {**sizes, "agreement": [round(x, 4) for x in told]}
 
 
 def drawn(rng: random.Random, tokenizer: Any, room: int) -> tuple[str, list[tuple[int, int]]]:
@@ -166,6 +180,14 @@ def drawn(rng: random.Random, tokenizer: Any, room: int) -> tuple[str, list[tupl
             spans.append((at, at + len(line)))
         at += len(line) + 1
     return "\n".join(lines), spans
+
+
+def agreement(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """How often a logit is on the label's side of one half, and how often the likelier of always staying and never staying
+    would be."""
+    right = torch.cat([(logits > 0) == (labels >= 0.5) for logits, labels in pairs]).float().mean()
+    share = torch.cat([labels >= 0.5 for _, labels in pairs]).float().mean()
+    return float(right), max(float(share), 1 - float(share))
 
 
 def kept_at(done: Shortened, stops: tuple[int, ...]) -> list[bool]:
