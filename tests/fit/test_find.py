@@ -14,6 +14,7 @@ MEASURED = {"compresskv", "embedlens", "fastkv", "fitprune", "kvzap", "razoratte
 MEMORIES = {"autocompressor", "compllm", "comprexit", "gmsa", "icae", "mean_pool"}
 THINKERS = {"colar", "length_penalty", "siri"}
 TRAINED = {"dyvte", "e_mmdit", "eas", "explainability", "lococo", "one_d_piece"} | MEMORIES | THINKERS
+TRAINED = {"deep_forcing", "dyvte", "e_mmdit", "eas", "explainability", "lococo", "one_d_piece"} | MEMORIES
 METHOD = """
 from dataclasses import dataclass
 import laconic

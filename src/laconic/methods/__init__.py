@@ -27,6 +27,7 @@ from laconic.methods.cache.treekv import TreeKV as TreeKV
 from laconic.methods.cache.triattention import TriAttention as TriAttention
 from laconic.methods.cache.truncate import Truncate as Truncate
 from laconic.methods.cache.zipvl import ZipVL as ZipVL
+from laconic.methods.codecs.deep_forcing import DeepForcing as DeepForcing
 from laconic.methods.codecs.e_mmdit import EMMDiT as EMMDiT
 from laconic.methods.codecs.one_d_piece import OneDPiece as OneDPiece
 from laconic.methods.encoder.correlation_guided import CorrelationGuided as CorrelationGuided

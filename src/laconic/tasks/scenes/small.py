@@ -6,6 +6,7 @@ They are of mixed complexity on purpose: a plain background with one shape takes
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,3 +47,20 @@ def caption(scene: Scene) -> str:
 
 CAPTION_WORDS = (*COLOURS, *KINDS, "top", "bottom", "left", "right")
 """All words of captions."""
+
+
+def small_clip(seed: int, frames: int, size: int = SIZE) -> NDArray[np.uint8]:
+    """The clip number `seed`, [frames, size, size, 3]: the shape of a scene flies straight on and bounces off the edges."""
+    scene, rng = small_scene(seed, size, most=1), random.Random(f"clip-{seed}-{size}")
+    shape, speed = scene.shapes[0], (rng.uniform(-0.08, 0.08) * size, rng.uniform(-0.08, 0.08) * size)
+
+    def bounced(start: float, step: float) -> float:
+        low, high = shape.radius, size - shape.radius
+        around = (start + step - low) % (2 * (high - low))
+        return low + min(around, 2 * (high - low) - around)
+
+    def at(frame: int) -> Scene:
+        here = replace(shape, x=bounced(shape.x, frame * speed[0]), y=bounced(shape.y, frame * speed[1]))
+        return replace(scene, shapes=(here,))
+
+    return np.stack([render(at(frame)) for frame in range(frames)])
