@@ -21,7 +21,7 @@ import laconic
 from laconic.bench.statistics import wilson
 from laconic.measure.cost import Shape
 from laconic.memory.compressor import embedded
-from laconic.memory.contract import MemoryMethod
+from laconic.memory.contract import MemoryMethod, PrefixMethod
 from laconic.method import Method
 from laconic.prompts.text import build
 from laconic.tasks.task import EVALUATION_SEED
@@ -36,7 +36,7 @@ def methods(artifacts: Path, keep: float) -> dict[str, Method | None]:
     found |= {name: laconic.create_method(name, keep=keep) for name in CACHE}
     for entry in laconic.list_methods():
         own = artifacts / entry.name / "artifact.safetensors"
-        if entry.site == "memory" and own.exists():
+        if entry.site == "memory" and own.exists() and not entry.cls.fixed_budget:
             found[entry.name] = laconic.create_method(f"{entry.name}:artifact={own}", keep=keep)
     return found
 
@@ -60,6 +60,15 @@ def answers(model: Any, asked: Asked, method: Method | None, empty: bool) -> tup
     shape = Shape.of(model, model.model)
     n, m, layers = asked.context.shape[1], asked.question.shape[1], shape.layers
     full = shape.prefill_flops([n + m] * layers)
+    if isinstance(method, PrefixMethod):
+        method.attach(model)
+        opening, rows = asked.context[0, : asked.opening], len(asked.context)
+        prefix = method.network(model, opening, asked.context[:, asked.opening :], method.keep)
+        at = prefix.after(m).expand(rows, -1)
+        logits = model(asked.question, past_key_values=prefix.cache(model.dtype), position_ids=at).logits
+        seeing = 4 * shape.head_dim * shape.heads * m * prefix.entries * layers  # the question, of the entries before it
+        own = shape.prefill_flops([m] * layers) + seeing + method.flops(shape, n - asked.opening, asked.opening)
+        return logits[:, -1].argmax(-1), own / full
     if isinstance(method, MemoryMethod):
         method.attach(model)
         assert method.network is not None and method.keep is not None

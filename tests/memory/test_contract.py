@@ -13,6 +13,7 @@ from laconic.memory.contract import PrefixMethod
 from laconic.method import list_methods
 from laconic.methods.memory.autocompressor.network import Summaries
 from laconic.methods.memory.beacon.network import Beacons
+from laconic.methods.memory.ccf.network import SegmentStates
 from laconic.methods.memory.compllm.network import ConceptEmbeddings
 from laconic.methods.memory.comprexit.network import TransportedSlots
 from laconic.methods.memory.gist.network import GistTokens
@@ -106,6 +107,7 @@ def test_two_memories_do_not_go_together(llama, texts):
 
 PREFIXES = {
     "beacon": (Beacons, {"segment": 8, "marker": 3}),
+    "ccf": (SegmentStates, {"segment": 8, "marker": 3}),
     "gist": (GistTokens, {}),
     "x500": (KeyValueSlots, {"segment": 8, "slots": 4}),
 }

@@ -44,6 +44,7 @@ from laconic.methods.memory.autocompressor import AutoCompressor as AutoCompress
 from laconic.methods.memory.beacon import Beacon as Beacon
 from laconic.methods.memory.c3 import C3 as C3
 from laconic.methods.memory.cartridge import Cartridge as Cartridge
+from laconic.methods.memory.ccf import CCF as CCF
 from laconic.methods.memory.compllm import CompLLM as CompLLM
 from laconic.methods.memory.comprexit import ComprExIT as ComprExIT
 from laconic.methods.memory.gist import Gist as Gist
