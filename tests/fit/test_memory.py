@@ -9,9 +9,10 @@ import torch.nn.functional as F
 import laconic
 from laconic.fit import Trainer
 from laconic.fit.find import find_fit, fits
-from laconic.fit.memory import ContextFit, MemoryFit, predicted
+from laconic.fit.memory import ContextFit, MemoryFit, predicted, predicted_after
 from laconic.fit.settings import parse
 from laconic.memory.compressor import embedded
+from laconic.memory.prefix import read
 
 FITS = {name: cls for name, cls in fits().items() if issubclass(cls, ContextFit)}
 NAMES = sorted(FITS)
@@ -87,3 +88,36 @@ def test_a_few_steps_on_one_batch_lower_its_loss(loaded, name):
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.95 * losses[0]
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(SOFT)))
+def test_a_few_steps_of_a_prefix_on_one_batch_lower_its_loss(loaded, name):
+    model, tokenizer = loaded
+    fit = fit_of(name, batch_size=4, segment=8)
+    torch.manual_seed(0)
+    module = fit.build(model.requires_grad_(False), tokenizer)
+    reading, optimizer, losses = fit.batch(0)[0], torch.optim.AdamW(module.parameters(), lr=2e-3), []
+    for _ in range(8):
+        optimizer.zero_grad()
+        terms, total = fit.loss((reading, 0.5)), 0.0
+        for term in [terms] if isinstance(terms, torch.Tensor) else terms:
+            term.backward()
+            total += float(term.detach())
+        optimizer.step()
+        losses.append(total)
+    assert losses[-1] < 0.95 * losses[0]
+    assert all(p.grad is None for p in model.parameters())
+
+
+@torch.no_grad()
+def test_predictions_after_the_contexts_own_entries_are_the_models(loaded):
+    model, tokenizer = loaded
+    fit = fit_of("gist", batch_size=3)
+    fit.build(model, tokenizer)
+    reading, _ = fit.batch(0)
+    whole = read(model, torch.cat([reading.opening.expand(3, -1), reading.context], 1))
+    logits, wanted = predicted_after(model, reading, whole)
+    other, same = predicted(model, reading, embedded(model, reading.context))
+    assert wanted.tolist() == same.tolist()
+    torch.testing.assert_close(logits, other, atol=0.1, rtol=0.05)
+    assert float((logits.argmax(-1) == wanted).float().mean()) > 0.99
