@@ -11,6 +11,9 @@ import pytest
 import torch
 from helpers.session_tools import GREEDY, assert_same_state, state
 from helpers.threads import in_threads, meeting, staying
+from helpers.vision_tools import inputs, random_vlm
+from helpers.zoo import ALL
+from helpers.zoo import prompt as tokens
 
 import laconic
 from laconic import ConflictError, SessionError, SnapKV, WeightMethod
@@ -153,18 +156,22 @@ class WithoutAttention(WeightMethod):
     """Layer 1 is its MLP alone, whatever the prompt."""
 
     name = "without_attention"
+    layer = 1
+
+    def inner(self, model):
+        return model.model.layers
 
     @contextmanager
     def apply(self, model):
-        layers = model.model.layers
-        own, layers[1] = layers[1], SkippedLayer(layers[1], torch.nn.Identity())
+        layers, at = self.inner(model), self.layer
+        own, layers[at] = layers[at], SkippedLayer(layers[at], torch.nn.Identity())
         try:
             yield
         finally:
-            layers[1] = own
+            layers[at] = own
 
     def without_attention(self, depth):
-        return (1,)
+        return (self.layer,)
 
 
 def test_layers_without_attention_are_counted_for_their_own_call(llama, prompt):
@@ -276,3 +283,86 @@ def test_what_is_asked_is_asked_of_the_layers_with_attention(llama, prompt):
         with laconic.compress(llama, Skipping(), *methods) as session:
             llama(prompt(1, 40))
         assert session.stats.asked == session.stats.achieved == share
+
+
+def test_layers_that_the_cache_leaves_alone_change_nothing_of_what_is_asked():
+    """Layer 0 and 2 slide and are not compressed: without its attention, layer 2 does not change the share of the others."""
+    model = ALL["qwen2-sliding"].build()
+
+    class Sliding(WithoutAttention):
+        layer = 2
+
+    with torch.no_grad(), laconic.compress(model, Sliding(), SnapKV(keep=0.5)) as session:
+        model(tokens(1, 40))
+    assert session.stats.layers == [1, 3] and session.stats.asked == 0.5
+
+
+def test_modules_that_stay_are_counted_once_in_every_session_and_left_without_hooks(make_llama, prompt):
+    """The same module, put into the model again by every session."""
+    model, ids = make_llama(), prompt(1, 16)
+    added = torch.nn.Linear(32, 32, bias=False)
+    skipped = SkippedLayer(model.model.layers[1], torch.nn.Identity())
+
+    class Again(Adapted):
+        @contextmanager
+        def apply(self, model):
+            attention = model.model.layers[2].self_attn
+            before, attention.q_proj = attention.q_proj, torch.nn.Sequential(attention.q_proj, added)
+            own, model.model.layers[1] = model.model.layers[1], skipped
+            try:
+                yield
+            finally:
+                attention.q_proj, model.model.layers[1] = before, own
+
+        def without_attention(self, depth):
+            return (1,)
+
+    flops = []
+    for _ in range(3):
+        with laconic.compress(model, Again()) as session:
+            model(ids)
+        flops.append((session.stats.prefill_flops, session.stats.stream))
+        assert not added._forward_hooks and not skipped._forward_hooks
+    assert flops[0] == flops[1] == flops[2]
+
+
+def test_models_that_become_smaller_are_counted_by_what_is_left(make_llama, prompt):
+    model, ids = make_llama(), prompt(1, 16)
+
+    class Narrow(Adapted):
+        """The MLPs keep half of their units."""
+
+        resizes = True
+
+        @contextmanager
+        def apply(self, model):
+            before = [layer.mlp.up_proj for layer in model.model.layers]
+            for layer in model.model.layers:
+                layer.mlp.up_proj = torch.nn.Linear(32, 16, bias=False)
+                layer.mlp.gate_proj, layer.mlp.down_proj = torch.nn.Linear(32, 16), torch.nn.Linear(16, 32)
+            try:
+                yield
+            finally:
+                for layer, up in zip(model.model.layers, before, strict=True):
+                    layer.mlp.up_proj = up
+
+    with laconic.compress(model) as plain:
+        model(ids)
+    with laconic.compress(model, Narrow()) as session:
+        model(ids)
+    assert plain.stats.prefill_flops - session.stats.prefill_flops == 4 * 3 * 2 * 32 * (64 - 16) * 16
+
+
+def test_images_are_counted_per_sequence_in_layers_without_attention():
+    model = random_vlm()
+
+    class OfImages(WithoutAttention):
+        def inner(self, model):
+            return model.model.language_model.layers
+
+    found = []
+    for batch in ([(3, 9)], [(3, 9), (4, 8)]):
+        with torch.no_grad(), laconic.compress(model, OfImages(), laconic.FastV(keep=0.5)) as session:
+            model(**inputs(batch))
+        found.append(session.stats.visual)
+    assert found[0] == found[1] and found[0][1] > 0

@@ -3,7 +3,8 @@
 import pytest
 import torch
 from helpers.tri_tools import artifact
-from helpers.zoo import ALL
+from helpers.zoo import ALL, scaled
+from helpers.zoo import prompt as prompt_of
 
 import laconic
 from laconic import TriAttention
@@ -27,6 +28,7 @@ class Recording(TriAttention):
         return found
 
 
+@torch.no_grad()
 def slow(model, layer, ids, index, at, centre, size):
     """[Hkv, n]: z-scores of the mean sum of cosines, one query head and key at a time, from keys before RoPE."""
     config = model.config
@@ -64,6 +66,19 @@ def test_scores_are_the_sum_of_cosines(llama, prompt, tmp_path, kind):
         want = slow(llama, layer, ids, index[0], at, centre[layer], size[layer])
         torch.testing.assert_close(found[0], want.float(), atol=2e-3, rtol=2e-3)
     assert [at for _, at, _, _ in method.seen] == [12] * 4
+
+
+def test_scaled_rope_scales_both_terms_of_the_sum(tmp_path):
+    """YaRN multiplies queries and keys by a factor of its own, so all scores by its square, which the z-score takes out."""
+    model = scaled("yarn")
+    assert model.model.rotary_emb.attention_scaling > 1.1
+    path, centre, size = artifact(model, tmp_path)
+    method, ids = Recording(keep=0.5, artifact=path), prompt_of(1, 12)
+    with torch.no_grad(), laconic.compress(model, method):
+        model(ids)
+    for layer, at, index, found in method.seen:
+        want = slow(model, layer, ids, index[0], at, centre[layer], size[layer])
+        torch.testing.assert_close(found[0], want.float(), atol=2e-3, rtol=2e-3)
 
 
 def test_kept_keys_are_scored_at_their_own_positions_after_cuts(llama, prompt, tmp_path):
