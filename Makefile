@@ -15,7 +15,11 @@ SMOLLM2 := 0.1.2
 # another, Whisper tiny.en
 WHISPER := 0.1.0
 
-.PHONY: demo test slow processors lint lint-assets types docs leaderboard leaderboard-real leaderboard-images check clean
+# beside a pillow that laconic's own environment is too new for
+GRADIO := 6.31.0
+SELENIUM := 4.52.0
+
+.PHONY: demo test slow processors playground lint lint-assets types docs leaderboard leaderboard-real leaderboard-images check clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,6 +44,11 @@ slow: $(READY)
 processors: $(READY)  ## the real processors of all vision classes, with torchvision in a folder that only this run sees
 	test -d .processors/torchvision || $(BIN)/pip install --quiet --no-deps --target .processors torchvision==$(TORCHVISION)
 	PYTHONPATH=.processors:tests $(BIN)/pytest -p helpers.torchvision_operators -m slow tests/processors
+
+playground: $(READY)  ## the playground in headless Chromium beside a real server, in an environment of its own; needs chromedriver
+	test -x .playground/bin/python || $(PYTHON) -m venv .playground
+	.playground/bin/pip install --quiet --disable-pip-version-check 'gradio==$(GRADIO)' 'selenium==$(SELENIUM)' pytest
+	PYTHONPATH=src LACONIC_SERVER_PYTHON=$(CURDIR)/$(BIN)/python .playground/bin/python -m pytest --noconftest -rs tests/playground/test_page.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from laconic.cli.generate import generate
 from laconic.cli.inspect import inspect
 from laconic.cli.methods import methods
 from laconic.cli.pick import pick
+from laconic.cli.playground import playground
 from laconic.cli.run import run
 from laconic.cli.serve import serve
 
@@ -66,6 +67,7 @@ app.command()(encode)
 app.command()(decode)
 app.command()(generate)
 app.command()(serve)
+app.command()(playground)
 app.command()(doctor)
 for verb in ("calibrate", "train"):
     app.command(verb, hidden=True)(deprecated(verb))
