@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from laconic.tasks.text import corpus
 from laconic.tasks.text.mixture import Example, Mixture
 
 IGNORED = -100
@@ -63,11 +64,11 @@ class ChatSource:
         return labelled([self.mixture.task_chat(rng.randrange(1_000_000), tokens) for _ in range(size)], tokens)
 
 
-class FileSource:
-    """Windows of one UTF-8 text file, with a loss on every token."""
+class TextSource:
+    """Windows of one text, with a loss on every token."""
 
-    def __init__(self, tokenizer: Any, path: Path):
-        self.ids = tokenizer(path.read_text(encoding="utf-8"), add_special_tokens=False)["input_ids"]
+    def __init__(self, tokenizer: Any, text: str):
+        self.ids = tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def batch(self, seed: int, step: int, size: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         if len(self.ids) <= tokens:
@@ -76,6 +77,20 @@ class FileSource:
         starts = [rng.randrange(len(self.ids) - tokens) for _ in range(size)]
         ids = torch.tensor([self.ids[at : at + tokens] for at in starts])
         return ids, ids.clone()
+
+
+class FileSource(TextSource):
+    """Windows of one UTF-8 text file."""
+
+    def __init__(self, tokenizer: Any, path: Path):
+        super().__init__(tokenizer, path.read_text(encoding="utf-8"))
+
+
+class ProseSource(TextSource):
+    """Windows of Python's documentation, of which evaluation reads other documents."""
+
+    def __init__(self, tokenizer: Any):
+        super().__init__(tokenizer, "\n".join(corpus.lines("prose")))
 
 
 def copies(rng: random.Random, prose: list[int], tokens: int) -> Example:

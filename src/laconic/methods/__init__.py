@@ -92,5 +92,7 @@ from laconic.methods.weights.layer_drop import LayerDrop as LayerDrop
 from laconic.methods.weights.magnitude import Magnitude as Magnitude
 from laconic.methods.weights.reap import REAP as REAP
 from laconic.methods.weights.rtn import RTN as RTN
+from laconic.methods.weights.slimmoe import SlimMoE as SlimMoE
 from laconic.methods.weights.sparsegpt import SparseGPT as SparseGPT
+from laconic.methods.weights.vtrans import VTrans as VTrans
 from laconic.methods.weights.wanda import Wanda as Wanda

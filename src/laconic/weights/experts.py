@@ -63,8 +63,9 @@ class Mixture:
         own = torch.arange(self.count, device=kept.device)[:, None]
         gate, up = self.experts.gate_up_proj.detach().chunk(2, 1)
         down = self.experts.down_proj.detach()
-        self.experts.gate_up_proj = nn.Parameter(torch.cat([gate[own, kept], up[own, kept]], 1))
-        self.experts.down_proj = nn.Parameter(down.transpose(1, 2)[own, kept].transpose(1, 2).contiguous())
+        self.experts.gate_up_proj = nn.Parameter(torch.cat([gate[own, kept], up[own, kept]], 1), requires_grad=False)
+        narrower = down.transpose(1, 2)[own, kept].transpose(1, 2).contiguous()
+        self.experts.down_proj = nn.Parameter(narrower, requires_grad=False)
         self.experts.intermediate_dim = kept.shape[1]
 
 
