@@ -122,8 +122,8 @@ class Given(ToyFit):
 
 @pytest.mark.slow
 def test_distillation_brings_back_what_pruning_took(teacher, tmp_path):
-    """At a quarter of the experts' parameters and 200 steps each, in one stage, in two, and with a quarter of the experts. On
-    this text all three come back to the teacher, so that none is better."""
+    """At a quarter of the experts' parameters and 200 steps each, in one stage, in two, and with a quarter of the experts.
+    On this text all three come back to the teacher, so that none is better."""
     small = NEURONS // 4
     one = made(teacher, Trainer(fit_of(neurons=small, steps=200), teacher, None).run())
     first = Trainer(fit_of(neurons=NEURONS // 2, steps=80), teacher, None).run()

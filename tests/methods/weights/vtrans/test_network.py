@@ -55,7 +55,7 @@ def test_what_is_expected_and_what_is_left():
         for name in gates.mu:
             gates.mu[name].fill_(1)
             gates.logvar[name].fill_(-30)
-        assert float(gates.sparsity()) < 1e-6 and gates.hard_sparsity() == 0
+        assert gates.sparsity().item() < 1e-6 and gates.hard_sparsity() == 0
         gates.logvar["neurons"][0, :8] = 30
         gates.logvar["heads"][2, 0] = 30
         gates.logvar["width"][:2] = 30
@@ -65,4 +65,4 @@ def test_what_is_expected_and_what_is_left():
     dense = 3 * (6 * 4 * 2 * 8 + 3 * 16 * 8 + 16)
     assert SIZES.dense == dense
     assert math.isclose(gates.hard_sparsity(), 1 - left / dense, abs_tol=1e-9)
-    assert math.isclose(float(gates.sparsity()), 1 - left / dense, abs_tol=1e-5)
+    assert math.isclose(gates.sparsity().item(), 1 - left / dense, abs_tol=1e-5)
