@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from laconic.shortening.scorer import Scorer as Scorer
     from laconic.shortening.shorten import Shortened as Shortened
     from laconic.shortening.shorten import shorten as shorten
+    from laconic.speech.contract import AudioMethod as AudioMethod
+    from laconic.speech.session import EncoderSession as EncoderSession
+    from laconic.speech.session import compress_encoder as compress_encoder
     from laconic.stream.contract import TokenMethod as TokenMethod
     from laconic.version import __version__ as __version__
     from laconic.weights.contract import WeightMethod as WeightMethod
@@ -58,10 +61,12 @@ _HOMES = {
     "Artifact": "laconic.artifact",
     "Bank": "laconic.memory.bank",
     "Baked": "laconic.baking",
+    "AudioMethod": "laconic.speech.contract",
     "CacheMethod": "laconic.cache.contract",
     "CodecMethod": "laconic.codec.contract",
     "Codes": "laconic.codec.codes",
     "Context": "laconic.engine.context",
+    "EncoderSession": "laconic.speech.session",
     "Memory": "laconic.memory.memory",
     "MemoryMethod": "laconic.memory.contract",
     "Method": "laconic.method",
@@ -77,6 +82,7 @@ _HOMES = {
     "WeightMethod": "laconic.weights.contract",
     "bake": "laconic.baking",
     "compress": "laconic.session",
+    "compress_encoder": "laconic.speech.session",
     "create_method": "laconic.method",
     "list_methods": "laconic.method",
     "load": "laconic.loading",

@@ -62,7 +62,7 @@ def whisper(columns: int = 200, seed: int = 0, **settings: Any) -> WhisperForCon
     """A model whose windows have `columns` columns of the spectrogram, columns / 2 encoder tokens."""
     torch.manual_seed(seed)
     config = WhisperConfig(
-        **FRONT,
+        **FRONT | settings,
         vocab_size=97,
         decoder_layers=2,
         decoder_attention_heads=2,
@@ -75,7 +75,6 @@ def whisper(columns: int = 200, seed: int = 0, **settings: Any) -> WhisperForCon
         pad_token_id=0,
         suppress_tokens=None,
         begin_suppress_tokens=None,
-        **settings,
     )
     model = WhisperForConditionalGeneration(config).eval()
     model.generation_config.update(eos_token_id=None, max_length=None)

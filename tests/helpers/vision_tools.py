@@ -64,7 +64,9 @@ FIXED = {"adsc", "llavolta", "vtw", "pool", "downsample", "dyvte"}
 """Methods whose layers or strides cannot meet every budget: they stay below."""
 
 METHODS = [
-    entry.name for entry in laconic.list_methods() if entry.site in ("encoder", "tokens") and entry.modality != "text"
+    entry.name
+    for entry in laconic.list_methods()
+    if entry.site in ("encoder", "tokens") and entry.modality not in ("text", "audio")
 ]
 
 

@@ -23,7 +23,7 @@ def check_class(model: PreTrainedModel, proven: str) -> None:
     if getattr(model.config, "is_encoder_decoder", False):
         raise UnsupportedModelError(
             f"{name} is an encoder-decoder, whose decoder also attends to the encoder; laconic supports decoders that stand "
-            f"alone. Proven families: {proven}."
+            f"alone. Proven families: {proven}. What Whisper's decoder looks at is shortened by laconic.compress_encoder."
         )
     if not model._can_set_attn_implementation():
         raise UnsupportedModelError(

@@ -30,11 +30,13 @@ from laconic.methods.cache.zipvl import ZipVL as ZipVL
 from laconic.methods.codecs.deep_forcing import DeepForcing as DeepForcing
 from laconic.methods.codecs.e_mmdit import EMMDiT as EMMDiT
 from laconic.methods.codecs.one_d_piece import OneDPiece as OneDPiece
+from laconic.methods.encoder.a_tome import AToMe as AToMe
 from laconic.methods.encoder.correlation_guided import CorrelationGuided as CorrelationGuided
 from laconic.methods.encoder.globalcom2 import GlobalCom2 as GlobalCom2
 from laconic.methods.encoder.prumerge import PruMerge as PruMerge
 from laconic.methods.encoder.recoverable_compression import RecoverableCompression as RecoverableCompression
 from laconic.methods.encoder.tome import ToMe as ToMe
+from laconic.methods.encoder.topk_audio import TopKAudio as TopKAudio
 from laconic.methods.encoder.visionzip import VisionZip as VisionZip
 from laconic.methods.layers.scout import Scout as Scout
 from laconic.methods.lens.embedlens import EmbedLens as EmbedLens
@@ -68,7 +70,9 @@ from laconic.methods.reasoning.siri import SIRI as SIRI
 from laconic.methods.reasoning.truncate_thought import TruncateThought as TruncateThought
 from laconic.methods.tokens.adsc import ADSC as ADSC
 from laconic.methods.tokens.apet import ApET as ApET
+from laconic.methods.tokens.audio_pool import AudioPool as AudioPool
 from laconic.methods.tokens.cdpruner import CDPruner as CDPruner
+from laconic.methods.tokens.crop_audio import CropAudio as CropAudio
 from laconic.methods.tokens.dart import DART as DART
 from laconic.methods.tokens.divprune import DivPrune as DivPrune
 from laconic.methods.tokens.downsample import Downsample as Downsample
@@ -81,8 +85,11 @@ from laconic.methods.tokens.fitprune import FitPrune as FitPrune
 from laconic.methods.tokens.llavolta import LLaVolta as LLaVolta
 from laconic.methods.tokens.pool import Pool as Pool
 from laconic.methods.tokens.pyramiddrop import PyramidDrop as PyramidDrop
+from laconic.methods.tokens.random_audio import RandomAudio as RandomAudio
 from laconic.methods.tokens.random_visual import RandomVisual as RandomVisual
+from laconic.methods.tokens.silence_gate import SilenceGate as SilenceGate
 from laconic.methods.tokens.sparsevlm import SparseVLM as SparseVLM
+from laconic.methods.tokens.speechprune import SpeechPrune as SpeechPrune
 from laconic.methods.tokens.ts_llava import TSLlava as TSLlava
 from laconic.methods.tokens.vidcom2 import VidCom2 as VidCom2
 from laconic.methods.tokens.vtw import VTW as VTW

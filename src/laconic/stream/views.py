@@ -30,6 +30,13 @@ class Reduced:
     values: Tensor | None = None
     scores: Tensor | None = None
 
+    @staticmethod
+    def keeping(kept: Tensor, n: int, scores: Tensor | None = None) -> Reduced:
+        """The tokens `kept`, ascending, of n; the others are dropped."""
+        to = torch.full((n,), -1, dtype=torch.long, device=kept.device)
+        to[kept] = kept
+        return Reduced(kept, to, scores=scores)
+
 
 def counts(stream: Stream, method: TokenMethod) -> dict[int, int]:
     """How many tokens every view may keep before layer 0, by its number in `stream.visual.spans`: the same share of each.
