@@ -42,3 +42,22 @@ def test_what_is_missing_is_named(laconic, spec, facts, tmp_path):
     assert "stands for the context" in laconic.bad(2, *ask, "--context", facts, "-q", "f?")
     assert "needs a --question" in laconic.bad(2, *ask)
     assert "does not exist" in laconic.bad(2, *ask, "-q", "f?")
+
+
+def test_a_prefix_is_fitted_to_a_document_written_and_asked(laconic, facts, tmp_path):
+    assert "give one with --data" in laconic.bad(
+        2, "fit", "cartridge", "--model", FACTS, "--out", tmp_path / "none.safetensors"
+    )
+    asked, file, memory = tmp_path / "asked.txt", tmp_path / "c.safetensors", tmp_path / "mem.safetensors"
+    asked.write_text("c?\nf?\n")
+    settings = [f"requests={asked}", "exchanges=2", "pieces=8", "answer_tokens=2", "steps=1", "keep=0.5"]
+    laconic.json(
+        "fit", "cartridge", "--model", FACTS, "--data", facts, "--out", file, *[x for s in settings for x in ("--set", s)]
+    )
+    method = f"cartridge:artifact={file}"
+    made = laconic.json("compress", facts, "--method", method, "--model", FACTS, "-o", memory)
+    assert (made["tokens_in"], made["tokens_out"]) == (8, 5) and made["flops"] > 0
+    options = ["--model", FACTS, "--max-new-tokens", 2, "-q", "f?"]
+    from_file = laconic.json("run", *options, "--memory", memory)
+    plain = laconic.json("run", *options, "--context", facts, "--method", method)
+    assert from_file["answer"] == plain["answer"] and from_file["kv_bytes"] == plain["kv_bytes"]
