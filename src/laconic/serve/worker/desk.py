@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Desk:
         self.tokenizer = tokenizer_of(self.reader)
         self.vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
         self.max_context = settings.get("max_context") or window(model)
+        self._refuses = bool(settings.get("refuse_special"))
         self._answering = Answering(self.engine, wire.send)
         folder = settings.get("store")
         self.contexts = Contexts(
@@ -124,6 +125,7 @@ class Desk:
     def _prompt(self, job: Job) -> Prepared:
         if job.prompt is not None:
             return prompts.completion(self.tokenizer, job.prompt)
+        self._check(job.messages)
         return prompts.chat(self.reader, job.messages, None if job.context is None else self.contexts.read(job.context))
 
     def _shares(self, job: Job) -> bool:
@@ -135,7 +137,13 @@ class Desk:
         return not job.shows_images and not any(m.uneven or m.packs or m.in_bytes for m in methods)
 
     def _prepare_context(self, message: Message) -> Message:
-        return self.contexts.prepare(Wanted(**message["wanted"]), self.max_context)
+        wanted = Wanted(**message["wanted"])
+        self._check([*({"content": text} for text in (wanted.text, wanted.system) if text), *wanted.messages])
+        return self.contexts.prepare(wanted, self.max_context)
+
+    def _check(self, messages: Sequence[Mapping[str, Any]]) -> None:
+        if self._refuses:
+            prompts.refuse_specials(self.tokenizer, messages)
 
     def _kept(self, message: Message) -> Message:
         return self.contexts.kept(Stored(**message["context"]), message["layer"], message["head"], message["text"])

@@ -127,6 +127,18 @@ def completion(tokenizer: Any, prompt: str | Sequence[int]) -> Prepared:
     return Prepared(ids)
 
 
+def refuse_specials(tokenizer: Any, messages: Sequence[Message]) -> None:
+    """Refuse messages whose text has one of the model's control tokens, which the tokenizer would read as such: text could
+    end a turn and forge another."""
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    for message in messages:
+        content = message["content"]
+        words = [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
+        for token in sorted(added | set(tokenizer.all_special_tokens)):
+            if any(token in text for text in words):
+                raise invalid("messages", f"text with the control token {token!r} is refused here; leave it out.")
+
+
 MAX_IMAGES, MAX_IMAGE_BYTES, MAX_PIXELS = 16, 8 * 2**20, 16_000_000
 
 
