@@ -7,6 +7,7 @@ import pytest
 from laconic import plugins
 from laconic.errors import EntryPointError, UnknownNameError
 from laconic.tasks import find_task, list_tasks, registry
+from laconic.tasks.audio.questions import QUESTIONS
 from laconic.tasks.reasoning.task import REASONING_TASKS
 from laconic.tasks.text.retrieval import TASKS, Retrieval
 
@@ -21,7 +22,9 @@ def test_tasks_are_listed_by_modality():
     assert {task.name for task in list_tasks("text")} == {*TASKS, "slots", "own", *(task.name for task in REASONING_TASKS)}
     assert {"colour", "large_reading", "mme"} <= {task.name for task in list_tasks("image")}
     assert {"facts", "continuation"} == {task.name for task in list_tasks("document")}
-    assert list_tasks() == [task for kind in ("text", "document", "image") for task in list_tasks(kind)]
+    assert {f"sound_{kind}" for kind in QUESTIONS} == {task.name for task in list_tasks("audio")}
+    kinds = ("text", "document", "image", "audio")
+    assert sorted(task.name for task in list_tasks()) == sorted(task.name for kind in kinds for task in list_tasks(kind))
 
 
 def test_an_unknown_name_gets_the_closest():

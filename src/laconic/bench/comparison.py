@@ -56,7 +56,8 @@ class Comparison:
     """How methods are compared over the tasks of one modality.
 
     Attributes:
-        kind: what its methods are called in messages. `model`: what is compared on when no model is named.
+        kind: what its methods are called in messages. `model`: what is compared on when no model is named; empty: one has to
+            be named.
         sites: "all" and patterns stand for the catalogue's methods of these sites.
         keeps, lengths, modes: of a grid that names none; ``lengths = (0,)``: no length is asked for.
         preset: what runs when nothing else is named.
@@ -89,7 +90,7 @@ class Comparison:
 
     def covers(self, entry: Entry) -> bool:
         """True for methods that "all" and patterns stand for."""
-        return entry.site in self.sites and (self.modality != "image" or self.modality in entry.modality)
+        return entry.site in self.sites and (self.modality not in ("image", "audio") or self.modality in entry.modality)
 
     @property
     def sized(self) -> bool:

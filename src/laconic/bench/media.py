@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 from PIL import Image
@@ -35,10 +35,7 @@ class MediaAsking(Asking):
     """
 
     def __init__(self, model: PreTrainedModel, reader: Any, name: str, grid: Grid, batch: int):
-        if getattr(reader, "image_processor", None) is None:
-            raise UnsupportedModelError(
-                f"{name} reads no images; give a vision language model of a family that laconic knows, or text tasks."
-            )
+        self.check(reader, name)
         super().__init__(model, reader, name, grid, batch)
         self._latest: tuple[list[Place], Any] = ([], None)
         self.settings = {
@@ -46,8 +43,21 @@ class MediaAsking(Asking):
             "decoding": "greedy",
             "batch": batch,
             "timing": "of a batch of equally long prompts, divided by its size",
-            "hard": f"score below {HARD:g} uncompressed, the sides of the image {FACTOR} times shorter and enlarged again",
+            **self.marked,
         }
+
+    @property
+    def marked(self) -> dict[str, str]:
+        """What makes a sample hard, for the rows."""
+        changed = f"the sides of the image {FACTOR} times shorter and enlarged again"
+        return {"hard": f"score below {HARD:g} uncompressed, {changed}"}
+
+    def check(self, reader: Any, name: str) -> None:
+        """Refuse a model that takes no such media."""
+        if getattr(reader, "image_processor", None) is None:
+            raise UnsupportedModelError(
+                f"{name} reads no images; give a vision language model of a family that laconic knows, or text tasks."
+            )
 
     def task_settings(self, place: Place) -> dict[str, Any]:
         task = self.task(place)
@@ -75,14 +85,17 @@ class MediaAsking(Asking):
             chunk = places[start : start + CHUNK * self.batch]
             if not any(map(wanted, chunk)):
                 continue
-            by_shape: dict[tuple[int | None, int], list[Asked]] = {}
+            by_shape: dict[tuple[int | None, Hashable], list[Asked]] = {}
             for place in chunk:
                 asked = self._opened(place)
                 asked.hard = known.get((place.task, place.number))
-                length = self._inputs([asked])["input_ids"].shape[1]
-                by_shape.setdefault((asked.task.new_tokens, length), []).append(asked)
+                by_shape.setdefault((asked.task.new_tokens, self.shape(self._inputs([asked]))), []).append(asked)
             for group in by_shape.values():
                 yield from (group[i : i + self.batch] for i in range(0, len(group), self.batch))
+
+    def shape(self, inputs: Any) -> Hashable:
+        """What prompts must have in common to share a batch, so that its figures are those of each: their length."""
+        return int(inputs["input_ids"].shape[1])
 
     def _opened(self, place: Place) -> Asked:
         task = self.task(place)
@@ -130,10 +143,14 @@ class MediaAsking(Asking):
         if change is None and places == self._latest[0]:
             return self._latest[1]
         shown = [image if change is None else change(image) for asked in batch for image in asked.media]
-        given = encode(self.engine.reader, [asked.sample.question for asked in batch], shown)
+        given = self.encoded([asked.sample.question for asked in batch], shown)
         if change is None:
             self._latest = places, given
         return given
+
+    def encoded(self, questions: list[str], media: list[Any]) -> Any:
+        """Model inputs of a batch."""
+        return encode(self.engine.reader, questions, media)
 
     def _answer(
         self,

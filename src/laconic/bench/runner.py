@@ -17,6 +17,7 @@ from laconic.bench.documents import DocumentAsking
 from laconic.bench.fingerprint import fingerprint
 from laconic.bench.grid import Cell, Column, Grid
 from laconic.bench.media import MediaAsking
+from laconic.bench.sound import SoundAsking
 from laconic.bench.specs import build
 from laconic.bench.store import Row, Store, StoreError
 from laconic.errors import LaconicError, UnsupportedModelError
@@ -25,7 +26,12 @@ from laconic.method import CATALOGUE, Method
 from laconic.session import compress
 
 SCHEMA = 1
-ASKING: dict[str, type[Asking]] = {"text": ChatAsking, "document": DocumentAsking, "image": MediaAsking}
+ASKING: dict[str, type[Asking]] = {
+    "text": ChatAsking,
+    "document": DocumentAsking,
+    "image": MediaAsking,
+    "audio": SoundAsking,
+}
 """Modality -> how its samples are put to a model."""
 Each = Callable[[Cell], None]
 

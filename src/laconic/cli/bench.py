@@ -167,6 +167,10 @@ def _load(model: str | None, grid: Grid, batch: int) -> Bench:
 
     if model is None:
         model = model_for_own_documents() if OWN in grid.tasks else grid.comparison.model
+    if not model:
+        raise common.InputError(
+            f"no model for {grid.modality} tasks comes with laconic; name one, such as --model Qwen/Qwen2-Audio-7B-Instruct."
+        )
     with common.spinner(f"loading {model}"):
         network, reader = laconic.load(model)
     name = Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model  # no paths in results

@@ -18,6 +18,7 @@ def _plugins() -> Plugins:
 @cache
 def _tasks() -> dict[str, Task]:
     """Name -> task."""
+    from laconic.tasks.audio.tasks import SOUND_TASKS
     from laconic.tasks.public import BENCHMARKS
     from laconic.tasks.reasoning.task import REASONING_TASKS
     from laconic.tasks.scenes.tasks import SCENE_TASKS
@@ -34,6 +35,7 @@ def _tasks() -> dict[str, Task]:
         *DOCUMENT_TASKS,
         *REASONING_TASKS,
         *SCENE_TASKS,
+        *SOUND_TASKS,
         *BENCHMARKS,
         *_plugins().loaded,
     ):

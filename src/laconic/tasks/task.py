@@ -44,7 +44,7 @@ class Sample:
         task: name of the task. `number`: of the sample in it: a seed, or a place in a file.
         context: text that the first question is about; it never ends in a space or a line break.
         media: open what is shown before the first question, in this order. What they return follows from the task's
-            modality: an upright RGB `PIL.Image` for images.
+            modality: an upright RGB `PIL.Image` for images, a waveform at 16 kHz, float32 [n], for sound.
         facts: what the task's own figures need besides the score, such as a category; plain values, they go into the row.
     """
 
@@ -106,7 +106,7 @@ class Task(ABC):
 
     Attributes:
         name: unique among all tasks.
-        modality: what its samples show: "text", or the kind of their media ("image").
+        modality: what its samples show: "text", or the kind of their media ("image", "audio").
         min_tokens: smallest length that its samples can be made to have; None where their length is not chosen.
         from_files: its samples are read from a folder that the user names.
         several_turns: a sample has several questions, which can be asked in turn.
