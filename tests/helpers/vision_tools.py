@@ -82,7 +82,10 @@ def made_for(model: LlavaForConditionalGeneration, folder: Path) -> dict[str, st
     depth = model.config.text_config.num_hidden_layers
     fits = [{"reduction": 10 * i, "deleted": [0.1 * i] + [0.0] * (depth - 1)} for i in range(1, 10)]
     Artifact.of("fitprune", "measured", model, {"fits": fits}).save(folder / "fitprune.safetensors")
+    steady = [{"keep": keep, "prune": [145] * 4, "merge": [145, 130, 110, 1 + round(144 * keep)]} for keep in (0.75, 0.5)]
+    Artifact.of("diffrate", "trained", model, {"patches": 144, "schedules": steady}).save(folder / "diffrate.safetensors")
     return {
+        "diffrate": f"diffrate:artifact={folder / 'diffrate.safetensors'}",
         "explainability": f"explainability:artifact={folder / 'net.safetensors'}",
         "fitprune": f"fitprune:artifact={folder / 'fitprune.safetensors'}",
     }

@@ -2,8 +2,9 @@
 
 import torch
 
+import laconic.measure.figures as figures_of_module
 from laconic.measure.cost import FlopCounter, Shape
-from laconic.measure.figures import Figures
+from laconic.measure.figures import Figures, forget_early
 from laconic.step import Step
 
 SHAPE = Shape((10, 10), 4, 2, 8, 7, 4)
@@ -48,3 +49,15 @@ def test_the_head_counts_where_there_is_one():
     assert (figures.flops.prefill, figures.flops.decode) == (2 * 7 * 2 * 3, 2 * 7 * 2 * 1)
     figures.ran(step(5, 1), 0.0, None)
     assert figures.flops.decode == 2 * 7 * 2
+
+
+def test_early_work_that_no_pass_followed_is_forgotten():
+    early = figures_of_module._EARLY.figures
+    early.method_flops = 7
+    forget_early()
+    figures = Figures()
+    figures.take_early()
+    assert figures.method_flops == 0
+    early.method_flops = 7
+    figures.take_early()
+    assert (figures.method_flops, early.method_flops) == (7, 0)

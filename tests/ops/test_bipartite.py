@@ -52,3 +52,23 @@ def test_equal_similarities_go_to_the_earlier_token():
     x = torch.ones(1, 8, 2)
     merging = bipartite(x, 2, True)  # A is 0 2 4 6, B is 1 3 5 7; 0 is CLS
     assert merging.to[0].tolist() == [0, 2, 2, 3, 2, 4, 1, 5]
+
+
+def test_dropped_tokens_count_nowhere():
+    x, size = torch.arange(10.0).view(1, 5, 2), torch.tensor([[1.0, 2, 3, 4, 5]])
+    merging = Merging(torch.tensor([[0, -1, 1, 1, -1]]), 2)
+    torch.testing.assert_close(merging.merge(x, size), torch.stack([x[0, 0], (3 * x[0, 2] + 4 * x[0, 3]) / 7])[None])
+    assert merging.sizes(size).tolist() == [[1.0, 7.0]]
+    assert merging.then(torch.tensor([[0, 1, 2, 3, 4, -1, 3]])).tolist() == [[0, -1, 1, 1, -1, -1, 1]]
+    patches = merging.without_first(1)
+    assert patches.to.tolist() == [[-1, 0, 0, -1]] and patches.count == 1
+    assert patches.merge(x[:, 1:], size[:, 1:]).shape == (1, 1, 2)
+
+
+def test_weights_and_passed_sizes_take_the_place_of_sizes():
+    x, size = torch.arange(6.0).view(1, 3, 2), torch.tensor([[1.0, 9, 2]])
+    merging = Merging(torch.tensor([[0, 1, 1]]), 2, weight=torch.ones(1, 3), passed=torch.tensor([[0.5, 1.0, 0.25]]))
+    torch.testing.assert_close(merging.merge(x, size)[0, 1], (x[0, 1] + x[0, 2]) / 2)
+    assert merging.sizes(size).tolist() == [[1.0, 9.5]], "a size is at least 1"
+    rest = merging.without_first(1)
+    assert rest.weight.tolist() == [[1.0, 1.0]] and rest.passed.tolist() == [[1.0, 0.25]]

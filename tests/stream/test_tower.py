@@ -1,10 +1,13 @@
 """The merging tower by itself: proportional attention, and what it refuses."""
 
+from functools import partial
+
 import pytest
 import torch
 from helpers.encoder_by_hand import sharp_vlm
 from helpers.vision_tools import laconic_hooks
 
+from laconic.methods.encoder.tome import pairs
 from laconic.stream.tower import MergingTower
 
 PATCH, SIDE = 8, 12
@@ -13,7 +16,12 @@ PATCH, SIDE = 8, 12
 def features(model, pixels, steps=None, proportional=True):
     """Features after the projector with merges of `steps`, and the merged token of every patch."""
     seen = []
-    tower = MergingTower(model, lambda n, layers: steps, proportional, lambda x, source: seen.append(source))
+    tower = MergingTower(
+        model,
+        lambda n, layers: [partial(pairs, r=r) if r else None for r in steps],
+        proportional,
+        lambda x, source: seen.append(source),
+    )
     handles = tower.install() if steps else []
     try:
         return torch.stack(list(model.model.get_image_features(pixels).pooler_output)), seen

@@ -99,3 +99,8 @@ _EARLY = _OfThread()
 def early_work() -> Work:
     """While it is open, a method does work of its own before the pass that it is for."""
     return Work(_EARLY.figures, prefill=True)
+
+
+def forget_early() -> None:
+    """What this thread encoded and no pass followed was done for no cache; a session must not charge it to its first."""
+    _EARLY.figures.method_flops = 0

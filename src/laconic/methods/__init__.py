@@ -32,6 +32,7 @@ from laconic.methods.codecs.e_mmdit import EMMDiT as EMMDiT
 from laconic.methods.codecs.one_d_piece import OneDPiece as OneDPiece
 from laconic.methods.encoder.a_tome import AToMe as AToMe
 from laconic.methods.encoder.correlation_guided import CorrelationGuided as CorrelationGuided
+from laconic.methods.encoder.diffrate import DiffRate as DiffRate
 from laconic.methods.encoder.globalcom2 import GlobalCom2 as GlobalCom2
 from laconic.methods.encoder.prumerge import PruMerge as PruMerge
 from laconic.methods.encoder.recoverable_compression import RecoverableCompression as RecoverableCompression

@@ -13,31 +13,47 @@ from laconic.ops.similarity import first_best, means, sums, unit
 
 @dataclass(frozen=True)
 class Merging:
-    """Which of t tokens are merged into one.
+    """Which of t tokens are merged into one, and which are dropped.
 
     Attributes:
-        to: the index of the output token that each token becomes part of, [V, t] in 0 .. count - 1.
+        to: the index of the output token that each token becomes part of, [V, t] in 0 .. count - 1; -1 where it is dropped.
         count: number of output tokens.
+        weight: of each token in the mean that replaces it, [V, t]; None: the tokens that it stands for.
+        passed: share of its size that each token passes on, [V, t]; None: all of it.
     """
 
     to: Tensor
     count: int
+    weight: Tensor | None = None
+    passed: Tensor | None = None
 
     def merge(self, x: Tensor, size: Tensor) -> Tensor:
-        """x [V, t, C], tokens that each stands for [V, t] -> means weighted by size [V, count, C], in the type of x."""
-        return means(x, self.to, self.count, size)[0].to(x.dtype)
+        """x [V, t, C], tokens that each stands for [V, t] -> weighted means [V, count, C], in the type of x."""
+        weight = size if self.weight is None else self.weight
+        return means(x, self._bins(), self.count + 1, weight)[0][:, : self.count].to(x.dtype)
 
     def sizes(self, size: Tensor) -> Tensor:
-        """Tokens that each stands for [V, t] -> tokens that each output token stands for [V, count]."""
-        return sums(size[..., None], self.to, self.count)[..., 0]
+        """Tokens that each stands for [V, t] -> tokens that each output token stands for [V, count], at least 1."""
+        passed = size if self.passed is None else size * self.passed
+        return sums(passed[..., None], self._bins(), self.count + 1)[:, : self.count, 0].clamp(min=1)
 
     def unmerge(self, x: Tensor) -> Tensor:
-        """Output tokens x [V, count, C] -> the one that each token became part of [V, t, C]."""
-        return x.gather(1, self.to[..., None].expand(-1, -1, x.shape[-1]))
+        """Output tokens x [V, count, C] -> the one that each token became part of [V, t, C]; any for dropped tokens."""
+        return x.gather(1, self.to.clamp(min=0)[..., None].expand(-1, -1, x.shape[-1]))
+
+    def then(self, source: Tensor) -> Tensor:
+        """Which of the t tokens each original one is part of [V, N] -> which output token, -1 where it is dropped."""
+        return self.to.gather(1, source.clamp(min=0)).where(source >= 0, -1)
 
     def without_first(self, number: int) -> Merging:
         """The same without the first `number` tokens, which come out first and unmerged."""
-        return Merging(self.to[:, number:] - number, self.count - number)
+        to = (self.to[:, number:] - number).clamp(min=-1)
+        rest = (None if x is None else x[:, number:] for x in (self.weight, self.passed))
+        return Merging(to, self.count - number, *rest)
+
+    def _bins(self) -> Tensor:
+        """`to`, with one more output token for all that are dropped."""
+        return self.to.where(self.to >= 0, self.count)
 
     @staticmethod
     def none(views: int, tokens: int, device: torch.device) -> Merging:

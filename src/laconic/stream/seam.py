@@ -16,6 +16,7 @@ from laconic.cache.observe import Observation
 from laconic.errors import SessionError, UnsupportedModelError
 from laconic.families import audio as audio  # importing its families registers them
 from laconic.families.vision import VisionWatch, Visual, deepstack_of, encoder_depth, shortened, vision_family_of
+from laconic.measure.figures import forget_early
 from laconic.measure.stats import Stats
 from laconic.seams import Host, Order, Seam
 from laconic.step import Step, gather
@@ -126,6 +127,7 @@ class StreamSeam(Seam):
         hooks come before those on the layers: a method may put tokens back into the stream before this seam reads it.
         """
         self._restore = restore
+        forget_early()
         self._install_labels(restore)
         if self.methods:
             depth = encoder_depth(self.host.model)

@@ -1,4 +1,4 @@
-"""A vision encoder that merges tokens along the way, by hooks; the projector still gets features of full length."""
+"""A vision encoder that merges or drops tokens along the way, by hooks; the projector still gets features of full length."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from laconic.errors import UnsupportedModelError
 from laconic.families.vision import vision_family_of
 from laconic.families.vision.encoder import EncoderAttention, catch, layers_of, tower_of
 from laconic.measure.figures import early_work
-from laconic.ops.bipartite import Merging, bipartite
+from laconic.ops.bipartite import Merging
 
 MASKS = ("eager", "sdpa")
 
@@ -55,23 +55,45 @@ def check(model: PreTrainedModel, name: str, proportional: bool) -> None:
     family.feature_layer(model)
 
 
+@dataclass(frozen=True)
+class Between:
+    """What a layer shows between its attention and its MLP, for V views of t tokens.
+
+    Attributes:
+        queries, keys: [V, H, t, d]; `scale`: of the attention's logits.
+        x: the stream after the attention, [V, t, C].
+        size: number of original tokens in each token, [V, t].
+        cls: whether the first token is a CLS token.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    scale: float
+    x: Tensor
+    size: Tensor
+    cls: bool
+
+
+Choice = Callable[[Between], Merging]
+"""What becomes of a layer's tokens; the same number must stay in every view, and CLS comes out first and unmerged."""
+
+
 @dataclass
 class Run:
     """One call of the encoder: V views of N tokens, of which t are left.
 
     Attributes:
-        steps: pairs to merge in each layer.
-        source: which of the t tokens each original one is part of, [V, N].
-        size: number of original tokens in each of the layer's input tokens, [V, t]. `metric`: its keys, mean over heads, [V,
-            t, d].
+        choices: of each layer; None: nothing happens there.
+        source: which of the t tokens each original one is part of, [V, N]; -1 where it was dropped.
+        size: number of original tokens in each of the layer's input tokens, [V, t]. `heads`: its queries and keys.
         pending: merging done in this layer's MLP, but not yet in the layer's output.
         last: merging in the layer that gives the features, and the sizes before it.
     """
 
-    steps: list[int]
+    choices: list[Choice | None]
     source: Tensor
     size: Tensor
-    metric: Tensor | None = None
+    heads: EncoderAttention | None = None
     pending: Merging | None = None
     last: tuple[Merging, Tensor] | None = None
 
@@ -81,21 +103,22 @@ class _OfThread(threading.local):
 
 
 class MergingTower:
-    """Merges tokens between attention and MLP of every layer up to the one that gives the features.
+    """Merges or drops tokens between attention and MLP of every layer up to the one that gives the features.
 
     A hook cannot shorten the residual x in the middle of a layer, and need not. The MLP f runs on merged tokens m, so the
     layer returns x_i + f(m) for every member i; the next layer merges these, and their mean is m + f(m).
 
     Args:
-        plan: (patches, layers) -> pairs to merge in each layer.
+        plan: (patches, layers) -> what chooses in each layer, or None where nothing happens.
         proportional: add log sizes to the attention's logits.
-        done: called with the features that go to the projector, and the merged token of each of the P patches, [V, P].
+        done: called with the features that go to the projector, and the merged token of each of the P patches, [V, P]; -1
+            for those that were dropped, whose features mean nothing.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        plan: Callable[[int, int], list[int]],
+        plan: Callable[[int, int], list[Choice | None]],
         proportional: bool,
         done: Callable[[Tensor, Tensor], None],
     ):
@@ -117,16 +140,16 @@ class MergingTower:
         for i, layer in enumerate(layers_of(self.tower)):
             handles.append(layer.register_forward_pre_hook(self._enter(i), with_kwargs=True))
             if i < self.depth:
-                handles += catch(self.tower, i, self._keys)
+                handles += catch(self.tower, i, self._heads)
                 handles.append(layer.get_submodule("layer_norm2").register_forward_pre_hook(self._merge(i)))
                 handles.append(layer.get_submodule("mlp").register_forward_hook(self._unmerge))
         return handles
 
     def _begin(self, x: Tensor) -> Run:
         views, tokens, _ = x.shape
-        steps = self.plan(tokens - self.cls, self.depth)
+        choices = self.plan(tokens - self.cls, self.depth)
         size = torch.ones(views, tokens, device=x.device)
-        return Run(steps, Merging.none(views, tokens, x.device).to, size)
+        return Run(choices, Merging.none(views, tokens, x.device).to, size)
 
     def _enter(self, i: int) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
         def enter(
@@ -148,22 +171,27 @@ class MergingTower:
 
         return enter
 
-    def _keys(self, heads: EncoderAttention) -> None:
+    def _heads(self, heads: EncoderAttention) -> None:
         assert self.run is not None
-        self.run.metric = heads.keys.float().mean(0).view(*self.run.size.shape, -1)
+        self.run.heads = heads
 
     def _merge(self, i: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
         def merge(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             run = self.run
-            assert run is not None and run.metric is not None
+            assert run is not None and run.heads is not None
+            heads, run.heads = run.heads, None
+            choose = run.choices[i]
             with early_work():
-                found = bipartite(run.metric, run.steps[i], self.cls)
-                run.metric = None
+                views, tokens = run.size.shape
+                found = Merging.none(views, tokens, run.size.device)
+                if choose is not None:
+                    queries, keys = (y.unflatten(1, (views, tokens)).transpose(0, 1) for y in (heads.queries, heads.keys))
+                    found = choose(Between(queries, keys, heads.scale, args[0], run.size, self.cls))
                 if i == self.depth - 1:
                     run.last = found, run.size
-                if run.steps[i] == 0:
+                if choose is None:
                     return None
-                run.source, run.pending = found.to.gather(1, run.source), found
+                run.source, run.pending = found.then(run.source), found
                 return (found.merge(args[0], run.size), *args[1:])
 
         return merge

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import threading
-from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-import torch
-from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from laconic import checks
-from laconic.errors import BudgetError, UnsupportedModelError
-from laconic.families.vision import VisualSpan
+from laconic.errors import BudgetError
 from laconic.method import register
+from laconic.ops.bipartite import Merging, bipartite
+from laconic.stream.clusters import Clusters
 from laconic.stream.contract import POLICIES, Cut, Policy, Stream, TokenMethod
-from laconic.stream.tower import MergingTower, check
-from laconic.stream.views import Reduced, by_view
+from laconic.stream.tower import Between, Choice, MergingTower, check
 
 Schedule = Literal["constant", "decreasing"]
-
-
-class _OfThread(threading.local):
-    """Features that were merged in this thread, with the merged token of each patch: the images and videos of one pass."""
-
-    def __init__(self) -> None:
-        self.done: deque[tuple[Tensor, Tensor]] = deque(maxlen=2)
 
 
 @register(
@@ -92,11 +82,13 @@ class ToMe(TokenMethod):
             check(model, self.name, self.proportional)
 
     def install(self, model: PreTrainedModel) -> list[RemovableHandle]:
-        self._here = _OfThread()
+        self._clusters = Clusters()
         if self.neutral:
             return []
-        tower = MergingTower(model, self.plan, self.proportional, lambda x, source: self._here.done.append((x, source)))
-        return tower.install()
+        return MergingTower(model, self._choices, self.proportional, self._clusters.note).install()
+
+    def _choices(self, patches: int, layers: int) -> list[Choice | None]:
+        return [partial(pairs, r=r) if r else None for r in self.plan(patches, layers)]
 
     def plan(self, patches: int, layers: int) -> list[int]:
         """Pairs to merge in each of the first `layers` layers, in views of `patches` patches.
@@ -114,25 +106,12 @@ class ToMe(TokenMethod):
         return even(patches, kept, share if sum(share) else [1.0])
 
     def cut(self, stream: Stream) -> Cut:
-        visual = stream.visual
-        clusters: dict[str, Tensor] = {}
-        for modality, call in visual.calls.items():
-            source = next(source for features, source in self._here.done if features is call.before)
-            first = source.amax() + 1
-            clusters[modality] = (source + torch.arange(len(source), device=source.device)[:, None] * first).flatten()
+        return self._clusters.cut(stream, self.name, self.positions)
 
-        def reduce(number: int, span: VisualSpan, must: Tensor) -> Reduced:
-            if span.resampled:
-                raise UnsupportedModelError(
-                    f"tome: the model resamples the patches of {span.modality} {span.image} after the encoder, so no "
-                    "token of the prompt is one merged token; show fewer crops, or use a method that acts on features."
-                )
-            mine = clusters[span.modality][span.patches][span.cells >= 0]
-            return _first_of_each(mine, must)
 
-        cut = by_view(stream, reduce, self.positions)
-        self._here.done.clear()
-        return cut
+def pairs(between: Between, r: int) -> Merging:
+    """The `r` most similar pairs, by the mean of the keys over heads."""
+    return bipartite(between.keys.float().mean(1), r, between.cls)
 
 
 def even(total: int, kept: int, share: list[float]) -> list[int]:
@@ -166,13 +145,3 @@ def _possible(steps: list[int], tokens: int) -> list[int]:
         result.append(min(step, tokens // 2))
         tokens -= result[-1]
     return result
-
-
-def _first_of_each(clusters: Tensor, must: Tensor) -> Reduced:
-    """The first token of every cluster, or its first protected one; clusters [n] are any numbers."""
-    n = len(clusters)
-    _, clusters = clusters.unique(return_inverse=True)
-    order = torch.where(must, 0, n) + torch.arange(n, device=clusters.device)
-    first = torch.full((int(clusters.max()) + 1,), 2 * n, device=clusters.device)
-    first = first.scatter_reduce(0, clusters, order, "amin") % n
-    return Reduced(first.sort().values, first[clusters])

@@ -26,7 +26,7 @@ from laconic.weights.walk import walk
     mechanism="quantisation",
     source="arXiv 2210.17323",
     query_aware=False,
-    training="calibrated",
+    training="calibration",
     fit="laconic.methods.weights.gptq:GPTQFit",
 )
 @dataclass(kw_only=True)

@@ -27,7 +27,7 @@ from laconic.weights.walk import ROWS
     mechanism="layer dropping",
     source="arXiv 2403.03853",
     query_aware=False,
-    training="calibrated",
+    training="calibration",
     inferred="layer 0 stays, where transformers counts positions",
     fit="laconic.methods.weights.layer_drop:LayerDropFit",
 )

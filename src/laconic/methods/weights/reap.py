@@ -24,7 +24,7 @@ from laconic.weights.walk import ROWS
     mechanism="expert dropping",
     source="arXiv 2510.13999",
     query_aware=False,
-    training="calibrated",
+    training="calibration",
     inferred="an expert that no token of the text chose counts as 0",
     fit="laconic.methods.weights.reap:REAPFit",
 )

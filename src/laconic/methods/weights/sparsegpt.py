@@ -27,7 +27,7 @@ from laconic.weights.walk import walk
     mechanism="unstructured pruning",
     source="arXiv 2301.00774",
     query_aware=False,
-    training="calibrated",
+    training="calibration",
     fit="laconic.methods.weights.sparsegpt:SparseGPTFit",
 )
 @dataclass(kw_only=True)

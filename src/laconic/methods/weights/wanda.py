@@ -23,7 +23,7 @@ from laconic.weights.walk import inputs_of, walk
     mechanism="unstructured pruning",
     source="arXiv 2306.11695",
     query_aware=False,
-    training="calibrated",
+    training="calibration",
     fit="laconic.methods.weights.wanda:WandaFit",
 )
 @dataclass(kw_only=True)
