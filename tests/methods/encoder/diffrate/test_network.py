@@ -25,7 +25,8 @@ def test_keep_probabilities_fall_with_the_rank_and_sum_to_the_mean_count():
     mean = float((made.candidates * made.logits.detach().softmax(-1)).sum())
     assert float(pi.sum()) == pytest.approx(mean + 1, rel=1e-6)
     slow = [
-        sum(float(p) for c, p in zip(made.candidates, made.logits.detach().softmax(-1), strict=True) if c + 1 > r) for r in range(14)
+        sum(float(p) for c, p in zip(made.candidates, made.logits.detach().softmax(-1), strict=True) if c + 1 > r)
+        for r in range(14)
     ]
     torch.testing.assert_close(pi, torch.tensor(slow))
 
