@@ -33,6 +33,7 @@ demo: $(READY)  ## the main job: answers from a compressed context, on a real mo
 	$(BIN)/laconic run --model smollm2 --method kvzip --keep 0.25 --later --compare --context examples/note.txt --question "What is the code for falcon?"
 	$(BIN)/laconic run --model testbed/lm --method snapkv --keep 0.1 --compare --context examples/note.txt --question "What is the code for falcon?"
 	$(BIN)/laconic run --method visionzip --keep 0.25 --compare --image docs/scene.png --question "What does the white sign say?"
+	$(BIN)/laconic run --audio examples/talk.flac --model whisper-tiny-en --method audio_pool --keep 0.25 --compare
 	$(BIN)/laconic bench --preset demo --out demo
 
 test: $(READY)  ## everything but the slow tests, in two processes

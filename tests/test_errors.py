@@ -13,6 +13,7 @@ def test_all_derive_from_one():
 def test_close_names_are_offered_and_else_all_of_them():
     assert errors.closest("snapvk", ["knorm", "snapkv"]) == "did you mean snapkv?"
     assert errors.closest("xyz", ["knorm", "adakv"]) == "known names: adakv, knorm."
+    assert errors.closest("xyz", []) == "there are none; leave it out."
 
 
 def test_the_old_name_warns():

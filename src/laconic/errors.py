@@ -62,6 +62,8 @@ class MediaError(LaconicError, ValueError):
 def closest(name: str, known: Iterable[str]) -> str:
     """A phrase that offers the closest known names, or all of them when none is close."""
     known = sorted(known)
+    if not known:
+        return "there are none; leave it out."
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {', '.join(near)}?" if near else f"known names: {', '.join(known)}."
 

@@ -93,6 +93,11 @@ def _path(name: str) -> str:
     return path
 
 
+def writes_down(name: str, *, trust_remote_code: bool = False) -> bool:
+    """Whether the model called `name` writes down speech and takes no text; the model is not loaded."""
+    return _auto_class(_path(name), trust_remote_code) is AutoModelForSpeechSeq2Seq
+
+
 def tokenizer_of(reader: Any) -> Any:
     """The tokenizer itself, or that of a processor: of what `load` returns with the model."""
     return reader.tokenizer if isinstance(reader, ProcessorMixin) else reader  # type: ignore[attr-defined]

@@ -227,17 +227,20 @@ def _read_whisper(model: Pretrained, source: Path, folder: Path) -> None:
     tokenizer = WhisperTokenizer.from_pretrained(source.parent)
     settings = json.loads((source.parent / "config.json").read_text(encoding="utf-8"))
     no_times, previous = tokenizer.convert_tokens_to_ids(["<|notimestamps|>", "<|startofprev|>"])
-    whisper.generation_config.update(
-        alignment_heads=settings["alignment_heads"],
-        suppress_tokens=settings["suppress_ids"],
-        begin_suppress_tokens=settings["suppress_ids_begin"],
-        no_timestamps_token_id=no_times,
-        prev_sot_token_id=previous,
-        is_multilingual=False,
-        max_initial_timestamp_index=50,
-        return_timestamps=False,
-        max_length=whisper.config.max_target_positions,
-    )
+    generation = {
+        "alignment_heads": settings["alignment_heads"],
+        "suppress_tokens": settings["suppress_ids"],
+        "begin_suppress_tokens": settings["suppress_ids_begin"],
+        "no_timestamps_token_id": no_times,
+        "prev_sot_token_id": previous,
+        "is_multilingual": False,
+        "max_initial_timestamp_index": 50,
+        "return_timestamps": False,
+        "max_length": whisper.config.max_target_positions,
+    }
+    whisper.generation_config._from_model_config = False  # else `generate` makes another one of the configuration
+    for name, value in generation.items():  # `update` leaves out what not every model has
+        setattr(whisper.generation_config, name, value)
     whisper.save_pretrained(folder)
     extractor = WhisperFeatureExtractor(feature_size=whisper.config.num_mel_bins)
     WhisperProcessor(extractor, tokenizer).save_pretrained(folder)

@@ -111,10 +111,6 @@ class CompressedCache(Cache):
             assert isinstance(layer, CompressedLayer)
             yield layer
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens seen; the same for every layer, also where the stream was shortened."""
-        return super().get_seq_length(layer_idx)
-
     @property
     def seen(self) -> int:
         """Tokens that the model has seen (padding included)."""

@@ -6,8 +6,10 @@ import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from laconic.cli.clip import clip_of
 from laconic.cli.common import InputError, quiet, spinner
@@ -169,11 +171,11 @@ def sounds_of(options: Options) -> list[Sound]:
     return sounds
 
 
-def engine_of(options: Options) -> Engine:
-    """The model.
+def loaded(options: Options) -> tuple[PreTrainedModel, Any]:
+    """The model, and its tokenizer or processor.
 
     Raises:
-        InputError: no such model, a device that is not there, or images or sounds for a model that takes none.
+        InputError: no such model, or a device that is not there.
     """
     quiet()
     name = options.model_name
@@ -182,9 +184,18 @@ def engine_of(options: Options) -> Engine:
             torch.empty(0, device=options.device)
         dtype = options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
         with spinner(f"loading {name}"):
-            engine = Engine(*load(name, dtype=dtype, device=options.device, trust_remote_code=options.trust_remote_code))
+            return load(name, dtype=dtype, device=options.device, trust_remote_code=options.trust_remote_code)
     except (OSError, ValueError, RuntimeError, AssertionError, ImportError) as error:
         raise InputError(f"cannot load --model {name}: {_first_line(error)}") from error
+
+
+def engine_of(options: Options) -> Engine:
+    """The model.
+
+    Raises:
+        InputError: no such model, a device that is not there, or images or sounds for a model that takes none.
+    """
+    name, engine = options.model_name, Engine(*loaded(options))
     if options.sees and engine.reader is engine.tokenizer:
         raise InputError(
             f"--model {name} is a {engine.model.config.model_type} model, which laconic cannot show images; drop "

@@ -67,6 +67,12 @@ def run(
             f"{len(questions)} questions: a context is read once for all of them only before they are known; add "
             "--later, or --cache FILE."
         )
+    if options.hears:
+        with common.spinner("importing torch and transformers"):
+            from laconic.cli import transcript
+        if transcript.is_for(options):
+            transcript.write_down(options, compare, as_json)
+            return
     context = options.text() if cache is None and memory is None else ""
     with common.spinner("importing torch and transformers"):
         from laconic.cli import question as building

@@ -145,6 +145,8 @@ class ShorterEncoder:
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         features = args[0] if args else kwargs["input_features"]
         given = args[1] if len(args) > 1 else kwargs.get("attention_mask")
+        if given is not None and given.shape[1] != features.shape[2]:
+            given = None  # that of the whole sound, of which this is one window
         window = self.encoder.embed_positions.num_embeddings
         rows = []
         for number, n in enumerate(sound_tokens(self.model, features, given).tolist()):

@@ -47,12 +47,13 @@ def sound_tokens(model: nn.Module, features: Tensor, mask: Tensor | None = None)
 
     Args:
         features: log-mel spectrograms, [B, mels, columns].
-        mask: 1 at columns of sound, [B, columns]. Without it, padding is what the feature extractor makes of zeros:
-            columns at the end that hold nothing but the lowest value of the window. Digital silence at the end of a
-            recording counts as padding, too.
+        mask: 1 at columns of sound, [B, columns]. Without it, padding is what the feature extractor makes of zeros, or what
+            `generate` fills the last window of a long sound with: equal columns at the end, of one value. Digital silence
+            at the end of a recording counts as padding, too.
     """
     if mask is None:
-        sound = (features > features.amin((1, 2), keepdim=True)).any(1)
+        last = features[..., -1:]
+        sound = (features != last).any(1) | (last != last[:, :1]).any(1)
     else:
         sound = mask.bool()
     columns = torch.arange(1, sound.shape[1] + 1, device=sound.device)
