@@ -40,6 +40,7 @@ class AToMe(AudioMethod):
         threshold: merge all pairs that are more alike; instead of a budget. Above 1 nothing is.
         at: "layers" of the encoder; "output": the features after it, in rounds, for models that join tokens after their
             encoder (Qwen2-Audio), by the features' own cosines.
+        silence, strip, proportional: see `AudioMethod`.
 
     Raises:
         BudgetError: several of keep=, tokens=, bytes=, ratio= and threshold=, or fewer tokens than the layers can leave.

@@ -29,6 +29,7 @@ class TopKAudio(AudioMethod):
 
     Args:
         layers: encoder layers that drop tokens; None: those after a quarter, a half and three quarters of the depth.
+        silence, strip, proportional: see `AudioMethod`.
     """
 
     layers: tuple[int, ...] | None = None

@@ -30,6 +30,7 @@ class AudioPool(AudioMethod):
 
     Args:
         stride: tokens of a window, where no budget is given; 1 changes nothing. A budget gives the number of windows.
+        silence, strip, proportional: see `AudioMethod`.
     """
 
     stride: int = 2

@@ -23,6 +23,7 @@ class CropAudio(AudioMethod):
     Args:
         place: "start", "middle", "end", or "random", which depends only on the seed and the number of tokens.
         seed: of the draw.
+        silence, strip, proportional: see `AudioMethod`.
     """
 
     place: Literal["random", "start", "middle", "end"] = "random"

@@ -19,6 +19,7 @@ class RandomAudio(AudioMethod):
 
     Args:
         seed: of the draw.
+        silence, strip, proportional: see `AudioMethod`.
     """
 
     seed: int = 0

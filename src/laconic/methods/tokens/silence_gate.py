@@ -38,6 +38,7 @@ class SilenceGate(AudioMethod):
     Args:
         margin, depth: in decibels.
         shortest: of a pause, in seconds.
+        silence, strip, proportional: see `AudioMethod`.
     """
 
     margin: float = 6.0

@@ -30,8 +30,9 @@ from laconic.stream.assemble import choose
 )
 @dataclass(kw_only=True)
 class SpeechPrune(AudioMethod):
-    """Two phases at the input of the language model, without training. It chooses by the question, so it is not for
-    transcription, where every word counts (`audio_pool` is).
+    """Keep what the question is about: two phases at the input of the language model, without training.
+
+    It is not for transcription, where every word counts (`audio_pool` is).
 
     Phase 1: a token's relevance is the sum of its cosines with the question's embeddings. Frames of a second share the first
     budget by a softmax over their sums, and each keeps its most relevant tokens. Phase 2: queries and keys of the first
@@ -41,6 +42,7 @@ class SpeechPrune(AudioMethod):
         first: N1, tokens that the first phase leaves (750 as published, of about 2,200); None: the geometric mean of all and
             what is to stay, so that both phases remove the same share.
         frame: of the first phase, in seconds.
+        silence, strip, proportional: see `AudioMethod`.
     """
 
     first: int | None = None

@@ -38,6 +38,7 @@ class GPTQ(WeightQuantiser, FittedEdit):
 
     Args:
         damping: what is added to the Gram matrix's diagonal, as a share of its mean (0.01).
+        bits, group: see `WeightQuantiser`.
         artifact: the text, as `laconic fit gptq` wrote it; `laconic bake` reads one by itself.
     """
 

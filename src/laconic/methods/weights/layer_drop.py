@@ -33,8 +33,10 @@ from laconic.weights.walk import ROWS
 )
 @dataclass(kw_only=True)
 class LayerDrop(FittedEdit):
-    """Remove the decoder layers that change the stream least over a text: ``1 - cos(x_l, x_l+1)`` on average over tokens,
-    the block influence (equation 1). Nothing is trained afterwards.
+    """Remove the decoder layers that change the stream least over a text.
+
+    What counts is block influence, ``1 - cos(x_l, x_l+1)`` on average over tokens (equation 1). Nothing is trained
+    afterwards.
 
     ``keep`` is the share of the layers that stay, rounded to a whole number of them; layer 0 always does.
 

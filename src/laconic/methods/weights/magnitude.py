@@ -17,6 +17,9 @@ class Magnitude(Pruner):
     """Set the weights of smallest size to zero, in each matrix; nothing is read and nothing is trained.
 
     The weights of one matrix compete with each other, as in later papers that compare with it; not those of all matrices.
+
+    Args:
+        pattern: see `Pruner`.
     """
 
     def prune(self, model: PreTrainedModel) -> None:

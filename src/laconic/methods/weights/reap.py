@@ -30,8 +30,10 @@ from laconic.weights.walk import ROWS
 )
 @dataclass(kw_only=True)
 class REAP(FittedEdit):
-    """Remove the experts of lowest ``mean g_j(x) * ||f_j(x)||`` in each layer: the router's weight times the size of the
-    output, over the tokens of a text that chose them. The router goes on with the rows of those that stay.
+    """Remove the experts of lowest ``mean g_j(x) * ||f_j(x)||`` in each layer.
+
+    That is the router's weight times the size of the output, over the tokens of a text that chose them. The router goes on
+    with the rows of those that stay.
 
     ``keep`` is the share of the experts that stay, rounded to a whole number in each layer; there must be enough for the
     router to choose from. Nothing is trained afterwards.

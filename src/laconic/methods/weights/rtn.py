@@ -14,7 +14,11 @@ from laconic.weights.quantiser import WeightQuantiser, codes_of, steps_of
 @register("rtn", site="weights", mechanism="quantisation", source="baseline", query_aware=False)
 @dataclass(kw_only=True)
 class RTN(WeightQuantiser):
-    """Round every weight to the nearest number of its group's grid; nothing is read."""
+    """Round every weight to the nearest number of its group's grid; nothing is read.
+
+    Args:
+        bits, group: see `WeightQuantiser`.
+    """
 
     def quantise(self, model: PreTrainedModel) -> None:
         for layer in matrices(model, self.name):

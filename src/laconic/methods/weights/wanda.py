@@ -34,6 +34,7 @@ class Wanda(Pruner, FittedEdit):
     layers before it were pruned. The weights that stay are not changed.
 
     Args:
+        pattern: see `Pruner`.
         artifact: the text, as `laconic fit wanda` wrote it; `laconic bake` reads one by itself.
     """
 

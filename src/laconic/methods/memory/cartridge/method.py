@@ -30,8 +30,9 @@ from laconic.methods.memory.cartridge.network import TrainedPrefix
 )
 @dataclass(kw_only=True)
 class Cartridge(PrefixMethod):
-    """The cache itself is the parameter: a few entries for every layer, trained until the frozen model answers from them as
-    it does with the whole document in view. Each belongs to one document.
+    """The cache itself is the parameter: a few entries for every layer, trained to stand for one document.
+
+    The training ends when the frozen model answers from them as it does with the whole document in view.
 
     Args:
         artifact: what `laconic fit cartridge --data DOCUMENT` wrote: a file, a folder or a Hub id. It has the budget, too.

@@ -24,11 +24,10 @@ from laconic.methods.memory.ccf.network import SegmentStates
 )
 @dataclass(kw_only=True)
 class CCF(PrefixMethod):
-    """Every segment is encoded by itself; what its memory tokens bring to each layer's attention becomes keys and values
-    through matrices of their own.
+    """Every segment is encoded by itself; what its memory tokens bring to each layer's attention becomes keys and values.
 
-    Text passes through the model's own weights alone, so without a memory it is the model. A last segment that is not full
-    stays as it is.
+    These come from matrices of their own. Text passes through the model's own weights alone, so without a memory it is the
+    model. A last segment that is not full stays as it is.
 
     Args:
         artifact: what `laconic fit ccf` wrote: a file, a shipped name, or a Hub id.

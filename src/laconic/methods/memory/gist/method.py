@@ -24,9 +24,9 @@ from laconic.methods.memory.gist.network import GistTokens
 )
 @dataclass(kw_only=True)
 class Gist(PrefixMethod):
-    """One learned token, repeated after the whole context, sees all of it; what follows sees the keys and values of these
-    copies alone, at the positions where they arose.
+    """One learned token, repeated after the whole context, sees all of it; what follows sees its copies alone.
 
+    Their keys and values stay at the positions where they arose.
     The published training masks the context from what follows. Two calls with a cache between them are the same, and that is
     what is done here.
 

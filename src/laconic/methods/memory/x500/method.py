@@ -23,10 +23,10 @@ from laconic.methods.memory.x500.network import KeyValueSlots
 )
 @dataclass(kw_only=True)
 class X500(PrefixMethod):
-    """An encoder reads a segment and then learned memory tokens; their keys and values of every layer are what the frozen
-    model finds in its cache in the segment's place.
+    """An encoder reads a segment and then learned memory tokens, whose keys and values of every layer are the memory.
 
-    Like an autoencoder's soft tokens, but nothing has to be read again, and every layer has entries of its own.
+    The frozen model finds them in its cache in the segment's place. Like an autoencoder's soft tokens, but nothing has to be
+    read again, and every layer has entries of its own.
 
     Args:
         artifact: what `laconic fit x500` wrote: a file, a shipped name, or a Hub id.

@@ -24,8 +24,9 @@ from laconic.methods.memory.xrag.network import ProjectedEmbedding
 )
 @dataclass(kw_only=True)
 class XRAG(MemoryMethod):
-    """Every document becomes exactly one soft token: its embedding by a frozen retriever, through a small projector, which
-    alone is trained. A document is a segment, and `keep` one token in its length.
+    """Every document becomes exactly one soft token: its embedding by a frozen retriever, through a small projector.
+
+    The projector alone is trained. A document is a segment, and `keep` one token in its length.
 
     Args:
         artifact: what `laconic fit xrag` wrote: a file, a shipped name, or a Hub id.

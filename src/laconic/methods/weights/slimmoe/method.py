@@ -27,11 +27,11 @@ from laconic.weights.experts import mixtures, resized
 )
 @dataclass(kw_only=True)
 class SlimMoE(FittedEdit):
-    """Keep all experts of a mixture and make each narrower: the neurons that the distillation loss is least sensitive to go,
-    and the model is distilled from what it was.
+    """Keep all experts of a mixture and make each narrower, in stages of pruning and distillation.
 
-    One `laconic fit slimmoe` is one stage, and the next begins with the artifact of the one before it (``start``). The share
-    of the neurons that stays belongs to the artifact: leave ``keep`` out, or give the same; 1.0 changes nothing.
+    The neurons that the distillation loss is least sensitive to go, and the model is distilled from what it was. One
+    `laconic fit slimmoe` is one stage, and the next begins with the artifact of the one before it (``start``). The share of
+    the neurons that stays belongs to the artifact: leave ``keep`` out, or give the same; 1.0 changes nothing.
 
     Args:
         artifact: what `laconic fit slimmoe` wrote: all weights of the smaller model.
