@@ -77,7 +77,7 @@ def test_a_training_step_answers_as_the_model_itself_does(tmp_path, processor):
     scene, question = pose("colour", 1, LARGE)
     batch = trainer.batches.collate([scene], [[question]], [False])
     with torch.no_grad():
-        loss, right, _ = trainer.losses(batch)
+        loss, right, *_ = trainer.losses(batch)
         text = f"<s><|user|>{IMAGE}{question.text}</s><|assistant|>{question.answer}</s>"
         inputs = processor(images=Image.fromarray(render(scene)), text=text, return_tensors="pt")
         trainer.model.set_attn_implementation("sdpa")
