@@ -36,5 +36,5 @@ def test_equal_seeds_give_equal_batches():
 def test_a_tokenizer_without_the_mark_is_refused():
 
     plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
-    with pytest.raises(ValueError, match="no token .###.: these problems are for a model of laconic.testbed.train_reasoner"):
+    with pytest.raises(ValueError, match=r"no token '###': these problems are for a model of"):
         Solutions(plain, {"terse": 1})
