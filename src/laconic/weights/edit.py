@@ -94,6 +94,10 @@ class FittedEdit(WeightEdit):
         self.fitted: Artifact | None = None
         """What was fitted, where it is at hand and in no file."""
 
+    def prepare(self, model: PreTrainedModel) -> None:
+        super().prepare(model)
+        self.found(model)
+
     def found(self, model: PreTrainedModel) -> Artifact:
         """The artifact for `model`.
 

@@ -44,6 +44,7 @@ class Pruner(WeightEdit):
                     f"{self.name}: pattern={self.pattern!r} needs rows whose length is a multiple of {self.group[1]}; "
                     f"{name} has {linear.in_features}; give keep= instead."
                 )
+        super().prepare(model)
 
     def edit(self, model: PreTrainedModel) -> dict[str, Any]:
         self.prune(model)

@@ -51,6 +51,7 @@ class WeightQuantiser(WeightEdit):
                         f"{self.name}: group={self.group} does not divide the {linear.in_features} inputs of {name}; choose "
                         "a group that divides all rows."
                     )
+        super().prepare(model)
 
     def edit(self, model: PreTrainedModel) -> dict[str, Any]:
         self.packed = {}

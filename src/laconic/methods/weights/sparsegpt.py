@@ -49,10 +49,6 @@ class SparseGPT(Pruner, FittedEdit):
         super().__post_init__()
         checks.between(self, "damping", 1e-8, 10)
 
-    def prepare(self, model: PreTrainedModel) -> None:
-        super().prepare(model)
-        self.found(model)
-
     def prune(self, model: PreTrainedModel) -> None:
         layers = matrices(model, self.name)
         for number, run in walk(model, self.found(model).tensors["ids"]):

@@ -38,10 +38,6 @@ class Wanda(Pruner, FittedEdit):
         artifact: the text, as `laconic fit wanda` wrote it; `laconic bake` reads one by itself.
     """
 
-    def prepare(self, model: PreTrainedModel) -> None:
-        super().prepare(model)
-        self.found(model)
-
     def prune(self, model: PreTrainedModel) -> None:
         layers = matrices(model, self.name)
         for number, run in walk(model, self.found(model).tensors["ids"]):
