@@ -20,7 +20,7 @@ def test_the_last_stage_asks_everything_about_the_longest_clips_and_no_stage_for
 
 
 def test_repeated_steps_on_one_batch_lower_its_loss(tmp_path):
-    trainer = Trainer(settings(tmp_path))
+    trainer = Trainer(settings(tmp_path, "--lr", "3e-3", "--muon-lr", "6e-3"))
     trainer.state |= {"stage": len(trainer.stages) - 1, "step": 100}
     batch = trainer.draw()
     trainer.draw = lambda: batch

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy, gelu
 from transformers import AttentionInterface, AutoProcessor
 
 from laconic.testbed.audio_model import WIDTH, build_model, build_processor, build_tokenizer
+from laconic.testbed.optimizers import build_optimizers
 from laconic.testbed.sound_batch import KIND_NAMES, MOST_DIGITS, Batch, Batches
 from laconic.testbed.staged import ATTENTION, StagedTraining, plain_attention
 
@@ -67,10 +68,13 @@ class Trainer(StagedTraining):
         AttentionInterface.register(ATTENTION, plain_attention)
         self.model.set_attn_implementation(ATTENTION)
         self.heads = AuxiliaryHeads(WIDTH)
+        parts = self.model.model
+        layers = [parts.audio_tower.layers, parts.multi_modal_projector, parts.language_model.layers]
+        matrices = [p for part in layers for p in part.parameters() if p.ndim == 2]
+        inside = {id(p) for p in matrices}
         learned = [p for part in (self.model, self.heads) for p in part.parameters() if p.requires_grad]
-        self.optimizers = [torch.optim.AdamW(learned, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)]
-        for group in self.optimizers[0].param_groups:
-            group["base_lr"] = group["lr"]
+        others = [p for p in learned if id(p) not in inside]
+        self.optimizers = build_optimizers(matrices, others, args.muon_lr, args.lr, exact=True)
 
     def drawn(self, rng: random.Random) -> Batch:
         longest = SECONDS[self.state["stage"]] * rng.uniform(0.5, 1)  # clips of about one length waste little on padding
@@ -131,7 +135,8 @@ def parser() -> argparse.ArgumentParser:
     add("--steps", type=int, default=100_000, help="stop at this step at the latest")
     add("--rows", type=int, default=16, help="clips per step")
     add("--questions", type=int, default=8, help="questions per clip")
-    add("--lr", type=float, default=1e-3, help="AdamW, all parameters")
+    add("--lr", type=float, default=1e-3, help="AdamW: embeddings, convolutions, norms, biases, heads")
+    add("--muon-lr", type=float, default=2e-3, help="Muon: the matrices of all layers")
     add("--help-weight", type=float, default=1.0, help="weight of the loss of audio tokens")
     add("--gate", type=float, default=0.9, help="accuracy that ends a stage")
     add("--stage-steps", type=int, default=1500, help="a stage ends after this many steps at the latest")
