@@ -18,7 +18,6 @@ from transformers import (
     AutoProcessor,
     AutoTokenizer,
     PreTrainedModel,
-    ProcessorMixin,
 )
 
 from laconic.errors import UnknownNameError
@@ -26,6 +25,7 @@ from laconic.families.audio import WHISPER, supported_audio_families
 from laconic.families.vision import supported_vision_families
 from laconic.pretrained import MODELS as PRETRAINED
 from laconic.pretrained import pretrained_path
+from laconic.prompts.reader import tokenizer_of as tokenizer_of
 from laconic.shipped import model_path
 
 
@@ -96,11 +96,6 @@ def _path(name: str) -> str:
 def writes_down(name: str, *, trust_remote_code: bool = False) -> bool:
     """Whether the model called `name` writes down speech and takes no text; the model is not loaded."""
     return _auto_class(_path(name), trust_remote_code) is AutoModelForSpeechSeq2Seq
-
-
-def tokenizer_of(reader: Any) -> Any:
-    """The tokenizer itself, or that of a processor: of what `load` returns with the model."""
-    return reader.tokenizer if isinstance(reader, ProcessorMixin) else reader  # type: ignore[attr-defined]
 
 
 def _processor(path: str, trust_remote_code: bool) -> Any:

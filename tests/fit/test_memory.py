@@ -9,12 +9,13 @@ import torch.nn.functional as F
 import laconic
 from laconic.fit import Trainer
 from laconic.fit.find import find_fit, fits
+from laconic.fit.image_memory import ImageMemoryFit
 from laconic.fit.memory import ContextFit, MemoryFit, predicted, predicted_after
 from laconic.fit.settings import parse
 from laconic.memory.compressor import embedded
 from laconic.memory.prefix import read
 
-FITS = {name: cls for name, cls in fits().items() if issubclass(cls, ContextFit)}
+FITS = {name: cls for name, cls in fits().items() if issubclass(cls, ContextFit) and not issubclass(cls, ImageMemoryFit)}
 NAMES = sorted(FITS)
 SOFT = sorted(name for name, cls in FITS.items() if issubclass(cls, MemoryFit))
 

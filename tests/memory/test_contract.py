@@ -10,13 +10,14 @@ from laconic.artifact import Artifact, numbers
 from laconic.errors import ArtifactError, BudgetError, ConflictError, SessionError
 from laconic.measure.cost import Shape
 from laconic.memory.contract import PrefixMethod
+from laconic.memory.summary import SummaryTokens
 from laconic.method import list_methods
 from laconic.methods.memory.autocompressor.network import Summaries
 from laconic.methods.memory.beacon.network import Beacons
 from laconic.methods.memory.ccf.network import SegmentStates
 from laconic.methods.memory.compllm.network import ConceptEmbeddings
 from laconic.methods.memory.comprexit.network import TransportedSlots
-from laconic.methods.memory.gist.network import GistTokens
+from laconic.methods.memory.crem.network import Chorus
 from laconic.methods.memory.gmsa.network import MergedGroups
 from laconic.methods.memory.icae.network import MemorySlots
 from laconic.methods.memory.mean_pool.network import PooledStates
@@ -108,7 +109,9 @@ def test_two_memories_do_not_go_together(llama, texts):
 PREFIXES = {
     "beacon": (Beacons, {"segment": 8, "marker": 3}),
     "ccf": (SegmentStates, {"segment": 8, "marker": 3}),
-    "gist": (GistTokens, {}),
+    "crem": (Chorus, {"chorus": 8}),
+    "gist": (SummaryTokens, {}),
+    "voco_llama": (SummaryTokens, {}),
     "x500": (KeyValueSlots, {"segment": 8, "slots": 4}),
 }
 TRAINED_APART = {"cartridge"}

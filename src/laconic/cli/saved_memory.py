@@ -26,7 +26,7 @@ def question_of(options: Options, path: Path) -> Question:
     if options.context is not None:
         raise common.InputError("--memory stands for the context; drop --context, or --memory.")
     engine, methods = engine_and_methods(options, "later" if options.later else "in view")
-    memory = Memory.load(path, engine.model, engine.tokenizer)
+    memory = Memory.load(path, engine.model, engine.reader)
     request = replace(request_of(options), memory=memory, methods=methods, system=options.system)
     prompt = engine.prompt(request)
     check_length(options, engine, prompt)

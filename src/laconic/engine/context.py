@@ -201,9 +201,11 @@ class Context:
             PromptError: the template makes another context of the same text.
         """
         parts: dict[str, Any] = {"answer_prefix": answer_prefix, "system": self.request.system}
-        if self.images:
+        if self.images and self.kept is None:
             return media.continued(self.reader, self.ids, self.images, self.request.context, question, **parts)
-        if self.reader is not self.tokenizer and getattr(self.reader, "chat_template", None):
+        if self.images and self.kept is not None:
+            prompt = self.kept.prompt(self.reader, question, **parts)
+        elif self.reader is not self.tokenizer and getattr(self.reader, "chat_template", None):
             prompt = media.build(self.reader, (), self.request.context, question, **parts)
         else:
             prompt = text.build(self.tokenizer, self.request.context, question, history=self.request.history, **parts)

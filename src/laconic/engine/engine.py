@@ -73,7 +73,7 @@ class Engine:
         parts: dict[str, Any]
         if memory is not None:
             parts = {"answer_prefix": request.answer_prefix, "system": request.system, "history": request.history}
-            return memory.prompt(self.tokenizer, request.question, **parts)
+            return memory.prompt(self.reader, request.question, **parts)
         if saved is not None:
             request = replace(request, context=saved.text, system=saved.system, history=(), images=())
         parts = {"answer_prefix": request.answer_prefix, "system": request.system}

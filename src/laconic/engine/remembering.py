@@ -27,7 +27,7 @@ def remembered(model: PreTrainedModel, tokenizer: Any, request: Request, prompt:
 
     Raises:
         ConflictError: two methods that make memories, or one beside a memory that is made already.
-        PromptError: no context, or images in it.
+        PromptError: no context, or one that the method does not read.
     """
     if request.methods is None:
         return None, request
@@ -42,9 +42,10 @@ def remembered(model: PreTrainedModel, tokenizer: Any, request: Request, prompt:
         return request.memory, replace(others, context=tokenizer.decode(list(request.memory.ids)))
     if not makers or makers[0].neutral:
         return None, others
-    if request.saved is not None or prompt.inputs:
-        kind = "a saved context" if request.saved is not None else "images"
-        raise PromptError(f"{makers[0].name} makes a memory of text; it does not go with {kind}.")
+    if request.saved is not None:
+        raise PromptError(f"{makers[0].name} makes a memory of {makers[0].reads}; it does not go with a saved context.")
+    if request.images or prompt.inputs:
+        return Memory.of_images(model, tokenizer, prompt, len(request.images), makers[0]), others
     opening, context = prompt.context[: prompt.opening], prompt.context[prompt.opening :]
     return Memory.of(model, tokenizer, context, makers[0], opening), others
 

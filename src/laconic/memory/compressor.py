@@ -23,7 +23,10 @@ def slots_of(tokens: int, keep: float) -> int:
 
 
 def embedded(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Input embeddings of token ids, without a gradient for the table: [B, n] -> [B, n, d], fp32."""
+    """Input embeddings of token ids, without a gradient for the table: [B, n] -> [B, n, d], fp32. What is embedded already,
+    such as a context that shows images, stays as it is."""
+    if ids.is_floating_point():
+        return ids.float()
     table: Any = model.get_input_embeddings()
     with torch.no_grad():
         return table(ids).float()  # type: ignore[no-any-return]

@@ -17,7 +17,10 @@ from laconic.errors import BudgetError, SessionError
 from laconic.measure.cost import Shape
 from laconic.memory.prefix import Prefix, check_holds_prefixes
 from laconic.method import Method
+from laconic.prompts.text import PromptError
 from laconic.seams import Seam
+
+_KINDS = ("images", "a context of text alone")
 
 
 class MemorySeam(Seam):
@@ -50,6 +53,8 @@ class MemoryMethod(Method):
 
     claims: ClassVar[frozenset[str]] = frozenset({"memory"})
     seams: ClassVar[tuple[type[Seam], ...]] = (MemorySeam,)
+    reads: ClassVar[str] = "text"
+    """What a context is made of: "text", "images", or "text or images", never both at once."""
     version: ClassVar[int] = 1
     """Raised when the same artifact would give other soft tokens than before: memories of another version are refused."""
 
@@ -81,11 +86,26 @@ class MemoryMethod(Method):
             raise BudgetError(f"{self.name}: keep={self.keep:g}: this artifact was trained for {shares}; use one of these.")
 
     @torch.no_grad()
-    def compress(self, model: PreTrainedModel, ids: list[int], opening: Sequence[int] = ()) -> Tensor | Prefix:
-        """What stands for a context's token ids in a prompt that begins with the ids `opening`: soft tokens [m, d], fp32, or
-        a prefix of one row. `attach` came before."""
-        found: Tensor = self.network.contexts(model, torch.tensor([ids], device=model.device), self.keep)[0]
+    def compress(self, model: PreTrainedModel, ids: list[int] | Tensor, opening: Sequence[int] = ()) -> Tensor | Prefix:
+        """What stands for a context in a prompt that begins with the ids `opening`. `attach` came before.
+
+        Args:
+            ids: of the context; or its embeddings [n, d], where it shows images.
+
+        Returns:
+            soft tokens [m, d], fp32, or a prefix of one row.
+        """
+        found: Tensor = self.network.contexts(model, _row(model, ids), self.keep)[0]
         return found
+
+    def check_reads(self, images: bool) -> None:
+        """Refuse a context that is not of the kind that this method reads.
+
+        Args:
+            images: it shows images; else it is text.
+        """
+        if ("images" if images else "text") not in self.reads:
+            raise PromptError(f"{self.name} makes a memory of {self.reads}; it does not go with {_KINDS[not images]}.")
 
     @property
     def spent(self) -> float:
@@ -110,11 +130,16 @@ class PrefixMethod(MemoryMethod):
         super().attach(model)
 
     @torch.no_grad()
-    def compress(self, model: PreTrainedModel, ids: list[int], opening: Sequence[int] = ()) -> Prefix:
-        context, before = (torch.tensor([x], dtype=torch.long, device=model.device) for x in (ids, list(opening)))
-        made: Prefix = self.network(model, before[0], context, self.keep)
+    def compress(self, model: PreTrainedModel, ids: list[int] | Tensor, opening: Sequence[int] = ()) -> Prefix:
+        before = torch.tensor(list(opening), dtype=torch.long, device=model.device)
+        made: Prefix = self.network(model, before, _row(model, ids), self.keep)
         return made
 
     def flops(self, shape: Shape, tokens: int, opening: int = 0) -> int:
         cost: int = self.network.flops(shape, opening, tokens, self.keep)
         return cost
+
+
+def _row(model: PreTrainedModel, ids: list[int] | Tensor) -> Tensor:
+    """A batch of one context: ids [1, n], or embeddings [1, n, d]."""
+    return ids[None] if isinstance(ids, Tensor) else torch.tensor([ids], dtype=torch.long, device=model.device)

@@ -24,12 +24,16 @@ from laconic.cache.described import described, rebuilt
 from laconic.cache.saved import tokenizer_hash
 from laconic.errors import ConflictError, SavedContextError, SessionError
 from laconic.families import family_of
+from laconic.families.vision.merged import merged
 from laconic.measure.cost import Shape
 from laconic.memory.compressor import embedded
 from laconic.memory.contract import MemoryMethod
 from laconic.memory.prefix import Prefix
 from laconic.method import Method
+from laconic.prompts import media
 from laconic.prompts import text as prompts
+from laconic.prompts.inputs import on_device
+from laconic.prompts.reader import tokenizer_of
 from laconic.prompts.text import Prompt, PromptError
 from laconic.specs import methods_of
 from laconic.version import versions
@@ -49,6 +53,7 @@ class Memory:
         facts: model, fingerprint, tokenizer and artifact that it belongs to, by hash.
         seconds, flops: what making it took; 0 for one that was loaded.
         opening: of a prefix, which holds their entries, too: ids that stand before the context.
+        images: how many the context shows; it is text where there are none.
     """
 
     content: Tensor | Prefix = field(repr=False)
@@ -58,6 +63,7 @@ class Memory:
     seconds: float = 0.0
     flops: int = 0
     opening: tuple[int, ...] = field(default=(), repr=False)
+    images: int = 0
 
     @staticmethod
     def of(
@@ -79,41 +85,70 @@ class Memory:
             LaconicError: no weights for this model, or a share that they were not trained for.
             SessionError: inside a session of this model.
         """
-        (made,) = methods_of([method])
-        if not isinstance(made, MemoryMethod):
-            raise TypeError(
-                f"{made.name} acts on the {type(made).__name__}; a memory is made by a method of the site memory."
-            )
-        stack = family_of(model).stack(model)
-        if stack.config._attn_implementation == SESSION:
-            raise SessionError("a memory is made before a session is opened, by the unmodified model; make it outside.")
+        made = _maker(model, method)
+        made.check_reads(images=False)
         if isinstance(text, str):
             prompts.check_text("context", text)
         tokens: list[int] = tokenizer.encode(text, add_special_tokens=False) if isinstance(text, str) else text
         if not tokens:
             raise PromptError("the context is empty; there is nothing to remember.")
-        made.attach(model)
+        if opening is None and not made.neutral:
+            shown = prompts.build(tokenizer, tokenizer.decode(tokens), "?")
+            opening = shown.context[: shown.opening]
+        return Memory._made(model, tokenizer, made, tokens, opening or [])
+
+    @staticmethod
+    def of_images(model: PreTrainedModel, reader: Any, prompt: Prompt, images: int, method: MemoryMethod | str) -> Memory:
+        """The memory of the images in a prompt, as `laconic.prompts.media.build` makes it.
+
+        Args:
+            prompt: one whose context is images alone. `images`: how many.
+
+        Raises:
+            PromptError: text among the images, sound or video, or a method that reads text. Else as `of`.
+        """
+        made = _maker(model, method)
+        made.check_reads(images=True)
+        context = prompt.context[prompt.opening :]
+        if not images or len(set(context)) > 1:
+            raise PromptError(f"{made.name} makes a memory of images alone; put all text into the question.")
+        began = time.perf_counter()
+        ids = torch.tensor([prompt.context], device=model.device)
+        shown = merged(model, {**on_device(model, prompt.inputs), "input_ids": ids})[0, prompt.opening :]
+        encoded = time.perf_counter() - began
+        opening = prompt.context[: prompt.opening]
+        memory = Memory._made(model, tokenizer_of(reader), made, context, opening, shown)
+        return replace(memory, images=images, seconds=memory.seconds + encoded)
+
+    @staticmethod
+    def _made(
+        model: PreTrainedModel,
+        tokenizer: Any,
+        method: MemoryMethod,
+        ids: list[int],
+        opening: Sequence[int],
+        shown: Tensor | None = None,
+    ) -> Memory:
+        """The memory of a context's ids, or of its embeddings `shown` [n, d] where it shows images."""
+        method.attach(model)
         facts = {
             "model": model_name(model),
             "fingerprint": fingerprint(model),
             "tokenizer": tokenizer_hash(tokenizer),
-            "artifact": made.digest,
-            "version": made.version,
+            "artifact": method.digest,
+            "version": method.version,
         }
-        if made.neutral:
-            ids = torch.tensor([tokens], device=model.device)
-            return Memory(embedded(model, ids)[0].cpu(), tuple(tokens), made, facts)
-        if opening is None:
-            shown = prompts.build(tokenizer, tokenizer.decode(tokens), "?")
-            opening = shown.context[: shown.opening]
+        if method.neutral:
+            plain = embedded(model, torch.tensor([ids], device=model.device))[0] if shown is None else shown.float()
+            return Memory(plain.cpu(), tuple(ids), method, facts)
         began = time.perf_counter()
-        found = made.compress(model, tokens, opening)
-        seconds = made.spent + time.perf_counter() - began
-        flops = made.flops(Shape.of(model, stack), len(tokens), len(opening))
+        found = method.compress(model, ids if shown is None else shown, opening)
+        seconds = method.spent + time.perf_counter() - began
+        flops = method.flops(Shape.of(model, family_of(model).stack(model)), len(ids), len(opening))
         if isinstance(found, Prefix):
             kept = found.map(lambda x: x.cpu())
-            return Memory(kept, tuple(tokens), made, facts, seconds, flops, tuple(opening))
-        return Memory(found.cpu(), tuple(tokens), made, facts, seconds, flops)
+            return Memory(kept, tuple(ids), method, facts, seconds, flops, tuple(opening))
+        return Memory(found.cpu(), tuple(ids), method, facts, seconds, flops)
 
     @staticmethod
     def joined(memories: Sequence[Memory]) -> Memory:
@@ -201,17 +236,23 @@ class Memory:
         inputs = {**prompt.inputs, "inputs_embeds": embeddings.to(model.dtype)}
         return replace(prompt, context=context, inputs=inputs)
 
-    def prompt(self, tokenizer: Any, question: str, **parts: Any) -> Prompt:
-        """The context's own tokens with a question; see `laconic.prompts.text.build` for the `parts`."""
+    def prompt(self, reader: Any, question: str, **parts: Any) -> Prompt:
+        """The context's own tokens with a question; see `laconic.prompts.text.build` for the `parts`. A context of images
+        takes the model's processor; the images themselves are not needed again."""
+        tokenizer = tokenizer_of(reader)
         if tokenizer_hash(tokenizer) != self.facts["tokenizer"]:
             raise SavedContextError("this memory was made with another tokenizer, so its token ids mean something else.")
+        if self.images:
+            if parts.pop("history", ()):
+                raise PromptError("a memory of images goes without earlier turns; leave history out.")
+            return media.continued(reader, [*self.opening, *self.ids], self.images, "", question, **parts)
         text = tokenizer.decode(list(self.ids), skip_special_tokens=False)
         return prompts.build(tokenizer, text, question, **parts)
 
-    def inputs(self, model: PreTrainedModel, tokenizer: Any, question: str, **parts: Any) -> dict[str, Any]:
+    def inputs(self, model: PreTrainedModel, reader: Any, question: str, **parts: Any) -> dict[str, Any]:
         """What ``model.generate(**inputs)`` takes, once: embeddings [1, n, d] and their mask, inside a session or not; of a
         prefix the ids and the cache that begins with it, inside a session (``laconic.compress(model)``)."""
-        prompt = self.inside(model, self.prompt(tokenizer, question, **parts))
+        prompt = self.inside(model, self.prompt(reader, question, **parts))
         mask = torch.ones(1, prompt.tokens, dtype=torch.long, device=model.device)
         if self.prefix is None:
             return {"inputs_embeds": prompt.inputs["inputs_embeds"], "attention_mask": mask}
@@ -232,6 +273,7 @@ class Memory:
             tensors |= {f"keys.{i}": x.contiguous() for i, x in enumerate(self.prefix.keys)}
             tensors |= {f"values.{i}": x.contiguous() for i, x in enumerate(self.prefix.values)}
             own |= {"seen": self.prefix.seen, "layers": len(self.prefix.keys), "opening": list(self.opening)}
+            own["images"] = self.images
         facts = {**own, **self.facts, "versions": versions(), "keep": self.keep}
         header = json.dumps(facts, sort_keys=True)
         try:
@@ -241,7 +283,7 @@ class Memory:
             raise SavedContextError(f"cannot write the memory {str(path)!r}: {error}; choose another file.") from error
 
     @staticmethod
-    def load(path: str | Path, model: PreTrainedModel, tokenizer: Any) -> Memory:
+    def load(path: str | Path, model: PreTrainedModel, reader: Any) -> Memory:
         """The memory in a file, for the model that it was made for.
 
         Raises:
@@ -251,7 +293,7 @@ class Memory:
         facts, tensors = _read(Path(path))
         if facts["fingerprint"] != fingerprint(model):
             raise SavedContextError(f"{path} was made with other weights ({facts['model']}); load that model.")
-        if facts["tokenizer"] != tokenizer_hash(tokenizer):
+        if facts["tokenizer"] != tokenizer_hash(tokenizer_of(reader)):
             raise SavedContextError(f"{path} was made with another tokenizer, so its token ids mean something else.")
         method: Method = rebuilt(facts["method"])
         if not isinstance(method, MemoryMethod) or facts["version"] != method.version:
@@ -261,7 +303,18 @@ class Memory:
         if "layers" not in facts:
             return Memory(tensors["soft"], ids, method, kept)
         keys, values = (tuple(tensors[f"{name}.{i}"] for i in range(facts["layers"])) for name in ("keys", "values"))
-        return Memory(Prefix(keys, values, facts["seen"]), ids, method, kept, opening=tuple(facts["opening"]))
+        prefix, opening = Prefix(keys, values, facts["seen"]), tuple(facts["opening"])
+        return Memory(prefix, ids, method, kept, opening=opening, images=facts.get("images", 0))
+
+
+def _maker(model: PreTrainedModel, method: MemoryMethod | str) -> MemoryMethod:
+    """The method that makes a memory, of an unmodified model."""
+    (made,) = methods_of([method])
+    if not isinstance(made, MemoryMethod):
+        raise TypeError(f"{made.name} acts on the {type(made).__name__}; a memory is made by a method of the site memory.")
+    if family_of(model).stack(model).config._attn_implementation == SESSION:
+        raise SessionError("a memory is made before a session is opened, by the unmodified model; make it outside.")
+    return made
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

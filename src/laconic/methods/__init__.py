@@ -50,11 +50,13 @@ from laconic.methods.memory.cartridge import Cartridge as Cartridge
 from laconic.methods.memory.ccf import CCF as CCF
 from laconic.methods.memory.compllm import CompLLM as CompLLM
 from laconic.methods.memory.comprexit import ComprExIT as ComprExIT
+from laconic.methods.memory.crem import CREM as CREM
 from laconic.methods.memory.gist import Gist as Gist
 from laconic.methods.memory.gmsa import GMSA as GMSA
 from laconic.methods.memory.icae import ICAE as ICAE
 from laconic.methods.memory.mean_pool import MeanPool as MeanPool
 from laconic.methods.memory.uniicl import UniICL as UniICL
+from laconic.methods.memory.voco_llama import VoCoLLaMA as VoCoLLaMA
 from laconic.methods.memory.x500 import X500 as X500
 from laconic.methods.memory.xrag import XRAG as XRAG
 from laconic.methods.prompt.bm25 import BM25 as BM25

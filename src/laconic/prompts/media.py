@@ -81,7 +81,7 @@ def continued(
     opening, closing = (places[0], at - places[-1] - 1) if places else (at, at)
     if plain[:opening] != list(ids[:opening]) or plain[at - closing : at] != list(ids[len(ids) - closing :]):
         raise PromptError("this processor puts other tokens around the context than when it was read; use the one of then.")
-    return Prompt(list(ids), plain[at:], True, text)
+    return Prompt(list(ids), plain[at:], True, text, opening=opening)
 
 
 def _rendered(
@@ -172,4 +172,5 @@ def _encoded(processor: Any, images: Sequence[Image.Image], clip: Clip | None, t
     at = len(ids) - after
     if ids[at:] != plain[len(plain) - after :]:
         raise PromptError(f"{type(processor).__name__} changes the text after the images; the question cannot be found.")
-    return Prompt(ids[:at], ids[at:], True, text, dict(found))
+    opening = ids.index(processor.tokenizer.convert_tokens_to_ids(processor.image_token)) if images else 0
+    return Prompt(ids[:at], ids[at:], True, text, dict(found), opening)

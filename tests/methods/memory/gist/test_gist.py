@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from laconic.memory.prefix import Prefix
-from laconic.methods.memory.gist.network import GistTokens
+from laconic.memory.summary import SummaryTokens
 
 
 @pytest.fixture
 def network(llama):
     torch.manual_seed(1)
-    made = GistTokens(llama)
-    made.gist.data.normal_()
+    made = SummaryTokens(llama)
+    made.tokens.data.normal_()
     return made
 
 
@@ -35,7 +35,7 @@ def test_5_a_cache_of_gists_equals_the_masked_pass(llama, prompt, network, o):
     assert (made.entries, made.seen) == (o + 3, o + 15)
     got = llama(question, past_key_values=made.cache(llama.dtype), position_ids=made.after(5)).logits
     embed = llama.get_input_embeddings()
-    mixed = torch.cat([embed(opening[None]), embed(ids), network.gist.expand(1, 3, -1), embed(question)], 1)
+    mixed = torch.cat([embed(opening[None]), embed(ids), network.tokens.expand(1, 3, -1), embed(question)], 1)
     want = masked(llama, mixed, lambda i, j: i >= o + 15 and o <= j < o + 12)[:, -5:]
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
     plain = llama(inputs_embeds=mixed).logits[:, -5:]
@@ -49,6 +49,6 @@ def test_5_a_cache_of_gists_equals_the_masked_pass(llama, prompt, network, o):
 def test_one_vector_stands_for_all_gists(llama, prompt, network):
     made = network(llama, prompt(1, 2)[0], prompt(1, 8), 0.5)
     llama(prompt(1, 3), past_key_values=made.cache(llama.dtype), position_ids=made.after(3)).logits.sum().backward()
-    assert network.gist.shape == (32,) and network.gist.grad.abs().sum() > 0
+    assert network.tokens.shape == (1, 32) and network.tokens.grad.abs().sum() > 0
     assert not torch.equal(made.keys[0][:, :, 2], made.keys[0][:, :, 3])  # they differ by position
     torch.testing.assert_close(made.values[0][:, :, 2], made.values[0][:, :, 3])

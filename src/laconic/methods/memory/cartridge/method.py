@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from laconic.artifact import Artifact
@@ -57,7 +58,7 @@ class Cartridge(PrefixMethod):
             super()._check_share(trained)
 
     @torch.no_grad()
-    def compress(self, model: PreTrainedModel, ids: list[int], opening: Sequence[int] = ()) -> Prefix:
+    def compress(self, model: PreTrainedModel, ids: list[int] | Tensor, opening: Sequence[int] = ()) -> Prefix:
         if list(ids) != self.facts["ids"] or list(opening) != self.facts["opening"]:
             raise ArtifactError(
                 f"{self.name}: this artifact was trained for another document, of {len(self.facts['ids']):,} tokens (here: "

@@ -8,7 +8,7 @@ from typing import ClassVar
 from transformers import PreTrainedModel
 
 from laconic.fit.memory import PrefixFit
-from laconic.methods.memory.gist.network import GistTokens
+from laconic.memory.summary import SummaryTokens
 
 
 @dataclass(kw_only=True)
@@ -17,5 +17,5 @@ class GistFit(PrefixFit):
 
     method: ClassVar[str] = "gist"
 
-    def network(self, model: PreTrainedModel) -> GistTokens:
-        return GistTokens(model)
+    def network(self, model: PreTrainedModel) -> SummaryTokens:
+        return SummaryTokens(model)

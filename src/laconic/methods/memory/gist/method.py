@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 
 from laconic.artifact import Artifact
 from laconic.memory.contract import PrefixMethod
+from laconic.memory.summary import SummaryTokens
 from laconic.method import register
-from laconic.methods.memory.gist.network import GistTokens
 
 
 @register(
@@ -34,5 +34,5 @@ class Gist(PrefixMethod):
         artifact: what `laconic fit gist` wrote: a file, a shipped name, or a Hub id.
     """
 
-    def build(self, model: PreTrainedModel, artifact: Artifact) -> GistTokens:
-        return GistTokens(model)
+    def build(self, model: PreTrainedModel, artifact: Artifact) -> SummaryTokens:
+        return SummaryTokens(model)
