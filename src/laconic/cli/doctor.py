@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from laconic.cli import common
+from laconic.cli.installed import EXTRAS, Extra, found, misfits, writable
 
 DISTRIBUTION = "laconic-transformers"
 FOREIGN = "laconic"
@@ -38,7 +39,10 @@ def doctor(
     model: Annotated[str, typer.Option("--model", "-m", help="Model that must load and answer.")] = "testbed/lm",
     as_json: Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")] = False,
 ) -> None:
-    """Check versions, extension points, the GPU and the shipped model. Exit status 0 when all is well."""
+    """Check versions, extension points, the GPU, the shipped models, and what is installed beside them.
+
+    Exit status 0 when the core works. What is missing for an extra is said with what to do about it.
+    """
     common.quiet()
     with common.spinner("examining"):
         checks = examine(model)
@@ -67,14 +71,14 @@ def examine(model: str) -> list[Check]:
         _guarded("keep=0.5 frees memory", _frees),
     ]
     models = _guarded(f"model {model}", lambda: _model(model)), _guarded(f"model {IMAGES}", _image_model)
-    return [*checks, *models, *_pretrained()]
+    return [*checks, *models, *_pretrained(), _cache_folder(), *map(_extra, EXTRAS), _guarded("for vLLM", _ways, False)]
 
 
-def _guarded(name: str, check: Callable[[], str]) -> Check:
+def _guarded(name: str, check: Callable[[], str], required: bool = True) -> Check:
     try:
-        return Check(name, True, check())
+        return Check(name, True, check(), required)
     except Exception as error:  # whatever is broken is the finding
-        return Check(name, False, " ".join(f"{type(error).__name__}: {error}".split()))
+        return Check(name, False, " ".join(f"{type(error).__name__}: {error}".split()), required)
 
 
 def _distribution() -> Check:
@@ -267,6 +271,35 @@ def _pretrained() -> list[Check]:
         except PretrainedError as error:
             checks.append(Check(f"model {name}", False, str(error), required=False))
     return checks
+
+
+def _cache_folder() -> Check:
+    """Whether converted models and contexts can be kept."""
+    from laconic.pretrained import cache_folder
+
+    folder = cache_folder()
+    if writable(folder):
+        return Check("cache folder", True, str(folder), required=False)
+    said = f"{folder} cannot be written; set LACONIC_CACHE to a folder that can"
+    return Check("cache folder", False, said, required=False)
+
+
+def _extra(extra: Extra) -> Check:
+    """Whether a package that something needs is there, in versions that fit together."""
+    have, name = found(extra), " or ".join(extra.packages)
+    if have is None:
+        return Check(name, False, f"for {extra.purpose}: {extra.remedy}", required=False)
+    if wrong := misfits(have[0]):
+        said = f"{have[1]} asks for {', '.join(wrong)}; give it an environment of its own, or install that version"
+        return Check(have[0], False, said, required=False)
+    return Check(have[0], True, f"{have[1]}, for {extra.purpose}", required=False)
+
+
+def _ways() -> str:
+    """How many methods a stock vLLM can serve, by how; those on the cache are tried on a tiny model."""
+    from laconic.vllm.fitting import ways
+
+    return "; ".join(f"{how}: {', '.join(names)}" for how, names in ways(*_tiny()).items())
 
 
 def _table(checks: list[Check], ok: bool) -> None:
