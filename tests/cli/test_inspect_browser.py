@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from helpers.browser_tools import needs_browser, probe, screenshot
+from helpers.image_gallery import film
 from helpers.vlm_files import LARGE, save_image, save_llava, save_llava_next
 from PIL import Image
 
@@ -148,3 +149,14 @@ def test_the_window_in_light_and_dark(merged):
     assert light[2, 2].min() > 240 and dark[2, 2].max() < 50
     edge = (np.abs(dark.astype(int) - [255, 209, 102]).max(-1) < 20).mean()  # the outline of what is kept
     assert 0.001 < edge < 0.1 and not (np.abs(light.astype(int) - [255, 209, 102]).max(-1) < 20).any()
+
+
+def test_the_time_line_is_as_high_as_what_is_kept_of_each_frame(tmp_path):
+    page = tmp_path / "film.html"
+    page.write_text(image_page("t", About([]), film()), encoding="utf-8")
+    bars = "out.push([...document.querySelectorAll('.film button')].map(b => "
+    bars += "[Number(b.dataset.kept), b.firstChild.style.height, b.title]));"
+    go = "location.hash = '#keep=0.25&layer=1'; await pause(); await pause();"
+    (found,) = probe(page, "while (!document.documentElement.dataset.drawn) await pause();" + go + bars)
+    assert [(kept, height) for kept, height, _ in found] == [(3, "50%"), (1, f"{100 / 6:.4f}%")]
+    assert found[0][2] == "0.00 to 0.50 s: 3 of 6 kept, 2 merged" and "1 of 3 kept" in found[1][2]

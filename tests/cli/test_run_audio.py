@@ -1,16 +1,13 @@
 """`laconic run --audio`: answers and figures of sound, and what is refused."""
 
-import wave
-
-import numpy as np
 import pytest
 import torch
+from helpers.hearing import save_hearing, saved
 from helpers.run_keys import KEYS
 
 import laconic as api
 from laconic.media.audio import load_sound
 from laconic.prompts import sound
-from laconic.testbed.audio_model import build_model, build_processor, build_tokenizer
 
 QUESTION = "How many beeps are there?"
 SHORT = ("-q", QUESTION, "--max-new-tokens", 4)
@@ -19,27 +16,12 @@ HEARD = {"sounds", "encoder_seconds", "encoder_seconds_uncompressed", "audio_in"
 
 @pytest.fixture(scope="session")
 def hearing(tmp_path_factory) -> str:
-    """A saved Qwen2-Audio-class model with random weights."""
-    folder = tmp_path_factory.mktemp("hearing")
-    torch.manual_seed(0)
-    model = build_model()
-    model.generation_config.eos_token_id = None
-    model.save_pretrained(folder)
-    build_processor(build_tokenizer()).save_pretrained(folder)
-    return str(folder)
+    return save_hearing(tmp_path_factory.mktemp("hearing"))
 
 
 @pytest.fixture
 def talk(tmp_path) -> str:
     return saved(tmp_path / "talk.wav", 2.0)
-
-
-def saved(path, seconds: float) -> str:
-    samples = np.random.default_rng(0).uniform(-0.5, 0.5, round(seconds * 16_000))
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 16_000, 0, "NONE", ""))
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
-    return str(path)
 
 
 def test_figures_are_those_of_a_session(laconic, hearing, talk):

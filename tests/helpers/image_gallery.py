@@ -1,5 +1,7 @@
 """A made-up gallery for the pages of images."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from laconic.report.image_page import Gallery, ImageCut, Lens, Level, View
@@ -21,3 +23,11 @@ def gallery(scores: bool = True, lens: bool = False) -> Gallery:
     full = Level("1", 1.0, 1.0, [0, 1, 4], np.ones((3, n), np.float32), np.tile(np.arange(n), (3, 1)), [], "full answer")
     words = Lens("embedlens", [[f"w{i}", "</script>"] for i in range(n)], [[0.5, 0.25]] * n, ["alive", "dead", "dead"] * 3)
     return Gallery([first, second], np.arange(n) + 5, [tight, wide, full], words if lens else None)
+
+
+def film() -> Gallery:
+    """The same, as two frames of a video: the first is on screen for half a second, the second for one and a half."""
+    made = gallery()
+    first, second = made.views
+    views = [replace(first, name="frame 1", time=(0.0, 0.5)), replace(second, name="frame 2", spot=None, time=(0.5, 2.0))]
+    return replace(made, views=views)

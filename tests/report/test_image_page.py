@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 from helpers.html_reader import Reader
-from helpers.image_gallery import gallery
+from helpers.image_gallery import film, gallery
 from PIL import Image
 
 from laconic.report.image_page import About, image_page
@@ -82,3 +82,11 @@ def test_what_a_level_says_of_its_tokens():
     assert level.kept[1].tolist() == [True, False, False, True, True, False, False, False, True]
     assert level.merged[1].tolist() == [False, True, False, False, False, True, False, False, False]
     assert level.ranked(0) is None and level.ranked(1) is level.cuts[0] and level.ranked(4) is level.cuts[0]
+
+
+def test_a_film_has_a_bar_for_each_frame_as_wide_as_it_lasts():
+    html = image_page("t", About([]), film())
+    bars = re.findall(r'<button type="button" data-view=(\d) style="flex:([\d.]+) 1 0"', html)
+    assert bars == [("0", "0.500"), ("1", "1.500")] and "<span>0.0 s</span><span>2.0 s</span>" in html
+    assert 'class="alone strip"' in html and "0.50 s" in html
+    assert '<div id="time">' not in image_page("t", About([]), gallery())

@@ -1,4 +1,4 @@
-"""`laconic inspect`: the same run, and an HTML page that shows what every layer and head kept of the text or the image."""
+"""`laconic inspect`: the same run, and an HTML page that shows what every layer and head kept of text, images or sound."""
 
 from __future__ import annotations
 
@@ -32,17 +32,21 @@ def inspect(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show which tokens or image patches a method kept, per layer, as an HTML page or JSON.
+    """Show which tokens, image patches or stretches of sound a method kept, per layer, as an HTML page or JSON.
 
     Example: laconic inspect --method NAME --keep 0.1 --context notes.txt --question "What is the code for falcon?"
 
     Example: laconic inspect --lens NAME:key=value --context prose.txt
 
     Example: laconic inspect --model LLAVA --image street.jpg --method NAME --keep 0.5,0.25 -q "What does the sign say?"
+
+    Example: laconic inspect --model QWEN2-AUDIO --audio talk.wav --method NAME --keep 0.5,0.25 -q "What is said?"
     """
     shares = _shares(keep)
     options.set_keep(shares[0] if shares else None)
-    if options.sees:
+    if options.hears and (png is not None or lens is not None):
+        raise common.InputError(f"{'--png' if png is not None else '--lens'} is not about sound; drop it.")
+    if options.sees or options.hears:
         from laconic.cli.inspect_image import inspect_image
 
         page = None if out is None and (as_json or png is not None) else _target(out or PAGE)

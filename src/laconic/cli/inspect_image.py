@@ -1,4 +1,4 @@
-"""`laconic inspect --image`: one question about images at several budgets, and what each of them kept of the patches."""
+"""`laconic inspect --image`, `--video` and `--audio`: one question at several budgets, and what each of them kept."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from laconic.cli import answering, common
 from laconic.cli.common import InputError
 from laconic.cli.inspect_patches import Eyes, level
+from laconic.cli.inspect_time import edges_of
 from laconic.cli.options import Options
 from laconic.cli.question import Question, methods_of, question_of
 from laconic.cli.record import method_dict
@@ -26,7 +27,7 @@ from laconic.specs import create_methods
 
 KEEPS = (0.055, 0.11, 0.25, 0.5)
 """Tried when no budget is given; the uncompressed model is always shown beside them."""
-QUESTION = "Describe the image."
+QUESTIONS = {"visual": "Describe the image.", "audio": "What is heard?"}
 """Asked when there is neither a question nor a context."""
 BUDGETS = ("keep=", "tokens=", "bytes=")
 
@@ -43,14 +44,15 @@ def inspect_image(
     options: Options, keeps: list[float] | None, lens: str | None, page: Path | None, png: Path | None, as_json: bool
 ) -> None:
     """The command; what can be checked before a model is loaded has been."""
-    options.question = options.question or ("" if options.context else QUESTION)
+    kind = "audio" if options.hears else "visual"
+    options.question = options.question or ("" if options.context else QUESTIONS[kind])
     context = options.text()
     with common.spinner("importing the methods"):
         reader = None if lens is None else lens_of(lens.partition(":")[0])
         trials = trials_of(options, keeps)
     question = question_of(options, context, trials[0].methods)
     with common.spinner("looking and answering"):
-        gallery = sweep(question, trials)
+        gallery = replace(sweep(question, trials), kind=kind)
         if reader is not None and lens is not None:
             gallery = replace(gallery, lens=read(question, gallery, reader, lens))
     if page is not None:
@@ -65,7 +67,7 @@ def inspect_image(
         common.err().print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     for one in gallery.levels:
         mean = one.share.sum(1).mean()
-        line = f"{one.label}: {mean:,.1f} of {len(gallery.numbers):,} visual tokens (mean over layers): {one.answer}"
+        line = f"{one.label}: {mean:,.1f} of {len(gallery.numbers):,} {kind} tokens (mean over layers): {one.answer}"
         console.print(common.clean(line), markup=False, soft_wrap=True)
     console.print(", ".join(str(path) for path in (page, png) if path is not None), markup=False, soft_wrap=True)
 
@@ -113,7 +115,7 @@ def sweep(question: Question, trials: Sequence[Trial]) -> Gallery:
 
         def at_prompt(session: Session) -> None:
             nonlocal found
-            found = found or eyes.views(_names(question))
+            found = found or eyes.views(_names(question), edges_of(question.frames, question.request.clip))
             traced.append(level(session, found[1], trial.label))
 
         run = answering.compressed(question.with_methods(trial.methods), at_prompt=at_prompt)
@@ -155,6 +157,9 @@ def read(question: Question, gallery: Gallery, reader: type[TokenReader], lens: 
 def _names(question: Question) -> list[str]:
     """What to call what is shown: nothing when there is one thing, frames by their number, others by their file. A video
     that the model takes as one is one thing, after the images."""
+    if question.sounds:
+        files = question.options.audio or []
+        return [""] if len(files) == 1 else [Path(file).name for file in files]
     images = list(question.frames)
     if question.request.clip is not None:
         del images[len(question.request.images) + 1 :]
@@ -165,27 +170,42 @@ def _names(question: Question) -> list[str]:
 
 
 def _page(question: Question, gallery: Gallery) -> str:
-    options, images = question.options, question.frames
-    files = dict.fromkeys(f"{Path(p.source).name} ({p.image.width} x {p.image.height})" for p in images)
-    views = len(gallery.views)
+    options = question.options
+    files = _files(question)
+    views, what = len(gallery.views), _what(question)
     facts = [
         ("model", options.model_name),
         ("method", "; ".join(map(_parameters, question.methods)) or "none: everything is stored"),
-        ("image" if len(files) == 1 else "images", ", ".join(files)),
-        ("read as", f"{views} view{'s' * (views > 1)}, {len(gallery.numbers):,} visual tokens"),
+        (what if len(files) == 1 else f"{what}s", ", ".join(files)),
+        ("read as", f"{views} view{'s' * (views > 1)}, {len(gallery.numbers):,} {gallery.kind} tokens"),
         ("question", options.question),
     ]
     if question.later:
-        facts.append(("mode", "later: the images were compressed before the question was known"))
+        facts.append(("mode", f"later: the {what} was compressed before the question was known"))
     if options.protect:
         facts.append(("protected", "; ".join(options.protect)))
     about = About(facts, options.warnings, start=(len(gallery.levels) - 1) // 2)
     return image_page(_title(question), about, gallery)
 
 
+def _files(question: Question) -> list[str]:
+    """What was given, with its size or length."""
+    if question.sounds:
+        heard = zip(question.options.audio or (), question.sounds, strict=True)
+        return [f"{Path(file).name} ({sound.seconds:.2f} s)" for file, sound in heard]
+    return list(dict.fromkeys(f"{Path(p.source).name} ({p.image.width} x {p.image.height})" for p in question.frames))
+
+
 def _title(question: Question) -> str:
     name = " + ".join(m.name for m in question.methods) or "no method"
-    return f"What {name} kept of the image{'s' * (len(question.frames) > 1)}"
+    what, number = _what(question), len(question.sounds or question.frames)
+    return f"What {name} kept of the {what}{'s' * (number > 1 and what != 'video')}"
+
+
+def _what(question: Question) -> str:
+    if question.sounds:
+        return "sound"
+    return "video" if question.options.video and not question.options.image else "image"
 
 
 def _parameters(method: Method) -> str:
@@ -197,20 +217,21 @@ def _parameters(method: Method) -> str:
 def record(
     question: Question, trials: Sequence[Trial], gallery: Gallery, page: Path | None, png: Path | None
 ) -> dict[str, Any]:
-    """The JSON of `inspect --image`; the keys are stable. Visual tokens are named by their place in the prompt."""
+    """The JSON of `inspect` about media; the keys are stable. Tokens are named by their place in the prompt."""
     options = question.options
     methods = {trial.label: [method_dict(m) for m in trial.methods] for trial in trials}
     names = gallery.numbers.tolist()
     return {
         "model": options.model_name,
-        "images": [{"file": p.source, "frame": p.number, "frames": p.of} for p in question.frames],
+        **_media(question),
         "question": options.question,
         "answer_prefix": options.answer_prefix,
-        "visual_tokens": names,
+        f"{gallery.kind}_tokens": names,
         "views": [
             {
                 "image": v.item,
                 "name": v.name,
+                "time": v.time,
                 "cells": [[names[token] if token >= 0 else None for token in line] for line in v.cells.tolist()],
             }
             for v in gallery.views
@@ -221,6 +242,13 @@ def record(
         "png": None if png is None else str(png),
         "warnings": options.warnings,
     }
+
+
+def _media(question: Question) -> dict[str, Any]:
+    if question.sounds:
+        heard = zip(question.options.audio or (), question.sounds, strict=True)
+        return {"sounds": [{"file": file, "seconds": sound.seconds} for file, sound in heard]}
+    return {"images": [{"file": p.source, "frame": p.number, "frames": p.of} for p in question.frames]}
 
 
 def _level(gallery: Gallery, level: Level) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from laconic.cli.inspect_time import Edges, frame_time, sound_views
 from laconic.errors import SessionError
 from laconic.families.vision import VisionWatch, Visual, VisualSpan, vision_family_of
 from laconic.report.image_page import ImageCut, Level, Numbers, View
@@ -55,28 +56,33 @@ class Eyes:
 
     def _encoded(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.is_floating_point()]
-        self._pixels = [*self._pixels, given[0].detach().float().cpu()][-2:]  # images and videos of one pass
+        self._pixels = [*self._pixels, given[0].detach().float().cpu()][-2:]  # images and videos of one pass, or sounds
 
     def _read(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._watch.visual is not None:
             self.visual = self._watch.visual
 
-    def views(self, names: Sequence[str] = ()) -> tuple[list[View], Numbers]:
-        """All views of the first batch row, and the place in the prompt of every visual token that shows a patch.
+    def views(self, names: Sequence[str] = (), edges: Sequence[Edges] = ()) -> tuple[list[View], Numbers]:
+        """All views of the first batch row, and the place in the prompt of every token that shows a patch or stands for a
+        stretch of sound.
 
         Args:
-            names: of the images, in the order of the prompt.
+            names: of the images or sounds, in the order of the prompt.
+            edges: when they are to be seen.
 
         Raises:
-            SessionError: the model was not shown any image.
+            SessionError: the model was given neither image nor sound.
         """
         if self.visual is None:
             raise SessionError("the model has not read any image yet.")
         calls = list(self.visual.calls)
-        config = vision_family_of(self.model).tower(self.model).config
-        side = config.patch_size[0] if isinstance(config.patch_size, (list, tuple)) else config.patch_size
-        pixels = zip(calls, self._pixels[-len(calls) :], strict=True)
-        return views(self.visual, {modality: patches(x, side) for modality, x in pixels}, self.processor, names)
+        given = dict(zip(calls, self._pixels[-len(calls) :], strict=True))
+        family = vision_family_of(self.model)
+        if not family.audio:
+            config = family.tower(self.model).config
+            side = config.patch_size[0] if isinstance(config.patch_size, (list, tuple)) else config.patch_size
+            given = {modality: patches(x, side) for modality, x in given.items()}
+        return views(self.visual, given, self.processor, names, edges)
 
 
 def patches(pixels: Tensor, side: int) -> Tensor:
@@ -102,24 +108,29 @@ def colours(x: Tensor, processor: Any) -> NDArray[np.uint8]:
 
 
 def views(
-    visual: Visual, pixels: dict[str, Tensor], processor: Any, names: Sequence[str] = ()
+    visual: Visual, pixels: dict[str, Tensor], processor: Any, names: Sequence[str] = (), edges: Sequence[Edges] = ()
 ) -> tuple[list[View], Numbers]:
-    """See `Eyes.views`; `pixels` are patches by modality."""
+    """See `Eyes.views`; `pixels` are patches by modality, or the spectrograms of sounds."""
     spans = [s for s in visual.spans if s.row == 0]
     numbers = np.sort(np.concatenate([s.tokens.cpu().numpy() for s in spans]))
     items = list(dict.fromkeys((s.modality, s.image) for s in spans))
-    names = names or ([""] if len(items) == 1 else [f"image {i + 1}" for i in range(len(items))])
-    found = []
+    names = names or ([""] if len(items) == 1 else [f"{kind} {i + 1}" for i, (kind, _) in enumerate(items)])
+    found: list[View] = []
     for place, (modality, image) in enumerate(items):
-        grid = visual.crop_grids[modality, image]
-        for span in visual.of(0, image, modality):
+        grid, spans = visual.crop_grids[modality, image], visual.of(0, image, modality)
+        times = edges[place] if place < len(edges) else ()
+        for span in spans:
+            if modality == "audio":
+                found += sound_views(visual, span, pixels[modality][image], place, names[place], numbers)
+                continue
             shown = colours(pixels[modality][span.patches.cpu()], processor)
             gh, gw, side = shown.shape[:3]
             drawn = shown.transpose(0, 2, 1, 3, 4).reshape(gh * side, gw * side, RGB)
             at = span.cells.cpu().numpy()
             cells = np.where(at >= 0, np.searchsorted(numbers, at), -1)
             spot = divmod(span.crop - 1, grid[1]) if grid is not None and span.crop > 0 else None
-            found.append(View(place, _name(span, names[place]), drawn, cells, spot))
+            time = frame_time(times, span.frame if modality == "video" else 0, len(spans))
+            found.append(View(place, _name(span, names[place]), drawn, cells, spot, time))
     return found, numbers
 
 

@@ -1,5 +1,5 @@
-"""The page of `laconic inspect --image`: images as the model saw them, and what became of their patches in every layer
-at every budget that was tried."""
+"""The page of `laconic inspect --image`, `--video` and `--audio`: images, frames and spectrograms as the model was given
+them, and what became of their tokens in every layer at every budget that was tried."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 from laconic.report.page import asset, facts, page, visible
 
 Numbers = NDArray[np.int64]
-PARTS = ("state", "scores", "patches", "merges", "legend", "draw", "address", "tip", "events")
+PARTS = ("state", "scores", "patches", "merges", "legend", "timeline", "draw", "address", "tip", "events")
 """The files of `assets/image`, which share one scope: `state` declares what the others use, `events` draws for the first
 time."""
 
@@ -33,6 +33,8 @@ class View:
         pixels: what the encoder was given, RGB uint8 [h, w, 3].
         cells: visual token of every grid cell, [rows, cols]; -1 where the model cut the cell away.
         spot: (row, column) of a crop in its image; None for other views and where it is unknown.
+        time: from when to when it is to be seen or heard, in seconds; None where there is no time.
+        width: how wide it is drawn, as a share of the widest of its kind.
     """
 
     item: int
@@ -40,6 +42,8 @@ class View:
     pixels: NDArray[np.uint8]
     cells: Numbers
     spot: tuple[int, int] | None = None
+    time: tuple[float, float] | None = None
+    width: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -114,13 +118,20 @@ class Lens:
 
 @dataclass(frozen=True)
 class Gallery:
-    """All views of one prompt and all budgets, the tightest first; `numbers`: position in the prompt of every visual
-    token, [n]."""
+    """All views of one prompt and all budgets, the tightest first; `numbers`: position in the prompt of every token that is
+    shown, [n]; `kind`: "visual" or "audio" tokens."""
 
     views: Sequence[View]
     numbers: Numbers
     levels: Sequence[Level]
     lens: Lens | None = None
+    kind: str = "visual"
+
+    @property
+    def film(self) -> list[int]:
+        """Numbers of the views that follow one another in time, if there are several and each is seen."""
+        timed = [i for i, view in enumerate(self.views) if view.time is not None]
+        return timed if self.kind == "visual" and len(timed) > 1 else []
 
 
 @dataclass(frozen=True)
@@ -135,9 +146,9 @@ class About:
 
 def image_page(title: str, about: About, gallery: Gallery) -> str:
     """The whole self-contained HTML document; `#keep=0.25&layer=2&show=rank` in its address selects what it shows."""
-    narrow = ' class="narrow"' if len(gallery.views) == 1 else ""
+    narrow = ' class="narrow"' if len(gallery.views) == 1 and gallery.kind == "visual" else ""
     body = (
-        f"{facts(about.facts, about.warnings)}\n{_controls(gallery)}\n"
+        f"{facts(about.facts, about.warnings)}\n{_controls(gallery)}\n{_timeline(gallery)}"
         f'<div id="main"{narrow}><div id="gallery">{_views(gallery)}<svg id="over" aria-hidden="true"></svg></div>\n'
         f"<div><h2>Budgets and answers</h2>\n{_levels(gallery)}</div></div>\n"
         '<h2>Cuts</h2>\n<div id="cuts" class="scroll"></div>\n'
@@ -151,7 +162,10 @@ def _controls(gallery: Gallery) -> str:
     levels, layers = gallery.levels, gallery.levels[0].layers
     ticks = "".join(f'<button type="button" data-level={i}>{escape(v.label)}</button>' for i, v in enumerate(levels))
     scored = any(c.scores is not None for level in levels for c in level.cuts)
-    modes = [("patches", "kept patches", True), ("rank", "scores, by rank", scored)]
+    modes = [
+        ("patches", f"kept {'patches' if gallery.kind == 'visual' else 'tokens'}", True),
+        ("rank", "scores, by rank", scored),
+    ]
     modes += [("view", "scores, by rank in each view", scored)] if len(gallery.views) > 1 else []
     modes.append(("value", "scores, by value", scored))
     modes.append(("budget", "smallest budget that keeps it", len(levels) > 1))
@@ -187,9 +201,10 @@ def _views(gallery: Gallery) -> str:
     """Figures: the whole views of an image side by side, its crops as they are placed in it."""
     parts = []
     few = " few" if len({v.item for v in gallery.views if v.spot is None}) <= 2 else ""
+    few = " sound" if gallery.kind == "audio" else " strip" if gallery.film else few
     for item in sorted({v.item for v in gallery.views}):
         mine = [(i, v) for i, v in enumerate(gallery.views) if v.item == item]
-        alone = "".join(_figure(i, v, "") for i, v in mine if v.spot is None)
+        alone = "".join(_figure(i, v, f"width:{v.width:.1%}" if v.width < 1 else "") for i, v in mine if v.spot is None)
         crops = [(i, v) for i, v in mine if v.spot is not None]
         grid = ""
         if crops:
@@ -211,8 +226,30 @@ def _figure(number: int, view: View, style: str) -> str:
     placed = f' style="{style}"' if style else ""
     return (
         f'<figure{placed}><canvas data-view={number} style="aspect-ratio:{width}/{height}" role="img" '
-        f'aria-label="{escape(view.name)}"></canvas><figcaption>{escape(view.name)} <span></span></figcaption></figure>'
+        f'aria-label="{escape(view.name)}"></canvas><figcaption>{escape(_caption(view))} <span></span></figcaption></figure>'
     )
+
+
+def _caption(view: View) -> str:
+    """The name of a view, and its time: where a frame begins, and both ends of a line of sound."""
+    if view.time is None:
+        return view.name
+    first, stop = view.time
+    return " · ".join(filter(None, (view.name, f"{first:.2f} s" if len(view.cells) > 1 else f"{first:.2f} to {stop:.2f} s")))
+
+
+def _timeline(gallery: Gallery) -> str:
+    """A bar for every frame of a film, as wide as it lasts; the script makes them as high as what is kept of it."""
+    shown = [(i, gallery.views[i].time or (0.0, 0.0)) for i in gallery.film]
+    if not shown:
+        return ""
+    bars = "".join(
+        f'<button type="button" data-view={i} style="flex:{max(stop - first, 1e-3):.3f} 1 0" '
+        f'aria-label="{first:.2f} to {stop:.2f} s"><i></i></button>'
+        for i, (first, stop) in shown
+    )
+    ends = "".join(f"<span>{time:.1f} s</span>" for time in (shown[0][1][0], shown[-1][1][1]))
+    return f'<div id="time"><div class="film">{bars}</div><div class="dim ends">{ends}</div></div>\n'
 
 
 def _levels(gallery: Gallery) -> str:
@@ -228,7 +265,8 @@ def _levels(gallery: Gallery) -> str:
         )
     return (
         '<div class="scroll"><table id="levels"><thead><tr><th>budget</th><th class=num>asked</th>'
-        '<th class=num>achieved</th><th class=num title="mean over layers and heads">visual tokens</th>'
+        '<th class=num>achieved</th><th class=num title="mean over layers and heads">'
+        f"{gallery.kind} tokens</th>"
         "<th>answer</th><th></th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
@@ -242,11 +280,13 @@ def _data(gallery: Gallery, start: int) -> dict[str, Any]:
     """What the script needs; layers of one run that hold the same tokens are written once."""
     return {
         "tokens": len(gallery.numbers),
+        "kind": gallery.kind,
         "numbers": gallery.numbers.tolist(),
         "start": start,
         "layers": list(gallery.levels[0].layers),
         "views": [
-            {"name": v.name, "item": v.item, "cells": v.cells.tolist(), "image": _png(v.pixels)} for v in gallery.views
+            {"name": v.name, "item": v.item, "cells": v.cells.tolist(), "time": v.time, "image": _png(v.pixels)}
+            for v in gallery.views
         ],
         "levels": [_level(level) for level in gallery.levels],
         "lens": None if gallery.lens is None else _lens(gallery.lens),

@@ -10,20 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from laconic.report.image_page import Gallery, Level, Numbers, View
+from laconic.report.ramp import RAMP
 
 PANEL, GAP, MARGIN, TITLE, SIDE = 280, 6, 16, 56, 150
 MOST = 6
 """Most columns; of more ranges of layers, this many are shown, the first and the last among them."""
 INK, DIM, EDGE, PAPER = (28, 30, 33), (106, 112, 120), (11, 99, 206), (253, 253, 252)
 VEIL, TINT = 0.86, 0.5
-RAMP = np.array(
-    [
-        *((68, 1, 84), (71, 44, 122), (59, 81, 139), (44, 113, 142), (33, 144, 141)),
-        *((39, 173, 129), (92, 200, 99), (170, 220, 50), (253, 231, 37)),
-    ],
-    dtype=np.float64,
-)
-"""From the lowest score to the highest."""
 
 
 def image_png(gallery: Gallery, title: str = "") -> Image.Image:

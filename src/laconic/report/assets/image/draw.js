@@ -14,7 +14,7 @@ function cutTable() {
   });
   get('cuts').innerHTML = rows.length
     ? '<table><thead><tr><th class="num">before layer</th><th>method</th>' +
-      '<th class="num">visual tokens before</th><th class="num">after</th><th class="num">merged</th><th>scores</th></tr>' +
+      `<th class="num">${DATA.kind} tokens before</th><th class="num">after</th><th class="num">merged</th><th>scores</th></tr>` +
       `</thead><tbody>${rows.join('')}</tbody></table>`
     : '<p class="dim">The stream was not cut at this budget.</p>';
 }
@@ -25,13 +25,14 @@ function draw() {
   const warm = now.show === 'patches' ? null : heat();
   views.forEach(view => paint(view, state, warm));
   lines(state);
+  timeline(state);
   all('.bars button').forEach(b => {
     const ofLayer = b.dataset.layer !== undefined,
       i = Number(ofLayer ? b.dataset.layer : b.dataset.level);
     const sum = ofLayer ? stored(stateOf(now.level, i)) : mean(i);
     b.firstChild.style.height = `${(100 * sum) / N}%`;
     const name = ofLayer ? `layer ${LAYERS[i]}` : `budget ${levels[i].label}`;
-    b.title = `${name}: ${n(Math.round(sum * 10) / 10)} of ${n(N)} visual tokens${ofLayer ? '' : ', mean over layers'}`;
+    b.title = `${name}: ${n(Math.round(sum * 10) / 10)} of ${n(N)} ${DATA.kind} tokens${ofLayer ? '' : ', mean over layers'}`;
     b.classList.toggle('at', i === (ofLayer ? now.layer : now.level));
   });
   all('.ticks button, #levels tr[data-level]').forEach(b => b.classList.toggle('at', Number(b.dataset.level) === now.level));
@@ -47,7 +48,7 @@ function draw() {
   ].filter(([fate]) => count[fate]);
   get('count').innerHTML =
     `Budget <b>${safe(level.label)}</b>, layer <b>${LAYERS[now.layer]}</b>: ` +
-    `<b>${n(count[KEPT])}</b> of ${n(N)} visual tokens kept` +
+    `<b>${n(count[KEPT])}</b> of ${n(N)} ${DATA.kind} tokens kept` +
     `${others.map(([fate, text]) => `, ${n(count[fate])} ${text}`).join('')}.`;
   get('legend').innerHTML = legend();
   cutTable();

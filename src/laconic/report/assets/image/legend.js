@@ -7,15 +7,15 @@ function legend() {
   const lost = 'background:repeating-linear-gradient(135deg,var(--card) 0 3px,var(--hatch) 3px 4px)';
   if (now.show === 'budget') {
     const used = levels.map((l, i) => key(`background:${ramp(1 - i / Math.max(1, levels.length - 1), 1)}`, safe(l.label)));
-    return `<span>smallest budget that keeps a patch in this layer:</span>${used.join('')}${key(lost, 'none')}${outline}`;
+    return `<span>smallest budget that keeps a ${PART} in this layer:</span>${used.join('')}${key(lost, 'none')}${outline}`;
   }
   if (now.show === 'words') {
-    return `<span>nearest word of every patch before the first layer; point at one for more</span>${outline}`;
+    return `<span>nearest word of every ${PART} before the first layer; point at one for more</span>${outline}`;
   }
   if (now.show === 'classes') {
     const share = kind => n(DATA.lens.kinds.filter(k => k === kind).length);
     const keys = KINDS.map(kind => key(`background:${kindColor(kind, 1)}`, `${safe(kind)} (${share(kind)})`));
-    return `<span>class of every patch before the first layer:</span>${keys.join('')}${outline}`;
+    return `<span>class of every ${PART} before the first layer:</span>${keys.join('')}${outline}`;
   }
   if (now.show !== 'patches') {
     const cut = ranked();
@@ -35,6 +35,6 @@ function legend() {
     (partly ? '<span>the paler, the fewer heads store it</span>' : '') +
     key(lost, 'not kept') +
     (views.some(v => v.cells.some(line => line.includes(-1))) ? key('background:var(--bg)', 'cut away by the model') : '') +
-    (merges ? key('background:hsla(200,85%,50%,.5)', 'merged, in the colour of the patch that took it in') : '')
+    (merges ? key('background:hsla(200,85%,50%,.5)', `merged, in the colour of the ${PART} that took it in`) : '')
   );
 }

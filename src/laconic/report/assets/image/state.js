@@ -3,6 +3,7 @@
 const get = id => document.getElementById(id),
   all = css => Array.from(document.querySelectorAll(css));
 const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
+const PART = DATA.kind === 'audio' ? 'token' : 'patch';
 const N = DATA.tokens,
   LAYERS = DATA.layers,
   clock = { drawn: 0 };

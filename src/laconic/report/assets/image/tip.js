@@ -2,7 +2,14 @@
 function describe(t) {
   const state = stateOf(now.level, now.layer),
     what = fate(state, t);
-  const name = t => `${views[home[t][0]].name}, row ${home[t][1]}, column ${home[t][2]}`;
+  const name = t => {
+    const [i, r, c] = home[t],
+      view = views[i];
+    if (DATA.kind !== 'audio') return `${view.name}, row ${r}, column ${c}`;
+    const [first, stop] = view.time;
+    const begins = first + (c / view.cols) * (stop - first);
+    return `${view.name ? `${view.name}, ` : ''}${begins.toFixed(2)} s`;
+  };
   const text = [`${name(t)} \u2013 token ${DATA.numbers[t]}`];
   const members = Array.from(state.into.keys()).filter(u => state.into[u] === t && u !== t);
   const last = levels[now.level].at.map(k => levels[now.level].states[k].share[t] > 0).lastIndexOf(true);
@@ -13,7 +20,7 @@ function describe(t) {
     text.push(`dropped${last < 0 ? ' before the first layer' : `; last stored in layer ${LAYERS[last]}`}`);
   }
   if (what === MERGED) text.push(`merged into ${name(state.into[t])}`);
-  if (members.length) text.push(`holds ${n(members.length + 1)} patches`);
+  if (members.length) text.push(`holds ${n(members.length + 1)} ${PART === 'patch' ? 'patches' : 'tokens'}`);
   const cut = ranked();
   if (cut && !Number.isNaN(cut.scores[t])) {
     const known = Array.from(cut.scores).filter(x => !Number.isNaN(x));
