@@ -44,8 +44,8 @@ demo: $(READY)  ## the main job: answers from a compressed context, on a real mo
 test: $(READY)  ## everything but the slow tests, in two processes
 	$(BIN)/pytest -n 2 --dist loadfile
 
-slow: $(READY)
-	$(BIN)/pytest -m slow
+slow: $(READY)  ## the slow tests, in two processes
+	$(BIN)/pytest -m slow -n 2 --dist loadfile
 
 processors: $(READY)  ## the real processors of all vision classes, with torchvision in a folder that only this run sees
 	test -d .processors/torchvision || $(BIN)/pip install --quiet --no-deps --target .processors torchvision==$(TORCHVISION)
