@@ -188,7 +188,8 @@ def register(
         name: lower-case with underscores, unique.
         site: where it acts, one of `sites()`.
         mechanism: one word or two: eviction, merging, pruning, quantisation ...
-        modality: "text", "image", "video", or several with commas. Methods for text treat tokens of any kind alike.
+        modality: "text", "image", "video", "audio", "3D", or several with commas. Methods for text treat tokens of any
+            kind alike.
         principle: what decides about visual tokens, of `PRINCIPLES`, or several with commas; empty where it is none of them.
         source: arXiv id or project.
         query_aware: its choice depends on the queries at the end of the prompt, so it may fail on a later question.

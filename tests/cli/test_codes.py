@@ -6,6 +6,9 @@ from helpers.codec_tools import tiny_artifact
 from PIL import Image
 
 from laconic.codec.codes import Codes
+from laconic.fit import Trainer
+from laconic.fit.find import find_fit
+from laconic.fit.settings import parse
 from laconic.tasks.scenes.small import small_scenes
 
 
@@ -49,7 +52,7 @@ def test_another_size_is_scaled_when_asked(laconic, tmp_path, method):
 
 def test_what_cannot_be_used_is_named(laconic, tmp_path, image, method):
     out = tmp_path / "x.codes"
-    assert "this codec has 4" in laconic.bad(2, "encode", image, "--tokens", 5, "--method", method, "-o", out)
+    assert "there are 4" in laconic.bad(2, "encode", image, "--tokens", 5, "--method", method, "-o", out)
     assert "exclude each other" in laconic.bad(2, "encode", image, "--tokens", 2, "--psnr", 20, "-o", out)
     assert "is no codec" in laconic.bad(2, "encode", image, "--method", "snapkv", "-o", out)
     assert "folder that exists" in laconic.bad(2, "encode", image, "-o", tmp_path / "no" / "x.codes")
@@ -67,3 +70,14 @@ def test_what_cannot_be_used_is_named(laconic, tmp_path, image, method):
     )
     out.write_bytes(out.read_bytes()[:-3])
     assert "truncated" in laconic.bad(2, "decode", out, "-o", tmp_path / "y.png")
+
+
+def test_points_are_encoded_too(laconic, tmp_path):
+    fit = parse(find_fit("uni_3dar"), {"steps": "1", "width": "48", "heads": "2", "depth": "2", "batch_size": "2"})
+    Trainer(fit, None, None, None, lambda line: None).run().save(tmp_path / "a.safetensors")
+    (tmp_path / "m.xyz").write_text("3\n\nC 0 0 0\nC 1.4 0 0\nO 1.9 1.3 0\n")
+    method, codes = f"uni_3dar:artifact={tmp_path / 'a.safetensors'}", tmp_path / "m.codes"
+    assert "tokens of uni_3dar" in laconic("encode", tmp_path / "m.xyz", "--method", method, "-o", codes).stdout
+    laconic("decode", codes, "--artifact", tmp_path / "a.safetensors", "-o", tmp_path / "back.xyz")
+    assert (tmp_path / "back.xyz").read_text().startswith("3\n")
+    assert "reads no images" in laconic.bad(2, "encode", tmp_path / "m.xyz", "--method", method, "--resize", "-o", codes)

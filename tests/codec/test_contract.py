@@ -35,7 +35,7 @@ def test_what_is_asked_for_wins_over_the_budget(tmp_path):
 
 @pytest.mark.parametrize("tokens", [0, 5, 64])
 def test_tokens_beyond_the_codecs_length_are_refused(tmp_path, tokens):
-    with pytest.raises(BudgetError, match=rf"tokens={tokens}: this codec has 4; ask for 1 to 4"):
+    with pytest.raises(BudgetError, match=rf"tokens={tokens}: there are 4; ask for 1 to 4"):
         tiny_codec(tmp_path).encode(IMAGE, tokens)
 
 

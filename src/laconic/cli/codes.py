@@ -11,13 +11,11 @@ from laconic.cli import common
 from laconic.cli.options import Json
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from laconic.codec.contract import CodecMethod
 
 
 def encode(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image file.")],
+    image: Annotated[str, typer.Argument(metavar="FILE", help="An image file, or points in an .xyz file.")],
     out: Annotated[str, typer.Option("--out", "-o", help="File for the codes.")],
     tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Tokens; default: all that the codec has.")] = None,
     psnr: Annotated[
@@ -36,19 +34,19 @@ def encode(
     if tokens is not None and psnr is not None:
         raise common.InputError("--tokens and --psnr exclude each other; give one.")
     target = _target(out)
-    from laconic.media.images import load_image
-
-    shown, codec = load_image(image), _codec(method)
+    codec = _codec(method)
+    shown = codec.open(image)
     if resize:
-        shown = shown.resize(codec.size)
+        size = codec.size  # a codec for other media refuses here
+        shown = shown.resize(size)
     made = codec.encode(shown, tokens)
     if psnr is not None:
         from laconic.codec.lengths import shortest
 
-        kept = shortest(lambda k: _psnr(codec, made.first(k), shown), psnr, len(made))
+        kept = shortest(lambda k: codec.quality(codec.decode(made.first(k)), shown), psnr, len(made))
         made = made.first(kept)
     made.save(target)
-    quality = _psnr(codec, made, shown)
+    quality = codec.quality(codec.decode(made), shown)
     if as_json:
         facts = {"file": str(target), "codec": made.codec, "tokens": len(made), "bits": made.bits, "bytes": made.bytes}
         common.emit({**facts, "file_bytes": target.stat().st_size, "shape": list(made.shape), "psnr": quality})
@@ -61,7 +59,7 @@ def encode(
 
 def decode(
     codes: Annotated[Path, typer.Argument(metavar="CODES", help="A file that `laconic encode` wrote.")],
-    out: Annotated[str, typer.Option("--out", "-o", help="Image file.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Image file, or an .xyz file.")],
     tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Decode the first tokens alone.")] = None,
     artifact: Annotated[
         str | None, typer.Option("--artifact", help="The weights that encoded them, where not shipped.")
@@ -81,7 +79,7 @@ def decode(
     codec: Any = create_method(held.codec)
     if artifact is not None:
         codec.artifact = artifact
-    drawn: Image.Image = codec.decode(held)
+    drawn = codec.decode(held)
     try:
         drawn.save(target)
     except (ValueError, OSError) as error:
@@ -104,12 +102,6 @@ def _codec(spec: str | None) -> CodecMethod:
     if not isinstance(found, CodecMethod):
         raise common.InputError(f"--method {spec} is no codec; `laconic methods --site codecs` lists them.")
     return found
-
-
-def _psnr(codec: CodecMethod, codes: Any, image: Image.Image) -> float:
-    from laconic.codec.images import pixels, psnr
-
-    return float(psnr(pixels([codec.decode(codes)]), pixels([image])))
 
 
 def _target(out: str) -> Path:

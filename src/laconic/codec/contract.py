@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from laconic.codec.codes import Codes
+from laconic.codec.images import pixels, psnr
 from laconic.codec.standalone import StandaloneMethod
-from laconic.errors import BudgetError, CodesError
+from laconic.errors import BudgetError, CodesError, MediaError
+from laconic.media.images import load_image
 
 
 @dataclass(kw_only=True)
@@ -43,8 +46,8 @@ class CodecMethod(StandaloneMethod):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the images that it reads."""
-        raise NotImplementedError(f"{type(self).__name__} must define size.")
+        """Width and height of the images that it reads; not of a codec for other media."""
+        raise MediaError(f"{self.name} reads no images, so nothing can be resized for it.")
 
     def read(self, media: Any) -> tuple[Tensor, tuple[int, ...]]:
         """All tokens of a medium, [most] or [most, d], and its shape.
@@ -58,13 +61,25 @@ class CodecMethod(StandaloneMethod):
         """The medium of this shape, from any number of first tokens."""
         raise NotImplementedError(f"{type(self).__name__} must define draw().")
 
-    def count(self, tokens: int | None = None) -> int:
-        """How many tokens are kept: `tokens`, or what the budget says.
+    def open(self, path: str | Path) -> Any:
+        """The medium in a file.
+
+        Raises:
+            MediaError: it cannot be read.
+        """
+        return load_image(path)
+
+    def quality(self, drawn: Any, wanted: Any) -> float:
+        """How near a decoded medium is to the one that was encoded, in dB."""
+        return float(psnr(pixels([drawn]), pixels([wanted])))
+
+    def count(self, tokens: int | None = None, most: int | None = None) -> int:
+        """How many of `most` tokens are kept: `tokens`, or what the budget says. None: of the most that there may be.
 
         Raises:
             BudgetError: there are not so many, or not one fits.
         """
-        most, budget = self.most, self.budget
+        most, budget = self.most if most is None else most, self.budget
         if tokens is None and budget.bytes is not None:
             tokens = min(most, int(8 * budget.bytes / (self._one().bits)))
             if not tokens:
@@ -72,7 +87,7 @@ class CodecMethod(StandaloneMethod):
         if tokens is None:
             tokens = budget.tokens if budget.tokens is not None else max(1, math.floor((budget.keep or 1) * most + 1e-9))
         if not 1 <= tokens <= most:
-            raise BudgetError(f"{self.name}: tokens={tokens}: this codec has {most}; ask for 1 to {most}.")
+            raise BudgetError(f"{self.name}: tokens={tokens}: there are {most}; ask for 1 to {most}.")
         return tokens
 
     def _one(self) -> Codes:
@@ -88,8 +103,8 @@ class CodecMethod(StandaloneMethod):
         Raises:
             BudgetError: see `count`. MediaError: a medium that the codec cannot take.
         """
-        kept = self.count(tokens)
         values, shape = self.read(media)
+        kept = self.count(tokens, len(values))
         return Codes(self.name, self.digest, shape, values[:kept].cpu(), self.alphabet)
 
     @torch.no_grad()

@@ -38,17 +38,6 @@ def small_scenes(first: int, count: int, size: int = SIZE) -> NDArray[np.uint8]:
     return np.stack([render(small_scene(first + i, size)) for i in range(count)])
 
 
-def caption(scene: Scene) -> str:
-    """Colour and kind of the first shape and where its centre is, such as "red circle top left"."""
-    first, middle = scene.shapes[0], scene.size / 2
-    place = f"{'top' if first.y < middle else 'bottom'} {'left' if first.x < middle else 'right'}"
-    return f"{first.name} {place}"
-
-
-CAPTION_WORDS = (*COLOURS, *KINDS, "top", "bottom", "left", "right")
-"""All words of captions."""
-
-
 def small_clip(seed: int, frames: int, size: int = SIZE) -> NDArray[np.uint8]:
     """The clip number `seed`, [frames, size, size, 3]: the shape of a scene flies straight on and bounces off the edges."""
     scene, rng = small_scene(seed, size, most=1), random.Random(f"clip-{seed}-{size}")

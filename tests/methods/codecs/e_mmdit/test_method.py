@@ -9,7 +9,8 @@ from laconic.errors import ArtifactError, SessionError
 from laconic.fit import Trainer
 from laconic.methods.codecs.e_mmdit.fit import EMMDiTFit
 from laconic.prompts.text import PromptError
-from laconic.tasks.scenes.small import caption, small_scene
+from laconic.tasks.scenes.captions import caption
+from laconic.tasks.scenes.small import small_scene
 from laconic.tasks.task import EVALUATION_SEED
 
 TINY = {"size": 16, "width": 32, "heads": 2, "groups": (1, 1, 1), "text_width": 8, "slices": 2, "batch_size": 4}

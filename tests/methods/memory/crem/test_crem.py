@@ -119,7 +119,7 @@ def test_captions_say_what_is_where():
     assert len(said) == len(scene.shapes)
     for shape in scene.shapes:
         row, col = "bottom" if shape.y >= 48 else "top", "right" if shape.x >= 48 else "left"
-        assert f"{row} {col} {shape.name}" in said
+        assert f"{shape.name} {row} {col}" in said
 
 
 @pytest.mark.parametrize("settings", [{"retrieval": 0, "generation": 0}, {"file": "x.jsonl"}])

@@ -15,8 +15,9 @@ from laconic.fit.contract import TrainingFit
 from laconic.fit.schedules import warmup_cosine
 from laconic.methods.codecs.e_mmdit.drawing import Drawing
 from laconic.methods.codecs.e_mmdit.network import Sizes
+from laconic.tasks.scenes.captions import CAPTION_WORDS, caption
 from laconic.tasks.scenes.scenes import render
-from laconic.tasks.scenes.small import CAPTION_WORDS, caption, small_scene
+from laconic.tasks.scenes.small import small_scene
 from laconic.tasks.task import EVALUATION_SEED
 
 
