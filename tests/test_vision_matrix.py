@@ -7,7 +7,7 @@ import torch
 from helpers import video_tools, vision_tools
 from helpers.flops import counted
 from helpers.live import addresses, live
-from helpers.vision_tools import FIXED, METHODS, laconic_hooks, made_for
+from helpers.vision_tools import COARSE, FIXED, METHODS, laconic_hooks, made_for
 from helpers.vision_tools import method as method_of
 
 import laconic
@@ -82,7 +82,8 @@ def test_budgets_are_met_and_compute_is_saved(model, plain, method, name, keep):
     if name not in FIXED:
         assert stats.asked == pytest.approx(keep) == pytest.approx(stats.achieved, abs=2 / V)
     elif name != "dyvte":
-        assert keep / 2 < stats.achieved <= stats.asked == pytest.approx(keep)
+        least = 0 if name in COARSE else keep / 2
+        assert least < stats.achieved <= stats.asked == pytest.approx(keep)
     assert stats.prefill_flops < stats.prefill_flops_full and stats.kv_bytes < stats.kv_bytes_full
     texts = given["attention_mask"].sum(-1).float().mean() - V
     for layer, cached in zip(stats.layers, stats.entries, strict=True):

@@ -1,6 +1,7 @@
 """A LLaVA-class model with random weights (the testbed's shape: 8 layers, 144 visual tokens) and prompts for it."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,11 @@ from transformers import LlavaForConditionalGeneration
 
 import laconic
 from laconic.artifact import Artifact, numbers
+from laconic.methods.tokens.cacovid.network import Policy
 from laconic.methods.tokens.explainability.network import RelevanceNet
+from laconic.methods.tokens.hicom.network import Hybrid
+from laconic.methods.tokens.llava_mini.network import Mini
+from laconic.methods.tokens.oryx.network import Dynamic
 from laconic.tasks.scenes.scenes import SIZE
 from laconic.testbed.vlm_model import IMAGE as IMAGE_WORD
 from laconic.testbed.vlm_model import SPECIALS, VISUAL_TOKENS, build_model
@@ -60,8 +65,10 @@ SPECS = {
     "dyvte": "dyvte:exit_layer=2",
 }
 """Parameters that suit the random model."""
-FIXED = {"adsc", "llavolta", "vtw", "pool", "downsample", "dyvte"}
-"""Methods whose layers or strides cannot meet every budget: they stay below."""
+FIXED = {"adsc", "llavolta", "vtw", "pool", "downsample", "dyvte", "hicom", "llava_mini", "oryx"}
+"""Methods whose layers, strides or trained sizes cannot meet every budget: they stay below."""
+COARSE = {"hicom", "oryx"}
+"""Those whose next smaller size may be far below."""
 
 METHODS = [
     entry.name
@@ -84,7 +91,16 @@ def made_for(model: LlavaForConditionalGeneration, folder: Path) -> dict[str, st
     Artifact.of("fitprune", "measured", model, {"fits": fits}).save(folder / "fitprune.safetensors")
     steady = [{"keep": keep, "prune": [145] * 4, "merge": [145, 130, 110, 1 + round(144 * keep)]} for keep in (0.75, 0.5)]
     Artifact.of("diffrate", "trained", model, {"patches": 144, "schedules": steady}).save(folder / "diffrate.safetensors")
+    compressors: dict[str, tuple[nn.Module, dict[str, Any]]] = {
+        "cacovid": (Policy(model), {}),
+        "hicom": (Hybrid(model, 4, "question"), {"blocks": [2], "learned": 4, "query": "question"}),
+        "llava_mini": (Mini(model, (8,), 1), {"sides": [8], "fusion": 1}),
+        "oryx": (Dynamic(model, 8), {"regions": [2], "inner": 8}),
+    }
+    for name, (network, facts) in compressors.items():
+        Artifact.of(name, "trained", model, facts, numbers(network)).save(folder / f"{name}.safetensors")
     return {
+        **{name: f"{name}:artifact={folder / name}.safetensors" for name in compressors},
         "diffrate": f"diffrate:artifact={folder / 'diffrate.safetensors'}",
         "explainability": f"explainability:artifact={folder / 'net.safetensors'}",
         "fitprune": f"fitprune:artifact={folder / 'fitprune.safetensors'}",

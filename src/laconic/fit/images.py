@@ -15,7 +15,8 @@ from torch import Tensor
 from laconic.fit.text import IGNORED
 from laconic.media import load_image
 from laconic.prompts.batch import encode
-from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS, make
+from laconic.tasks.scenes.questions import EVALUATION_SEED, QUESTIONS, dialogue, drawn, make
+from laconic.tasks.scenes.scenes import draw
 from laconic.tasks.task import Sample, about_image
 
 
@@ -73,6 +74,24 @@ def numbered(file: str, seed: int) -> Callable[[int], Sample]:
         return random.Random(f"{seed}-{turn}").sample(range(len(known)), len(known))
 
     return lambda number: known[order(number // len(known))[number % len(known)]]
+
+
+def conversations(file: str, seed: int, questions: int) -> Callable[[int], list[Sample]]:
+    """Images by number, each as up to `questions` questions about it, to train with: drawn scenes, of which evaluation draws
+    others, or those of `file`, with its one question each."""
+    if file:
+        known = numbered(file, seed)
+        return lambda number: [known(number)]
+    weights = dict.fromkeys(QUESTIONS, 1.0)
+
+    def about(number: int) -> list[Sample]:
+        rng = random.Random(f"{seed}-{number}")  # `pose` draws the scenes of evaluation from other strings
+        scene = draw(rng)
+        image = drawn(scene)
+        asked = dialogue(rng, scene, questions, weights)
+        return [about_image(one.kind, number, one.text, (one.answer,), lambda: image) for one in asked]
+
+    return about
 
 
 def inputs(processor: Any, asked: Sequence[Sample]) -> dict[str, Tensor]:

@@ -75,6 +75,7 @@ from laconic.methods.reasoning.truncate_thought import TruncateThought as Trunca
 from laconic.methods.tokens.adsc import ADSC as ADSC
 from laconic.methods.tokens.apet import ApET as ApET
 from laconic.methods.tokens.audio_pool import AudioPool as AudioPool
+from laconic.methods.tokens.cacovid import CaCoVID as CaCoVID
 from laconic.methods.tokens.cdpruner import CDPruner as CDPruner
 from laconic.methods.tokens.crop_audio import CropAudio as CropAudio
 from laconic.methods.tokens.dart import DART as DART
@@ -86,7 +87,10 @@ from laconic.methods.tokens.explainability import Explainability as Explainabili
 from laconic.methods.tokens.fastv import FastV as FastV
 from laconic.methods.tokens.fastvid import FastVID as FastVID
 from laconic.methods.tokens.fitprune import FitPrune as FitPrune
+from laconic.methods.tokens.hicom import HICom as HICom
+from laconic.methods.tokens.llava_mini import LlavaMini as LlavaMini
 from laconic.methods.tokens.llavolta import LLaVolta as LLaVolta
+from laconic.methods.tokens.oryx import Oryx as Oryx
 from laconic.methods.tokens.pool import Pool as Pool
 from laconic.methods.tokens.pyramiddrop import PyramidDrop as PyramidDrop
 from laconic.methods.tokens.random_audio import RandomAudio as RandomAudio
