@@ -32,7 +32,7 @@ def test_a_prompt_ends_where_thinking_begins():
     assert TOKENIZER.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) == "<s>Result?<think>"
 
 
-def test_the_model_has_under_a_million_parameters_and_names_its_mark():
+def test_the_model_has_under_two_million_parameters_and_names_its_mark():
     model = build_model(TOKENIZER)
-    assert 800_000 < model.num_parameters() < 1_000_000
+    assert 1_000_000 < model.num_parameters() < 2_000_000
     assert model.config.end_of_thinking == "###"

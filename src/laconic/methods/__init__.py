@@ -67,6 +67,7 @@ from laconic.methods.prompt.longllmlingua import LongLLMLingua as LongLLMLingua
 from laconic.methods.prompt.random_text import RandomText as RandomText
 from laconic.methods.prompt.selective_context import SelectiveContext as SelectiveContext
 from laconic.methods.prompt.truncate_text import TruncateText as TruncateText
+from laconic.methods.reasoning.coconut import Coconut as Coconut
 from laconic.methods.reasoning.colar import CoLaR as CoLaR
 from laconic.methods.reasoning.length_penalty import LengthPenalty as LengthPenalty
 from laconic.methods.reasoning.no_thought import NoThought as NoThought

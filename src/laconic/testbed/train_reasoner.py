@@ -5,16 +5,20 @@
     python -m laconic.testbed.train_reasoner --evaluate runs/reasoner
 
 Every step has problems of 2 to 8 steps with terse or verbose chains, or none where the question asks for the answer at
-once. The loss is taken on chains, answers and ends.
+once. The loss is taken on chains, answers and ends. Other rows are drills: steps of arithmetic one after another, with the
+loss on their results. Chains fail where one step is wrong, mostly a product, and a drill shows many of them in few tokens.
 """
 
 import argparse
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from laconic.engine.engine import Engine, Request
@@ -23,16 +27,18 @@ from laconic.fit.chains import IGNORED, Solution, Solutions, padded
 from laconic.fit.checkpoint import load_state, save_state
 from laconic.fit.schedules import warmup_cosine
 from laconic.specs import create_methods
-from laconic.tasks.reasoning.problems import KINDS
+from laconic.tasks.reasoning.problems import KINDS, fact
 from laconic.tasks.reasoning.task import REASONING_TASKS
 from laconic.testbed.optimizers import build_optimizers
 from laconic.testbed.reasoner_model import build_model, build_tokenizer
 
-STYLES = {"terse": 0.55, "verbose": 0.3, "direct": 0.15}
+STYLES = {"terse": 0.6, "verbose": 0.34, "direct": 0.06}
 """Shares of the chains of thought."""
+DRILLS, DRILLED = (0.5, 0.1), 12
+"""Shares of the rows that are drills, in the first step and in the last one; the facts of a drill."""
 POOL = 8
 """Batches that are drawn together and cut by length, so that little is padding."""
-SAVE_SECONDS = 300
+SAVE_SECONDS = 120
 GATE = 0.95
 
 
@@ -43,6 +49,28 @@ def batch_of(solutions: Solutions, seed: int, step: int, rows: int) -> list[Solu
     order = random.Random(f"order-{seed}-{step // POOL}").sample(range(POOL), POOL)
     at = order[step % POOL] * rows
     return drawn[at : at + rows]
+
+
+def drills(tokenizer: Any, rng: random.Random, rows: int) -> list[tuple[Tensor, Tensor]]:
+    """Token ids and labels of rows of facts; the labels are those of the results and of the sign after each."""
+    written = ["".join(f"{fact(rng, '+-**')};" for _ in range(DRILLED)) for _ in range(rows)]
+    equals, over = tokenizer.convert_tokens_to_ids(["=", ";"])
+    found = []
+    for ids in map(torch.tensor, tokenizer(written, add_special_tokens=False)["input_ids"]):
+        result = (ids == equals).cumsum(0) > (ids == over).cumsum(0)
+        found.append((ids, torch.where(torch.cat([torch.tensor([False]), result[:-1]]), ids, IGNORED)))
+    return found
+
+
+def mixed(solutions: Solutions, seed: int, step: int, steps: int, rows: int) -> tuple[Tensor, Tensor]:
+    """Token ids and labels of one step, [rows, T] each, padded on the right: problems, and drills in a share that falls."""
+    first, last = DRILLS
+    drilled = round(rows * (first + (last - first) * step / steps))
+    tokenizer, rng = solutions.tokenizer, random.Random(f"drill-{seed}-{step}")
+    ids, labels = padded(batch_of(solutions, seed, step, rows - drilled), tokenizer.pad_token_id)
+    more = drills(tokenizer, rng, drilled)
+    ids = pad_sequence([*ids, *(x for x, _ in more)], batch_first=True, padding_value=tokenizer.pad_token_id)
+    return ids, pad_sequence([*labels, *(x for _, x in more)], batch_first=True, padding_value=IGNORED)
 
 
 def train(out: Path, steps: int, rows: int, seed: int, muon_lr: float, lr: float, resume: bool, kinds: list[str]) -> None:
@@ -65,7 +93,7 @@ def train(out: Path, steps: int, rows: int, seed: int, muon_lr: float, lr: float
     tokenizer.save_pretrained(out, save_jinja_files=False)
     saved, began = time.monotonic(), time.process_time()
     for step in range(done, steps):
-        ids, labels = padded(batch_of(solutions, seed, step, rows), tokenizer.pad_token_id)
+        ids, labels = mixed(solutions, seed, step, steps, rows)
         wanted = labels[:, 1:] != IGNORED
         hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
         logits, targets = model.lm_head(hidden[wanted]), labels[:, 1:][wanted]
@@ -112,8 +140,8 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
     parser.add_argument("--evaluate", type=Path, metavar="DIR", help="evaluate the model in DIR and do nothing else")
     parser.add_argument("--samples", type=int, default=200, help="problems of every kind and style")
-    parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--rows", type=int, default=64, help="problems in a step")
+    parser.add_argument("--steps", type=int, default=1400)
+    parser.add_argument("--rows", type=int, default=32, help="problems and drills in a step")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), help="of the problems; a kind may be named several times")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--muon-lr", type=float, default=5e-3)

@@ -76,6 +76,11 @@ CHANGES: dict[str, Callable[[str], str]] = {
 KINDS: dict[str, Callable[[random.Random, int], Problem]] = {"arithmetic": arithmetic, "story": story, "list": rearranged}
 
 
+def fact(rng: random.Random, signs: str) -> str:
+    """One step of arithmetic from any state, such as ``7*2=14``; its operation is drawn from `signs`."""
+    return _written(rng.randrange(MODULUS), *_operation(rng, signs))
+
+
 def _calculation(rng: random.Random, steps: int) -> tuple[int, list[tuple[str, int]], tuple[Step, ...], int]:
     """First number, operations, chain and result."""
     start = value = rng.randrange(MODULUS)
@@ -88,8 +93,8 @@ def _calculation(rng: random.Random, steps: int) -> tuple[int, list[tuple[str, i
     return start, operations, tuple(chain), value
 
 
-def _operation(rng: random.Random) -> tuple[str, int]:
-    sign = rng.choice("++--*")
+def _operation(rng: random.Random, signs: str = "++--*") -> tuple[str, int]:
+    sign = rng.choice(signs)
     return sign, rng.randrange(2 if sign == "*" else 1, DIGITS)
 
 

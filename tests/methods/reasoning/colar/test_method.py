@@ -7,7 +7,7 @@ from helpers.thinking import LATENT, MARK, TOKENIZER, answered, asked, tiny_thin
 import laconic
 from laconic.artifact import Artifact, numbers
 from laconic.errors import ArtifactError
-from laconic.methods.reasoning.colar.fit import LatentThinker
+from laconic.methods.reasoning.colar.thinker import LatentThinker
 
 
 @pytest.fixture(scope="module")

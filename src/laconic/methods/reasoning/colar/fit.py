@@ -1,4 +1,4 @@
-"""Training of CoLaR, stage 1: a model that thinks in words learns to think in blocks of them."""
+"""Training of CoLaR: a model that thinks in words learns to think in blocks of them; then it learns from its own answers."""
 
 from __future__ import annotations
 
@@ -12,25 +12,19 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from laconic.artifact import Artifact
 from laconic.fit.chains import IGNORED, Solution, Solutions
 from laconic.fit.contract import TrainingFit
+from laconic.fit.grpo import advantages
 from laconic.fit.schedules import warmup_cosine
-from laconic.fit.thinker import Thinker
 from laconic.methods.reasoning.colar.method import BEGIN, SPEED
-from laconic.methods.reasoning.colar.network import LatentHead, block_labels, drawn, log_density, merged
+from laconic.methods.reasoning.colar.network import block_labels, drawn, log_density, merged
+from laconic.methods.reasoning.colar.policy import policy_loss, roll_out
+from laconic.methods.reasoning.colar.thinker import LatentThinker
+from laconic.tasks.reasoning.chains import MARK, answer_in
 
-
-class LatentThinker(Thinker):
-    """The copy of the model with the head that draws vectors.
-
-    Attributes:
-        deviation: of the embeddings' numbers, the unit of the head.
-    """
-
-    def __init__(self, model: PreTrainedModel, width: int):
-        super().__init__(model)
-        self.deviation = float(self.lm.get_input_embeddings().weight.float().std())
-        self.latent_head = LatentHead(model.config.get_text_config().hidden_size, width)
+LONGEST = 8
+"""Most tokens of an answer that is drawn, its mark and its end included."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,12 @@ class Layout:
 class CoLaRFit(TrainingFit):
     """Cross-entropy on one token of every block and on the answer, and the distance of drawn vectors from the next input.
 
+    The second stage begins with the artifact of the first (`start`): answers are drawn, and right ones made likelier.
+
     Args:
+        start: artifact of the first stage, trained with ``objective=nll``, which says how likely a vector is; None: this
+            is the first stage.
+        group: answers drawn for each problem in the second stage. `most`: their steps of thinking.
         speeds: tokens of a block; every step draws one of them.
         objective: "mse": of a drawn vector (the paper's for grade-school problems); "nll": negative log-density.
         width: of the head.
@@ -59,6 +58,9 @@ class CoLaRFit(TrainingFit):
         warmup: share of the steps before the peak of the cosine.
     """
 
+    start: str | None = None
+    group: int = 8
+    most: int = 64
     steps: int = 800
     lr: float = 1e-3
     clip: float | None = 1.0
@@ -74,8 +76,22 @@ class CoLaRFit(TrainingFit):
         self.model, self.tokenizer = model, tokenizer
         self.solutions = Solutions(tokenizer, {"terse": 1.0})
         self.terms: list[tuple[float, float]] = []
-        self.thinker = LatentThinker(model, self.width)
+        before = None if self.start is None else self._first_stage(model)
+        self.thinker = LatentThinker(model, self.width if before is None else before.data["width"])
+        if before is not None:
+            self.thinker.load_state_dict({name: x.float() for name, x in before.tensors.items()})
         return self.thinker
+
+    def _first_stage(self, model: PreTrainedModel) -> Artifact:
+        found = Artifact.find(self.method, model, self.start)
+        if found.settings["objective"] != "nll":
+            raise ValueError(
+                f"colar: start={self.start!r} was trained with objective={found.settings['objective']}, which teaches no "
+                "deviations, so that nothing says how likely a drawn vector was; train the first stage with objective=nll."
+            )
+        if unknown := set(self.speeds) - set(found.data["speeds"]):
+            raise ValueError(f"colar: speeds={sorted(unknown)} are not among those of start, {found.data['speeds']}.")
+        return found
 
     def rate(self, step: int) -> float:
         return warmup_cosine(step, self.steps, self.warmup)
@@ -109,7 +125,24 @@ class CoLaRFit(TrainingFit):
             )
 
     def loss(self, batch: tuple[list[Solution], int]) -> Tensor:
-        given = self.layout(*batch)
+        return self.explored(*batch) if self.start else self.supervised(*batch)
+
+    def explored(self, solutions: list[Solution], speed: int) -> Tensor:
+        """The loss of the second stage: 1 for a right answer, 0 for another, in comparison with its group."""
+        opening = self.tokenizer.convert_tokens_to_ids([SPEED, str(speed), BEGIN])
+        prompts = [x.prompt + opening for x in solutions for _ in range(self.group)]
+        mark, end = self.tokenizer.convert_tokens_to_ids(MARK), self.tokenizer.eos_token_id
+        rows = roll_out(self.thinker, prompts, mark, end, self.most, LONGEST)
+        said = self.tokenizer.batch_decode([x.answer for x in rows], skip_special_tokens=True)
+        gold = [x.problem.answer for x in solutions for _ in range(self.group)]
+        right = torch.tensor([float(answer_in(x) == answer) for x, answer in zip(said, gold, strict=True)])
+        self.terms.append((float(right.mean()), sum(len(x.vectors) for x in rows) / len(rows)))
+        gain = advantages(right.view(-1, self.group)).flatten().to(self.model.device)
+        return policy_loss(self.thinker, rows, gain) if gain.any() else gain.sum()
+
+    def supervised(self, solutions: list[Solution], speed: int) -> Tensor:
+        """The loss of the first stage."""
+        given = self.layout(solutions, speed)
         hidden = self.thinker.states(given.embeddings)[:, :-1]
         labels, steps = given.labels[:, 1:], given.steps[:, :-1]
         words = F.cross_entropy(self.thinker.logits(hidden[labels != IGNORED]), labels[labels != IGNORED])
@@ -125,9 +158,11 @@ class CoLaRFit(TrainingFit):
         return (drawn(mean, log_std) - wanted).square().mean()
 
     def progress(self) -> str:
-        words, vectors = (sum(x) / len(x) for x in zip(*self.terms, strict=True))
+        first, second = (sum(x) / len(x) for x in zip(*self.terms, strict=True))
         self.terms = []
-        return f"words {words:.4f} vectors {vectors:.4f}"
+        if self.start:
+            return f"right {100 * first:.1f} % steps {second:.1f}"
+        return f"words {first:.4f} vectors {second:.4f}"
 
     def facts(self) -> dict[str, Any]:
-        return {"speeds": list(self.speeds), "width": self.width, "deviation": self.thinker.deviation}
+        return {"speeds": list(self.speeds), "width": self.thinker.width, "deviation": self.thinker.deviation}
