@@ -9,15 +9,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from laconic import checks
 from laconic.fit.calibration import CalibrationFit
 from laconic.method import register
 from laconic.ops.obs import BLOCK, compensate, inverse_factor
-from laconic.weights.edit import FittedEdit
-from laconic.weights.gram import grams
-from laconic.weights.matrices import matrices
+from laconic.weights.compensated import CompensatedEdit
 from laconic.weights.quantiser import WeightQuantiser, codes_of, steps_of
-from laconic.weights.walk import walk
 
 
 @register(
@@ -30,7 +26,7 @@ from laconic.weights.walk import walk
     fit="laconic.methods.weights.gptq:GPTQFit",
 )
 @dataclass(kw_only=True)
-class GPTQ(WeightQuantiser, FittedEdit):
+class GPTQ(WeightQuantiser, CompensatedEdit):
     """Round weights column by column, and change the later ones of their row so that outputs over a text change least.
 
     A group's step is taken when its first column comes, from the weights as they then are. Columns go in their own order.
@@ -42,18 +38,9 @@ class GPTQ(WeightQuantiser, FittedEdit):
         artifact: the text, as `laconic fit gptq` wrote it; `laconic bake` reads one by itself.
     """
 
-    damping: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.between(self, "damping", 1e-8, 10)
-
     def quantise(self, model: PreTrainedModel) -> None:
-        layers = matrices(model, self.name)
-        for number, run in walk(model, self.found(model).tensors["ids"]):
-            gram = grams(layers[number], run)
-            for name, linear in layers[number].items():
-                self.put(name, linear, *self.rounded(linear.weight.detach().float(), gram[name]))
+        for name, linear, weight, gram in self.each(model):
+            self.put(name, linear, *self.rounded(weight, gram))
 
     def rounded(self, weight: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
         """Codes [out, in] and steps [out, in / group] of W for inputs with the Gram matrix [in, in]. Weights of inputs that

@@ -10,15 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from laconic import checks
 from laconic.fit.calibration import CalibrationFit
 from laconic.method import register
 from laconic.ops.obs import BLOCK, compensate, inverse_factor
-from laconic.weights.edit import FittedEdit
-from laconic.weights.gram import grams
-from laconic.weights.matrices import matrices
+from laconic.weights.compensated import CompensatedEdit
 from laconic.weights.pruner import Pruner
-from laconic.weights.walk import walk
 
 
 @register(
@@ -31,7 +27,7 @@ from laconic.weights.walk import walk
     fit="laconic.methods.weights.sparsegpt:SparseGPTFit",
 )
 @dataclass(kw_only=True)
-class SparseGPT(Pruner, FittedEdit):
+class SparseGPT(Pruner, CompensatedEdit):
     """Set weights to zero column by column, and change the later ones of their row so that outputs over a text change least.
 
     With U the upper Cholesky factor of the inverse Gram matrix of the inputs, weights of lowest ``W_ij^2 / U_jj^2`` go: the
@@ -43,19 +39,9 @@ class SparseGPT(Pruner, FittedEdit):
         artifact: the text, as `laconic fit sparsegpt` wrote it; `laconic bake` reads one by itself.
     """
 
-    damping: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.between(self, "damping", 1e-8, 10)
-
     def prune(self, model: PreTrainedModel) -> None:
-        layers = matrices(model, self.name)
-        for number, run in walk(model, self.found(model).tensors["ids"]):
-            gram = grams(layers[number], run)
-            for name, linear in layers[number].items():
-                pruned = self.pruned(linear.weight.detach().float(), gram[name])
-                linear.weight = nn.Parameter(pruned.to(linear.weight), requires_grad=False)
+        for _, linear, weight, gram in self.each(model):
+            linear.weight = nn.Parameter(self.pruned(weight, gram).to(linear.weight), requires_grad=False)
 
     def pruned(self, weight: Tensor, gram: Tensor) -> Tensor:
         """W [out, in] pruned for inputs with the Gram matrix [in, in]. Weights of inputs that are always zero go first."""
