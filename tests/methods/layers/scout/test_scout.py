@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import laconic
-from laconic.methods.layers.scout.cache import Entries, ScoutCache
+from laconic.layers.entries import Entries
+from laconic.methods.layers.scout.cache import ScoutCache
 from laconic.methods.layers.scout.network import CheckpointAttention, ScoutConfig, ScoutForCausalLM, WindowAttention
 
 SIZES = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -129,7 +130,7 @@ def test_6_the_products_that_run_are_near_those_that_count(monkeypatch):
             return real(self, q, new, past)
 
         monkeypatch.setattr(cls, "attend", counted)
-    from laconic.methods.layers.scout.network import weighed as original
+    from laconic.layers.entries import weighed as original
 
     model, n = scout(every=8, window=16), 128
     model(torch.ones(1, n, dtype=torch.long))

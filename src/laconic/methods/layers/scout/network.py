@@ -12,7 +12,8 @@ from transformers import GenerationMixin, LlamaConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm, LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from laconic.methods.layers.scout.cache import NOWHERE, Entries, ScoutCache
+from laconic.layers.entries import NOWHERE, Entries, weighed
+from laconic.methods.layers.scout.cache import ScoutCache, checkpoints
 
 
 @strict
@@ -73,7 +74,7 @@ class CheckpointAttention(Attention):
 
     def attend(self, q: Tensor, new: Entries, past: Entries | None) -> Tensor:
         own = (q * new.keys).sum(-1, keepdim=True)
-        fresh = new.checkpoints(self.every)
+        fresh = checkpoints(new, self.every)
         among = fresh if past is None else past.followed_by(fresh)
         if among is None:
             return new.values
@@ -82,11 +83,6 @@ class CheckpointAttention(Attention):
         scores = torch.cat([own, q @ among.keys.transpose(2, 3)], -1)
         weights = weighed(scores, torch.cat([always, seen], -1)[:, None])
         return weights[..., :1] * new.values + weights[..., 1:] @ among.values
-
-
-def weighed(scores: Tensor, seen: Tensor) -> Tensor:
-    """Softmax in fp32 of scores [B, H, T, n] over the keys that are seen; all zero for padding, which sees nothing."""
-    return scores.float().masked_fill(~seen, float("-inf")).softmax(-1).nan_to_num().to(scores.dtype)
 
 
 class ScoutLayer(nn.Module):
