@@ -12,6 +12,7 @@ from laconic.method import list_methods
 SOURCE = Path(laconic.__file__).parent
 GENERIC = {
     "beacon",  # a noun of the testbed's needles
+    "coconut",  # another
     "random",  # the module of the standard library, and what is drawn by chance
     "pool",  # pooling of scores and rows, thread pools
     "truncate",  # what is done to a file or a text

@@ -96,6 +96,23 @@ def test_5_8_the_prompt_has_the_nearest_first_and_only_their_slots(bank, world):
     assert float((model(**turned).logits[:, -1] - logits).abs().max()) > 1e-4  # the order counts
 
 
+def test_memories_that_fit_are_taken_the_nearest_first_and_others_passed_over(bank, world):
+    order, sizes = bank.nearest(QUESTION, 4), []
+    for i in order:
+        sizes.append(len(laconic.Memory.of(*world, TEXTS[i], bank.method).soft))
+    for tokens in range(min(sizes), sum(sizes) + 1):
+        memory, room, wanted = bank.within(QUESTION, tokens), tokens, []
+        for i, size in zip(order, sizes, strict=True):
+            if size <= room:
+                wanted.append(i)
+                room -= size
+        assert len(memory.soft) <= tokens
+        assert memory.ids == laconic.Memory.joined([bank._memory(bank.texts[i]) for i in wanted]).ids
+    assert memory.ids == bank.memory(QUESTION, 4).ids
+    with pytest.raises(laconic.BudgetError, match="tokens=0: none of the 4 memories fits"):
+        bank.within(QUESTION, 0)
+
+
 def test_bad_input(bank, world, spec):
     with pytest.raises(laconic.BudgetError, match="count=5: the bank has 4 texts; ask for 1 to 4"):
         bank.nearest(QUESTION, 5)

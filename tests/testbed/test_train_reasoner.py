@@ -6,7 +6,7 @@ import torch
 
 from laconic.fit.chains import IGNORED, Solutions
 from laconic.testbed.reasoner_model import build_tokenizer
-from laconic.testbed.train_reasoner import DRILLED, STYLES, drills, mixed
+from laconic.testbed.train_reasoner import DRILLED, drills, mixed, styles
 
 TOKENIZER = build_tokenizer()
 RULES = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
@@ -30,9 +30,9 @@ def test_a_drill_is_learned_at_its_results_alone():
 
 
 def test_a_step_is_the_same_again_and_has_fewer_drills_later():
-    solutions = Solutions(TOKENIZER, STYLES)
-    first, again = (mixed(solutions, 0, 3, 100, 20) for _ in range(2))
+    solutions = Solutions(TOKENIZER, styles(0.3))
+    first, again = (mixed(solutions, 0, 3, 100, 20, (0.5, 0.1)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     begin = TOKENIZER.bos_token_id
-    problems = [int((mixed(solutions, 0, step, 100, 20)[0][:, 0] == begin).sum()) for step in (0, 50, 99)]
+    problems = [int((mixed(solutions, 0, step, 100, 20, (0.5, 0.1))[0][:, 0] == begin).sum()) for step in (0, 50, 99)]
     assert problems == [10, 14, 18]

@@ -87,6 +87,23 @@ class Bank:
         """The memories of the `count` texts nearest to a question as one, the nearest first."""
         return Memory.joined([self._memory(self.texts[i]) for i in self.nearest(question, count)])
 
+    def within(self, question: str, tokens: int) -> Memory:
+        """The memories nearest to a question that fit into `tokens` soft tokens together, the nearest first; one that does
+        not fit is passed over.
+
+        Raises:
+            BudgetError: none fits.
+        """
+        chosen, room = [], tokens
+        for i in self.nearest(question, len(self)) if len(self) else []:
+            memory = self._memory(self.texts[i])
+            if len(memory.soft) <= room:
+                chosen.append(memory)
+                room -= len(memory.soft)
+        if not chosen:
+            raise BudgetError(f"tokens={tokens}: none of the {len(self)} memories fits; give more, or a smaller keep=.")
+        return Memory.joined(chosen)
+
     def _ids(self, text: str) -> tuple[int, ...]:
         ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
         if not ids:

@@ -40,8 +40,10 @@ from laconic.methods.encoder.recoverable_compression import RecoverableCompressi
 from laconic.methods.encoder.tome import ToMe as ToMe
 from laconic.methods.encoder.topk_audio import TopKAudio as TopKAudio
 from laconic.methods.encoder.visionzip import VisionZip as VisionZip
+from laconic.methods.layers.conceptmoe import ConceptMoE as ConceptMoE
 from laconic.methods.layers.scout import Scout as Scout
 from laconic.methods.lens.embedlens import EmbedLens as EmbedLens
+from laconic.methods.lens.thinking_beyond_tokens import ThinkingBeyondTokens as ThinkingBeyondTokens
 from laconic.methods.lens.tokens_to_thoughts import TokensToThoughts as TokensToThoughts
 from laconic.methods.lens.visual_language_statistics import VisualLanguageStatistics as VisualLanguageStatistics
 from laconic.methods.memory.autocompressor import AutoCompressor as AutoCompressor

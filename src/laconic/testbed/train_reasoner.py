@@ -32,10 +32,10 @@ from laconic.tasks.reasoning.task import REASONING_TASKS
 from laconic.testbed.optimizers import build_optimizers
 from laconic.testbed.reasoner_model import build_model, build_tokenizer
 
-STYLES = {"terse": 0.6, "verbose": 0.34, "direct": 0.06}
-"""Shares of the chains of thought."""
-DRILLS, DRILLED = (0.5, 0.1), 12
-"""Shares of the rows that are drills, in the first step and in the last one; the facts of a drill."""
+DIRECT = 0.06
+"""Share of the problems that ask for the answer at once."""
+DRILLED = 12
+"""Facts of a drill."""
 POOL = 8
 """Batches that are drawn together and cut by length, so that little is padding."""
 SAVE_SECONDS = 120
@@ -62,10 +62,20 @@ def drills(tokenizer: Any, rng: random.Random, rows: int) -> list[tuple[Tensor, 
     return found
 
 
-def mixed(solutions: Solutions, seed: int, step: int, steps: int, rows: int) -> tuple[Tensor, Tensor]:
-    """Token ids and labels of one step, [rows, T] each, padded on the right: problems, and drills in a share that falls."""
-    first, last = DRILLS
-    drilled = round(rows * (first + (last - first) * step / steps))
+def styles(verbose: float) -> dict[str, float]:
+    """Shares of the chains of thought, `verbose` ones among them."""
+    return {"terse": 1 - DIRECT - verbose, "verbose": verbose, "direct": DIRECT}
+
+
+def mixed(
+    solutions: Solutions, seed: int, step: int, steps: int, rows: int, share: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Token ids and labels of one step, [rows, T] each, padded on the right: problems, and drills.
+
+    Args:
+        share: of the rows that are drills, in the first step and in the last one.
+    """
+    drilled = round(rows * (share[0] + (share[1] - share[0]) * step / steps))
     tokenizer, rng = solutions.tokenizer, random.Random(f"drill-{seed}-{step}")
     ids, labels = padded(batch_of(solutions, seed, step, rows - drilled), tokenizer.pad_token_id)
     more = drills(tokenizer, rng, drilled)
@@ -73,19 +83,20 @@ def mixed(solutions: Solutions, seed: int, step: int, steps: int, rows: int) -> 
     return ids, pad_sequence([*labels, *(x for _, x in more)], batch_first=True, padding_value=IGNORED)
 
 
-def train(out: Path, steps: int, rows: int, seed: int, muon_lr: float, lr: float, resume: bool, kinds: list[str]) -> None:
-    """Train from scratch, or go on, and write model and tokenizer into `out`."""
+def train(args: argparse.Namespace) -> None:
+    """Train from scratch, or go on, and write model and tokenizer into `args.out`."""
+    out, steps, seed = args.out, args.steps, args.seed
     tokenizer = build_tokenizer()
-    solutions = Solutions(tokenizer, STYLES, kinds=kinds)
+    solutions = Solutions(tokenizer, styles(args.verbose), kinds=args.kinds)
     torch.manual_seed(seed)
     model = build_model(tokenizer)
     matrices = [p for layer in model.model.layers for p in layer.parameters() if p.ndim == 2]
     inside = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in inside]
-    optimizers = build_optimizers(matrices, others, muon_lr, lr, exact=True)
+    optimizers = build_optimizers(matrices, others, args.muon_lr, args.lr, exact=True)
     out.mkdir(parents=True, exist_ok=True)
     done = 0
-    if resume:
+    if args.resume:
         trained = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
         model.load_state_dict(trained.state_dict())
         state = load_state(out, optimizers)
@@ -93,7 +104,7 @@ def train(out: Path, steps: int, rows: int, seed: int, muon_lr: float, lr: float
     tokenizer.save_pretrained(out, save_jinja_files=False)
     saved, began = time.monotonic(), time.process_time()
     for step in range(done, steps):
-        ids, labels = mixed(solutions, seed, step, steps, rows)
+        ids, labels = mixed(solutions, seed, step, steps, args.rows, args.drills)
         wanted = labels[:, 1:] != IGNORED
         hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
         logits, targets = model.lm_head(hidden[wanted]), labels[:, 1:][wanted]
@@ -143,6 +154,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--rows", type=int, default=32, help="problems and drills in a step")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), help="of the problems; a kind may be named several times")
+    parser.add_argument("--verbose", type=float, default=0.34, help="share of the problems with verbose chains")
+    parser.add_argument("--drills", type=float, nargs=2, default=[0.5, 0.1], help="share of drills at first and at last")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--muon-lr", type=float, default=5e-3)
     parser.add_argument("--lr", type=float, default=3e-3)
@@ -150,7 +163,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.evaluate:
         raise SystemExit(0 if evaluate(args.evaluate, args.samples) else 1)
-    train(args.out, args.steps, args.rows, args.seed, args.muon_lr, args.lr, args.resume, args.kinds)
+    train(args)
 
 
 if __name__ == "__main__":
