@@ -122,7 +122,7 @@ class ConceptForCausalLM(MixtralPreTrainedModel, GenerationMixin):
         self.decoder = nn.ModuleList(Layer(config, joint=True) for _ in range(self.outer))
         self.boundary_q, self.boundary_k = (nn.Linear(width, width, bias=False) for _ in range(2))
         self.norm = LlamaRMSNorm(width, config.rms_norm_eps)
-        self.rotary_emb = LlamaRotaryEmbedding(config)
+        self.rotary_emb = LlamaRotaryEmbedding(cast(Any, config))
         self.lm_head = nn.Linear(width, config.vocab_size, bias=False)
         self.told: tuple[Tensor, Tensor] | None = None
         self.post_init()
@@ -198,7 +198,8 @@ class ConceptForCausalLM(MixtralPreTrainedModel, GenerationMixin):
         """The concept that each token reads, [B, T, d]: smoothed up to the last boundary; and what routers said."""
         before = torch.zeros_like(x[:, 0]) if cache.smooth is None else cache.smooth
         known = boundary.new_zeros(len(x), dtype=torch.long) if cache.concepts is None else cache.concepts
-        order, routed, every = in_front(boundary), [], before[:, None]
+        routed: list[Tensor] = []
+        order, every = in_front(boundary), before[:, None]
         if order.shape[1]:
             real = boundary.gather(1, order)
             places = (known[:, None] + real.cumsum(1) - 1).masked_fill(~real, NOWHERE)
@@ -213,7 +214,7 @@ class ConceptForCausalLM(MixtralPreTrainedModel, GenerationMixin):
         config, loss = self.config, cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
         if config.ratio > 1:
             loss = loss + config.ratio_weight * ratio_loss(p, boundary, config.ratio)
-        balance = load_balancing_loss_func(tuple(routed), config.num_local_experts, config.num_experts_per_tok)
+        balance = load_balancing_loss_func(cast(Any, tuple(routed)), config.num_local_experts, config.num_experts_per_tok)
         return loss + config.router_aux_loss_coef * balance
 
 
