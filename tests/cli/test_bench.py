@@ -85,6 +85,7 @@ def test_report_only_needs_no_model(model, tmp_path):
         (["--keep", "1.5"], "keep=1.5 is out of range"),
         (["--samples", "0"], "samples=0"),
         (["--model", "testbed/ml"], "testbed/lm"),
+        (["--executor", "dask"], "choose local, ray, ray://auto or ray://HOST:PORT"),
         (["--tasks", "sound_count"], "no model for audio tasks comes with laconic; name one"),
     ],
 )

@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from laconic.cli.common import InputError
-from laconic.cli.options import Json, Options, bytes_of, model_for_own_documents, with_options
+from laconic.cli.options import Json, Options, bytes_of, model_for_own_documents, ray_address, with_options
 from laconic.pretrained import PretrainedError
 
 
@@ -141,3 +141,16 @@ def test_own_documents_go_to_a_real_model_where_it_is_installed(monkeypatch, cap
     monkeypatch.setattr("laconic.pretrained.ready", missing)
     assert model_for_own_documents() == "testbed/lm"
     assert "answers about other texts are noise; name a --model, or: smollm2 is not installed." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("executor", "address"), [("ray", None), ("ray://auto", "auto"), ("ray://head:10001", "ray://head:10001")]
+)
+def test_where_ray_is(executor, address):
+    assert ray_address(executor) == address
+
+
+@pytest.mark.parametrize("executor", ["dask", "ray://", "ray:auto", "local://x", ""])
+def test_other_executors_are_refused(executor):
+    with pytest.raises(InputError, match="choose local, ray"):
+        ray_address(executor)

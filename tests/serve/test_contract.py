@@ -1,6 +1,7 @@
 """The real `openai` client against a server over the loopback: what it parses, streams, retries and raises."""
 
 import asyncio
+import gc
 import json
 import time
 
@@ -16,6 +17,7 @@ from laconic.method import create_method
 from laconic.prompts.text import Prompt
 from laconic.serve.compression import Compression
 from laconic.serve.config import Config, Model, StoreSettings
+from laconic.serve.front.tickets import Ticket
 
 HTTP = httpx.Client(timeout=60)  # a busy machine takes its time
 
@@ -286,3 +288,14 @@ def test_the_metrics_add_up(served, client):
         got.usage.prompt_tokens,
         got.usage.completion_tokens,
     ]
+
+
+def test_nothing_is_kept_of_an_answered_request(client):
+    """Not until its deadline either: a timer that waited for that would hold its prompt and answer."""
+    client.chat.completions.create(model="tiny", messages=ASK, max_tokens=2)
+    ends = time.monotonic() + 20
+    while left := [x for x in gc.get_objects() if isinstance(x, Ticket)]:
+        assert time.monotonic() < ends, left
+        del left
+        time.sleep(0.1)
+        gc.collect()

@@ -18,7 +18,7 @@ from helpers.bench_tools import save_tiny
 from laconic.cache.saved import header
 from laconic.memory.store import SegmentStore
 
-ROUNDS = 20
+ROUNDS = [pytest.param(20, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.kill)]
 """Of killing: three workers, then the whole server, which gives a worker up that dies a fourth time in ten minutes."""
 TEXT = "The code for falcon is 4815263. " * 8
 
@@ -130,17 +130,17 @@ def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path):
         assert "does not exist" in "".join(server.lines)
 
 
-@pytest.mark.slow
-def test_killed_at_random_moments_the_store_stays_whole(folder, tmp_path):
+@pytest.mark.parametrize("most", ROUNDS)
+def test_killed_at_random_moments_the_store_stays_whole(folder, tmp_path, most):
     """Builds and a stream run when the whole server, or its worker, is killed. What was reported ready is there afterwards,
     every byte of it."""
     config, drawn, reported = configured(folder, tmp_path), random.Random(4), {}
     rounds = 0
-    while rounds < ROUNDS:
+    while rounds < most:
         with served("--config", config) as server:
             address = server.address()
             for _ in range(5):
-                if rounds == ROUNDS:
+                if rounds == most:
                     break
                 rounds += 1
                 wait_until(lambda address=address: ready(address))

@@ -77,6 +77,11 @@ class Asking(ABC):
         """What else the figures of one task's rows depend on."""
         return {}
 
+    @classmethod
+    def portions(cls, grid: Grid, batch: int) -> list[list[Place]]:
+        """The grid's samples in pieces that never share a batch: what can be run apart with the same figures."""
+        return [[place] for place in grid.places()]
+
     @abstractmethod
     def warm_up(self, left: Sequence[Cell]) -> dict[Column, str]:
         """One untimed run of every method, so that no row pays for compilation or lazy imports.

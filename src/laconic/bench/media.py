@@ -79,10 +79,13 @@ class MediaAsking(Asking):
                 continue
         return refused
 
+    @classmethod
+    def portions(cls, grid: Grid, batch: int) -> list[list[Place]]:
+        places = grid.places()
+        return [places[start : start + CHUNK * batch] for start in range(0, len(places), CHUNK * batch)]
+
     def batches(self, wanted: Callable[[Place], bool], known: dict[tuple[str, int], bool]) -> Iterator[list[Asked]]:
-        places = self.grid.places()
-        for start in range(0, len(places), CHUNK * self.batch):
-            chunk = places[start : start + CHUNK * self.batch]
+        for chunk in self.portions(self.grid, self.batch):
             if not any(map(wanted, chunk)):
                 continue
             by_shape: dict[tuple[int | None, Hashable], list[Asked]] = {}

@@ -6,7 +6,8 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedModel
@@ -34,6 +35,14 @@ ASKING: dict[str, type[Asking]] = {
 }
 """Modality -> how its samples are put to a model."""
 Each = Callable[[Cell], None]
+Hard = dict[tuple[str, int], bool]
+
+
+class Written(Protocol):
+    """Rows by key, and where they are: a `Store`, or a copy of its rows."""
+
+    rows: dict[str, Row]
+    path: Path
 
 
 @dataclass
@@ -92,7 +101,12 @@ class Bench:
         """The grid's cells without the refused ones."""
         return [cell for cell in self.grid.cells() if cell.column not in self.refused]
 
-    def pending(self, store: Store) -> list[Cell]:
+    @property
+    def total(self) -> int:
+        """How many cells these are."""
+        return len(self.cells())
+
+    def pending(self, store: Written) -> list[Cell]:
         """Cells that `store` lacks.
 
         Raises:
@@ -117,18 +131,28 @@ class Bench:
 
     def run(self, store: Store, each: Each = lambda cell: None) -> None:
         """Run the pending cells; `each` is called with every finished cell, and with those that turn out to be refused."""
-        left = self.pending(store)
+        left = self.warmed(self.pending(store), each)
+        self.run_cells(left, hard_in(store), store.append, each)
+
+    def warmed(self, left: Sequence[Cell], each: Each = lambda cell: None) -> list[Cell]:
+        """Warm up, and the cells that are not refused then; `each` is called with those that are."""
         self.refused |= self.asking.warm_up(left)
         for cell in left:
             if cell.column in self.refused:
                 each(cell)
-        wanted = {cell.key for cell in left if cell.column not in self.refused}
-        places = {cell.place for cell in left if cell.column not in self.refused}
-        known = {(row["task"], row["seed"]): row["hard"] for row in store.rows.values() if "hard" in row}
-        for batch in self.asking.batches(places.__contains__, known):
-            self._run_batch(batch, wanted, store, each)
+        return [cell for cell in left if cell.column not in self.refused]
 
-    def _run_batch(self, batch: Sequence[Asked], wanted: set[str], store: Store, each: Each) -> None:
+    def run_cells(self, left: Sequence[Cell], hard: Hard, append: Callable[[Row], None], each: Each) -> None:
+        """Run these cells, and give every row to `append`; `each` is called with every finished cell.
+
+        Args:
+            hard: (task, number) -> whether the sample is hard, as far as earlier rows tell.
+        """
+        wanted, places = {cell.key for cell in left}, {cell.place for cell in left}
+        for batch in self.asking.batches(places.__contains__, hard):
+            self._run_batch(batch, wanted, append, each)
+
+    def _run_batch(self, batch: Sequence[Asked], wanted: set[str], append: Callable[[Row], None], each: Each) -> None:
         """One batch under all methods."""
         for method, keep in self.grid.columns():
             cells = [Cell.at(asked.place, method, keep) for asked in batch]
@@ -145,7 +169,7 @@ class Bench:
             else:
                 for cell, row in zip(cells, rows, strict=True):
                     if cell.key in wanted:
-                        store.append(row)
+                        append(row)
             for cell in new:
                 each(cell)
 
@@ -184,7 +208,12 @@ class Bench:
         }
 
 
-def check_same(row: Row, wanted: dict[str, Any], store: Store) -> None:
+def hard_in(store: Written) -> Hard:
+    """Which samples are hard, as far as rows tell."""
+    return {(row["task"], row["seed"]): row["hard"] for row in store.rows.values() if "hard" in row}
+
+
+def check_same(row: Row, wanted: dict[str, Any], store: Written) -> None:
     """Refuse to extend rows that were made with other settings; only the settings in `wanted` are compared."""
     have = row["settings"]
     changed = [f"{k}: {_short(have.get(k))} in the file, {_short(v)} now" for k, v in wanted.items() if have.get(k) != v]

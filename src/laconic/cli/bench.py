@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -13,12 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from laconic.budget import share
 from laconic.cli import common
-from laconic.cli.options import IMAGE_MODEL, model_for_own_documents
+from laconic.cli.options import IMAGE_MODEL, LOCAL, model_for_own_documents, ray_address
 from laconic.method import check_name
 from laconic.specs import split_methods
 
 if TYPE_CHECKING:
     from laconic.bench import Bench, Grid, Store
+    from laconic.bench.spread import Spread
     from laconic.bench.summary import Line
 
 OWN = "own"
@@ -65,6 +67,14 @@ def bench(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images that are answered at once.")] = 16,
     out: Annotated[Path, typer.Option(help="Folder for results.jsonl, table.md and report.html.")] = Path("bench"),
+    executor: Annotated[
+        str,
+        typer.Option(
+            help="local; ray: spread over --workers actors on this machine; ray://HOST:10001 or ray://auto: on a running "
+            "cluster."
+        ),
+    ] = LOCAL,
+    workers: Annotated[int, typer.Option(min=1, help="Actors of --executor ray, of one processor each.")] = 2,
     report_only: Annotated[bool, typer.Option("--report-only", help="Rebuild table and report from results.jsonl.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")] = False,
 ) -> None:
@@ -94,8 +104,13 @@ def bench(
     )
     grid.check()
     common.quiet()
-    with Store(out / RESULTS) as store:
-        made = _load(model, grid, batch)
+    with Store(out / RESULTS) as store, ExitStack() as opened:
+        named = model or _default_model(grid)
+        made = (
+            _load(named, grid, batch)
+            if executor == LOCAL
+            else opened.enter_context(_spread(named, grid, batch, workers, ray_address(executor)))
+        )
         try:
             _run(made, store, as_json)
         except KeyboardInterrupt:
@@ -161,25 +176,39 @@ def _grid(model: str | None, preset: str | None, tasks: Sequence[str] | None, fo
     return grid.changed(folders=folders, tasks=names, **sizes)
 
 
-def _load(model: str | None, grid: Grid, batch: int) -> Bench:
-    import laconic
-    from laconic.bench import Bench
-
-    if model is None:
-        model = model_for_own_documents() if OWN in grid.tasks else grid.comparison.model
+def _default_model(grid: Grid) -> str:
+    model = model_for_own_documents() if OWN in grid.tasks else grid.comparison.model
     if not model:
         raise common.InputError(
             f"no model for {grid.modality} tasks comes with laconic; name one, such as --model Qwen/Qwen2-Audio-7B-Instruct."
         )
+    return model
+
+
+def _load(model: str, grid: Grid, batch: int) -> Bench:
+    import laconic
+    from laconic.bench import Bench
+
     with common.spinner(f"loading {model}"):
         network, reader = laconic.load(model)
-    name = Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model  # no paths in results
-    return Bench(network, reader, name, grid, batch)
+    return Bench(network, reader, _name_of(model), grid, batch)
 
 
-def _run(made: Bench, store: Store, as_json: bool) -> None:
+def _spread(model: str, grid: Grid, batch: int, workers: int, address: str | None) -> Spread:
+    from laconic.bench.spread import Spread
+
+    return Spread(model, _name_of(model), grid, batch, workers, address)
+
+
+def _name_of(model: str) -> str:
+    """What rows call a model: no paths in results."""
+    return Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model
+
+
+def _run(made: Bench | Spread, store: Store, as_json: bool) -> None:
     """Run what is left, with a bar on a terminal."""
-    left, total = made.pending(store), len(made.cells())
+    left = made.pending(store)
+    total = made.total
     console = common.err()
     if store.repaired:
         console.print(f"{store.path}: a torn last line was repaired.", style="yellow")

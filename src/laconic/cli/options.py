@@ -225,6 +225,22 @@ def pairs(settings: list[str]) -> dict[str, str]:
     return given
 
 
+LOCAL = "local"
+"""As an executor: this process."""
+
+
+def ray_address(executor: str) -> str | None:
+    """Where ``--executor ray``, ``ray://auto`` or ``ray://HOST:PORT`` finds its cluster; None: one is started here.
+
+    Raises:
+        InputError: it is written otherwise.
+    """
+    kind, separator, address = executor.partition("://")
+    if kind != "ray" or bool(separator) != bool(address):
+        raise InputError(f"--executor {executor}: choose {LOCAL}, ray, ray://auto or ray://HOST:PORT.")
+    return (address if address == "auto" else executor) if address else None
+
+
 def load(model: str, dtype: str, device: str | None, trust_remote_code: bool) -> tuple[Any, Any]:
     """The model and its tokenizer or processor, as `laconic.load` gives them."""
     import torch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from laconic.cli import common
-from laconic.cli.options import Json, Keep
+from laconic.cli.options import LOCAL, Json, Keep, ray_address
 from laconic.method import check_name
 
 if TYPE_CHECKING:
@@ -48,6 +48,13 @@ def serve(
         bool, typer.Option("--insecure-no-auth", help="Without keys on an address that others can reach.")
     ] = False,
     allow_download: Annotated[bool, typer.Option("--allow-download", help="Models may come from the Hub.")] = False,
+    executor: Annotated[
+        str,
+        typer.Option(
+            "--executor", help="local; ray: --replicas under Ray Serve; ray://auto or ray://HOST:PORT: on a cluster."
+        ),
+    ] = LOCAL,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Of --executor ray; they share the store.")] = 2,
     check: Annotated[bool, typer.Option("--check", help="Load the models, warm them up, and leave.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -69,7 +76,14 @@ def serve(
     given = {name: value for name, value in server.items() if value is not None} | {n: True for n, v in flags.items() if v}
     settings = _settings(model or [], method, keep, preset or [], config, given, store, api_keys)
     said: list[str] = []
-    status = run.check(settings, said.append) if check else run.serve(settings, run.to_stderr)
+    if check:
+        status = run.check(settings, said.append)
+    elif executor == LOCAL:
+        status = run.serve(settings, run.to_stderr)
+    else:
+        from laconic.serve.replicas import serve as replicated
+
+        status = replicated(settings, replicas, ray_address(executor), run.to_stderr)
     if as_json:
         common.emit({"ok": status == common.OK, "models": said})
     else:

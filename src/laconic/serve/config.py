@@ -100,13 +100,19 @@ class KeyLimits:
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """Section ``[store]``. `min_free`: bytes that stay free on the disk; `memory_bytes`: contexts in a worker's memory."""
+    """Section ``[store]``.
+
+    Attributes:
+        min_free: bytes that stay free on the disk. `memory_bytes`: contexts in a worker's memory.
+        shared: other servers write into the folder, too; what they make and change is looked for there.
+    """
 
     dir: str = ""
     min_free: int = 2**30
     default_ttl: int = 3600
     max_ttl: int = 86_400
     memory_bytes: int = 2 * 2**30
+    shared: bool = False
 
     @property
     def folder(self) -> Path:

@@ -61,11 +61,12 @@ def build(
     async def life(app: FastAPI) -> AsyncIterator[None]:
         for scheduler in schedulers.values():
             scheduler.backend.start()
-        sweeping = asyncio.create_task(contexts.sweeping())
+        tasks = [asyncio.create_task(contexts.sweeping()), asyncio.create_task(contexts.following())]
         try:
             yield
         finally:
-            sweeping.cancel()
+            for task in tasks:
+                task.cancel()
             contexts.close()
             for scheduler in schedulers.values():
                 scheduler.backend.stop()

@@ -20,6 +20,7 @@ from laconic.serve.keys import Key
 from laconic.serve.refusal import NO_RETRY, Refusal
 
 SWEEP_S = 30.0
+FOLLOW_S = 0.2
 
 
 class Contexts:
@@ -31,7 +32,7 @@ class Contexts:
 
     def __init__(self, config: Config, schedulers: Mapping[str, Scheduler], clock: Callable[[], float] = time.time):
         self._config, self._schedulers, self._clock = config, schedulers, clock
-        self.records = Records(config.store.folder / "records")
+        self.records = Records(config.store.folder / "records", config.store.shared)
         self._builds: dict[str, Build] = {}
         self.hits = self.made = 0
         self._stores: dict[str, SegmentStore] = {}
@@ -123,6 +124,7 @@ class Contexts:
             tokens={"original": said["tokens"], "kept": None},
             fingerprint={x: scheduler.backend.facts.get(x) for x in ("fingerprint", "dtype")},
             warnings=said["warnings"],
+            mine=True,
         )
         if known is not None:
             self.remove(known)
@@ -223,10 +225,16 @@ class Contexts:
             await asyncio.sleep(SWEEP_S)
             self.sweep()
 
+    async def following(self) -> None:
+        """Find out, again and again, what other servers have made."""
+        while self._config.store.shared:
+            await asyncio.sleep(FOLLOW_S)
+            self.records.refresh()
+
     def close(self) -> None:
-        """The server ends: what is being made never will be."""
+        """The server ends: what it is making never will be."""
         for record in self.records:
-            if not record.done.is_set():
+            if record.mine and not record.done.is_set():
                 record.status, record.error = "failed", {"code": "interrupted", "message": "the server was stopped."}
                 self.records.write(record)
                 record.done.set()

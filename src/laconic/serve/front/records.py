@@ -9,6 +9,7 @@ import hmac
 import json
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,11 @@ Status = Literal["queued", "running", "ready", "failed"]
 ID = re.compile(r"ctx_[a-z2-7]{26}")
 PLAIN = ("tenant", "owner", "form", "ttl")
 """Fields that are the server's own."""
+OF_PROCESS = ("done", "mine", "stamp")
+"""Fields that are no part of the file."""
+STALE_S = 900.0
+"""A context that another server has been making for longer than that never will be."""
+INTERRUPTED = {"code": "interrupted", "message": "the server ended while it was made."}
 TIMES = ("created_at", "last_used_at", "expires_at")
 
 
@@ -34,7 +40,7 @@ class Record:
         form: a text or turns, see `laconic.serve.job.Stored`. `ttl`: seconds, from its latest use.
         created_at, last_used_at, expires_at: seconds since 1970.
         tokens, bytes, seconds: as measured. `compression`, `fingerprint`: how it was made, and of what.
-        done: set while nobody has to wait for it.
+        done: set while nobody has to wait for it. `mine`: this process makes it, or has made it; `stamp`: of its file.
     """
 
     id: str
@@ -59,10 +65,12 @@ class Record:
     warnings: list[str] = field(default_factory=list)
     error: dict[str, str] | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
+    mine: bool = field(default=False, compare=False)
+    stamp: int = field(default=0, compare=False)
 
     def facts(self) -> dict[str, Any]:
         """For its file."""
-        kept = {name: value for name, value in vars(self).items() if name != "done"}
+        kept = {name: value for name, value in vars(self).items() if name not in OF_PROCESS}
         return json.loads(json.dumps(kept))  # type: ignore[no-any-return]
 
     def shown(self) -> dict[str, Any]:
@@ -77,30 +85,63 @@ class Records:
 
     Args:
         folder: made with its parents, readable by nobody else.
+        shared: other servers write into it, too.
     """
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, folder: Path, shared: bool = False):
+        self._folder, self._shared = folder, shared
         self._known: dict[str, dict[str, Record]] = {}
         if folder.is_dir():
             for path in sorted(folder.glob("*/ctx_*.json")):
                 self._load(path)
 
     def _load(self, path: Path) -> None:
-        """Read a record; what a server was making when it ended was never finished."""
+        """Read a record, or read it again; what a server was making when it ended was never finished."""
         try:
-            record = Record(**json.loads(path.read_text(encoding="utf-8")))
+            stat = path.stat()
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            record = Record(**facts)
+        except FileNotFoundError:
+            return
         except (OSError, ValueError, TypeError):
             with suppress(OSError):
                 path.rename(path.with_suffix(".damaged"))
             return
         if ID.fullmatch(record.id) is None or path.name != f"{record.id}.json" or path.parent.name != record.tenant:
             return
-        record.done.set()
-        self._known.setdefault(record.tenant, {})[record.id] = record
-        if record.status in ("queued", "running"):
-            record.status, record.error = "failed", {"code": "interrupted", "message": "the server ended while it was made."}
-            self.write(record)
+        known = self._known.setdefault(record.tenant, {}).setdefault(record.id, record)
+        vars(known).update(facts)  # whoever waits for it has this very object
+        known.stamp = stat.st_mtime_ns
+        making = known.status in ("queued", "running")
+        if making and self._shared and time.time() - stat.st_mtime < STALE_S:
+            return
+        known.done.set()
+        if making:
+            known.status, known.error = "failed", dict(INTERRUPTED)
+            self.write(known)
+
+    def refresh(self) -> None:
+        """Look at what other servers are making."""
+        for record in self:
+            if not record.done.is_set():
+                self._look(record.tenant, record.id)
+
+    def _look(self, tenant: str, name: str) -> None:
+        """Know of one record what its file says now; this process's own word counts while it makes one."""
+        record, path = self._known.get(tenant, {}).get(name), self._folder / tenant / f"{name}.json"
+        if not self._shared or (record is not None and record.mine and not record.done.is_set()):
+            return
+        try:
+            changed = path.stat().st_mtime_ns
+        except OSError:
+            if record is not None:
+                del self._known[tenant][name]
+                record.status = "failed"
+                record.done.set()
+            return
+        making = record is not None and not record.done.is_set()
+        if record is None or record.stamp != changed or (making and time.time() - changed / 1e9 > STALE_S):
+            self._load(path)
 
     def __iter__(self) -> Iterator[Record]:
         for records in list(self._known.values()):
@@ -108,9 +149,14 @@ class Records:
 
     def of(self, tenant: str) -> list[Record]:
         """A tenant's, the oldest first."""
+        if self._shared:
+            known = set(self._known.get(tenant, {}))
+            for name in known | {path.stem for path in (self._folder / tenant).glob("ctx_*.json")}:
+                self._look(tenant, name)
         return sorted(self._known.get(tenant, {}).values(), key=lambda record: (record.created_at, record.id))
 
     def get(self, tenant: str, name: str) -> Record | None:
+        self._look(tenant, name)
         return self._known.get(tenant, {}).get(name)
 
     def write(self, record: Record) -> None:
@@ -121,6 +167,8 @@ class Records:
             part.touch(mode=0o600)
             part.write_text(json.dumps(record.facts()), encoding="utf-8")
         self._known.setdefault(record.tenant, {})[record.id] = record
+        with suppress(OSError):  # another server may have removed it again
+            record.stamp = (folder / f"{record.id}.json").stat().st_mtime_ns
 
     def remove(self, record: Record) -> None:
         self._known.get(record.tenant, {}).pop(record.id, None)

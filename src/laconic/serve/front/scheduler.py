@@ -44,6 +44,7 @@ class Scheduler:
         self._turns = 0
         self._preparing = False  # after a restart, those who wait again
         self._soon: asyncio.TimerHandle | None = None
+        self._watching: asyncio.TimerHandle | None = None  # of the batch that runs
         self._inflight: dict[str, int] = {}
 
     # -- requests --------------------------------------------------------------------------------------------------
@@ -204,10 +205,17 @@ class Scheduler:
             if self.running is batch and self._busy:
                 self.backend.kill()
 
-        asyncio.get_running_loop().call_later(wait, look)
+        self._watching = asyncio.get_running_loop().call_later(wait, look)
+
+    def _unwatch(self) -> None:
+        """The batch is over; a timer would hold its prompts and answers until the deadline."""
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
 
     def _idle(self) -> None:
         """The worker has nothing to do."""
+        self._unwatch()
         for ticket in self.running:
             self.backend.forget(ticket.job.id)
         if self._building is not None:
@@ -218,6 +226,7 @@ class Scheduler:
 
     def _down(self) -> None:
         """The worker has ended: those who wait are prepared again by the next one."""
+        self._unwatch()
         self.running, self._building, self._busy = [], None, True
         if not self._preparing:
             self._preparing = True
