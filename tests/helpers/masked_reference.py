@@ -62,8 +62,8 @@ def hidden_from(session, prompt: int, total: int, heads: int) -> dict[int, torch
     hidden = {}
     travels = torch.ones(total, dtype=torch.bool)
     streams = {event.layer: event.stream for event in session.trace.events if event.stream is not None}
-    for layer in range(len(session.stack.layers)):
-        if layer not in session.left_alone:
+    for layer in range(-1, len(session.stack.layers)):  # -1: what was cut before the first
+        if layer >= 0 and layer not in session.left_alone:
             mask = torch.zeros(heads, total, total, dtype=torch.bool)
             mask[:, :, ~travels] = True
             for head in range(heads):
