@@ -115,3 +115,15 @@ def test_the_table_counts_what_generation_answers(trainer, model, monkeypatch):
     for number in numbers:
         evaluate_video.correct(model, tokenizer, task, [number])
     assert seen[4:] == together and len(Batches(tokenizer).opening(4)) == 2 + 4 * FRAME_TOKENS + 1
+
+
+def test_the_table_has_the_lengths_that_were_asked_for(trainer, tmp_path, monkeypatch, capsys):
+    trainer.model.save_pretrained(tmp_path)
+    trainer.batches.writer.tokenizer.save_pretrained(tmp_path)
+    right = {4: [True] * 19 + [False], 8: [True] * 18 + [False] * 2}
+    monkeypatch.setattr(evaluate_video, "correct", lambda model, tokenizer, task, numbers: right[task.frames])
+    assert evaluate_video.report(tmp_path, 20, frames=[4])
+    assert not evaluate_video.report(tmp_path, 20, frames=[4, 8])
+    told = capsys.readouterr().out
+    assert "| question | 4 frames |\n|---|---|\n| reading | 95.0 of 20 |" in told
+    assert "| first | 95.0 of 20 | 90.0 of 20 |" in told
