@@ -56,8 +56,8 @@ playground: $(READY)  ## the playground in headless Chromium beside a real serve
 	.playground/bin/pip install --quiet --disable-pip-version-check 'gradio==$(GRADIO)' 'selenium==$(SELENIUM)' pytest
 	PYTHONPATH=src LACONIC_SERVER_PYTHON=$(CURDIR)/$(BIN)/python .playground/bin/python -m pytest --noconftest -rs tests/playground/test_page.py
 
-vllm: .vllm/.ready $(READY)  ## contexts, soft tokens and image features on a stock vLLM, on a CPU, in an environment of its own (4 GB)
-	test -d .processors/torchvision || $(BIN)/pip install --quiet --no-deps --target .processors torchvision==$(TORCHVISION)
+vllm: .vllm/.ready  ## contexts, soft tokens and image features on a stock vLLM, on a CPU, in an environment of its own (4 GB)
+	test -d .processors/torchvision || .vllm/bin/pip install --quiet --no-deps --target .processors torchvision==$(TORCHVISION)
 	PYTHONPATH=src .vllm/bin/python -m pytest -m slow -rs tests/vllm --ignore tests/vllm/test_features.py
 	PYTHONPATH=src:tests:tests/helpers/every_process:.processors .vllm/bin/python -m pytest -m slow -rs tests/vllm/test_features.py
 

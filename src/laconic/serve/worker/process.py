@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
@@ -37,6 +38,8 @@ def run(connection: Connection, settings: Mapping[str, Any]) -> None:
     except Exception as error:
         wire.send({"event": "unfit", "message": f"{type(error).__name__}: {error}"})
         return
+    gc.collect()
+    gc.freeze()  # what was loaded stays; else full collections, which free dropped contexts, wait for a quarter more of it
     serve(wire, desk, lambda: os._exit(0))  # a pass that still runs is of use to nobody
 
 
