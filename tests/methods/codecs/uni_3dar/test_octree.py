@@ -8,7 +8,7 @@ import torch
 
 from laconic.errors import CodesError, MediaError
 from laconic.methods.codecs.uni_3dar.numbering import alphabet, choice, number, numbered, regrown
-from laconic.methods.codecs.uni_3dar.octree import Atom, Grid, Growth, grown, interleaved, origin, points
+from laconic.methods.codecs.uni_3dar.octree import Atom, Grid, Growth, grown, origin, points, z_order
 
 
 def cloud(seed, n, grid, kinds=3):
@@ -69,7 +69,7 @@ def test_4_the_order_is_that_of_sorted_keys_whatever_the_order_of_the_points(see
             below = {key(cell, level - 1) for cell in cells}
             masks = [sum(1 << b for b in range(8) if 8 * k + b in below) for k in want]
             assert [c for node, c in growth.chosen if node.level == level] == masks
-    assert interleaved(torch.tensor(cells)).tolist() == [key(cell, 0) for cell in cells]
+    assert [z_order(cell) for cell in cells] == [key(cell, 0) for cell in cells]
 
 
 def test_rounding_carries_into_the_next_cell():

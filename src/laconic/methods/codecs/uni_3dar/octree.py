@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from laconic.errors import MediaError
-
-CHILDREN = torch.tensor([[b & 1, b >> 1 & 1, b >> 2 & 1] for b in range(8)])
-"""Where child b = x + 2y + 4z lies in its parent, [8, 3]."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +120,9 @@ def _cells(at: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     return (cells + over).long(), torch.where(over, 0.0, bins).long()
 
 
-def interleaved(cells: Tensor) -> Tensor:
-    """Z-order keys of cells [n, 3]: bits of x, y and z in turn, x the lowest."""
-    keys = torch.zeros(len(cells), dtype=torch.long)
-    for bit in range(12):
-        for axis in range(3):
-            keys |= (cells[:, axis] >> bit & 1) << (3 * bit + axis)
-    return keys
+def z_order(cell: Sequence[int]) -> int:
+    """The key of a cell: bits of x, y and z in turn, x the lowest."""
+    return sum((cell[axis] >> bit & 1) << (3 * bit + axis) for bit in range(max(cell).bit_length()) for axis in range(3))
 
 
 def grown(at: Tensor, kinds: Tensor, grid: Grid, shift: Tensor | None = None) -> Growth:
@@ -144,20 +138,20 @@ def grown(at: Tensor, kinds: Tensor, grid: Grid, shift: Tensor | None = None) ->
     rows = sorted(zip(cells.tolist(), bins.tolist(), kinds.tolist(), strict=True))
     for cell, inside, kind in rows:
         held.setdefault(tuple(cell), Atom(kind, (inside[0], inside[1], inside[2])))
-    keys = interleaved(torch.tensor([list(cell) for cell in held]))
+    keys = [z_order(cell) for cell in held]
     children: list[dict[int, int]] = []  # of every level from 1 on: a node's key -> its children
     for _ in range(grid.levels):
         found: dict[int, int] = {}
-        for key in keys.tolist():
+        for key in keys:
             found[key >> 3] = found.get(key >> 3, 0) | 1 << (key & 7)
         children.append(found)
-        keys = torch.tensor(list(found))
+        keys = list(found)
     growth = Growth(grid)
     while (node := growth.next) is not None:
         if node.level == 0:
             growth.take(held[node.corner])
         else:
-            key = int(interleaved(torch.tensor([node.corner]) >> node.level)[0])
+            key = z_order([side >> node.level for side in node.corner])
             growth.take(children[node.level - 1][key])
     return growth
 

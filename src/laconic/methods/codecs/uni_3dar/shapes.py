@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Vector = NDArray[np.float64]
 
 BOND = 1.4
 """Length of every bond of a chain."""
@@ -22,18 +26,18 @@ def molecule(seed: int, kinds: int = 4) -> tuple[Tensor, Tensor]:
     """
     rng = random.Random(f"molecule-{seed}")
     wanted = rng.randint(3, 9)
-    places, found = [torch.zeros(3, dtype=torch.float64)], [rng.randrange(kinds)]
-    heading = _unit(rng)
+    places, found = [np.zeros(3)], [rng.randrange(kinds)]
+    bond = _unit(rng)
     while len(places) < wanted:
-        if len(places) > 1:
-            heading = _turned(rng, heading, ANGLES[found[-1] * len(ANGLES) // kinds])
-        place = places[-1] + BOND * heading
-        if any(float((place - other).norm()) < 1.1 for other in places):
-            heading = (places[-1] - places[-2]) / BOND if len(places) > 1 else _unit(rng)
-            continue
+        turned_bond = bond if len(places) == 1 else _turned(rng, bond, ANGLES[found[-1] * len(ANGLES) // kinds])
+        place = places[-1] + BOND * turned_bond
+        if min(np.linalg.norm(place - other) for other in places) < 1.1:
+            continue  # another turn about the last bond
         places.append(place)
         found.append(rng.randrange(kinds))
-    return turned(torch.stack(places), rng).float(), torch.tensor(found)
+        bond = turned_bond
+    at = torch.from_numpy(np.stack(places))
+    return turned(at, rng).float(), torch.tensor(found)
 
 
 def shell(seed: int, side: int = 16) -> tuple[Tensor, Tensor]:
@@ -66,13 +70,15 @@ def turned(at: Tensor, rng: random.Random) -> Tensor:
     return at @ torch.tensor(rows, dtype=at.dtype).T
 
 
-def _unit(rng: random.Random) -> Tensor:
-    return torch.nn.functional.normalize(torch.tensor([rng.gauss(0, 1) for _ in range(3)], dtype=torch.float64), dim=0)
+def _unit(rng: random.Random) -> Vector:
+    drawn = np.array([rng.gauss(0, 1) for _ in range(3)])
+    return drawn / np.linalg.norm(drawn)
 
 
-def _turned(rng: random.Random, heading: Tensor, angle: float) -> Tensor:
+def _turned(rng: random.Random, bond: Vector, angle: float) -> Vector:
     """A direction that includes `angle` degrees with the way back, turned about it at random."""
     side = _unit(rng)
-    side = torch.nn.functional.normalize(side - (side @ heading) * heading, dim=0)
+    side = side - (side @ bond) * bond
     away = math.radians(180 - angle)
-    return math.cos(away) * heading + math.sin(away) * side
+    found: Vector = math.cos(away) * bond + math.sin(away) * side / np.linalg.norm(side)
+    return found
