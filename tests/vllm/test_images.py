@@ -68,5 +68,7 @@ def test_what_happens_inside_the_model_is_refused(vlm_pair):
     model, processor = vlm_pair
     with pytest.raises(ConflictError, match=r"before layer \d+, inside the model"):
         image_prompt(model, processor, noise(48, 48, 1), QUESTION, "fastv:keep=0.5")
+    with pytest.raises(ConflictError, match="changes the embeddings of the text"):
+        image_prompt(model, processor, noise(48, 48, 1), QUESTION, "llava_mini")
     with pytest.raises(ConflictError, match="does not act on visual tokens"):
         image_prompt(model, processor, noise(48, 48, 1), QUESTION, "keydiff:keep=0.5")

@@ -33,6 +33,8 @@ class TokenMethod(Method):
     claims: ClassVar[frozenset[str]] = frozenset({"stream"})
     seams: ClassVar[tuple[type[Seam], ...]] = (StreamSeam,)
     in_visual_tokens: ClassVar[bool] = True
+    rewrites_text: ClassVar[bool] = False
+    """Whether tokens of the text, too, go on as something else than the model's own embeddings of their ids."""
 
     def cuts(self, depth: int) -> Sequence[int]:
         """Decoder layers, of `depth`, before which `cut` is called."""

@@ -41,11 +41,13 @@ def _way(entry: Entry, model: PreTrainedModel, ids: Tensor) -> str:
     if issubclass(cls, PromptMethod):
         return "shortened text"
     if issubclass(cls, MemoryMethod):
+        if "text" not in cls.reads:
+            return ""
         return "context" if issubclass(cls, PrefixMethod) else "prompt_embeds"
     try:
         if issubclass(cls, TokenMethod) and entry.site in ("encoder", "tokens"):
             seen = SEEN & {one.strip() for one in entry.modality.split(",")}
-            return "image features" if seen and not any(cls().cuts(DEPTH)) else ""
+            return "image features" if seen and not cls.rewrites_text and not any(cls().cuts(DEPTH)) else ""
         if issubclass(cls, CacheMethod):
             with Session(model, [cls(keep=0.5)]) as session, warnings.catch_warnings(), torch.inference_mode():
                 warnings.simplefilter("ignore")

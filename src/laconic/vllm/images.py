@@ -91,6 +91,11 @@ def image_prompt(
 def _check(method: Method, depth: int) -> None:
     if not isinstance(method, TokenMethod):
         raise ConflictError(f"{method.name} does not act on visual tokens; use a method of the site tokens or encoder.")
+    if method.rewrites_text:
+        raise ConflictError(
+            f"{method.name} changes the embeddings of the text, which vLLM makes of token ids itself; serve the model with "
+            "`laconic serve`."
+        )
     if inside := sorted(layer for layer in method.cuts(depth) if layer):
         raise ConflictError(
             f"{method.name} removes visual tokens before layer {inside[0]}, inside the model, where vLLM has no place for "

@@ -61,6 +61,7 @@ class LlavaMini(TokenMethod):
     artifact: str | None = None
 
     default_keep: ClassVar[float | None] = None
+    rewrites_text: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
