@@ -27,7 +27,7 @@ from laconic.fit.chains import IGNORED, Solution, Solutions, padded
 from laconic.fit.checkpoint import load_state, save_state
 from laconic.fit.schedules import warmup_cosine
 from laconic.specs import create_methods
-from laconic.tasks.reasoning.problems import KINDS, fact
+from laconic.tasks.reasoning.problems import KINDS, STEPS, fact
 from laconic.tasks.reasoning.task import REASONING_TASKS
 from laconic.testbed.optimizers import build_optimizers
 from laconic.testbed.reasoner_model import build_model, build_tokenizer
@@ -87,7 +87,7 @@ def train(args: argparse.Namespace) -> None:
     """Train from scratch, or go on, and write model and tokenizer into `args.out`."""
     out, steps, seed = args.out, args.steps, args.seed
     tokenizer = build_tokenizer()
-    solutions = Solutions(tokenizer, styles(args.verbose), kinds=args.kinds)
+    solutions = Solutions(tokenizer, styles(args.verbose), range(args.least, STEPS.stop), args.kinds)
     torch.manual_seed(seed)
     model = build_model(tokenizer)
     matrices = [p for layer in model.model.layers for p in layer.parameters() if p.ndim == 2]
@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--rows", type=int, default=32, help="problems and drills in a step")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), help="of the problems; a kind may be named several times")
+    parser.add_argument("--least", type=int, default=STEPS.start, help="steps that a problem has at least")
     parser.add_argument("--verbose", type=float, default=0.34, help="share of the problems with verbose chains")
     parser.add_argument("--drills", type=float, nargs=2, default=[0.5, 0.1], help="share of drills at first and at last")
     parser.add_argument("--seed", type=int, default=0)
