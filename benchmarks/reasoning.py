@@ -1,7 +1,7 @@
 """Methods that shorten thinking, on a model that thinks: right answers beside steps of thinking, in words and without.
 
-    python benchmarks/reasoning.py --model runs/reasoner --out benchmarks/results/reasoning.json
-    python benchmarks/reasoning.py --model runs/reasoner --methods no_thought truncate_thought:cap=16 --samples 100
+    python benchmarks/reasoning.py --model testbed/reasoner --out benchmarks/results/reasoning.json
+    python benchmarks/reasoning.py --model testbed/reasoner --methods no_thought truncate_thought:cap=16 --samples 100
 
 Every row is one method on one task, problems from number 1,000,000 on, greedy decoding. Nothing is timed.
 """

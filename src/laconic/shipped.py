@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 from pathlib import Path
 
-MODELS = ("testbed/lm", "testbed/facts", "testbed/vlm", "testbed/vlm-large")
+MODELS = ("testbed/lm", "testbed/facts", "testbed/reasoner", "testbed/vlm", "testbed/vlm-large")
 
 
 def model_path(name: str) -> Path:

@@ -32,6 +32,7 @@ from laconic.specs import create_methods
 TRAINED_TOKENS = {
     "testbed/lm": 2048,
     "testbed/facts": 90,
+    "testbed/reasoner": 300,
     "testbed/vlm": 192,
     "testbed/vlm-large": 800,
 }
