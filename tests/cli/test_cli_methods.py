@@ -58,7 +58,7 @@ def test_filters(laconic):
 
 def test_filters_that_nothing_passes(laconic):
     said = laconic.bad(2, "methods", "--modality", "smell")
-    assert "--modality smell: no such method; there are: audio, image, text, video." in said
+    assert "--modality smell: no such method; there are: 3D, audio, image, text, video." in said
     said = laconic.bad(2, "methods", "--modality", "video", "--mechanism", "quantisation")
     assert "--mechanism quantisation: no such method" in said and "similarity" in said
 
