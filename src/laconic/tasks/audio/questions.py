@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from laconic.tasks.audio.sounds import BEEPS, CHIRPS, DIGITS, SOUNDS, Clip, Event, draw
+from laconic.tasks.dialogue import different
 from laconic.tasks.task import EVALUATION_SEED
 
 __all__ = ["EVALUATION_SEED", "QUESTIONS", "Question", "dialogue", "pose", "vocabulary"]
@@ -118,13 +119,7 @@ def pose(kind: str, seed: int) -> tuple[Clip, Question]:
 
 def dialogue(rng: random.Random, clip: Clip, questions: int, weights: dict[str, float]) -> list[Question]:
     """At most ``questions`` different questions about ``clip``, kinds drawn by ``weights``."""
-    kinds, shares = list(weights), list(weights.values())
-    asked: dict[str, Question] = {}
-    for kind in rng.choices(kinds, shares, k=2 * questions):
-        question = QUESTIONS[kind](rng, clip)
-        if question and len(asked) < questions:
-            asked.setdefault(question.text, question)
-    return list(asked.values())
+    return different(rng, QUESTIONS, clip, questions, weights)
 
 
 def vocabulary() -> Sequence[str]:

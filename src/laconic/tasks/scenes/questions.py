@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from laconic.tasks.dialogue import different
 from laconic.tasks.scenes.scenes import COLOURS, KINDS, SIZE, Scene, Shape, draw, render
 from laconic.tasks.task import EVALUATION_SEED, Sample, about_image
 
@@ -182,13 +183,7 @@ def make(kind: str, seed: int, size: int = SIZE) -> Sample:
 
 def dialogue(rng: random.Random, scene: Scene, questions: int, weights: dict[str, float]) -> list[Question]:
     """At most ``questions`` different questions about ``scene``, kinds drawn by ``weights``."""
-    kinds, shares = list(weights), list(weights.values())
-    asked: dict[str, Question] = {}
-    for kind in rng.choices(kinds, shares, k=2 * questions):
-        question = QUESTIONS[kind](rng, scene)
-        if question and len(asked) < questions:
-            asked.setdefault(question.text, question)
-    return list(asked.values())
+    return different(rng, QUESTIONS, scene, questions, weights)
 
 
 def vocabulary() -> Sequence[str]:

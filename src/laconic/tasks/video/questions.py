@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from laconic.tasks.dialogue import different
 from laconic.tasks.scenes.questions import Question
 from laconic.tasks.scenes.scenes import COLOURS, KINDS
 from laconic.tasks.task import EVALUATION_SEED
@@ -86,13 +87,7 @@ def pose(kind: str, seed: int, frames: int) -> tuple[Clip, Question]:
 
 def dialogue(rng: random.Random, clip: Clip, questions: int, weights: dict[str, float]) -> list[Question]:
     """At most ``questions`` different questions about ``clip``, kinds drawn by ``weights``."""
-    kinds, shares = list(weights), list(weights.values())
-    asked: dict[str, Question] = {}
-    for kind in rng.choices(kinds, shares, k=2 * questions):
-        question = QUESTIONS[kind](rng, clip)
-        if question and len(asked) < questions:
-            asked.setdefault(question.text, question)
-    return list(asked.values())
+    return different(rng, QUESTIONS, clip, questions, weights)
 
 
 def vocabulary() -> Sequence[str]:
