@@ -24,7 +24,7 @@ VLLM := 0.32.0
 VLLM_TORCH := 2.13.0
 RAY := 2.60.0
 
-.PHONY: demo test slow processors playground vllm ray kill soak lint lint-assets types docs leaderboard leaderboard-real leaderboard-images check clean
+.PHONY: demo test slow processors playground vllm ray kill soak lint lint-assets types docs leaderboard leaderboard-real leaderboard-images leaderboard-videos check clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -120,6 +120,10 @@ leaderboard-real: $(READY)  ## every cache method on documents, with SmolLM2: ma
 leaderboard-images: $(READY)  ## every method for visual tokens on scenes: a quarter of an hour on one idle core, resumable
 	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset images_leaderboard --out leaderboard-images
 	$(BIN)/python -m tools.pages.leaderboard_images leaderboard-images
+
+leaderboard-videos: $(READY)  ## every method for visual tokens on clips, resumable
+	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset videos --out leaderboard-videos
+	$(BIN)/python -m tools.pages.leaderboard_media leaderboard-videos
 
 check: lint types docs demo slow test  ## what CI runs; it also runs lint-assets where npm is installed
 

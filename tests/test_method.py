@@ -226,5 +226,5 @@ def test_principles_are_those_of_the_survey():
         enter(principle="similar, query")
     assert catalogue.terms("text and image, video") == {"text", "image", "video"}
     visual = [e for e in list_methods() if e.site in ("encoder", "tokens")]
-    without = {"crop_audio", "dyvte", "random_audio", "random_visual", "silence_gate", "vtw"}
+    without = {"crop_audio", "dyvte", "random_audio", "random_visual", "silence_gate", "uniform_frames", "vtw"}
     assert {e.name for e in visual if not e.principle} == without

@@ -25,6 +25,8 @@ from laconic.families.audio import WHISPER, supported_audio_families
 from laconic.families.vision import supported_vision_families
 from laconic.pretrained import MODELS as PRETRAINED
 from laconic.pretrained import pretrained_path
+from laconic.prompts.onevision import MODEL_TYPE as ONEVISION
+from laconic.prompts.onevision import load_onevision
 from laconic.prompts.reader import tokenizer_of as tokenizer_of
 from laconic.shipped import model_path
 
@@ -100,12 +102,14 @@ def writes_down(name: str, *, trust_remote_code: bool = False) -> bool:
 
 def _processor(path: str, trust_remote_code: bool) -> Any:
     """The processor of a vision language model. Those with a video half cannot be made without torchvision, and transformers
-    says so in several ways, by version."""
+    says so in several ways, by version; LLaVA-OneVision's is then made of other parts, see `laconic.prompts.onevision`."""
     try:
         return AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (ImportError, AttributeError, ValueError) as error:
         if find_spec("torchvision") is not None or not re.search("torchvision|VIDEO_PROCESSOR", str(error), re.IGNORECASE):
             raise
+        if AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code).model_type == ONEVISION:
+            return load_onevision(path, trust_remote_code=trust_remote_code)
         raise ImportError(
             "its processor needs torchvision, which is not installed; pip install 'laconic-transformers[vision]', in the "
             f"build that belongs to your torch {torch.__version__}."

@@ -4,7 +4,7 @@ import pytest
 
 from laconic.bench.asking import Asked
 from laconic.bench.grid import Grid, Place
-from laconic.bench.media import MediaAsking
+from laconic.bench.images import ImageAsking
 from laconic.method import create_method
 from laconic.tasks import find_task
 
@@ -23,7 +23,7 @@ def batch():
 
 
 def asked(vlm, samples, spec, new_tokens=4):
-    asking = MediaAsking(*vlm, "small", Grid(("count",), ("random",)), 16)
+    asking = ImageAsking(*vlm, "small", Grid(("count",), ("random",)), 16)
     given = [Asked(Place("count", 0, "images", s.number), find_task("count"), s, s.shown()) for s in samples]
     assert bool(asking._inputs(given)["attention_mask"].all())
     return asking._answer(given, spec and create_method(spec), new_tokens)

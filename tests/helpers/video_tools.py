@@ -11,7 +11,7 @@ from laconic.testbed.vlm_model import VISUAL_TOKENS, VOCAB_SIZE
 IMAGE, VIDEO = 440, 441
 FRAMES, SIDE, PATCH = 9, 8, 6
 FRAME_TOKENS = (SIDE // 2) ** 2
-METHODS = {"evs", "fastvid", "vidcom2"}
+METHODS = {"evs", "fastvid", "uniform_frames", "vidcom2"}
 """Methods that are meant for videos."""
 
 

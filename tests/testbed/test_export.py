@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 import laconic
-from laconic.testbed import audio_model
+from laconic.testbed import audio_model, video_model
 from laconic.testbed.any_resolution import any_resolution
 from laconic.testbed.export import LOADING, export
 from laconic.testbed.train_vlm import Trainer, parser
@@ -49,6 +49,17 @@ def test_a_model_that_hears_ships_with_its_processor(tmp_path):
     assert shipped.generation_config.max_new_tokens == 14
     assert shipped.config.audio_config.frame_seconds == processor.feature_extractor.hop_length / 16_000 == 0.02
     assert (tmp_path / "out" / "model.safetensors").stat().st_size < 8e6
+
+
+def test_a_model_of_videos_ships_with_its_processor(tmp_path):
+    tokenizer = video_model.build_tokenizer()
+    video_model.empty_model(tokenizer).save_pretrained(tmp_path / "run")
+    video_model.build_processor(tokenizer).save_pretrained(tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out")
+    shipped, processor = laconic.load(str(tmp_path / "out"))
+    assert shipped.dtype == torch.bfloat16 and type(shipped).__name__ == "LlavaOnevisionForConditionalGeneration"
+    assert processor.video_processor.size["height"] == 48 and "<video>" in processor.chat_template
+    assert (tmp_path / "out" / "model.safetensors").stat().st_size < 16e6
 
 
 def test_a_model_of_text_ships_with_its_tokenizer(make_llama, tmp_path):

@@ -9,22 +9,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from laconic.bench.comparison import comparisons
 from laconic.bench.specs import NONE
 from laconic.bench.statistics import Interval
 from laconic.bench.store import read
 from laconic.bench.summary import Line, gain_at_equal_cost, summarise
-from laconic.bench.table import flops, percent, spread
-from tools.pages.heat_map import Block, heat_map
-from tools.pages.leaderboard_parts import arrow, traits, write_results
+from laconic.bench.table import spread
+from tools.pages.board import Board, kinds_table, of_kind
+from tools.pages.heat_map import heat_map
+from tools.pages.leaderboard_parts import arrow, write_results
 from tools.pages.parts import DOCS
 
 KEEPS = (0.5, 0.25, 0.11, 0.055)
-REFERENCE = comparisons()["image"].references[0]
-SHARES = tuple(f"{100 * keep:g} %" for keep in KEEPS)
+BOARD = Board("image", KEEPS)
+SHARES = BOARD.shares
 NAMED = {
     "fitprune": ("fastv", "vtw"),
     "dyvte": ("fastv", "vtw"),
@@ -35,8 +34,6 @@ NAMED = {
 """Methods, and the baselines that their papers beat."""
 NEAR = 1.05
 """A baseline is still compared with a method if its lowest cost is at most this many times the method's."""
-CLOSE = 0.15
-"""Achieved shares of visual tokens within this part of the share asked for are not printed beside the result."""
 INTRODUCTION = """# Leaderboard for images
 
 Every method that removes or merges visual tokens on `testbed/vlm` ([model
@@ -59,54 +56,6 @@ image are four times shorter. What survives that says little about a choice of t
 differences to `random_visual`, `downsample` and `pool`, FLOPs, bytes and times, is
 [here](../benchmarks/results/leaderboard-images.md); what it means is in [findings](findings.md#visual-tokens).
 """
-
-
-def rows_of(lines: list[Line]) -> dict[str, dict[float, Line]]:
-    """Method -> share -> line, the best first: by the mean lead over `random_visual` at the shares that it reaches."""
-    found: dict[str, dict[float, Line]] = {}
-    for line in lines:
-        if line.method != NONE and line.keep is not None:
-            found.setdefault(line.method, {})[line.keep] = line
-    filler = found[REFERENCE]
-
-    def height(row: dict[float, Line]) -> float:
-        return sum(line.mean.mean - filler[keep].mean.mean for keep, line in row.items()) / len(row)
-
-    return dict(sorted(found.items(), key=lambda pair: -height(pair[1])))
-
-
-def cell(line: Line | None, interval: Interval | None) -> str:
-    """``98 [95, 100] ▲``, with the achieved share where it is not the one asked for."""
-    if line is None or interval is None:
-        return "-"
-    text = spread(interval)
-    if interval is line.mean and REFERENCE in line.gains:
-        text += arrow(line.gains[REFERENCE].interval)
-    if interval is line.mean and line.keep and abs(line.achieved / line.keep - 1) > CLOSE:
-        text += f" ({100 * line.achieved:.0f} %)"
-    return text
-
-
-def table(rows: dict[str, dict[float, Line]], pick: Callable[[Line], Interval | None]) -> list[str]:
-    """One markdown table; `pick` says which interval of a line is shown."""
-    out = ["| method | | " + " | ".join(SHARES) + " |", "|---|---|" + "---:|" * len(KEEPS)]
-    for method, row in rows.items():
-        cells = [cell(row.get(keep), pick(row[keep]) if keep in row else None) for keep in KEEPS]
-        out.append(f"| `{method}` | {traits(method)} | " + " | ".join(cells) + " |")
-    return out
-
-
-def kinds_table(rows: dict[str, dict[float, Line]], keep: float, kinds: list[str]) -> list[str]:
-    """All kinds of question at one share: score, and score on the hard part."""
-    out = ["| method | " + " | ".join(kinds) + " |", "|---|" + "---:|" * len(kinds)]
-    for method, row in rows.items():
-        if keep in row:
-            line, cells = row[keep], []
-            for kind in kinds:
-                hard = line.hard.tasks.get(kind) if line.hard else None
-                cells.append(spread(line.tasks[kind]) + (f" / {percent(hard.mean)}" if hard else ""))
-            out.append(f"| `{method}` | " + " | ".join(cells) + " |")
-    return out
 
 
 def named(lines: list[Line], hard: set[tuple[str, int]]) -> list[str]:
@@ -132,56 +81,27 @@ def difference(line: Line | None, reference: list[Line], only: set[tuple[str, in
     return text + arrow(gain.interval) + (" †" if least > line.cost else "")
 
 
-def costs(rows: dict[str, dict[float, Line]]) -> list[str]:
-    """Prefill FLOPs of every method at every share that it reaches."""
-    out = ["| method | " + " | ".join(SHARES) + " |", "|---|" + "---:|" * len(KEEPS)]
-    for method, row in rows.items():
-        out.append(f"| `{method}` | " + " | ".join(flops(row[keep]) if keep in row else "-" for keep in KEEPS) + " |")
-    return out
-
-
 def hard_mean(line: Line) -> Interval | None:
     """The mean over the hard part; each sample counts the same."""
     return line.hard.mean if line.hard else None
-
-
-def of_kind(kind: str) -> Callable[[Line], Interval]:
-    """What picks the interval of one kind of question."""
-    return lambda line: line.tasks[kind]
-
-
-def block(title: str, rows: dict[str, dict[float, Line]], pick: Callable[[Line], Interval | None]) -> Block:
-    """Columns of the figure."""
-
-    def score(method: str, column: int) -> float | None:
-        line = rows[method].get(KEEPS[column])
-        interval = pick(line) if line else None
-        return interval.mean if interval else None
-
-    return Block(title, SHARES, score)
 
 
 def main(folder: Path) -> None:
     """Read the rows of a finished bench in `folder`, write the files."""
     rows = read(folder / "results.jsonl")
     lines = summarise(rows, rows[0]["grid_seed"])
-    whole, by_method = next(line for line in lines if line.method == NONE), rows_of(lines)
+    whole, by_method = next(line for line in lines if line.method == NONE), BOARD.rows_of(lines)
     kinds = list(whole.tasks)
-    lacking = [
-        f"`{method}` at {', '.join(share for keep, share in zip(KEEPS, SHARES, strict=True) if keep not in row)}"
-        for method, row in by_method.items()
-        if len(row) < len(KEEPS)
-    ]
     assert whole.hard is not None
     text = INTRODUCTION.format(
         samples=whole.samples // len(kinds),
         hard=whole.hard.samples,
         all=whole.samples,
-        refusals="; ".join(lacking) or "none",
+        refusals=BOARD.refusals(by_method),
     )
     parts = [text.rstrip(), "", "## All samples", "", f"Uncompressed: {spread(whole.mean)}.", ""]
     parts += [
-        *table(by_method, lambda line: line.mean),
+        *BOARD.table(by_method, lambda line: line.mean),
         "",
         "## The hard part",
         "",
@@ -189,7 +109,7 @@ def main(folder: Path) -> None:
         "",
     ]
     parts += [f"Uncompressed: {spread(whole.hard.mean)}." if whole.hard.mean else "", ""]
-    parts += table(by_method, hard_mean)
+    parts += BOARD.table(by_method, hard_mean)
     parts += ["", "## Against the baselines that the papers name", ""]
     parts += [
         "Points of difference at equal achieved FLOPs, with 95 % intervals of paired differences. `-`: one of the two cannot"
@@ -200,14 +120,17 @@ def main(folder: Path) -> None:
     parts += [
         "Prefill FLOPs of the uncompressed decoder's: what the decoder runs, and the method's own work, counted as it ran."
     ]
-    parts += ["Those of the vision encoder are left out.", "", *costs(by_method)]
+    parts += ["Those of the vision encoder are left out.", "", *BOARD.costs(by_method)]
     for keep, share in zip(KEEPS, SHARES, strict=True):
         parts += ["", f"## Kinds of question at {share}", ""]
         parts += ["Score and interval over all samples, and after the slash the score on the hard ones.", ""]
-        parts += kinds_table(by_method, keep, kinds)
+        parts += kinds_table(by_method, keep, {kind: kind for kind in kinds})
     write_results("leaderboard-images", rows, lines)
-    blocks = [block("All samples", by_method, lambda line: line.mean), block("The hard part", by_method, hard_mean)]
-    blocks += [block(kind.capitalize(), by_method, of_kind(kind)) for kind in kinds]
+    blocks = [
+        BOARD.block("All samples", by_method, lambda line: line.mean),
+        BOARD.block("The hard part", by_method, hard_mean),
+    ]
+    blocks += [BOARD.block(kind.capitalize(), by_method, of_kind(kind)) for kind in kinds]
     (DOCS / "leaderboard-images.svg").write_text(heat_map(list(by_method), blocks), encoding="utf-8")
     (DOCS / "leaderboard-images.md").write_text("\n".join([*parts, ""]), encoding="utf-8")
     print(f"{len(rows)} rows -> docs/leaderboard-images.{{md,svg}}, benchmarks/results/leaderboard-images.{{json,md}}")

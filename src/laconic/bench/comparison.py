@@ -90,6 +90,8 @@ class Comparison:
 
     def covers(self, entry: Entry) -> bool:
         """True for methods that "all" and patterns stand for."""
+        if self.modality == "video":  # a method for images takes the frames of a video
+            return entry.site in self.sites and any(kind in entry.modality for kind in ("image", "video"))
         return entry.site in self.sites and (self.modality not in ("image", "audio") or self.modality in entry.modality)
 
     @property

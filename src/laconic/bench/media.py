@@ -1,12 +1,12 @@
-"""Asking about images and other media: batches of equally long prompts, one question each."""
+"""Asking about media: batches of equally long prompts, one question each."""
 
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
-from PIL import Image
 from transformers import PreTrainedModel
 
 from laconic.bench.asking import Asked, Asking, Reply, with_flops
@@ -14,25 +14,26 @@ from laconic.bench.grid import Cell, Column, Grid, Place
 from laconic.bench.specs import build
 from laconic.bench.store import Row
 from laconic.engine.engine import Answer, Request
-from laconic.errors import LaconicError, UnsupportedModelError
-from laconic.media.coarse import FACTOR, coarse
+from laconic.errors import LaconicError
 from laconic.method import Method
-from laconic.prompts.batch import encode
 
-Change = Callable[[Image.Image], Image.Image]
+Change = Callable[[Any], Any]
 CHUNK = 8
 """Batches' worth of samples that are sorted by length at a time."""
-HARD = 0.5
-"""A sample is hard if the uncompressed model scores less when the sides of its image are shortened; see `coarse`."""
 
 
 class MediaAsking(Asking):
-    """Asks about media in batches.
+    """Asks about media of one kind in batches.
 
     Which samples share a batch follows from the grid and `batch` alone, so a resumed run makes the same rows. Prompts
     of a batch are equally long: nothing is padded, and FLOPs and bytes are those of every sample alone. Methods that keep
     a different number from each sample answer one by one.
+
+    Attributes:
+        counted: what rows call the medium's tokens.
     """
+
+    counted = "visual_tokens"
 
     def __init__(self, model: PreTrainedModel, reader: Any, name: str, grid: Grid, batch: int):
         self.check(reader, name)
@@ -43,21 +44,15 @@ class MediaAsking(Asking):
             "decoding": "greedy",
             "batch": batch,
             "timing": "of a batch of equally long prompts, divided by its size",
-            **self.marked,
         }
 
-    @property
-    def marked(self) -> dict[str, str]:
-        """What makes a sample hard, for the rows."""
-        changed = f"the sides of the image {FACTOR} times shorter and enlarged again"
-        return {"hard": f"score below {HARD:g} uncompressed, {changed}"}
-
+    @abstractmethod
     def check(self, reader: Any, name: str) -> None:
         """Refuse a model that takes no such media."""
-        if getattr(reader, "image_processor", None) is None:
-            raise UnsupportedModelError(
-                f"{name} reads no images; give a vision language model of a family that laconic knows, or text tasks."
-            )
+
+    @abstractmethod
+    def encoded(self, questions: list[str], media: list[Any]) -> Any:
+        """Model inputs of a batch."""
 
     def task_settings(self, place: Place) -> dict[str, Any]:
         task = self.task(place)
@@ -122,38 +117,26 @@ class MediaAsking(Asking):
         counted = self._answer(batch, method, new_tokens=1, count_flops=True)
         return [with_flops(answer, again) for answer, again in zip(answers, counted, strict=True)]
 
-    def mark(self, batch: Sequence[Asked]) -> None:
-        """Find out which samples are hard."""
-        if all(asked.hard is not None for asked in batch):
-            return
-        for asked, answer in zip(batch, self._answer(batch, None, change=coarse), strict=True):
-            asked.hard = asked.task.score(answer.text, asked.sample) < HARD
-
     def describe(self, reply: Reply) -> Row:
         prompt = reply.answers[0].prompt
         return {
-            "hard": reply.asked.hard,
             "facts": reply.asked.sample.facts,
             "batch": reply.together,
             "flops_share": prompt.flops_share,
-            "visual_tokens": prompt.visual_in,
+            self.counted: prompt.visual_in,
             "seconds_encoder": prompt.encoder_seconds,
         }
 
     def _inputs(self, batch: Sequence[Asked], change: Change | None = None) -> Any:
-        """Prompts and pixels; those of the latest batch are kept for its next method."""
+        """Prompts and media; those of the latest batch are kept for its next method."""
         places = [asked.place for asked in batch]
         if change is None and places == self._latest[0]:
             return self._latest[1]
-        shown = [image if change is None else change(image) for asked in batch for image in asked.media]
+        shown = [one if change is None else change(one) for asked in batch for one in asked.media]
         given = self.encoded([asked.sample.question for asked in batch], shown)
         if change is None:
             self._latest = places, given
         return given
-
-    def encoded(self, questions: list[str], media: list[Any]) -> Any:
-        """Model inputs of a batch."""
-        return encode(self.engine.reader, questions, media)
 
     def _answer(
         self,
@@ -163,7 +146,7 @@ class MediaAsking(Asking):
         change: Change | None = None,
         count_flops: bool = False,
     ) -> list[Answer]:
-        """One answer for each of a batch; `change` is made to the images first."""
+        """One answer for each of a batch; `change` is made to the media first."""
         room = new_tokens or batch[0].task.new_tokens
         assert room is not None, "a task over media must say how long its answers may be"
         request = Request(methods=None if method is None else [method], max_new_tokens=room, count_flops=count_flops)

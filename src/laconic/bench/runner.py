@@ -14,10 +14,11 @@ from transformers import PreTrainedModel
 
 from laconic.bench.asking import Asked, Asking, Reply
 from laconic.bench.chat import ChatAsking
+from laconic.bench.clips import ClipAsking
 from laconic.bench.documents import DocumentAsking
 from laconic.bench.fingerprint import fingerprint
 from laconic.bench.grid import Cell, Column, Grid
-from laconic.bench.media import MediaAsking
+from laconic.bench.images import ImageAsking
 from laconic.bench.sound import SoundAsking
 from laconic.bench.specs import build
 from laconic.bench.store import Row, Store, StoreError
@@ -30,7 +31,8 @@ SCHEMA = 1
 ASKING: dict[str, type[Asking]] = {
     "text": ChatAsking,
     "document": DocumentAsking,
-    "image": MediaAsking,
+    "image": ImageAsking,
+    "video": ClipAsking,
     "audio": SoundAsking,
 }
 """Modality -> how its samples are put to a model."""

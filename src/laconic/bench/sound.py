@@ -1,13 +1,11 @@
-"""Asking about sound: batches of equally long prompts, one question each, as about images. No sample is hard."""
+"""Asking about sound, as about all media. No sample is hard."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any
 
-from laconic.bench.asking import Asked, Reply
 from laconic.bench.media import MediaAsking
-from laconic.bench.store import Row
 from laconic.errors import UnsupportedModelError
 from laconic.prompts.batch import encode_sounds
 from laconic.prompts.sound import hears
@@ -16,9 +14,7 @@ from laconic.prompts.sound import hears
 class SoundAsking(MediaAsking):
     """Asks about sounds in batches; see `MediaAsking`."""
 
-    @property
-    def marked(self) -> dict[str, str]:
-        return {}
+    counted = "audio_tokens"
 
     def check(self, reader: Any, name: str) -> None:
         if not hears(reader):
@@ -27,15 +23,6 @@ class SoundAsking(MediaAsking):
     def shape(self, inputs: Any) -> Hashable:
         """Length of the prompt and of the sound in it: a budget counts the tokens of the latter."""
         return super().shape(inputs), int(inputs["feature_attention_mask"].sum())
-
-    def mark(self, batch: Sequence[Asked]) -> None:
-        """Nothing to find out."""
-
-    def describe(self, reply: Reply) -> Row:
-        row = super().describe(reply)
-        row["audio_tokens"] = row.pop("visual_tokens")
-        del row["hard"]
-        return row
 
     def encoded(self, questions: list[str], media: list[Any]) -> Any:
         return encode_sounds(self.engine.reader, questions, media)

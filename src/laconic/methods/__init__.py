@@ -102,6 +102,7 @@ from laconic.methods.tokens.silence_gate import SilenceGate as SilenceGate
 from laconic.methods.tokens.sparsevlm import SparseVLM as SparseVLM
 from laconic.methods.tokens.speechprune import SpeechPrune as SpeechPrune
 from laconic.methods.tokens.ts_llava import TSLlava as TSLlava
+from laconic.methods.tokens.uniform_frames import UniformFrames as UniformFrames
 from laconic.methods.tokens.vidcom2 import VidCom2 as VidCom2
 from laconic.methods.tokens.vtw import VTW as VTW
 from laconic.methods.weights.eas import EAS as EAS

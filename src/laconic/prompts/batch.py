@@ -1,4 +1,4 @@
-"""Many questions at once: one user's turn each, its image or sound before the question, through the processor's chat
+"""Many questions at once: one user's turn each, its image, video or sound before the question, through the processor's chat
 template."""
 
 from __future__ import annotations
@@ -52,3 +52,22 @@ def encode_sounds(processor: Any, questions: Sequence[str], sounds: Sequence[NDA
     texts = [turn(processor, question, "audio") for question in questions]
     rate = processor.feature_extractor.sampling_rate
     return processor(text=texts, audio=list(sounds), sampling_rate=rate, padding=True, return_tensors="pt")
+
+
+def encode_clips(processor: Any, questions: Sequence[str], clips: Sequence[NDArray[np.uint8]]) -> Any:
+    """Model inputs of a batch with one video each, padded on the left, ready for ``generate``.
+
+    Args:
+        clips: uint8 [T, H, W, 3] each, of equally many frames, all of which are shown.
+
+    Raises:
+        UnsupportedModelError: `processor` does not prepare videos.
+    """
+    if getattr(processor, "video_processor", None) is None:
+        raise UnsupportedModelError(
+            f"a {type(processor).__name__} does not prepare videos; give a model with a video input and its processor."
+        )
+    processor.tokenizer.padding_side = "left"
+    texts = [turn(processor, question, "video") for question in questions]
+    videos = [[Image.fromarray(frame) for frame in clip] for clip in clips]
+    return processor(videos=videos, text=texts, do_sample_frames=False, padding=True, return_tensors="pt")

@@ -26,6 +26,7 @@ def _tasks() -> dict[str, Task]:
     from laconic.tasks.text.own import OWN
     from laconic.tasks.text.retrieval import RETRIEVAL_TASKS
     from laconic.tasks.text.slots import SLOT_FACTS
+    from laconic.tasks.video.tasks import CLIP_TASKS
 
     known: dict[str, Task] = {}
     for task in (
@@ -36,6 +37,7 @@ def _tasks() -> dict[str, Task]:
         *REASONING_TASKS,
         *SCENE_TASKS,
         *SOUND_TASKS,
+        *CLIP_TASKS,
         *BENCHMARKS,
         *_plugins().loaded,
     ):

@@ -106,7 +106,7 @@ class Task(ABC):
 
     Attributes:
         name: unique among all tasks.
-        modality: what its samples show: "text", or the kind of their media ("image", "audio").
+        modality: what its samples show: "text", or the kind of their media ("image", "video", "audio").
         min_tokens: smallest length that its samples can be made to have; None where their length is not chosen.
         from_files: its samples are read from a folder that the user names.
         several_turns: a sample has several questions, which can be asked in turn.

@@ -3,8 +3,8 @@
     python -m laconic.testbed.evaluate_video runs/video --samples 400
     python -m laconic.testbed.evaluate_video runs/video --samples 50 --frames 4      # a look while it is trained
 
-Greedy generation by the model's own class. A kind passes the gate if at least 95 % of its answers are right at every number
-of frames.
+Greedy generation through the processor, as a user asks. A kind passes the gate if at least 95 % of its answers are right at
+every number of frames.
 """
 
 import argparse
@@ -14,55 +14,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
+from laconic.engine.engine import Engine, Request
+from laconic.loading import load
+from laconic.prompts.batch import encode_clips
 from laconic.tasks.video.clips import FRAMES
-from laconic.tasks.video.questions import EVALUATION_SEED, QUESTIONS, pose
+from laconic.tasks.video.questions import EVALUATION_SEED, QUESTIONS
 from laconic.tasks.video.tasks import CLIP_TASKS, NEW_TOKENS, ClipTask
-from laconic.testbed.clip_batch import Batches
 from laconic.testbed.evaluate import GATE
 from laconic.testbed.evaluate_audio import cell
-from laconic.testbed.scene_batch import pixels_of
 
 BATCH = 25
 
 
-@torch.no_grad()
-def correct(model: Any, tokenizer: Any, task: ClipTask, numbers: Sequence[int]) -> list[bool]:
+def correct(model: Any, processor: Any, task: ClipTask, numbers: Sequence[int]) -> list[bool]:
     """Whether each sample of `task` is answered rightly."""
-    batches, right = Batches(tokenizer), []
+    engine, right = Engine(model, processor), []
     for start in range(0, len(numbers), BATCH):
         samples = [task.sample(number) for number in numbers[start : start + BATCH]]
-        opening = batches.opening(task.frames)
-        asked = [batches.writer.turns([pose(task.kind, s.number, task.frames)[1]], False)[0][0] for s in samples]
-        longest = max(map(len, asked))
-        rows = [[tokenizer.pad_token_id] * (longest - len(ids)) + opening + ids for ids in asked]
-        ids = torch.tensor(rows)
-        answers = model.generate(
-            input_ids=ids,
-            attention_mask=(ids != tokenizer.pad_token_id).long(),
-            pixel_values_videos=pixels_of([sample.shown()[0] for sample in samples]),
-            max_new_tokens=NEW_TOKENS,
-            do_sample=False,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )[:, ids.shape[1] :]
-        written = tokenizer.batch_decode(answers, skip_special_tokens=True)
-        right += [task.score(text, sample) == 1 for text, sample in zip(written, samples, strict=True)]
+        inputs = encode_clips(processor, [s.question for s in samples], [s.shown()[0] for s in samples])
+        answers = engine.answer_batch(inputs, Request(methods=None, max_new_tokens=NEW_TOKENS))
+        right += [task.score(answer.text, sample) == 1 for answer, sample in zip(answers, samples, strict=True)]
     return right
 
 
 def report(folder: Path, samples: int, seed: int = EVALUATION_SEED, frames: Sequence[int] = FRAMES) -> bool:
     """Load the model in `folder` and print its table; true if every kind passes the gate at every number of `frames`."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = LlavaOnevisionForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    model, processor = load(str(folder), dtype=torch.float32)
     print(f"answers entirely right in percent, {samples} samples a cell from seed {seed} on")
     print(f"| question | {' | '.join(f'{n} frames' for n in frames)} |\n|---|{'---|' * len(frames)}", flush=True)
     passed = True
     for kind in QUESTIONS:
         cells = []
         for task in (task for task in CLIP_TASKS if task.kind == kind and task.frames in frames):
-            right = correct(model, tokenizer, task, range(seed, seed + samples))
+            right = correct(model, processor, task, range(seed, seed + samples))
             passed = passed and sum(right) >= GATE * len(right)
             cells.append(cell(right))
         print(f"| {kind} | {' | '.join(cells)} |", flush=True)

@@ -14,11 +14,11 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
-    AutoProcessor,
     AutoTokenizer,
     GenerationConfig,
 )
 
+from laconic.loading import load_reader
 from laconic.tasks.audio.tasks import NEW_TOKENS as SPOKEN
 from laconic.testbed.evaluate_vlm import NEW_TOKENS
 
@@ -35,7 +35,7 @@ def export(checkpoint: Path, folder: Path) -> None:
     model_class: Any = AutoModelForImageTextToText if sees else AutoModelForMultimodalLM if hears else AutoModelForCausalLM
     model = model_class.from_pretrained(checkpoint, dtype=torch.bfloat16)
     media = sees or hears
-    writer: Any = AutoProcessor.from_pretrained(checkpoint) if media else AutoTokenizer.from_pretrained(checkpoint)
+    writer: Any = load_reader(str(checkpoint)) if media else AutoTokenizer.from_pretrained(checkpoint)
     tokenizer = writer.tokenizer if media else writer
     model.generation_config = GenerationConfig(
         do_sample=False,

@@ -22,7 +22,7 @@ from laconic.tasks.video.clips import FRAMES
 from laconic.testbed.clip_batch import KIND_NAMES, Batch, Batches
 from laconic.testbed.optimizers import build_optimizers
 from laconic.testbed.staged import ATTENTION, StagedTraining, plain_attention
-from laconic.testbed.video_model import build_model, build_tokenizer
+from laconic.testbed.video_model import build_model, build_processor, build_tokenizer
 
 
 class Trainer(StagedTraining):
@@ -36,7 +36,7 @@ class Trainer(StagedTraining):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
         if not args.resume:
-            build_tokenizer().save_pretrained(self.out)
+            build_processor(build_tokenizer()).save_pretrained(self.out)
         tokenizer = AutoTokenizer.from_pretrained(self.out)
         start = model_path("testbed/vlm")
         old = LlavaForConditionalGeneration.from_pretrained(start, dtype=torch.float32)

@@ -10,12 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
+    LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessorPil,
     PreTrainedTokenizerFast,
 )
 
+from laconic.prompts.onevision import FrameProcessor, OnevisionProcessor
+from laconic.shipped import model_path
 from laconic.tasks.scenes.questions import vocabulary as scene_vocabulary
 from laconic.tasks.video.clips import SIZE
 from laconic.tasks.video.questions import vocabulary
@@ -52,19 +56,7 @@ def build_model(start: LlavaForConditionalGeneration, known: Any, tokenizer: Any
     Raises:
         RuntimeError: the two classes name their weights differently.
     """
-    written = start.config.to_dict()
-    vision, text = written["vision_config"], written["text_config"]
-    config = LlavaOnevisionConfig(
-        vision_config={**vision, "image_size": SIZE},
-        text_config={**text, "vocab_size": VOCAB_SIZE},
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
-        video_token_index=tokenizer.convert_tokens_to_ids(VIDEO),
-        image_grid_pinpoints=[[SIZE, SIZE]],
-        vision_feature_layer=start.config.vision_feature_layer,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=True,
-    )
-    model = LlavaOnevisionForConditionalGeneration(config)
+    model = empty_model(tokenizer, start.config)
     weights = dict(start.state_dict())
     fresh = model.state_dict()
     for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
@@ -76,6 +68,39 @@ def build_model(start: LlavaForConditionalGeneration, known: Any, tokenizer: Any
     if strange:
         raise RuntimeError(f"the two classes name their weights differently: {', '.join(strange)}")
     return model
+
+
+def empty_model(tokenizer: Any, start: LlavaConfig | None = None) -> LlavaOnevisionForConditionalGeneration:
+    """The model with random weights; ``start`` is the configuration of ``testbed/vlm``, None reads it."""
+    start = start or LlavaConfig.from_pretrained(model_path("testbed/vlm"))
+    written = start.to_dict()
+    vision, text = written["vision_config"], written["text_config"]
+    config = LlavaOnevisionConfig(
+        vision_config={**vision, "image_size": SIZE},
+        text_config={**text, "vocab_size": VOCAB_SIZE},
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        video_token_index=tokenizer.convert_tokens_to_ids(VIDEO),
+        image_grid_pinpoints=[[SIZE, SIZE]],
+        vision_feature_layer=start.vision_feature_layer,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=True,
+    )
+    return LlavaOnevisionForConditionalGeneration(config).float()  # its parts are saved as bfloat16, and say so
+
+
+def build_processor(tokenizer: Any) -> OnevisionProcessor:
+    """Frames of 48 x 48 pixels in -1 .. 1, and ``<video>`` once for each visual token of a clip."""
+    side = {"height": SIZE, "width": SIZE}
+    norm = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    images = LlavaOnevisionImageProcessorPil(size=side, image_grid_pinpoints=[[SIZE, SIZE]], **norm)
+    return OnevisionProcessor(
+        images,
+        tokenizer,
+        FrameProcessor(size=side, **norm),
+        chat_template=tokenizer.chat_template,
+        num_image_tokens=SIDE**2 + 1,
+        vision_feature_select_strategy="default",
+    )
 
 
 def translated(rows: Tensor, old: dict[str, int], new: dict[str, int], fresh: Tensor) -> Tensor:
