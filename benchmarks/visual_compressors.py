@@ -1,7 +1,8 @@
-"""How often the shipped weights of a trained visual compressor lead to the right answer, size by size, beside averages and
-random tokens of the same number. Many questions about each image, laid out as in training, so it takes a minute.
+"""How often the weights of trained visual compressors lead to the right answer, size by size, beside averages and random
+tokens of the same number. Many questions about each image, laid out as in training, so it takes a minute.
 
     python benchmarks/visual_compressors.py --images 40
+    python benchmarks/visual_compressors.py --images 40 --artifact runs/crosslmm --artifact runs/texthawk2
 
 Scenes are drawn from strings that no training uses. An answer is right if greedy decoding gives all of it.
 """
@@ -10,53 +11,89 @@ import argparse
 import random
 from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from laconic.artifact import Artifact
+from laconic.fit.find import find_fit
 from laconic.fit.images import conversations
 from laconic.fit.text import IGNORED
-from laconic.fit.visual import Asked, gathered, scattered
+from laconic.fit.visual import Asked, VisualFit
 from laconic.loading import load
-from laconic.methods.tokens.llava_mini.fit import LlavaMiniFit
-from laconic.methods.tokens.llava_mini.network import load as load_mini
 from laconic.stream.grids import averaged
 from laconic.tasks.task import EVALUATION_SEED
 
 QUESTIONS = 8
-Reader = Callable[[LlavaMiniFit, Asked], Tensor]
+SHIPPED = "llava_mini-testbed-vlm"
+SIZES = {"crosslmm": "sides", "hicom": "blocks", "llava_mini": "sides", "oryx": "regions", "texthawk2": "pools"}
+"""The setting of each fit whose values one artifact serves."""
+Reader = Callable[[Asked], Tensor]
 
 
-def mini(side: int, fused: bool = True) -> Reader:
-    """Side x side tokens; with the text as it is if not `fused`."""
+class Chosen(random.Random):
+    """Draws one value whatever is offered."""
 
-    def read(fit: LlavaMiniFit, asked: Asked) -> Tensor:
-        words, each = fit.words(asked), len(asked.ids) // len(asked.features)
-        if fused:
-            words = scattered(words, asked.text, fit.net.fused(asked.features, gathered(words, asked.text)))
-        return fit.answered(asked, fit.net.compressed(asked.features, side).repeat_interleave(each, 0), words)
+    def __init__(self, value: Any):
+        super().__init__(0)
+        self.value = value
 
-    return read
+    def choice(self, seq: Any) -> Any:
+        return self.value
 
 
-def mean(side: int) -> Reader:
+class Plain(VisualFit):
+    """The layout of training, with nothing trained."""
+
+    method = "none"
+
+    def network(self, model: Any) -> Any:
+        return torch.nn.Identity()
+
+
+def trained(file: str, model: Any, processor: Any) -> dict[str, Reader]:
+    """A reader for each size that an artifact serves; with a second one where text can be left as it is."""
+    method = Artifact.load(file).method
+    artifact = Artifact.find(method, model, file)
+    cls: Any = find_fit(method)
+    fit = cls(**artifact.settings)
+    fit.build(model, processor)
+    fit.net, fusion = artifact.restore(fit.net), getattr(fit.net, "fusion", None)
+
+    def read(size: Any, fused: bool) -> Reader:
+        def reader(asked: Asked) -> Tensor:
+            if fusion is not None:
+                fit.net.fusion = fusion if fused else None
+            out: Tensor = fit.logits(asked, Chosen(size))
+            return out
+
+        return reader
+
+    rows: dict[str, Reader] = {}
+    for size in artifact.settings[SIZES[method]]:
+        rows[f"{file}, {SIZES[method]} {size}"] = read(size, fused=True)
+        if fusion is not None:
+            rows[f"the same without fusion, {size}"] = read(size, fused=False)
+    return rows
+
+
+def mean(fit: VisualFit, side: int) -> Reader:
     """Averages on a grid of side x side."""
 
-    def read(fit: LlavaMiniFit, asked: Asked) -> Tensor:
+    def read(asked: Asked) -> Tensor:
         each = len(asked.ids) // len(asked.features)
         grids = asked.features.unflatten(1, (fit.side, fit.side))
-        return fit.answered(
-            asked, torch.stack([averaged(x, side, side) for x in grids]).repeat_interleave(each, 0), fit.words(asked)
-        )
+        soft = torch.stack([averaged(x, side, side) for x in grids])
+        return fit.answered(asked, soft.repeat_interleave(each, 0), fit.words(asked))
 
     return read
 
 
-def some(count: int) -> Reader:
+def some(fit: VisualFit, count: int) -> Reader:
     """Tokens drawn at random, the same ones of every image."""
 
-    def read(fit: LlavaMiniFit, asked: Asked) -> Tensor:
+    def read(asked: Asked) -> Tensor:
         each, at = len(asked.ids) // len(asked.features), sorted(random.Random(0).sample(range(fit.side**2), count))
         return fit.answered(asked, asked.features[:, at].repeat_interleave(each, 0), fit.words(asked))
 
@@ -68,37 +105,40 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=40, help="scenes, with eight questions each at most")
-    images = parser.parse_args().images
+    parser.add_argument("--artifact", action="append", help=f"a shipped name, file or folder; several times ({SHIPPED})")
+    given = parser.parse_args()
     model, processor = load("testbed/vlm")
     model = model.float()
-    fit = LlavaMiniFit(images=4, questions=QUESTIONS)
+    fit = Plain(images=4, questions=QUESTIONS)
     fit.build(model, processor)
-    fit.net = load_mini(Artifact.find("llava_mini", model, None), model)
     fit.shown = conversations("", EVALUATION_SEED, QUESTIONS)
-    rows: dict[str, Reader] = {"the whole image": some(fit.side**2)}
-    for side in (1, 2, 4):
-        rows |= {f"llava_mini, {side**2}": mini(side), f"the same without fusion, {side**2}": mini(side, fused=False)}
-        rows[f"averages, {side**2}"] = mean(side)
-    rows |= {"random, 16": some(16), "random, 36": some(36), "averages, 36": mean(6)}
+    rows: dict[str, Reader] = {"the whole image": some(fit, fit.side**2)}
+    for file in given.artifact or [SHIPPED]:
+        rows |= trained(file, model, processor)
+    rows |= {f"averages, {side**2}": mean(fit, side) for side in (1, 2, 3, 4, 6)}
+    rows |= {f"random, {count}": some(fit, count) for count in (16, 36)}
     right: dict[str, dict[str, list[bool]]] = {name: defaultdict(list) for name in rows}
-    for number in range(images // fit.images):
+    tokens = dict.fromkeys(rows, 0)
+    for number in range(given.images // fit.images):
         asked = fit.asked(number)
         about = [fit.shown(number * fit.images + i) for i in range(fit.images)]
         each = min(map(len, about))
         kinds = [one.task for samples in about for one in samples[:each]]
         for name, read in rows.items():
-            logits = read(fit, asked)
+            logits = read(asked)
+            tokens[name] = fit.side**2 - asked.ids.shape[1] + logits.shape[1]
             wanted = asked.labels[:, -logits.shape[1] :][:, 1:]
             whole = ((logits[:, :-1].argmax(-1) == wanted) | (wanted == IGNORED)).all(1).tolist()
             for kind, answer in zip(kinds, whole, strict=True):
                 right[name][kind].append(answer)
     order = sorted(right["the whole image"])
     asked_of = {kind: len(right["the whole image"][kind]) for kind in order}
-    print("| visual tokens | mean | " + " | ".join(f"{kind} ({asked_of[kind]})" for kind in order) + " |")
-    print("|---" * (len(order) + 2) + "|")
+    print("| | visual tokens | mean | " + " | ".join(f"{kind} ({asked_of[kind]})" for kind in order) + " |")
+    print("|---" * (len(order) + 3) + "|")
     for name, found in right.items():
         shares = [100 * sum(found[kind]) / len(found[kind]) for kind in order]
-        print(f"| {name} | {sum(shares) / len(shares):.0f} | " + " | ".join(f"{share:.0f}" for share in shares) + " |")
+        line = " | ".join(f"{share:.0f}" for share in shares)
+        print(f"| {name} | {tokens[name]} | {sum(shares) / len(shares):.0f} | {line} |")
 
 
 if __name__ == "__main__":

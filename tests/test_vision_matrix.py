@@ -7,7 +7,7 @@ import torch
 from helpers import video_tools, vision_tools
 from helpers.flops import counted
 from helpers.live import addresses, live
-from helpers.vision_tools import COARSE, FIXED, METHODS, laconic_hooks, made_for
+from helpers.vision_tools import COARSE, FIXED, LASTING, METHODS, laconic_hooks, made_for
 from helpers.vision_tools import method as method_of
 
 import laconic
@@ -224,7 +224,7 @@ def test_a_saved_context_goes_on_as_before(model, inputs, method, name, tmp_path
         session.save_cache(tmp_path / "context.safetensors")
         want = model(input_ids=more, past_key_values=session.cache).logits
     saved = laconic.load_cache(tmp_path / "context.safetensors", model)
-    with laconic.compress(model):
+    with laconic.compress(model, *(saved.methods if name in LASTING else ())):
         got = model(input_ids=more, past_key_values=saved.cache()).logits
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
 

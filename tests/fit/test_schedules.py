@@ -14,3 +14,4 @@ def test_warmup_rises_to_one_and_the_cosine_falls():
     assert rates[:3] == pytest.approx([0.1, 0.2, 0.3]) and max(rates) == 1.0 == rates[10] and 0 < rates[-1] < 0.01
     assert rates[55] == pytest.approx(0.5) and rates[10:] == sorted(rates[10:], reverse=True)
     assert warmup_cosine(0, 100, 0.0) == 1.0
+    assert warmup_cosine(0, 4, 0.05) == 1.0  # a warm-up of less than a step

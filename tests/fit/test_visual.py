@@ -9,7 +9,7 @@ from torch import nn
 
 from laconic import UnsupportedModelError
 from laconic.fit.images import conversations, scenes, with_answers
-from laconic.fit.visual import VisualFit, gathered, scattered
+from laconic.fit.visual import VisualFit
 
 
 class Whole(VisualFit):
@@ -28,19 +28,6 @@ class Whole(VisualFit):
 @pytest.fixture(scope="module")
 def reader():
     return processor()
-
-
-def test_rows_come_back_to_where_they_were():
-    x = torch.randn(3, 5, 2)
-    where = torch.tensor([[1, 0, 1, 1, 0], [0, 0, 0, 0, 1], [1, 1, 1, 1, 1]]).bool()
-    packed = gathered(x, where)
-    assert packed.shape == (3, 5, 2)
-    for b in range(3):
-        rows = x[b, where[b]]
-        assert torch.equal(packed[b, : len(rows)], rows) and not packed[b, len(rows) :].any()
-    assert torch.equal(scattered(x, where, packed), x)
-    doubled = scattered(x, where, 2 * packed)
-    assert torch.equal(doubled, torch.where(where[..., None], 2 * x, x))
 
 
 def test_the_layout_of_training_is_the_prompt_of_the_model(vlm, reader):

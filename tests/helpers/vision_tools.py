@@ -10,10 +10,12 @@ from transformers import LlavaForConditionalGeneration
 import laconic
 from laconic.artifact import Artifact, numbers
 from laconic.methods.tokens.cacovid.network import Policy
+from laconic.methods.tokens.crosslmm.network import Beside
 from laconic.methods.tokens.explainability.network import RelevanceNet
 from laconic.methods.tokens.hicom.network import Hybrid
 from laconic.methods.tokens.llava_mini.network import Mini
 from laconic.methods.tokens.oryx.network import Dynamic
+from laconic.methods.tokens.texthawk2.network import TwoSteps
 from laconic.tasks.scenes.scenes import SIZE
 from laconic.testbed.vlm_model import IMAGE as IMAGE_WORD
 from laconic.testbed.vlm_model import SPECIALS, VISUAL_TOKENS, build_model
@@ -65,10 +67,12 @@ SPECS = {
     "dyvte": "dyvte:exit_layer=2",
 }
 """Parameters that suit the random model."""
-FIXED = {"adsc", "llavolta", "vtw", "pool", "downsample", "dyvte", "hicom", "llava_mini", "oryx"}
+FIXED = {"adsc", "crosslmm", "llavolta", "vtw", "pool", "downsample", "dyvte", "hicom", "llava_mini", "oryx", "texthawk2"}
 """Methods whose layers, strides or trained sizes cannot meet every budget: they stay below."""
-COARSE = {"hicom", "oryx"}
+COARSE = {"hicom", "oryx", "texthawk2"}
 """Those whose next smaller size may be far below."""
+LASTING = {"crosslmm"}
+"""Those that every later token needs, too."""
 
 METHODS = [
     entry.name
@@ -91,11 +95,16 @@ def made_for(model: LlavaForConditionalGeneration, folder: Path) -> dict[str, st
     Artifact.of("fitprune", "measured", model, {"fits": fits}).save(folder / "fitprune.safetensors")
     steady = [{"keep": keep, "prune": [145] * 4, "merge": [145, 130, 110, 1 + round(144 * keep)]} for keep in (0.75, 0.5)]
     Artifact.of("diffrate", "trained", model, {"patches": 144, "schedules": steady}).save(folder / "diffrate.safetensors")
+    crosslmm = {"sides": [8], "layers": [3, 7], "visual": True, "text": True, "side": 12}
+    two_steps = {"pools": [1, 2], "group": [1, 4], "routing": [3, 0], "stages": [1, 2, 3, 4], "expansion": 1}
+    two_steps |= {"tile": 12, "side": 12}
     compressors: dict[str, tuple[nn.Module, dict[str, Any]]] = {
         "cacovid": (Policy(model), {}),
+        "crosslmm": (open_gates(Beside(model, (3, 7), True, True)), crosslmm),
         "hicom": (Hybrid(model, 4, "question"), {"blocks": [2], "learned": 4, "query": "question"}),
         "llava_mini": (Mini(model, (8,), 1), {"sides": [8], "fusion": 1}),
         "oryx": (Dynamic(model, 8), {"regions": [2], "inner": 8}),
+        "texthawk2": (TwoSteps(model, two_steps["routing"], (1, 4), 1), two_steps),
     }
     for name, (network, facts) in compressors.items():
         Artifact.of(name, "trained", model, facts, numbers(network)).save(folder / f"{name}.safetensors")
@@ -105,6 +114,15 @@ def made_for(model: LlavaForConditionalGeneration, folder: Path) -> dict[str, st
         "explainability": f"explainability:artifact={folder / 'net.safetensors'}",
         "fitprune": f"fitprune:artifact={folder / 'fitprune.safetensors'}",
     }
+
+
+def open_gates(net: Beside) -> Beside:
+    """The network with gates that let something through."""
+    with torch.no_grad():
+        for layer in net.layers:
+            net.insert(layer).visual_gate.fill_(0.5)
+            net.insert(layer).text_gate.fill_(0.5)
+    return net
 
 
 def method(name: str, made: dict[str, str] | None = None, **budget: float) -> laconic.Method:

@@ -48,18 +48,9 @@ class Asked:
         """Tokens of the prompts' text, without the answers, bool [Q, T]."""
         return ~self.image & (self.mask == 1) & (self.labels == IGNORED)
 
-
-def gathered(x: Tensor, where: Tensor) -> Tensor:
-    """Rows of x [Q, T, D] where `where` [Q, T] is true, in order, followed by zeros: [Q, most, D]."""
-    counts = where.sum(1)
-    there = torch.arange(int(counts.max()), device=x.device) < counts[:, None]
-    return x.new_zeros(*there.shape, x.shape[-1]).masked_scatter(there[..., None], x[where])
-
-
-def scattered(x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-    """x [Q, T, D] with `rows` [Q, most, D], as `gathered` laid them out, at `where` [Q, T]."""
-    there = torch.arange(rows.shape[1], device=x.device) < where.sum(1)[:, None]
-    return x.masked_scatter(where[..., None], rows[there].to(x))
+    def stays(self, count: int) -> Tensor:
+        """Tokens that are left when `count` stand for each image, the first ones in its place, bool [Q, T]."""
+        return ~self.image | (self.image.cumsum(1) <= count)
 
 
 @dataclass(kw_only=True)
@@ -146,7 +137,7 @@ class VisualFit(TrainingFit):
         Args:
             words: embeddings of the text, [Q, T, D].
         """
-        stays = ~asked.image | (asked.image.cumsum(1) <= soft.shape[1])
+        stays = asked.stays(soft.shape[1])
         there = (asked.image & stays)[..., None]
         short = words.masked_scatter(there, soft.to(words))[stays].unflatten(0, (len(words), -1))
         mask = asked.mask[stays].unflatten(0, (len(words), -1))

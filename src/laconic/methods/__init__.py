@@ -81,6 +81,7 @@ from laconic.methods.tokens.audio_pool import AudioPool as AudioPool
 from laconic.methods.tokens.cacovid import CaCoVID as CaCoVID
 from laconic.methods.tokens.cdpruner import CDPruner as CDPruner
 from laconic.methods.tokens.crop_audio import CropAudio as CropAudio
+from laconic.methods.tokens.crosslmm import CrossLMM as CrossLMM
 from laconic.methods.tokens.dart import DART as DART
 from laconic.methods.tokens.divprune import DivPrune as DivPrune
 from laconic.methods.tokens.downsample import Downsample as Downsample
@@ -101,6 +102,7 @@ from laconic.methods.tokens.random_visual import RandomVisual as RandomVisual
 from laconic.methods.tokens.silence_gate import SilenceGate as SilenceGate
 from laconic.methods.tokens.sparsevlm import SparseVLM as SparseVLM
 from laconic.methods.tokens.speechprune import SpeechPrune as SpeechPrune
+from laconic.methods.tokens.texthawk2 import TextHawk2 as TextHawk2
 from laconic.methods.tokens.ts_llava import TSLlava as TSLlava
 from laconic.methods.tokens.uniform_frames import UniformFrames as UniformFrames
 from laconic.methods.tokens.vidcom2 import VidCom2 as VidCom2

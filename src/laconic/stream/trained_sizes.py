@@ -1,10 +1,12 @@
-"""Which of the sizes that a network was trained for a view is compressed to."""
+"""Which of the sizes that a network was trained for a view is compressed to, and views that it was not trained for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from laconic.errors import BudgetError
+from torch import Tensor
+
+from laconic.errors import BudgetError, UnsupportedModelError
 from laconic.stream.contract import Stream, TokenMethod
 from laconic.stream.equal_budget import tokens_after
 from laconic.stream.shares import spread
@@ -33,3 +35,12 @@ def sized(
             )
         chosen.append(max(fitting, key=made.__getitem__))
     return chosen
+
+
+def refuse_larger(name: str, grid: Tensor, side: int) -> None:
+    """Raise `UnsupportedModelError` for a view [rows, cols] of more than `side` tokens a side, the most in training."""
+    if max(grid.shape) > side:
+        raise UnsupportedModelError(
+            f"{name} was trained on views of up to {side} visual tokens a side, and this one has {grid.shape[0]} x "
+            f"{grid.shape[1]}; show a smaller image, or fit the method to images of this size."
+        )

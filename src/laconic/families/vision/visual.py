@@ -89,6 +89,22 @@ class Visual:
         call = self.calls[span.modality]
         return self._once(("patches", span.modality), lambda: self.family.patch_features(self.model, call))[span.patches]
 
+    def states(self, span: VisualSpan, layer: int) -> Tensor:
+        """What the encoder made of the patches of a span in its layer `layer`, counted from 1 (0: its embeddings),
+        [gh, gw, C].
+
+        Raises:
+            UnsupportedModelError: the model does not ask its encoder for hidden states.
+        """
+        found = getattr(self.calls[span.modality].output, "hidden_states", None)
+        if found is None:
+            raise UnsupportedModelError(
+                f"a {self.family.name} model does not ask its encoder for the hidden states of single layers; use a method "
+                "that reads the encoder's output, or one that acts on tokens."
+            )
+        patches = self.family.side(self.model) ** 2
+        return self._once(("states", span.modality, layer), lambda: found[layer][:, -patches:].flatten(0, 1))[span.patches]
+
     def project(self, x: Tensor) -> Tensor:
         """Encoder vectors [n, C], of patches or mixtures of patches, projected into the decoder's space, [n, D].
 

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from laconic.fit.visual import Asked, VisualFit, gathered
+from laconic.fit.visual import Asked, VisualFit
 from laconic.methods.tokens.hicom.network import QUERIES, Hybrid
+from laconic.ops.rows import gathered
 
 
 @dataclass(kw_only=True)

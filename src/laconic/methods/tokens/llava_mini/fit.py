@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from laconic.fit.visual import Asked, VisualFit, gathered, scattered
+from laconic.fit.visual import Asked, VisualFit
 from laconic.methods.tokens.llava_mini.network import Mini
+from laconic.ops.rows import gathered, scattered
 
 
 @dataclass(kw_only=True)
