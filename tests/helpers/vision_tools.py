@@ -15,7 +15,10 @@ from laconic.methods.tokens.explainability.network import RelevanceNet
 from laconic.methods.tokens.hicom.network import Hybrid
 from laconic.methods.tokens.llava_mini.network import Mini
 from laconic.methods.tokens.oryx.network import Dynamic
+from laconic.methods.tokens.pvc.network import Progressive
+from laconic.methods.tokens.tempo.network import Notes
 from laconic.methods.tokens.texthawk2.network import TwoSteps
+from laconic.methods.tokens.videostreaming.network import Streaming
 from laconic.tasks.scenes.scenes import SIZE
 from laconic.testbed.vlm_model import IMAGE as IMAGE_WORD
 from laconic.testbed.vlm_model import SPECIALS, VISUAL_TOKENS, build_model
@@ -68,8 +71,9 @@ SPECS = {
 }
 """Parameters that suit the random model."""
 FIXED = {"adsc", "crosslmm", "llavolta", "vtw", "pool", "downsample", "dyvte", "hicom", "llava_mini", "oryx", "texthawk2"}
+FIXED |= {"pvc", "tempo", "videostreaming"}
 """Methods whose layers, strides or trained sizes cannot meet every budget: they stay below."""
-COARSE = {"hicom", "oryx", "texthawk2"}
+COARSE = {"hicom", "oryx", "texthawk2", "pvc", "tempo", "videostreaming"}
 """Those whose next smaller size may be far below."""
 LASTING = {"crosslmm"}
 """Those that every later token needs, too."""
@@ -105,6 +109,12 @@ def made_for(model: LlavaForConditionalGeneration, folder: Path) -> dict[str, st
         "llava_mini": (Mini(model, (8,), 1), {"sides": [8], "fusion": 1}),
         "oryx": (Dynamic(model, 8), {"regions": [2], "inner": 8}),
         "texthawk2": (TwoSteps(model, two_steps["routing"], (1, 4), 1), two_steps),
+        "pvc": (
+            Progressive(model, 1, (4,), 8, "causal"),
+            {"layers": 1, "blocks": [4], "window": 8, "order": "causal", "steps": True},
+        ),
+        "tempo": (Notes(model, 1, 24), {"layers": 1, "window": 4, "notes": 24}),
+        "videostreaming": (Streaming(model, 1, 9), {"layers": 1, "length": 4, "summary": 9, "propagate": True}),
     }
     for name, (network, facts) in compressors.items():
         Artifact.of(name, "trained", model, facts, numbers(network)).save(folder / f"{name}.safetensors")

@@ -108,14 +108,21 @@ def batched(processor: Any, asked: Sequence[Sample], size: int, device: torch.de
 def with_answers(processor: Any, asked: Sequence[Sample]) -> tuple[dict[str, Tensor], Tensor]:
     """Prompts followed by their answers and an end token, padded on the left; and labels [B, T], -100 over the prompts."""
     given = inputs(processor, asked)
-    tokenizer = processor.tokenizer
-    answers = [[*tokenizer.encode(one.answers[0], add_special_tokens=False), tokenizer.eos_token_id] for one in asked]
     prompts = [ids[mask == 1] for ids, mask in zip(given["input_ids"], given["attention_mask"], strict=True)]
-    most = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
-    ids = torch.full((len(asked), most), tokenizer.pad_token_id or 0, dtype=torch.long)
-    mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
-    for b, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        ids[b, most - len(prompt) - len(answer) :] = torch.cat([prompt, torch.tensor(answer)])
-        mask[b, most - len(prompt) - len(answer) :] = 1
-        labels[b, most - len(answer) :] = torch.tensor(answer)
+    ids, mask, labels = answered(processor.tokenizer, prompts, [one.answers[0] for one in asked])
     return {**given, "input_ids": ids, "attention_mask": mask}, labels
+
+
+def answered(tokenizer: Any, prompts: Sequence[Tensor], answers: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids of prompts followed by their answers and an end token, padded on the left, their mask and their labels, [B, T]
+    each; labels are -100 over the prompts.
+    """
+    ends = [[*tokenizer.encode(answer, add_special_tokens=False), tokenizer.eos_token_id] for answer in answers]
+    most = max(len(prompt) + len(end) for prompt, end in zip(prompts, ends, strict=True))
+    ids = torch.full((len(prompts), most), tokenizer.pad_token_id or 0, dtype=torch.long)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
+    for b, (prompt, end) in enumerate(zip(prompts, ends, strict=True)):
+        ids[b, most - len(prompt) - len(end) :] = torch.cat([prompt, torch.tensor(end)])
+        mask[b, most - len(prompt) - len(end) :] = 1
+        labels[b, most - len(end) :] = torch.tensor(end)
+    return ids, mask, labels

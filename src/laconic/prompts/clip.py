@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from PIL import Image
+from torch import Tensor
+
+from laconic.prompts.reader import tokenizer_of
+from laconic.prompts.rendering import render
+from laconic.prompts.text import PromptError
 
 UNIT = 1000
 """Processors count time in frames of a constant rate. Ours are milliseconds, so that any frame may last as it does."""
@@ -30,3 +36,21 @@ class Clip:
         total = max(1, round(self.length * UNIT))
         numbers = [min(round(time * UNIT), total - 1) for time in self.times]
         return {"total_num_frames": total, "fps": float(UNIT), "duration": total / UNIT, "frames_indices": numbers}
+
+
+def around(reader: Any, question: str, placeholder: int) -> tuple[Tensor, Tensor]:
+    """The ids of a prompt that shows one video and asks `question`: those before the video, and those after it.
+
+    Args:
+        reader: of the model: a processor, or a tokenizer that has the chat template. `placeholder`: id that stands for a
+            video.
+
+    Raises:
+        PromptError: a template that writes no place for a video.
+    """
+    text = render(reader, [{"type": "video"}, {"type": "text", "text": question}], "", None)
+    ids = torch.tensor(tokenizer_of(reader).encode(text, add_special_tokens=False))
+    at = (ids == placeholder).nonzero()[:, 0]
+    if len(at) != 1:
+        raise PromptError(f"the chat template of this model writes {len(at)} places for a video; it must write one.")
+    return ids[: at[0]], ids[at[0] + 1 :]

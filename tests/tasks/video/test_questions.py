@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from laconic.tasks.video.clips import FRAMES, Clip
-from laconic.tasks.video.questions import EVALUATION_SEED, QUESTIONS, dialogue, pose, vocabulary
+from laconic.tasks.video.questions import EVALUATION_SEED, QUESTIONS, dialogue, pose, shows, vocabulary
 
 
 def frames_with(clip: Clip, name: str) -> list[int]:
@@ -81,3 +81,12 @@ def test_a_dialogue_asks_different_questions_whose_words_are_known():
     assert len({q.text for q in asked}) == len(asked) <= 6
     known = {word for line in vocabulary() for word in re.findall(r"\w", line) + line.split()}
     assert all(set(q.text.split()) <= known for q in asked)
+
+
+def test_frames_that_show_what_a_question_names():
+    for kind in QUESTIONS:
+        clip, question = pose(kind, 3, 16)
+        for frame, found in enumerate(shows(clip, question)):
+            scene = clip.scene(frame)
+            named = any(shape.name in question.text for shape in scene.shapes)
+            assert found is (named or ("sign" in question.text and bool(scene.signs)))

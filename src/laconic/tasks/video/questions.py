@@ -15,7 +15,7 @@ from laconic.tasks.scenes.scenes import COLOURS, KINDS
 from laconic.tasks.task import EVALUATION_SEED
 from laconic.tasks.video.clips import FRAMES, STRETCHES, WAYS, Clip, draw
 
-__all__ = ["EVALUATION_SEED", "QUESTIONS", "Question", "dialogue", "pose", "vocabulary"]
+__all__ = ["EVALUATION_SEED", "QUESTIONS", "Question", "dialogue", "pose", "shows", "vocabulary"]
 
 
 def _reading(rng: random.Random, clip: Clip) -> Question | None:
@@ -88,6 +88,13 @@ def pose(kind: str, seed: int, frames: int) -> tuple[Clip, Question]:
 def dialogue(rng: random.Random, clip: Clip, questions: int, weights: dict[str, float]) -> list[Question]:
     """At most ``questions`` different questions about ``clip``, kinds drawn by ``weights``."""
     return different(rng, QUESTIONS, clip, questions, weights)
+
+
+def shows(clip: Clip, question: Question) -> list[bool]:
+    """For every frame of ``clip`` whether something that ``question`` names is to be seen in it."""
+    spans = [(visit.first, visit.stop) for visit in clip.visits if visit.name in question.text]
+    spans += [(clip.shown, clip.gone)] if "sign" in question.text else []
+    return [any(first <= frame < stop for first, stop in spans) for frame in range(clip.frames)]
 
 
 def vocabulary() -> Sequence[str]:
