@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from helpers.codec_tools import tiny_artifact
+from helpers.selftok_tools import selftok_artifact
 from PIL import Image
 
 from laconic.codec.codes import Codes
@@ -81,3 +82,14 @@ def test_points_are_encoded_too(laconic, tmp_path):
     laconic("decode", codes, "--artifact", tmp_path / "a.safetensors", "-o", tmp_path / "back.xyz")
     assert (tmp_path / "back.xyz").read_text().startswith("3\n")
     assert "reads no images" in laconic.bad(2, "encode", tmp_path / "m.xyz", "--method", method, "--resize", "-o", codes)
+
+
+def test_tokens_in_diffusion_order_are_encoded_too(laconic, tmp_path, image):
+    artifact = selftok_artifact(tmp_path / "s.safetensors")
+    method, file = f"selftok:artifact={artifact},steps=2", tmp_path / "x.codes"
+    told = laconic.json("encode", image, "--method", method, "--tokens", 3, "-o", file)
+    assert told["tokens"] == 3 and told["codec"] == "selftok"
+    laconic("decode", file, "--artifact", artifact, "-o", tmp_path / "out.png")
+    assert Image.open(tmp_path / "out.png").size == (8, 8)
+    line = laconic.bad(2, "decode", file, "--artifact", artifact, "--tokens", 4, "-o", tmp_path / "y.png")
+    assert "these codes have 3" in line

@@ -1,11 +1,9 @@
-"""The contract of generators: a text becomes an image."""
+"""The contract of generators: a text becomes an image or a film."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-from PIL import Image
+from typing import Any, ClassVar
 
 from laconic.codec.standalone import StandaloneMethod
 
@@ -19,8 +17,8 @@ class GeneratorMethod(StandaloneMethod):
         "`laconic generate --prompt TEXT --method NAME -o IMAGE`."
     )
 
-    def generate(self, prompt: str, seed: int = 0) -> Image.Image:
-        """The image that `prompt` asks for; equal seeds give equal images.
+    def generate(self, prompt: str, seed: int = 0) -> Any:
+        """The image or film that `prompt` asks for; equal seeds give equal ones.
 
         Raises:
             PromptError: a prompt that the network cannot read.

@@ -28,8 +28,10 @@ from laconic.methods.cache.triattention import TriAttention as TriAttention
 from laconic.methods.cache.truncate import Truncate as Truncate
 from laconic.methods.cache.zipvl import ZipVL as ZipVL
 from laconic.methods.codecs.deep_forcing import DeepForcing as DeepForcing
+from laconic.methods.codecs.dicode import DiCoDe as DiCoDe
 from laconic.methods.codecs.e_mmdit import EMMDiT as EMMDiT
 from laconic.methods.codecs.one_d_piece import OneDPiece as OneDPiece
+from laconic.methods.codecs.selftok import SelfTok as SelfTok
 from laconic.methods.codecs.uni_3dar import Uni3DAR as Uni3DAR
 from laconic.methods.encoder.a_tome import AToMe as AToMe
 from laconic.methods.encoder.correlation_guided import CorrelationGuided as CorrelationGuided

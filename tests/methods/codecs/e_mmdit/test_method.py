@@ -53,7 +53,7 @@ def test_batches_are_captions_and_images_of_training_alone():
     images, ids = fit.batch(10**6)
     assert images.shape == (4, 3, 16, 16) and ids.shape == (4, 16)
     captions = [caption(small_scene(7 + i, 16, most=1)) for i in range(4)]
-    words = {number: word for word, number in fit.drawing.words.items()}
+    words = dict(enumerate(fit.drawing.words, 1))
     assert [" ".join(words[n] for n in row if n) for row in fit.examples(7, 4)[1].tolist()] == captions
     left_out = sum(not row.any() for step in range(30) for row in fit.batch(step)[1])
     assert 30 < left_out < 90

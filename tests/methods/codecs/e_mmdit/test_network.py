@@ -5,7 +5,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from laconic.methods.codecs.e_mmdit.network import EMMDiTNet, Sizes, frequencies
+from laconic.methods.codecs.e_mmdit.network import EMMDiTNet, Sizes
 
 TINY = Sizes(
     side=8, channels=12, width=32, heads=2, groups=(1, 3, 1), text_width=8, text=16, slices=2, runs=(1, 2)
@@ -88,9 +88,3 @@ def test_a_batch_is_its_rows():
     found = made(latent, t, text)
     for b in range(3):
         torch.testing.assert_close(found[b], made(latent[b : b + 1], t[b : b + 1], text[b : b + 1])[0], atol=1e-5, rtol=1e-5)
-
-
-def test_times_have_embeddings_of_their_own():
-    made = frequencies(torch.tensor([0.0, 0.5, 1.0]))
-    assert made.shape == (3, 256) and made[0].tolist() == [1.0] * 128 + [0.0] * 128
-    assert float(made[1, 0]) == pytest.approx(float(torch.tensor(500.0).cos()))

@@ -1,6 +1,4 @@
-"""Compressor, reconstructor, positions and subregions against loops."""
-
-import math
+"""Compressor, reconstructor and subregions against loops."""
 
 import pytest
 import torch
@@ -11,7 +9,6 @@ from laconic.methods.codecs.e_mmdit.tokens import (
     grid_of,
     line_of,
     rejoined,
-    sincos,
     subregions,
 )
 
@@ -54,16 +51,6 @@ def test_the_reconstructor_puts_every_path_back_where_it_came_from():
     other = before.clone()
     other[:, 5] += 1
     assert (made(x, other) != found).any(-1)[0].nonzero()[:, 0].tolist() == [5]
-
-
-def test_positions_are_sines_of_column_and_line():
-    made = sincos(16, 4)
-    assert made.shape == (16, 16)
-    for token in (0, 6, 15):
-        y, x = divmod(token, 4)
-        rates = [10_000 ** (-i / 4) for i in range(4)]
-        slow = [f(p * r) for p, f in ((x, math.sin), (x, math.cos), (y, math.sin), (y, math.cos)) for r in rates]
-        assert made[token].tolist() == pytest.approx(slow, abs=1e-5)
 
 
 @pytest.mark.parametrize(("slices", "run"), [(4, 1), (4, 4), (2, 2), (1, 1), (1, 8)])

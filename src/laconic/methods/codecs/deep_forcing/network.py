@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from laconic.codec.embeddings import frequencies
+from laconic.codec.modulated import Modulated
+from laconic.codec.patches import patched, unpatched
 from laconic.methods.codecs.deep_forcing.rotary import Channels, placed
 from laconic.methods.codecs.deep_forcing.window import Policy, Window
 
@@ -47,17 +49,12 @@ class Sizes:
         return Channels(head - 2 * third, third, third)
 
 
-class Block(nn.Module):
+class Block(Modulated):
     """Attention over the window and the frame itself, and an MLP, both modulated by the time of denoising."""
 
     def __init__(self, sizes: Sizes):
-        super().__init__()
-        w = sizes.width
+        super().__init__(sizes.width, sizes.heads)
         self.sizes = sizes
-        self.norms = nn.ModuleList(nn.LayerNorm(w, elementwise_affine=False) for _ in range(2))
-        self.qkv, self.out = nn.Linear(w, 3 * w), nn.Linear(w, w)
-        self.mlp = nn.Sequential(nn.Linear(w, 4 * w), nn.GELU(), nn.Linear(4 * w, w))
-        self.modulate = nn.Linear(w, 6 * w)
 
     def forward(self, x: Tensor, time: Tensor, window: Window, frame: int, step: str) -> Tensor:
         """x [B, n, w] of one frame.
@@ -65,21 +62,17 @@ class Block(nn.Module):
         Args:
             step: "first" and "later" denoising steps, or "clean": what is stored.
         """
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.modulate(time)[:, None].chunk(6, -1)
-        parts = (
-            self.qkv(self.norms[0](x) * (1 + scale) + shift).unflatten(-1, (3, self.sizes.heads, -1)).permute(2, 0, 3, 1, 4)
-        )
+        m = self.modulation(time[:, None])
+        *parts, v = self.project(x, m)
         frames = torch.full((x.shape[1],), frame)
-        q, k = (placed(part, frames, self.sizes.side, self.sizes.channels) for part in parts[:2])
+        q, k = (placed(part, frames, self.sizes.side, self.sizes.channels) for part in parts)
         if step == "first":
             window.begin(q, k, frame)
-        keys, values = window.joined(k, parts[2])
-        attended = F.scaled_dot_product_attention(q, keys, values).transpose(1, 2).flatten(2)
+        keys, values = window.joined(k, v)
+        attended = F.scaled_dot_product_attention(q, keys, values)
         if step == "clean":
-            window.finish(q, k, parts[2], frame)
-        x = x + gate * self.out(attended)
-        result: Tensor = x + gate_mlp * self.mlp(self.norms[1](x) * (1 + scale_mlp) + shift_mlp)
-        return result
+            window.finish(q, k, v, frame)
+        return self.write(x, attended, m)
 
 
 class FilmNet(nn.Module):
@@ -98,8 +91,7 @@ class FilmNet(nn.Module):
         return [Window(policy, self.sizes.side**2, self.sizes.channels) for _ in self.blocks]
 
     def forward(self, x: Tensor, t: Tensor, windows: list[Window], frame: int, step: str) -> Tensor:
-        angles = 1000 * t[:, None] * torch.exp(-math.log(10_000) * torch.arange(32) / 32)
-        time, x = self.time(torch.cat([angles.cos(), angles.sin()], 1)), self.embed(x)
+        time, x = self.time(frequencies(t, 64)), self.embed(x)
         for block, window in zip(self.blocks, windows, strict=True):
             x = block(x, time, window, frame, step)
         velocity: Tensor = self.head(self.norm(x))
@@ -126,9 +118,8 @@ class FilmNet(nn.Module):
 
     def patches(self, frames: Tensor) -> Tensor:
         """Frames [..., 3, size, size] as [..., n, 3 * patch^2]."""
-        return F.pixel_unshuffle(frames, self.sizes.patch).flatten(-2).transpose(-1, -2)
+        return patched(frames, self.sizes.patch)
 
     def frames(self, patches: Tensor) -> Tensor:
         """The inverse of `patches`."""
-        side = self.sizes.side
-        return F.pixel_shuffle(patches.transpose(-1, -2).unflatten(-1, (side, side)), self.sizes.patch)
+        return unpatched(patches, self.sizes.patch, self.sizes.side)

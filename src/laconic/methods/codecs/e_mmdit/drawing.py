@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.methods.codecs.e_mmdit.flow import flow_loss, guided, sampled
+from laconic.codec.flow import flow_loss, guided, sampled
+from laconic.codec.vocabulary import word_ids
 from laconic.methods.codecs.e_mmdit.network import EMMDiTNet, Sizes
-from laconic.prompts.text import PromptError
 
 
 class Drawing(nn.Module):
@@ -23,7 +23,7 @@ class Drawing(nn.Module):
 
     def __init__(self, sizes: Sizes, words: Sequence[str], patch: int):
         super().__init__()
-        self.sizes, self.words, self.patch = sizes, {word: i for i, word in enumerate(words, 1)}, patch
+        self.sizes, self.words, self.patch = sizes, tuple(words), patch
         self.table = nn.Embedding(len(words) + 1, sizes.text_width)
         self.net = EMMDiTNet(sizes)
 
@@ -33,14 +33,7 @@ class Drawing(nn.Module):
         Raises:
             PromptError: a word that is not in the vocabulary, or too many.
         """
-        asked = prompt.lower().split()
-        unknown = [word for word in asked if word not in self.words]
-        if unknown or len(asked) > self.sizes.text:
-            what = (
-                f"{unknown[0]!r} is none of its words" if unknown else f"{len(asked)} words are more than {self.sizes.text}"
-            )
-            raise PromptError(f"the prompt {prompt!r} cannot be read: {what}. Words: {', '.join(self.words)}.")
-        return [*(self.words[word] for word in asked), *[0] * (self.sizes.text - len(asked))]
+        return word_ids(prompt, self.words, self.sizes.text)
 
     def latent(self, images: Tensor) -> Tensor:
         """[B, 3 * patch^2, side, side]."""

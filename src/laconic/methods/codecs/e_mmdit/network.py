@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from laconic.codec.embeddings import frequencies, sincos
 from laconic.methods.codecs.e_mmdit.blocks import JointBlock, pattern
-from laconic.methods.codecs.e_mmdit.tokens import Compressor, Reconstructor, sincos
+from laconic.methods.codecs.e_mmdit.tokens import Compressor, Reconstructor
 
 FREQUENCIES = 256
 """Numbers of the sinusoidal embedding of the time."""
@@ -101,7 +100,7 @@ class EMMDiTNet(nn.Module):
     def forward(self, latent: Tensor, t: Tensor, text: Tensor) -> Tensor:
         first, middle, _ = self.sizes.groups
         image = self.embed(latent).flatten(2).mT + self.positions
-        words, t6 = self.read_text(text), self.modulate(self.time(frequencies(t))).unflatten(1, (6, -1))
+        words, t6 = self.read_text(text), self.modulate(self.time(frequencies(t, FREQUENCIES))).unflatten(1, (6, -1))
         for block in self.blocks[:first]:
             image, words = block(image, words, t6)
         before = image
@@ -116,10 +115,3 @@ class EMMDiTNet(nn.Module):
             image, words = block(image, words, t6)
         velocity: Tensor = self.out(self.norm(image)).mT.unflatten(2, (self.sizes.side, self.sizes.side))
         return velocity
-
-
-def frequencies(t: Tensor) -> Tensor:
-    """Sinusoidal embedding [B, 256] of times [B] in 0 .. 1, a thousand steps apart."""
-    half = FREQUENCIES // 2
-    angles = 1000 * t[:, None] * torch.exp(-math.log(10_000) * torch.arange(half, device=t.device) / half)
-    return torch.cat([angles.cos(), angles.sin()], 1)

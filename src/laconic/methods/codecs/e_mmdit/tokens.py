@@ -1,4 +1,4 @@
-"""Fewer tokens in the middle: the compressor of two paths, the reconstructor, and the positions that are added twice."""
+"""Fewer tokens in the middle: the compressor of two paths, the reconstructor, and the subregions of attention."""
 
 from __future__ import annotations
 
@@ -56,18 +56,6 @@ class Reconstructor(nn.Module):
         full = [line_of(path(grid)) for path, grid in zip(self.paths, grids, strict=True)]
         merged: Tensor = self.merge(torch.cat([*full, before], -1))
         return merged
-
-
-def sincos(width: int, side: int) -> Tensor:
-    """Fixed positions [side^2, width]: half of the numbers for the column, half for the line, each sine and cosine."""
-    rates = 10_000.0 ** (-torch.arange(width // 4) / (width // 4))
-    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    parts = [
-        angle
-        for place in (x, y)
-        for angle in ((place.flatten()[:, None] * rates).sin(), (place.flatten()[:, None] * rates).cos())
-    ]
-    return torch.cat(parts, 1)
 
 
 def subregions(x: Tensor, slices: int, run: int) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from laconic.codec.patches import unpatched
 from laconic.codec.quantisers import FSQ, VQ, Quantised, Quantiser
 
 RGB = 3
@@ -95,13 +96,8 @@ class OneDPieceNet(nn.Module):
         codes = self.write(vectors) + self.code_place[: vectors.shape[1]]
         canvas = torch.cat([self.drawn_class, self.mask.expand(self.sizes.patches, -1)]) + self.drawn_place
         hidden = self.decoder(torch.cat([canvas.expand(len(codes), -1, -1), codes], 1))
-        cells, side, p = (
-            self.head(hidden[:, 1 : 1 + self.sizes.patches]),
-            self.sizes.size // self.sizes.patch,
-            self.sizes.patch,
-        )
-        pixels = cells.view(-1, side, side, RGB, p, p).permute(0, 3, 1, 4, 2, 5)
-        return pixels.reshape(-1, RGB, self.sizes.size, self.sizes.size)
+        cells, sizes = self.head(hidden[:, 1 : 1 + self.sizes.patches]), self.sizes
+        return unpatched(cells, sizes.patch, sizes.size // sizes.patch)
 
     def kept(self) -> int:
         """How many codes the decoder sees: in training a number drawn evenly from 1 .. N, one for a whole batch; else N."""

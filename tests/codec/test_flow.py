@@ -2,7 +2,7 @@
 
 import torch
 
-from laconic.methods.codecs.e_mmdit.flow import flow_loss, guided, noised, sampled
+from laconic.codec.flow import flow_loss, guided, noised, sampled
 
 
 def test_6_the_oracles_velocity_returns_the_image_in_any_number_of_steps():

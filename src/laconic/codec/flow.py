@@ -18,9 +18,10 @@ def noised(x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return (1 - at) * x + at * noise
 
 
-def flow_loss(velocity: Velocity, x: Tensor) -> Tensor:
-    """Squared error of the velocity at one time for each of x, drawn from a logit-normal(0, 1)."""
-    t, noise = torch.randn(len(x), device=x.device).sigmoid(), torch.randn_like(x)
+def flow_loss(velocity: Velocity, x: Tensor, t: Tensor | None = None) -> Tensor:
+    """Squared error of the velocity at one time for each of x: `t` [B], or drawn from a logit-normal(0, 1)."""
+    t = torch.randn(len(x), device=x.device).sigmoid() if t is None else t
+    noise = torch.randn_like(x)
     return (velocity(noised(x, noise, t), t) - (noise - x)).square().mean()
 
 
