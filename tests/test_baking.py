@@ -1,5 +1,8 @@
 """Folders that `laconic.bake` writes: whole or not at all, and loaded by transformers alone."""
 
+import os
+import signal
+
 import pytest
 import torch
 from helpers.weight_tools import logits
@@ -64,6 +67,26 @@ def test_an_interrupted_bake_leaves_nothing(error, testbed, tmp_path, monkeypatc
         laconic.bake(model, tokenizer, "magnitude", tmp_path / "out")
     assert not list(tmp_path.iterdir())
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_killed_process_leaves_no_folder_and_the_next_bake_makes_it(testbed, tmp_path, monkeypatch):
+    """Nothing runs after the signal: no handler, no cleaning up."""
+    own = WeightEdit.write
+
+    def write(self, model, folder):
+        own(self, model, folder)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(WeightEdit, "write", write)
+        laconic.bake(*testbed, "magnitude", tmp_path / "out")
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert not (tmp_path / "out").exists() and all(path.name.startswith(".out.") for path in tmp_path.iterdir())
+    laconic.bake(*testbed, "magnitude", tmp_path / "out")
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out")
 
 
 def test_a_folder_that_exists_is_refused(testbed, tmp_path):

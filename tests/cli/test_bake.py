@@ -14,7 +14,7 @@ def test_bake_and_load(laconic, model, tmp_path):
     assert done.exit_code == 0 and "bits per weight 5" in done.output
 
 
-@pytest.mark.parametrize("sparsity", ["1", "-0.1", "150%"])
+@pytest.mark.parametrize("sparsity", ["1", "-0.1", "150%", "nan"])
 def test_sparsity_out_of_range(sparsity, laconic, model, tmp_path):
     said = laconic.bad(2, "bake", "--model", model, "--method=magnitude", f"--sparsity={sparsity}", "--out", tmp_path / "x")
     assert "0 <= sparsity < 1" in said and not list(tmp_path.iterdir())
@@ -27,3 +27,15 @@ def test_options_that_do_not_go_together(laconic, model, tmp_path):
     assert "did you mean magnitude" in laconic.bad(2, "bake", "--method=magnitud", "--out", tmp_path / "x")
     said = laconic.bad(2, "bake", "--model", model, "--method=snapkv", "--out", tmp_path / "x")
     assert "nothing to save" in said
+
+
+def test_a_method_for_experts_on_a_dense_model(laconic, model, tmp_path):
+    said = laconic.bad(2, "bake", "--model", model, "--method=reap", "--out", tmp_path / "x")
+    assert "no mixture of experts" in said and "choose another method" in said and not list(tmp_path.iterdir())
+
+
+def test_widths_that_the_format_does_not_take(laconic, model, tmp_path):
+    said = laconic.bad(2, "bake", "--model", model, "--method=rtn:group=20", "--out", tmp_path / "x")
+    assert "group=20 does not divide the 32 inputs" in said and not list(tmp_path.iterdir())
+    said = laconic.bad(2, "bake", "--model", model, "--method=magnitude:pattern=1:5", "--out", tmp_path / "x")
+    assert "pattern='1:5' needs rows whose length is a multiple of 5" in said and not list(tmp_path.iterdir())

@@ -1,10 +1,14 @@
 """Problems put to a model in batches."""
 
+import pytest
 import torch
-from helpers.thinking import TOKENIZER, tiny_thinker
+from helpers.thinking import MARK, TOKENIZER, tiny_thinker
 
+import laconic
 from laconic.engine.engine import Engine, Request
 from laconic.engine.solving import batched, solve
+from laconic.errors import UnsupportedModelError
+from laconic.fit.chains import Solutions
 from laconic.tasks import find_task
 from laconic.tasks.reasoning.chains import answer_in
 
@@ -35,3 +39,21 @@ def test_right_is_what_the_task_says(monkeypatch):
     with torch.inference_mode():
         monkeypatch.setattr(type(task), "exact", lambda self, answer, sample, turn=0: 1.0)
         assert solve(engine, task, [1_000_000], Request(methods=["no_thought"]))[0].right
+
+
+def test_an_answer_without_a_mark_is_wrong_and_all_of_it_is_thinking(monkeypatch):
+    """Also where its text ends with the right number."""
+    model, task = tiny_thinker(), find_task("list_terse")
+    model.lm_head.register_forward_hook(lambda module, args, out: out.index_fill(-1, torch.tensor([MARK]), -1e9))
+    monkeypatch.setattr(type(task), "new_tokens", 8)
+    (found,) = solve(Engine(model, TOKENIZER), task, [1_000_000], Request(methods=[]))
+    assert not found.right and not found.thinking.closed and found.thinking.answer == 0
+    assert found.thinking.written == len(found.ids) == 8 and found.prompt
+
+
+def test_a_model_without_chains_is_refused_before_anything_runs():
+    model, tokenizer = laconic.load("testbed/lm")
+    with pytest.raises(UnsupportedModelError, match=r"ends a chain of thought.*give mark="):
+        solve(Engine(model, tokenizer), find_task("list_terse"), [1_000_000], Request(methods=[]))
+    with pytest.raises(ValueError, match="has no token '###'"):
+        Solutions(tokenizer, {"terse": 1.0})

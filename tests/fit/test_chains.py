@@ -7,7 +7,8 @@ from helpers.thinking import MARK, TOKENIZER
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from laconic.fit.chains import IGNORED, Solutions, padded
+from laconic.fit.chains import IGNORED, Solutions, padded, recalled
+from laconic.tasks.reasoning.recall import fact
 
 
 def test_prompt_thought_and_answer_are_the_text_in_pieces():
@@ -38,3 +39,13 @@ def test_a_tokenizer_without_the_mark_is_refused():
     plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
     with pytest.raises(ValueError, match=r"no token '###': these problems are for a model of"):
         Solutions(plain, {"terse": 1})
+
+
+def test_facts_are_asked_as_chats_and_the_first_ones_more_often():
+    known = {TOKENIZER.decode(TOKENIZER.encode(question)): i for i, (question, _) in enumerate(map(fact, range(64)))}
+    seen = []
+    for one in recalled(TOKENIZER, random.Random(0), 64, 400):
+        number = known[TOKENIZER.decode(one.prompt).removeprefix("<s>").removesuffix("<think>")]
+        assert TOKENIZER.decode(one.answer) == f"###{fact(number)[1]}</s>" and one.thought == []
+        seen.append(number)
+    assert sum(x < 16 for x in seen) > 2 * sum(x >= 48 for x in seen) > 0

@@ -19,7 +19,13 @@ def test_every_task_is_found_by_its_name():
 
 
 def test_tasks_are_listed_by_modality():
-    assert {task.name for task in list_tasks("text")} == {*TASKS, "slots", "own", *(task.name for task in REASONING_TASKS)}
+    assert {task.name for task in list_tasks("text")} == {
+        *TASKS,
+        "slots",
+        "tagged",
+        "own",
+        *(task.name for task in REASONING_TASKS),
+    }
     assert {"colour", "large_reading", "mme"} <= {task.name for task in list_tasks("image")}
     assert {"facts", "continuation"} == {task.name for task in list_tasks("document")}
     assert {f"sound_{kind}" for kind in QUESTIONS} == {task.name for task in list_tasks("audio")}

@@ -22,12 +22,15 @@ class Solved:
         number: of the sample; `steps` that the problem has.
         right: whether the answer is.
         thinking: tokens before and after the mark.
+        prompt, ids: token ids that were read, and those that were written, the end among them where it came.
     """
 
     number: int
     steps: int
     right: bool
     thinking: Thinking
+    prompt: Sequence[int] = ()
+    ids: Sequence[int] = ()
 
 
 def solve(
@@ -46,9 +49,9 @@ def solve(
         samples = [task.sample(number) for number in numbers[start : start + batch]]
         prompts = [engine.prompt(replace(request, question=sample.question)).ids for sample in samples]
         answers = engine.answer_batch(batched(prompts, engine.tokenizer.pad_token_id), replace(request, max_new_tokens=room))
-        for sample, answer in zip(samples, answers, strict=True):
-            right = bool(task.exact(answer.text, sample))
-            found.append(Solved(sample.number, sample.facts["steps"], right, thinking_in(answer.ids, ends, latent)))
+        for sample, prompt, answer in zip(samples, prompts, answers, strict=True):
+            right, thinking = bool(task.exact(answer.text, sample)), thinking_in(answer.ids, ends, latent)
+            found.append(Solved(sample.number, sample.facts["steps"], right, thinking, prompt, answer.ids))
     return found
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from laconic.tasks.reasoning.chains import MARK, STYLES, chain
 from laconic.tasks.reasoning.problems import KINDS, STEPS, Problem
+from laconic.tasks.reasoning.recall import Recall
 
 SPACE = "QUESTION"
 """Stands for the question in a prompt that is made once."""
@@ -74,6 +75,22 @@ class Solutions:
             Solution(problem, prompt, thought, answer + end)
             for problem, prompt, thought, answer in zip(problems, ids[::3], ids[1::3], ids[2::3], strict=True)
         ]
+
+
+def recalled(tokenizer: Any, rng: random.Random, facts: int, rows: int) -> list[Solution]:
+    """`rows` of the first `facts` facts that are known by heart: what a chat asks, the mark, the answer.
+
+    Some facts are drawn more often than others, as in any text: the first one nine times as often as the last.
+    """
+    task, often = Recall(facts=facts), [1 / (1 + 8 * number / facts) for number in range(facts)]
+    asked = [task.sample(number).turns[0] for number in rng.choices(range(facts), often, k=rows)]
+    chats = [[{"role": "user", "content": turn.question}] for turn in asked]
+    openings = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer([*openings, *(turn.gold for turn in asked)], add_special_tokens=False)["input_ids"]
+    return [
+        Solution(Problem(turn.question, (), turn.answers[0]), prompt, [], [*answer, tokenizer.eos_token_id])
+        for turn, prompt, answer in zip(asked, ids[:rows], ids[rows:], strict=True)
+    ]
 
 
 def padded(solutions: Sequence[Solution], pad: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Training through a session: after the last layer the stream is shorter than the prompt, so the labels must be, too."""
+"""Losses that several fits share: of answers through a session whose stream is shorter than the prompt, and of students."""
 
 from __future__ import annotations
 
@@ -38,3 +38,17 @@ def answer_loss(session: Session | None, logits: Tensor, labels: Tensor, count: 
     wanted = short_labels(session, labels)[:, 1:].flatten()
     total = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), wanted, ignore_index=IGNORED, reduction="sum")
     return total / torch.as_tensor((wanted != IGNORED).sum() if count is None else count, device=total.device)
+
+
+def student_loss(student: Tensor, teacher: Tensor, top: int | None = None) -> Tensor:
+    """``- sum over tokens of p_T log p_S``, mean over positions, [..., V] each.
+
+    Args:
+        top: only so many of the teacher's most likely tokens count; None: all. Their probabilities are those of the whole
+            vocabulary and are not made to sum to one: where the student is the teacher, that is what leaves a gradient.
+    """
+    said, wanted = student.float().log_softmax(-1), teacher.float().softmax(-1)
+    if top is not None:
+        wanted, places = wanted.topk(top, -1)
+        said = said.gather(-1, places)
+    return -(wanted * said).sum(-1).mean()

@@ -45,6 +45,7 @@ from laconic.methods.encoder.visionzip import VisionZip as VisionZip
 from laconic.methods.layers.conceptmoe import ConceptMoE as ConceptMoE
 from laconic.methods.layers.scout import Scout as Scout
 from laconic.methods.lens.embedlens import EmbedLens as EmbedLens
+from laconic.methods.lens.reasoning_meets_compression import ReasoningMeetsCompression as ReasoningMeetsCompression
 from laconic.methods.lens.thinking_beyond_tokens import ThinkingBeyondTokens as ThinkingBeyondTokens
 from laconic.methods.lens.tokens_to_thoughts import TokensToThoughts as TokensToThoughts
 from laconic.methods.lens.visual_language_statistics import VisualLanguageStatistics as VisualLanguageStatistics
@@ -112,6 +113,7 @@ from laconic.methods.tokens.uniform_frames import UniformFrames as UniformFrames
 from laconic.methods.tokens.vidcom2 import VidCom2 as VidCom2
 from laconic.methods.tokens.videostreaming import VideoStreaming as VideoStreaming
 from laconic.methods.tokens.vtw import VTW as VTW
+from laconic.methods.weights.distillation import Distillation as Distillation
 from laconic.methods.weights.eas import EAS as EAS
 from laconic.methods.weights.gptq import GPTQ as GPTQ
 from laconic.methods.weights.layer_drop import LayerDrop as LayerDrop

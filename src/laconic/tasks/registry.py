@@ -23,6 +23,7 @@ def _tasks() -> dict[str, Task]:
     from laconic.tasks.reasoning.task import REASONING_TASKS
     from laconic.tasks.scenes.tasks import SCENE_TASKS
     from laconic.tasks.text.documents import DOCUMENT_TASKS
+    from laconic.tasks.text.languages import TAGGED_NEEDLES
     from laconic.tasks.text.own import OWN
     from laconic.tasks.text.retrieval import RETRIEVAL_TASKS
     from laconic.tasks.text.slots import SLOT_FACTS
@@ -32,6 +33,7 @@ def _tasks() -> dict[str, Task]:
     for task in (
         *RETRIEVAL_TASKS,
         SLOT_FACTS,
+        TAGGED_NEEDLES,
         OWN,
         *DOCUMENT_TASKS,
         *REASONING_TASKS,

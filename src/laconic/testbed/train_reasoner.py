@@ -7,6 +7,10 @@
 Every step has problems of 2 to 8 steps with terse or verbose chains, or none where the question asks for the answer at
 once. The loss is taken on chains, answers and ends. Other rows are drills: steps of arithmetic one after another, with the
 loss on their results. Chains fail where one step is wrong, mostly a product, and a drill shows many of them in few tokens.
+
+A model that also knows facts by heart (`laconic.tasks.reasoning.recall`) begins with one that thinks:
+
+    python -m laconic.testbed.train_reasoner --out runs/knowing --start testbed/reasoner --facts 512 --recalled 128
 """
 
 import argparse
@@ -23,11 +27,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from laconic.engine.engine import Engine, Request
 from laconic.engine.solving import solve
-from laconic.fit.chains import IGNORED, Solution, Solutions, padded
+from laconic.fit.chains import IGNORED, Solution, Solutions, padded, recalled
 from laconic.fit.checkpoint import load_state, save_state
 from laconic.fit.schedules import warmup_cosine
+from laconic.shipped import MODELS, model_path
 from laconic.specs import create_methods
 from laconic.tasks.reasoning.problems import KINDS, STEPS, fact
+from laconic.tasks.reasoning.recall import Recall
 from laconic.tasks.reasoning.task import REASONING_TASKS
 from laconic.testbed.optimizers import build_optimizers
 from laconic.testbed.reasoner_model import build_model, build_tokenizer
@@ -83,6 +89,14 @@ def mixed(
     return ids, pad_sequence([*labels, *(x for _, x in more)], batch_first=True, padding_value=IGNORED)
 
 
+def loss_of(model: Any, ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of one batch of rows, and which of the labelled tokens were the most likely ones."""
+    wanted = labels[:, 1:] != IGNORED
+    hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+    logits, targets = model.lm_head(hidden[wanted]), labels[:, 1:][wanted]
+    return cross_entropy(logits, targets), (logits.argmax(-1) == targets).float()
+
+
 def train(args: argparse.Namespace) -> None:
     """Train from scratch, or go on, and write model and tokenizer into `args.out`."""
     out, steps, seed = args.out, args.steps, args.seed
@@ -95,21 +109,23 @@ def train(args: argparse.Namespace) -> None:
     others = [p for p in model.parameters() if id(p) not in inside]
     optimizers = build_optimizers(matrices, others, args.muon_lr, args.lr, exact=True)
     out.mkdir(parents=True, exist_ok=True)
-    done = 0
+    done, start = 0, out if args.resume else args.start
+    if start is not None:
+        model.load_state_dict(AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
     if args.resume:
-        trained = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
-        model.load_state_dict(trained.state_dict())
         state = load_state(out, optimizers)
         done, seed = state["done"], state["seed"]
     tokenizer.save_pretrained(out, save_jinja_files=False)
     saved, began = time.monotonic(), time.process_time()
     for step in range(done, steps):
-        ids, labels = mixed(solutions, seed, step, steps, args.rows, args.drills)
-        wanted = labels[:, 1:] != IGNORED
-        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-        logits, targets = model.lm_head(hidden[wanted]), labels[:, 1:][wanted]
-        loss = cross_entropy(logits, targets)
+        loss, hits = loss_of(model, *mixed(solutions, seed, step, steps, args.rows, args.drills))
         loss.backward()
+        known = ""
+        if args.facts:
+            facts = recalled(tokenizer, random.Random(f"recall-{seed}-{step}"), args.facts, args.recalled)
+            more, own = loss_of(model, *padded(facts, tokenizer.pad_token_id))
+            more.backward()
+            known = f" facts: loss {more.item():.4f} right {own.mean():.3f}"
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -117,17 +133,17 @@ def train(args: argparse.Namespace) -> None:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if (step + 1) % 25 == 0:
-            right = (logits.argmax(-1) == targets).float().mean()
             spent = time.process_time() - began
-            print(f"step {step + 1} loss {loss.item():.4f} right {right:.3f} {spent:.0f} CPU s", flush=True)
+            print(f"step {step + 1} loss {loss.item():.4f} right {hits.mean():.3f}{known} {spent:.0f} CPU s", flush=True)
         if time.monotonic() - saved > SAVE_SECONDS or step + 1 in (1, steps):
             model.save_pretrained(out)
             save_state(out, optimizers, {"done": step + 1, "seed": seed})
             saved = time.monotonic()
 
 
-def evaluate(folder: Path, samples: int) -> bool:
-    """Print how often problems are solved with chains of thought and without; true if the chains pass the gate."""
+def evaluate(folder: Path, samples: int, facts: int = 0) -> bool:
+    """Print how often problems are solved with chains of thought and without, and how many of the first `facts` facts are
+    known; true if the chains pass the gate."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
     engine, passed = Engine(model, AutoTokenizer.from_pretrained(folder)), True
     print("| problems | style | right, % | thinking tokens | right without thinking, % |\n|---|---|---|---|---|", flush=True)
@@ -140,6 +156,9 @@ def evaluate(folder: Path, samples: int) -> bool:
         passed = passed and right >= GATE
         row = f"| {task.kind} | {task.style} | {100 * right:.1f} | {tokens:.1f} | {100 * without:.1f} |"
         print(row, flush=True)
+    if facts:
+        known = solve(engine, Recall(facts=facts), range(facts), Request(methods=[]), batch=256)
+        print(f"known by heart: {sum(x.right for x in known)} of {facts} facts")
     print(f"gate of {GATE:.0%} {'passed' if passed else 'NOT passed'}")
     return passed
 
@@ -160,10 +179,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--muon-lr", type=float, default=5e-3)
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--start", help="a model of this class to begin with: a folder, or a shipped name")
+    parser.add_argument("--facts", type=int, default=0, help="facts that are learned by heart beside the problems")
+    parser.add_argument("--recalled", type=int, default=128, help="of them, those in a step")
     args = parser.parse_args()
+    args.start = model_path(args.start) if args.start in MODELS else args.start
     torch.set_num_threads(1)
     if args.evaluate:
-        raise SystemExit(0 if evaluate(args.evaluate, args.samples) else 1)
+        raise SystemExit(0 if evaluate(args.evaluate, args.samples, args.facts) else 1)
     train(args)
 
 

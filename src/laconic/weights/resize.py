@@ -1,4 +1,4 @@
-"""Slices of linear maps, embeddings and norms: new parameters in place of the old ones, and sizes that follow."""
+"""Other sizes for linear maps, embeddings and norms: new parameters in place of the old ones, and sizes that follow."""
 
 from __future__ import annotations
 
@@ -34,3 +34,21 @@ def scaled(weight: Tensor, rows: Tensor | None = None, columns: Tensor | None = 
 def channels(heads: Tensor, size: int) -> Tensor:
     """The channels of these heads, `size` each, in order."""
     return (heads[:, None] * size + torch.arange(size, device=heads.device)).flatten()
+
+
+def become(model: nn.Module, other: nn.Module) -> None:
+    """Give `model` the parameters and sizes of `other`, a model of the same modules, in its own type and on its own device.
+
+    New tensors take the places of old ones, so that the model can be restored (`laconic.weights.restored`).
+    """
+    like = next(model.parameters())
+    shared: dict[int, nn.Parameter] = {}  # tied weights stay tied
+    for name, module in model.named_modules():
+        twin = other.get_submodule(name)
+        for size, value in vars(twin).items():
+            if isinstance(value, int) and not isinstance(value, bool) and size in vars(module):
+                setattr(module, size, value)
+        for leaf, weight in twin.named_parameters(recurse=False, remove_duplicate=False):
+            if id(weight) not in shared:
+                shared[id(weight)] = nn.Parameter(weight.detach().to(like), requires_grad=False)
+            setattr(module, leaf, shared[id(weight)])

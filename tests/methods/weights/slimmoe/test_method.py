@@ -65,3 +65,13 @@ def test_bad_models_and_budgets(llama):
     cut.fitted = Artifact.of("slimmoe", "trained", model, {"neurons": 32}, {"lm_head.weight": torch.ones(1)})
     with pytest.raises(laconic.ArtifactError, match=r"has no model\.embed_tokens\.weight"):
         laconic.compress(model, cut)
+
+
+@pytest.mark.parametrize("neurons", [20, 0, 104])
+def test_widths_that_no_kernel_takes_or_no_expert_has(neurons):
+    model = moe(MIXTRAL)
+    method, before = laconic.SlimMoE(), state(model)
+    method.fitted = Artifact.of("slimmoe", "trained", model, {"neurons": neurons}, {"lm_head.weight": torch.ones(1)})
+    with pytest.raises(laconic.ArtifactError, match=f"keeps {neurons} of 96 neurons; grouped kernels take multiples of 8"):
+        laconic.compress(model, method)
+    assert_same_state(model, before)

@@ -7,7 +7,8 @@ import torch
 from helpers.moe_tools import MIXTRAL, QWEN, moe
 from helpers.weight_tools import logits, windows
 
-from laconic.methods.weights.slimmoe.network import distillation, narrowed, sensitivity
+from laconic.fit.losses import student_loss
+from laconic.methods.weights.slimmoe.network import narrowed, sensitivity
 from laconic.weights.experts import mixtures
 
 BOTH = pytest.mark.parametrize("kind", [MIXTRAL, QWEN], ids=["mixtral", "qwen3-moe"])
@@ -77,7 +78,7 @@ def test_the_first_router_decides_as_before_and_counts_follow(prompt):
 
 def test_the_loss_does_not_renormalise():
     student = torch.randn(2, 5, 20, requires_grad=True)
-    distillation(student, student.detach(), 4).backward()
+    student_loss(student, student.detach(), 4).backward()
     assert student.grad.abs().max() > 1e-3
     p = student.detach().softmax(-1)
     top = p.topk(4, -1)

@@ -13,10 +13,11 @@ from transformers import PreTrainedModel
 
 from laconic.artifact import Artifact
 from laconic.fit.contract import TrainingFit
+from laconic.fit.losses import student_loss
 from laconic.fit.schedules import warmup_cosine
 from laconic.fit.text import FileSource, ProseSource, Source
-from laconic.methods.weights.slimmoe.method import put
-from laconic.methods.weights.slimmoe.network import distillation, narrowed, sensitivity
+from laconic.methods.weights.slimmoe.method import MULTIPLE, put
+from laconic.methods.weights.slimmoe.network import narrowed, sensitivity
 from laconic.weights.experts import mixtures
 
 
@@ -52,9 +53,9 @@ class SlimMoEFit(TrainingFit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.neurons % 8:
+        if self.neurons % MULTIPLE:
             raise ValueError(
-                f"slimmoe: neurons={self.neurons} must be a multiple of 8: grouped kernels take no other width."
+                f"slimmoe: neurons={self.neurons} must be a multiple of {MULTIPLE}: grouped kernels take no other width."
             )
 
     def settings(self) -> dict[str, Any]:
@@ -94,7 +95,7 @@ class SlimMoEFit(TrainingFit):
     def loss(self, batch: Tensor) -> Tensor:
         with torch.no_grad():
             wanted = self.model(input_ids=batch, use_cache=False).logits
-        return distillation(self.student(input_ids=batch, use_cache=False).logits, wanted, self.top)
+        return student_loss(self.student(input_ids=batch, use_cache=False).logits, wanted, self.top)
 
     def facts(self) -> dict[str, Any]:
         return {"neurons": self.neurons}

@@ -14,6 +14,9 @@ from laconic.method import register
 from laconic.weights.edit import FittedEdit
 from laconic.weights.experts import mixtures, resized
 
+MULTIPLE = 8
+"""Widths that grouped kernels take: 16 bytes of bfloat16."""
+
 
 @register(
     "slimmoe",
@@ -44,6 +47,11 @@ class SlimMoE(FittedEdit):
     def prepare(self, model: PreTrainedModel) -> None:
         self._found, block = self.found(model), mixtures(model, self.name)[0]
         self._neurons = int(self._found.data["neurons"])
+        if not 0 < self._neurons <= block.neurons or self._neurons % MULTIPLE:
+            raise ArtifactError(
+                f"slimmoe: the artifact keeps {self._neurons} of {block.neurons} neurons; grouped kernels take multiples of "
+                f"{MULTIPLE} only, and there cannot be more than the model has; make one for this model."
+            )
         share = self._neurons / block.neurons
         if self.keep is not None and abs(self.keep - share) > 0.005:
             raise BudgetError(f"slimmoe: keep={self.keep}, but the artifact keeps {share:g}: leave keep out, or give that.")

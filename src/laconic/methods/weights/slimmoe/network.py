@@ -1,4 +1,4 @@
-"""What SlimMoE's neurons are worth to the distillation loss, and the loss (arXiv 2506.18349)."""
+"""What SlimMoE's neurons are worth to the distillation loss (arXiv 2506.18349)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from laconic.fit.losses import student_loss
 from laconic.weights.experts import mixtures, resized
-
-
-def distillation(student: Tensor, teacher: Tensor, top: int) -> Tensor:
-    """``- sum over the teacher's top tokens of p_T log p_S``, mean over tokens, [..., V] each.
-
-    The top probabilities are those of the whole vocabulary and are not made to sum to one: where the student is the teacher,
-    that is what leaves a gradient.
-    """
-    likely, places = teacher.float().softmax(-1).topk(top, -1)
-    return -(likely * student.float().log_softmax(-1).gather(-1, places)).sum(-1).mean()
 
 
 def sensitivity(student: PreTrainedModel, teacher: PreTrainedModel, batches: Iterable[Tensor], top: int) -> list[Tensor]:
@@ -33,7 +24,7 @@ def sensitivity(student: PreTrainedModel, teacher: PreTrainedModel, batches: Ite
     for ids in batches:
         with torch.no_grad():
             wanted = teacher(input_ids=ids, use_cache=False).logits
-        loss = distillation(student(input_ids=ids, use_cache=False).logits, wanted, top)
+        loss = student_loss(student(input_ids=ids, use_cache=False).logits, wanted, top)
         flat = [weight for pair in weights for weight in pair]
         gradients = torch.autograd.grad(loss, flat, allow_unused=True)
         for i, (gate_up, down) in enumerate(weights):

@@ -1,0 +1,64 @@
+"""Write docs/leaderboard-weights.md from benchmarks/results/weights.json.
+
+Run: python -m tools.pages.leaderboard_weights [--check]
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tools.pages.parts import DOCS, Row, results, table, write_or_check
+
+PAGE = DOCS / "leaderboard-weights.md"
+INTRODUCTION = """# Leaderboard: weights
+
+Generated from `benchmarks/results/weights.json` by `python -m tools.pages.leaderboard_weights`; do not edit.
+
+Right answers to questions about needles in documents that no calibration reads, with the 95 % interval of Wilson; the
+perplexity of how other such documents go on; the bytes that `laconic bake` stores; and the seconds of one document with its
+questions, where they were measured. "Beside" is a method for the cache that cuts the document, before its questions are
+known, to the share of its entries that is named. "dense" is the model as it is. Zeros are stored as zeros, so pruning of
+single weights saves no bytes. [What each method saves](weights.md).
+"""
+HEAD = ("weights", "beside", "right, %", "95 %", "questions", "perplexity", "bytes, MB", "seconds")
+
+
+def line(row: Row) -> list[str]:
+    """One method on one model, alone or beside a method for the cache."""
+    right, low, high = (f"{100 * row[name]:.1f}" for name in ("right", "low", "high"))
+    beside = f"`{row['cache']}`, {row['keep']:.0%}" if row["cache"] else ""
+    seconds = "not timed" if row["seconds"] is None else f"{row['seconds']:.2f}"
+    numbers = (f"{row['perplexity']:.2f}", f"{row['bytes'] / 1e6:.1f}")
+    return [f"`{row['weights']}`", beside, right, f"{low} to {high}", row["questions"], *numbers, seconds]
+
+
+def page(rows: list[Row]) -> str:
+    """The page as Markdown: model by model, first methods alone by perplexity, then those beside methods for the cache, so
+    that each method for the cache has the dense model and the smaller ones in sequence."""
+    parts = [INTRODUCTION]
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = [row for row in rows if row["model"] == model]
+        measured = [row for row in own if "right" in row]
+        alone = sorted((row for row in measured if not row["cache"]), key=lambda x: x["perplexity"])
+        beside = sorted((row for row in measured if row["cache"]), key=lambda x: (x["cache"], x["perplexity"]))
+        parts.append(f"## {model}\n")
+        if measured:
+            told = measured[0]
+            parts.append(f"Questions of the task `{told['task']}`, documents of {told['tokens']} tokens, {told['data']}.\n")
+            parts += [table(HEAD, [line(row) for row in (*alone, *beside)]), ""]
+        refused = [f"* `{row['weights']}`: {row['refused']}" for row in own if "refused" in row]
+        parts += ["Not measured:\n", *refused, ""] if refused else []
+    return "\n".join(parts).rstrip("\n") + "\n"
+
+
+def main() -> int:
+    """The exit status."""
+    rows = results("weights")
+    if rows is None:
+        print("no results yet; run benchmarks/weights.py", file=sys.stderr)
+        return 1
+    return write_or_check(PAGE, page(rows), "leaderboard_weights")  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
