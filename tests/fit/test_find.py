@@ -67,7 +67,7 @@ def test_unknown_ones_name_the_closest():
     with pytest.raises(UnknownNameError, match="did you mean lococo"):
         find_fit("lococco")
     with pytest.raises(
-        UnknownNameError, match=r"snapkv needs no fit; methods that have one: autocompressor, .*lococo, mean_pool"
+        UnknownNameError, match=r"snapkv needs no fit; methods that have one: adsc, autocompressor, .*lococo, mean_pool"
     ):
         find_fit("snapkv")
 

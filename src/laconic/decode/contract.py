@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 from laconic.artifact import Artifact
 from laconic.decode.seam import ThoughtSeam
 from laconic.decode.thought import Thought
-from laconic.decode.weights import replaced
 from laconic.errors import BudgetError
 from laconic.families import family_of
+from laconic.families.replaced import decoder_weights, replaced
 from laconic.method import Method
 from laconic.seams import Seam
 
@@ -82,8 +82,7 @@ class TrainedReasoning(ReasoningMethod):
 
     def running(self, model: PreTrainedModel) -> AbstractContextManager[Any]:
         assert self.trained is not None
-        own = {n.removeprefix("decoder."): x for n, x in self.trained.tensors.items() if n.startswith("decoder.")}
-        return replaced(family_of(model).stack(model), own)
+        return replaced(family_of(model).stack(model), decoder_weights(self.trained.tensors))
 
 
 class Latents(NamedTuple):

@@ -21,6 +21,7 @@ def _tasks() -> dict[str, Task]:
     from laconic.tasks.audio.tasks import SOUND_TASKS
     from laconic.tasks.public import BENCHMARKS
     from laconic.tasks.reasoning.task import REASONING_TASKS
+    from laconic.tasks.scenes.patches import PATCH_TASKS
     from laconic.tasks.scenes.tasks import SCENE_TASKS
     from laconic.tasks.text.documents import DOCUMENT_TASKS
     from laconic.tasks.text.languages import TAGGED_NEEDLES
@@ -38,6 +39,7 @@ def _tasks() -> dict[str, Task]:
         *DOCUMENT_TASKS,
         *REASONING_TASKS,
         *SCENE_TASKS,
+        *PATCH_TASKS,
         *SOUND_TASKS,
         *CLIP_TASKS,
         *BENCHMARKS,

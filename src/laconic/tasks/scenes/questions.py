@@ -38,7 +38,8 @@ def drawn(scene: Scene) -> Image.Image:
     return Image.fromarray(render(scene))
 
 
-def _a(name: str) -> str:
+def article(name: str) -> str:
+    """A name with its article."""
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
@@ -60,7 +61,7 @@ def _existence(rng: random.Random, scene: Scene) -> Question | None:
         if not absent:
             return None
         name = rng.choice(absent)
-    return Question("existence", f"Is there {_a(name)}?", "yes" if name in names else "no")
+    return Question("existence", f"Is there {article(name)}?", "yes" if name in names else "no")
 
 
 def _count(rng: random.Random, scene: Scene) -> Question | None:
@@ -75,11 +76,12 @@ def _count(rng: random.Random, scene: Scene) -> Question | None:
     if not pool:
         return None
     thing = rng.choice(pool)
-    plural = f"{thing} shapes" if by_colour else _plural(thing)
-    return Question("count", f"How many {plural} are there?", str(there.count(thing)))
+    several = f"{thing} shapes" if by_colour else plural(thing)
+    return Question("count", f"How many {several} are there?", str(there.count(thing)))
 
 
-def _plural(kind: str) -> str:
+def plural(kind: str) -> str:
+    """Several shapes of a kind."""
     return kind + ("es" if kind == "cross" else "s")
 
 
@@ -141,7 +143,7 @@ def _comparing(rng: random.Random, scene: Scene) -> Question | None:
         return None
     more, less = rng.choice(things)
     first_thing, second_thing, answer = (more, less, "yes") if rng.random() < 0.5 else (less, more, "no")
-    one, two = (f"{t} shapes" if by_colour else _plural(t) for t in (first_thing, second_thing))
+    one, two = (f"{t} shapes" if by_colour else plural(t) for t in (first_thing, second_thing))
     return Question("comparing", f"Are there more {one} than {two}?", answer)
 
 

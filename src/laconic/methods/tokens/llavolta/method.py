@@ -13,7 +13,8 @@ from laconic.method import register
 from laconic.ops.pool import pool_positions, pool_rows
 from laconic.stream.assemble import assemble
 from laconic.stream.blocks import at_depth, blocks
-from laconic.stream.contract import Cut, Stream, TokenMethod
+from laconic.stream.contract import Cut, Stream
+from laconic.stream.tuned import TunedMethod
 
 
 def compression_ratio(layer: int, stride: int, depth: int) -> float:
@@ -34,7 +35,7 @@ def compression_ratio(layer: int, stride: int, depth: int) -> float:
     inferred="how a budget gives a stride; a thumbnail and its crops are averaged apart",
 )
 @dataclass(kw_only=True)
-class LLaVolta(TokenMethod):
+class LLaVolta(TunedMethod):
     """The Visual Context Compressor: average pooling (1-D, raster order) of every image before layer K with stride S.
 
     Groups of S tokens that follow each other become their mean, at the mean of their positions, rounded down; what is left
@@ -45,6 +46,9 @@ class LLaVolta(TokenMethod):
         layer: K, the decoder layer before which tokens are averaged; 0 is right after the projector (the release's -1).
             None: 2 of 32, scaled to the model's depth, 1 at least.
         stride: S; 1 changes nothing. None: 8, or under a budget the smallest that meets it.
+        artifact: what `laconic fit llavolta` wrote: a file, a shipped name, or a Hub id. The tuned decoder then runs, with
+            the layer and the stride of its last stage (perhaps none) unless others or a budget are given. None: the model as
+            it is.
 
     Raises:
         BudgetError: an image with fewer than S tokens.
@@ -64,10 +68,16 @@ class LLaVolta(TokenMethod):
 
     @property
     def neutral(self) -> bool:
-        return self.stride == 1 or super().neutral
+        return super().neutral or (self.budget_from_parameters and self._given == 1)
+
+    @property
+    def _given(self) -> int:
+        """S where no budget says it."""
+        return self.stride or self.tuned_with("stride") or 8
 
     def cuts(self, depth: int) -> tuple[int]:
-        return (at_depth(2, depth) if self.layer is None else self.layer,)
+        layer = self.tuned_with("layer") if self.layer is None else self.layer
+        return (at_depth(2, depth) if layer is None else layer,)
 
     def cut(self, stream: Stream) -> Cut | None:
         kept, values = [], []
@@ -96,7 +106,7 @@ class LLaVolta(TokenMethod):
     def _stride(self, stream: Stream, row: int) -> int:
         """S for one sequence."""
         if self.budget_from_parameters:
-            return 8 if self.stride is None else self.stride
+            return self._given
         now = len(stream.images(row))
         if not now:
             return 1

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from laconic import checks
 from laconic.errors import BudgetError
@@ -15,7 +16,8 @@ from laconic.method import register
 from laconic.ops.pool import pool_rows
 from laconic.stream.assemble import assemble
 from laconic.stream.blocks import at_depth, blocks
-from laconic.stream.contract import Cut, Stream, TokenMethod
+from laconic.stream.contract import Cut, Stream
+from laconic.stream.tuned import TunedMethod
 
 PUBLISHED = (8, 14, 19)
 
@@ -68,7 +70,7 @@ def schedule(share: float, bottlenecks: int, factor: int, depth: int) -> tuple[i
     inferred="a reconstruction from the abstract: layers, factors, which token of a group stays, budgets, training",
 )
 @dataclass(kw_only=True)
-class ADSC(TokenMethod):
+class ADSC(TunedMethod):
     """Uniform bottlenecks: before each of a few layers only every r-th visual token stays, whatever it holds.
 
     The last token of a group stays: under causal attention it has seen the others. No scores, no attention maps. Use on a
@@ -83,6 +85,11 @@ class ADSC(TokenMethod):
         mode: "last" or "first" token of each group, or "avg": their mean, at the place of the last.
         grid: a bottleneck keeps every r-th column of the image, the next one every r-th row, and so on, instead of every
             r-th token in raster order (not with "avg").
+        artifact: what `laconic fit adsc` wrote: a file, a shipped name, or a Hub id. The tuned decoder then runs, with the
+            bottlenecks that it was tuned with unless layers, factor or a budget are given. None: the model as it is.
+
+    Raises:
+        ValueError: a mode or grid that the artifact was not tuned with.
     """
 
     layers: tuple[int, ...] | None = None
@@ -105,6 +112,13 @@ class ADSC(TokenMethod):
         if self.bottlenecks < 1 or (self.factor is not None and self.factor < 1):
             raise ValueError(f"adsc: bottlenecks={self.bottlenecks} and factor={self.factor} must be at least 1.")
 
+    def attach(self, model: PreTrainedModel) -> None:
+        super().attach(model)
+        for name in ("mode", "grid") if self.tuned is not None else ():
+            given, tuned = getattr(self, name), self.tuned_with(name)
+            if given != tuned:
+                raise ValueError(f"adsc: {name}={given!r}: this artifact was tuned with {name}={tuned!r}; give that.")
+
     @property
     def neutral(self) -> bool:
         return self.factor == 1 or self.layers == () or super().neutral
@@ -123,8 +137,8 @@ class ADSC(TokenMethod):
             BudgetError: no evenly spaced layers meet the share.
         """
         if share is None:
-            layers = self.layers or tuple(sorted({at_depth(layer, depth) for layer in PUBLISHED}))
-            return layers, self.factor or 2
+            known = self.layers or self.tuned_with("layers") or sorted({at_depth(layer, depth) for layer in PUBLISHED})
+            return tuple(known), self.factor or self.tuned_with("factor") or 2
         if share >= 1:
             return (), 1
         for factor in (2, 4, 8, 16) if self.factor is None else (self.factor,):

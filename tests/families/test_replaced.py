@@ -4,8 +4,8 @@ import pytest
 import torch
 from helpers.thinking import asked, tiny_thinker
 
-from laconic.decode.weights import replaced
 from laconic.errors import ArtifactError
+from laconic.families.replaced import replaced
 
 
 def test_the_model_runs_with_other_weights_and_gets_its_own_storage_back():

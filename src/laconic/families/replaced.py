@@ -10,6 +10,11 @@ from torch import Tensor, nn
 from laconic.errors import ArtifactError
 
 
+def decoder_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a trained decoder (`laconic.fit.thinker`), by their names in the model's own."""
+    return {name.removeprefix("decoder."): x for name, x in tensors.items() if name.startswith("decoder.")}
+
+
 @contextmanager
 def replaced(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """While open, the parameters of `model` named in `weights` hold these numbers, in their own type, on their own device;

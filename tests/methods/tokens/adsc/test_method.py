@@ -1,5 +1,5 @@
 """ADSC against closed forms and a slow run; "line n" refers to the list of what it must show. The training lines are in
-test_adsc_training.py."""
+test_training.py."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from laconic import BudgetError, compress, create_method
-from laconic.methods.tokens.adsc import ADSC, every, schedule, visual_share
+from laconic.methods.tokens.adsc.method import ADSC, every, schedule, visual_share
 from laconic.methods.tokens.llavolta.method import LLaVolta
 
 
