@@ -277,6 +277,7 @@ def test_what_does_not_fit_is_refused_before_any_request():
         harness.LaconicLM("testbed/lm", method="none", mode="aware")
 
 
+@pytest.mark.slow
 def test_the_command_line_is_the_harnesss_own(tmp_path, monkeypatch, tasks):
     folder = next(iter(tasks.include_path)) if isinstance(tasks.include_path, list) else tasks.include_path
     harness.main(

@@ -128,6 +128,7 @@ def test_ctrl_c_leaves_whole_rows_and_130(model, tmp_path, monkeypatch):
     assert len(read(tmp_path)) == 6
 
 
+@pytest.mark.slow
 def test_sigkill_and_sigint_then_restart_equal_an_uninterrupted_run(model, tmp_path):
     command = [sys.executable, "-m", "laconic.cli", "bench", "--model", model, "--out", str(tmp_path / "cut"), *LONG]
     for sign, code in [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)]:

@@ -107,6 +107,7 @@ def test_interrupt_exits_with_130(laconic, model, context, monkeypatch):
     assert laconic.bad(130, "run", "--model", model, "--context", context) == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_real_sigint_exits_with_130(model, tmp_path):
     """Ctrl-C while the model decodes."""
     script = (
@@ -135,6 +136,7 @@ def test_version_and_help(laconic):
         assert "--json" in laconic(command, "--help").stdout
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_traceback():
     source = str(Path(api.__file__).parents[1])
     process = subprocess.Popen(

@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 PACKAGES = sorted(path.parent for path in EXAMPLES.glob("*/pyproject.toml"))
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def laconic(tmp_path_factory: pytest.TempPathFactory):

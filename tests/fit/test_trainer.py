@@ -121,6 +121,7 @@ def test_a_training_that_breaks_off_in_its_first_step_can_be_resumed(tmp_path, m
     assert same(run(tmp_path, True), run())
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on(tmp_path):
     """kill -9 in the middle of a training that saves after every step: what is on the disk is whole."""
     arguments = [sys.executable, fit_toy.__file__, str(tmp_path), "0.003"]

@@ -74,6 +74,7 @@ def test_quantised_equals_softmax_over_what_is_stored(path, bits, heads):
     assert not out[1, :g].any() and bool(lse[1, :g].isneginf().all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [{"d": 64, "group": 64, "tile": 32}, {"d": 128, "group": 64, "tile": 32}], ids=str)
 def test_quantised_at_the_sizes_of_models(path, layout):
     keys, values = packed(**layout)

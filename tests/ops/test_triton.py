@@ -27,6 +27,7 @@ def cases(**environment):
 
 
 @needs_triton
+@pytest.mark.slow
 def test_kernels_in_the_interpreter():
     cases(TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
 

@@ -29,6 +29,7 @@ def test_unknown_names_get_the_closest():
         model_path("testbed/lmm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_gate_at_512(task, model, tokenizer):
     recall, _ = cell(model, tokenizer, task, 512, 24, seed=SEED)

@@ -48,6 +48,7 @@ def settings(folder, *more) -> argparse.Namespace:
     return parser().parse_args(["--out", str(folder), "--workers", "1", "--tokens", "256", "--no-bf16", *more])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path, one_worker):
     unbroken = Trainer(settings(tmp_path / "a"))
     for _ in range(4):

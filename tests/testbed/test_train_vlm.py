@@ -30,6 +30,7 @@ def test_the_last_stage_asks_everything_and_no_stage_forgets():
     assert all(set(a) <= set(b) for a, b in pairwise(STAGES))
 
 
+@pytest.mark.slow
 def test_repeated_steps_on_one_batch_lower_its_loss(tmp_path):
     trainer = Trainer(settings(tmp_path))
     trainer.state |= {"stage": len(STAGES) - 1, "step": 100}
@@ -41,6 +42,7 @@ def test_repeated_steps_on_one_batch_lower_its_loss(tmp_path):
     assert trainer.losses(batch)[0].item() < 0.8 * first
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
     unbroken, broken = Trainer(settings(tmp_path / "a")), Trainer(settings(tmp_path / "b"))
     for trainer in (unbroken, broken):

@@ -263,6 +263,7 @@ def test_a_refresh_with_everything_important_changes_nothing(llama, prompt):
     assert [int(layer.state["chosen_at"][0]) for layer in session.cache.compressed()] == [140] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["evict", "quant"])
 def test_refreshes_come_in_time_and_equal_the_loop(llama, prompt, record, mode):
     """Every 5 tokens the last 5 queries choose among all that is stored; what was evicted never comes back."""

@@ -107,6 +107,7 @@ def right(loaded, sample, *methods):
     return sum(context.ask(f"{slot}?", max_new_tokens=1).text == value for slot, value in stated.items()) / len(stated)
 
 
+@pytest.mark.slow
 def test_3_trained_it_beats_its_beginning_and_eviction_at_equal_entries(loaded, sample, tmp_path):
     """21 times fewer entries: 3 for 65 tokens, the first one not trained."""
     model, tokenizer = loaded
