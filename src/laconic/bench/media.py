@@ -44,6 +44,7 @@ class MediaAsking(Asking):
             "decoding": "greedy",
             "batch": batch,
             "timing": "of a batch of equally long prompts, divided by its size",
+            "own_flops": "counted on the first of a batch",
         }
 
     @abstractmethod
@@ -110,12 +111,13 @@ class MediaAsking(Asking):
         ]
 
     def _counted(self, batch: Sequence[Asked], method: Method | None) -> list[Answer]:
-        """The answers, with all FLOPs of the prompt."""
+        """The answers, with all FLOPs of the prompt: the method's own are counted on the first of a batch, whose prompts and
+        media have one shape."""
         answers = self._answer(batch, method)
         if method is None:
             return answers
-        counted = self._answer(batch, method, new_tokens=1, count_flops=True)
-        return [with_flops(answer, again) for answer, again in zip(answers, counted, strict=True)]
+        (counted,) = self._answer(batch[:1], method, new_tokens=1, count_flops=True)
+        return [with_flops(answer, counted) for answer in answers]
 
     def describe(self, reply: Reply) -> Row:
         prompt = reply.answers[0].prompt
@@ -134,7 +136,7 @@ class MediaAsking(Asking):
             return self._latest[1]
         shown = [one if change is None else change(one) for asked in batch for one in asked.media]
         given = self.encoded([asked.sample.question for asked in batch], shown)
-        if change is None:
+        if change is None and len(batch) > 1:
             self._latest = places, given
         return given
 
