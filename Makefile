@@ -24,7 +24,7 @@ VLLM := 0.32.0
 VLLM_TORCH := 2.13.0
 RAY := 2.60.0
 
-.PHONY: demo test slow processors playground vllm ray kill soak lint lint-assets types docs leaderboard leaderboard-real leaderboard-images leaderboard-videos check clean
+.PHONY: demo test slow processors playground vllm ray kill soak lint lint-assets types docs leaderboard leaderboard-real leaderboard-images leaderboard-videos leaderboard-sounds check clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -38,6 +38,7 @@ demo: $(READY)  ## the main job: answers from a compressed context, on a real mo
 	$(BIN)/laconic run --model smollm2 --method kvzip --keep 0.25 --later --compare --context examples/note.txt --question "What is the code for falcon?"
 	$(BIN)/laconic run --model testbed/lm --method snapkv --keep 0.1 --compare --context examples/note.txt --question "What is the code for falcon?"
 	$(BIN)/laconic run --method visionzip --keep 0.25 --compare --image docs/scene.png --question "What does the white sign say?"
+	$(BIN)/laconic run --method evs --keep 0.5 --compare --video examples/clip.mp4 --frames 16 --question "Which comes first, the green cross or the orange cross?"
 	$(BIN)/laconic run --audio examples/talk.flac --model whisper-tiny-en --method audio_pool --keep 0.25 --compare
 	$(BIN)/laconic bench --preset demo --out demo
 
@@ -124,6 +125,10 @@ leaderboard-images: $(READY)  ## every method for visual tokens on scenes: a qua
 leaderboard-videos: $(READY)  ## every method for visual tokens on clips, resumable
 	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset videos --out leaderboard-videos
 	$(BIN)/python -m tools.pages.leaderboard_media leaderboard-videos
+
+leaderboard-sounds: $(READY)  ## every method for audio tokens on sound made by script, resumable
+	OMP_NUM_THREADS=1 $(BIN)/laconic bench --preset sounds --out leaderboard-sounds
+	$(BIN)/python -m tools.pages.leaderboard_media leaderboard-sounds
 
 check: lint types docs demo slow test  ## what CI runs; it also runs lint-assets where npm is installed
 

@@ -3,7 +3,15 @@
 from difflib import get_close_matches
 from pathlib import Path
 
-MODELS = ("testbed/lm", "testbed/facts", "testbed/reasoner", "testbed/vlm", "testbed/vlm-large")
+MODELS = (
+    "testbed/lm",
+    "testbed/facts",
+    "testbed/reasoner",
+    "testbed/audio",
+    "testbed/video",
+    "testbed/vlm",
+    "testbed/vlm-large",
+)
 
 
 def model_path(name: str) -> Path:

@@ -86,7 +86,6 @@ def test_report_only_needs_no_model(model, tmp_path):
         (["--samples", "0"], "samples=0"),
         (["--model", "testbed/ml"], "testbed/lm"),
         (["--executor", "dask"], "choose local, ray, ray://auto or ray://HOST:PORT"),
-        (["--tasks", "sound_count"], "no model for audio tasks comes with laconic; name one"),
     ],
 )
 def test_bad_input_is_exit_2_with_help_and_without_a_file(tmp_path, arguments, said):

@@ -85,7 +85,9 @@ def test_a_share_that_is_set_later_is_checked_too():
 
 def test_the_model_follows_what_is_shown():
     assert Options().model_name == "testbed/lm"
-    assert Options(image=["a.png"]).model_name == Options(video="b.mp4").model_name == "testbed/vlm"
+    assert Options(image=["a.png"]).model_name == Options(image=["a.png"], video="b.mp4").model_name == "testbed/vlm"
+    assert Options(video="b.mp4").model_name == "testbed/video"
+    assert Options(video="b.mp4", as_images=True).model_name == "testbed/vlm"
     assert Options(image=["a.png"], model="m").model_name == "m"
 
 

@@ -38,7 +38,7 @@ def test_its_commands_answer(monkeypatch: pytest.MonkeyPatch):
         done = CliRunner().invoke(app, shlex.split(command))
         assert done.exit_code == 0, done.output
         answers.append(done.stdout.splitlines()[0])
-    assert answers == ["The code for falcon is 4815263.", "HET"]
+    assert answers == ["The code for falcon is 4815263.", "HET", "orange cross"]
 
 
 @pytest.mark.slow

@@ -56,8 +56,7 @@ class Comparison:
     """How methods are compared over the tasks of one modality.
 
     Attributes:
-        kind: what its methods are called in messages. `model`: what is compared on when no model is named; empty: one has to
-            be named.
+        kind: what its methods are called in messages. `model`: what is compared on when no model is named.
         sites: "all" and patterns stand for the catalogue's methods of these sites.
         keeps, lengths, modes: of a grid that names none; ``lengths = (0,)``: no length is asked for.
         preset: what runs when nothing else is named.

@@ -177,12 +177,7 @@ def _grid(model: str | None, preset: str | None, tasks: Sequence[str] | None, fo
 
 
 def _default_model(grid: Grid) -> str:
-    model = model_for_own_documents() if OWN in grid.tasks else grid.comparison.model
-    if not model:
-        raise common.InputError(
-            f"no model for {grid.modality} tasks comes with laconic; name one, such as --model Qwen/Qwen2-Audio-7B-Instruct."
-        )
-    return model
+    return model_for_own_documents() if OWN in grid.tasks else grid.comparison.model
 
 
 def _load(model: str, grid: Grid, batch: int) -> Bench:

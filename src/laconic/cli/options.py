@@ -42,7 +42,7 @@ def bytes_of(text: str) -> int:
     return round(float(match[1]) * _SIZES[match[2]])
 
 
-TEXT_MODEL, IMAGE_MODEL = "testbed/lm", "testbed/vlm"
+TEXT_MODEL, IMAGE_MODEL, VIDEO_MODEL = "testbed/lm", "testbed/vlm", "testbed/video"
 """Models that are shipped, and taken when none is named."""
 REAL_MODEL = "smollm2"
 """Taken for a user's own documents, about which the shipped one says nothing, where its package is installed."""
@@ -59,9 +59,9 @@ Json = Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")]
 
 
-def model_for(model: str | None, sees: bool) -> str:
-    """The model that was named, or the shipped one that reads such input."""
-    return model or (IMAGE_MODEL if sees else TEXT_MODEL)
+def model_for(model: str | None, sees: bool, films: bool = False) -> str:
+    """The model that was named, or the shipped one that reads such input: images, or a video alone."""
+    return model or (VIDEO_MODEL if films else IMAGE_MODEL if sees else TEXT_MODEL)
 
 
 @dataclass(kw_only=True)
@@ -184,7 +184,7 @@ class Options:
     @property
     def model_name(self) -> str:
         """The model that was named, or the shipped one that reads such input."""
-        return model_for(self.model, self.sees)
+        return model_for(self.model, self.sees, films=self.video is not None and not (self.image or self.as_images))
 
     def text(self) -> str:
         """The context's text; stdin can be read once.

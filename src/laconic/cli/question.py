@@ -33,6 +33,8 @@ TRAINED_TOKENS = {
     "testbed/lm": 2048,
     "testbed/facts": 90,
     "testbed/reasoner": 300,
+    "testbed/audio": 160,
+    "testbed/video": 330,
     "testbed/vlm": 192,
     "testbed/vlm-large": 800,
 }

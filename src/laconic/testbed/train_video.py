@@ -56,7 +56,7 @@ class Trainer(StagedTraining):
 
     def drawn(self, rng: random.Random) -> Batch:
         stage = self.state["stage"]
-        longest = rng.choice([*FRAMES[:stage], *[FRAMES[stage]] * 2])
+        longest = rng.choice([*FRAMES[:stage], *[FRAMES[stage]] * self.args.longest])
         frames = rng.randint(max(FRAMES[0], longest // 2 + 1), longest)  # every length occurs, so counting places fails
         rows = max(1, self.args.rows // frames)
         return self.batches.draw(rng, rows, self.args.questions, self.weights(), frames)
@@ -112,6 +112,7 @@ def parser() -> argparse.ArgumentParser:
     add("--questions", type=int, default=8, help="questions per clip")
     add("--lr", type=float, default=1e-3, help="AdamW: embeddings, norms, biases")
     add("--muon-lr", type=float, default=2e-3, help="Muon: the matrices of all layers")
+    add("--longest", type=int, default=2, help="how many times as often as each shorter one the longest clips are drawn")
     add("--tower", action="store_true", help="train the vision tower, too")
     add("--gate", type=float, default=0.9, help="accuracy that ends a stage")
     add("--stage-steps", type=int, default=1000, help="a stage ends after this many steps at the latest")
