@@ -81,7 +81,7 @@ def test_all_stands_for_every_cache_method():
         (
             {"tasks": ("single",), "modes": ("turns",)},
             BudgetError,
-            "nothing to run.*kvturns, laterneedle, slots; laterneedle goes",
+            "nothing to run.*kvturns, laterneedle, slots, tagged; laterneedle goes",
         ),
     ],
 )

@@ -29,7 +29,8 @@ def test_tasks_are_listed_by_modality():
     assert {"colour", "large_reading", "mme"} <= {task.name for task in list_tasks("image")}
     assert {"facts", "continuation"} == {task.name for task in list_tasks("document")}
     assert {f"sound_{kind}" for kind in QUESTIONS} == {task.name for task in list_tasks("audio")}
-    kinds = ("text", "document", "image", "audio")
+    assert {"clip_reading_4", "clip_times_32"} <= {task.name for task in list_tasks("video")}
+    kinds = ("text", "document", "image", "video", "audio")
     assert sorted(task.name for task in list_tasks()) == sorted(task.name for kind in kinds for task in list_tasks(kind))
 
 

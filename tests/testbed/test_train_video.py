@@ -14,7 +14,7 @@ from laconic.testbed import evaluate_video
 from laconic.testbed.clip_batch import KIND_NAMES, Batches
 from laconic.testbed.scene_batch import pixels_of
 from laconic.testbed.train_video import Trainer, parser
-from laconic.testbed.video_model import FRAME_TOKENS, VOCAB_SIZE, build_tokenizer, middle
+from laconic.testbed.video_model import FRAME_TOKENS, VOCAB_SIZE, build_processor, build_tokenizer, middle
 
 
 def settings(folder, *more):
@@ -107,19 +107,20 @@ def test_a_resumed_run_equals_an_unbroken_one_and_leaves_the_tower_alone(tmp_pat
 def test_the_table_counts_what_generation_answers(trainer, model, monkeypatch):
     """A padded batch of questions is answered as each question is alone."""
     task = next(task for task in CLIP_TASKS if task.kind == "first" and task.frames == 4)
-    tokenizer, seen = trainer.batches.writer.tokenizer, []
+    tokenizer = trainer.batches.writer.tokenizer
+    processor, seen = build_processor(tokenizer), []
     monkeypatch.setattr(type(task), "score", lambda self, answer, sample, turn=0: seen.append(answer) or 1.0)
     numbers = range(1_000_000, 1_000_004)
-    assert evaluate_video.correct(model, tokenizer, task, numbers) == [True] * 4
+    assert evaluate_video.correct(model, processor, task, numbers) == [True] * 4
     together = list(seen)
     for number in numbers:
-        evaluate_video.correct(model, tokenizer, task, [number])
+        evaluate_video.correct(model, processor, task, [number])
     assert seen[4:] == together and len(Batches(tokenizer).opening(4)) == 2 + 4 * FRAME_TOKENS + 1
 
 
 def test_the_table_has_the_lengths_that_were_asked_for(trainer, tmp_path, monkeypatch, capsys):
     trainer.model.save_pretrained(tmp_path)
-    trainer.batches.writer.tokenizer.save_pretrained(tmp_path)
+    build_processor(trainer.batches.writer.tokenizer).save_pretrained(tmp_path)
     right = {4: [True] * 19 + [False], 8: [True] * 18 + [False] * 2}
     monkeypatch.setattr(evaluate_video, "correct", lambda model, tokenizer, task, numbers: right[task.frames])
     assert evaluate_video.report(tmp_path, 20, frames=[4])

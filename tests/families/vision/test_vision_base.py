@@ -48,7 +48,7 @@ def test_families_are_listed():
 
 
 def test_adapters_are_short():
-    shared = {"__init__", "base", "spans", "encoder", "anyres", "visual", "watch", "shorten", "clock", "merged"}
+    shared = {"__init__", "base", "spans", "encoder", "anyres", "visual", "watch", "shorten", "clock", "frames", "merged"}
     files = [path for path in Path(vision.__file__).parent.glob("*.py") if path.stem not in shared]
     assert len(files) == len(set(FAMILY.values()))
     for path in files:

@@ -65,7 +65,7 @@ def test_every_video_is_treated_by_itself(method, name):
         case.build(blind=True),
         [ZooImage(list(numbers(i, 4, *(4, 4) if "llava" in name else (6, 8))), video=True) for i in range(2)],
     )
-    setting = {"evs": "evs:rate=0.5", "fastvid": "fastvid:ratio=0.5", "vidcom2": "vidcom2:keep=0.5"}[method]
+    setting = {"evs": "evs:rate=0.5", "fastvid": "fastvid:ratio=0.5"}.get(method, f"{method}:keep=0.5")
 
     def kept(rows, row):
         given = case.inputs(rows)
@@ -84,7 +84,7 @@ def test_frames_without_tokens_are_accepted(method):
     model, frame = case.build(blind=True), numbers(1, 6, 8)
     still = ZooImage([frame] * 6, video=True)
     given = case.inputs([[still]])
-    setting = {"evs": {"tokens": 12}, "fastvid": {"tokens": 3}, "vidcom2": {"tokens": 3}}[method]
+    setting = {"tokens": 12 if method == "evs" else 3}
     session, logits, _ = seen_by(model, given, laconic.create_method(method, **setting))
     (kept,) = kept_cells(case, [still], given, session)
     assert len(kept) == next(iter(setting.values())) and len({frame for _, frame, _, _ in kept}) < 6

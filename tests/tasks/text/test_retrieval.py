@@ -112,9 +112,9 @@ def test_a_task_draws_the_samples_of_its_seeds(tokenizer):
         find_task("multikey").samples(0, 1)
 
 
-def test_two_tasks_have_several_questions_and_one_needs_them():
+def test_some_tasks_have_several_questions_and_one_needs_them():
     tasks = list_tasks("text")
-    assert [task.name for task in tasks if task.several_turns] == ["kvturns", "laterneedle", "slots"]
+    assert [task.name for task in tasks if task.several_turns] == ["kvturns", "laterneedle", "slots", "tagged"]
     assert [task.name for task in tasks if not task.single_turn] == ["laterneedle"]
 
 

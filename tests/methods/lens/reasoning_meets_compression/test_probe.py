@@ -54,7 +54,7 @@ def test_directions_are_means_over_spans_less_means_over_everything():
 @pytest.mark.parametrize("behaviour", ["checking", "backtracking"])
 def test_6_importance_is_the_change_of_the_loss_along_the_direction(behaviour):
     """Each map's output moves by a little of u_hat on the span; the loss of the span moves by that, times its length."""
-    one, step = answers()[1], 1e-6
+    one, step = answers()[1], 1e-3  # norms of the model run in fp32: less drowns in rounding
     along = directions(MODEL, MAPS, answers(), behaviour)
     ((start, end),) = one.spans[behaviour]
     (got,) = effects(MODEL, MAPS, one, [(start, end)], along)
