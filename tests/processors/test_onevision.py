@@ -1,6 +1,7 @@
 """LLaVA-OneVision's processor without torchvision makes what the one with it makes, and loads what that one saved."""
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ from PIL import Image
 
 from laconic.prompts.onevision import load_onevision
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("torchvision") is None, reason="the stock processor needs torchvision: `make processors`"),
+]
 
 
 @pytest.mark.parametrize(("size", "limit"), [((32, 32), 1e-6), ((60, 90), 2.5 / 127.5)])
