@@ -11,16 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from laconic.codec.images import pixels
-from laconic.fit.contract import TrainingFit
-from laconic.fit.schedules import warmup_cosine
+from laconic.fit.codec import CodecFit
 from laconic.methods.codecs.deep_forcing.network import FilmNet, Sizes
 from laconic.methods.codecs.deep_forcing.window import Policy
 from laconic.tasks.scenes.small import small_clip
-from laconic.tasks.task import EVALUATION_SEED
 
 
 @dataclass(kw_only=True)
-class DeepForcingFit(TrainingFit):
+class DeepForcingFit(CodecFit):
     """A causal generator of video, by rectified flow of each frame beside the clean frames before it.
 
     Args:
@@ -30,9 +28,7 @@ class DeepForcingFit(TrainingFit):
 
     steps: int = 3000
     lr: float = 1e-3
-    clip: float | None = 1.0
     batch_size: int = 8
-    warmup: float = 0.05
     frames: int = 8
     history: float = 0.1
     size: int = 32
@@ -42,18 +38,17 @@ class DeepForcingFit(TrainingFit):
     heads: int = 4
 
     method: ClassVar[str] = "deep_forcing"
-    standalone: ClassVar[bool] = True
     may_be_zero: ClassVar[tuple[str, ...]] = ("seed", "history")
 
     def build(self, model: Any, tokenizer: Any) -> nn.Module:
         self.net = FilmNet(Sizes(self.size, self.patch, self.width, self.depth, self.heads))
         return self.net
 
-    def rate(self, step: int) -> float:
-        return warmup_cosine(step, self.steps, self.warmup)
+    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(module.parameters(), lr=self.lr, weight_decay=0.0)
 
     def batch(self, step: int) -> Tensor:
-        first = (self.seed * 7919 + step) * self.batch_size % (EVALUATION_SEED - self.batch_size)
+        first = self.first(step)
         clips = np.concatenate([small_clip(first + i, self.frames, self.size) for i in range(self.batch_size)])
         return pixels(clips).unflatten(0, (self.batch_size, self.frames))
 

@@ -13,16 +13,14 @@ from torch import Tensor, nn
 from laconic.artifact import Artifact
 from laconic.codec.images import pixels
 from laconic.codec.vocabulary import word_ids
-from laconic.fit.contract import TrainingFit
-from laconic.fit.schedules import warmup_cosine
+from laconic.fit.codec import CodecFit
 from laconic.methods.codecs.dicode.network import DiCoDeNet, Sizes
 from laconic.tasks.scenes.flights import FLIGHT_WORDS, Flight
 from laconic.tasks.scenes.scenes import render
-from laconic.tasks.task import EVALUATION_SEED
 
 
 @dataclass(kw_only=True)
-class DiCoDeFit(TrainingFit):
+class DiCoDeFit(CodecFit):
     """A tokenizer of films of `size` pixels and `frames` a clip; with `start`, a language model over its tokens.
 
     Args:
@@ -36,9 +34,7 @@ class DiCoDeFit(TrainingFit):
 
     steps: int = 3000
     lr: float = 1e-3
-    clip: float | None = 1.0
     batch_size: int = 16
-    warmup: float = 0.05
     size: int = 16
     patch: int = 4
     frames: int = 8
@@ -59,7 +55,6 @@ class DiCoDeFit(TrainingFit):
     start: str | None = None
 
     method: ClassVar[str] = "dicode"
-    standalone: ClassVar[bool] = True
     may_be_zero: ClassVar[tuple[str, ...]] = ("seed", "dropped", "unsaid")
 
     def __post_init__(self) -> None:
@@ -83,15 +78,8 @@ class DiCoDeFit(TrainingFit):
         self.net.language.requires_grad_(True)
         return self.net
 
-    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        learning = [p for p in module.parameters() if p.requires_grad]
-        return torch.optim.AdamW(learning, lr=self.lr, weight_decay=1e-4, betas=(0.9, 0.99))
-
-    def rate(self, step: int) -> float:
-        return warmup_cosine(step, self.steps, self.warmup)
-
     def batch(self, step: int) -> Any:
-        first = (self.seed * 7919 + step) * self.batch_size % (EVALUATION_SEED - self.batch_size)
+        first = self.first(step)
         flights = [Flight(first + i, self.net.sizes.size) for i in range(self.batch_size)]
         return self.filmed(flights) if self.start is None else self.told(flights, self.unsaid)
 

@@ -11,18 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from laconic.codec.images import pixels
-from laconic.fit.contract import TrainingFit
-from laconic.fit.schedules import warmup_cosine
+from laconic.fit.codec import CodecFit
 from laconic.methods.codecs.e_mmdit.drawing import Drawing
 from laconic.methods.codecs.e_mmdit.network import Sizes
 from laconic.tasks.scenes.captions import CAPTION_WORDS, caption
 from laconic.tasks.scenes.scenes import render
 from laconic.tasks.scenes.small import small_scene
-from laconic.tasks.task import EVALUATION_SEED
 
 
 @dataclass(kw_only=True)
-class EMMDiTFit(TrainingFit):
+class EMMDiTFit(CodecFit):
     """A generator of scenes with one shape from captions such as "red circle top left".
 
     Args:
@@ -35,8 +33,6 @@ class EMMDiTFit(TrainingFit):
     steps: int = 3000
     lr: float = 1e-3
     clip: float | None = 0.5
-    batch_size: int = 32
-    warmup: float = 0.05
     size: int = 32
     patch: int = 4
     width: int = 96
@@ -52,7 +48,6 @@ class EMMDiTFit(TrainingFit):
     dropped: float = 0.1
 
     method: ClassVar[str] = "e_mmdit"
-    standalone: ClassVar[bool] = True
     may_be_zero: ClassVar[tuple[str, ...]] = ("seed", "dropped")
 
     def build(self, model: Any, tokenizer: Any) -> nn.Module:
@@ -64,11 +59,8 @@ class EMMDiTFit(TrainingFit):
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.AdamW(module.parameters(), lr=self.lr, weight_decay=0.03, eps=1e-10)
 
-    def rate(self, step: int) -> float:
-        return warmup_cosine(step, self.steps, self.warmup)
-
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        first = (self.seed * 7919 + step) * self.batch_size % (EVALUATION_SEED - self.batch_size)
+        first = self.first(step)
         return self.examples(first, self.batch_size, self.dropped)
 
     def examples(self, first: int, count: int, dropped: float = 0.0) -> tuple[Tensor, Tensor]:

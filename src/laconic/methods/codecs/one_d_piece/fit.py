@@ -5,24 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from laconic.artifact import Artifact
 from laconic.codec.images import pixels
-from laconic.fit.contract import TrainingFit
-from laconic.fit.schedules import warmup_cosine
+from laconic.fit.codec import CodecFit
 from laconic.methods.codecs.one_d_piece.network import OneDPieceNet, Sizes
 from laconic.tasks.scenes.small import small_scenes
-from laconic.tasks.task import EVALUATION_SEED
 
 DRAWN = ("write", "decoder", "head", "drawn_class", "drawn_place", "code_place", "mask")
 """The decoder's parts of the network."""
 
 
 @dataclass(kw_only=True)
-class OneDPieceFit(TrainingFit):
+class OneDPieceFit(CodecFit):
     """A tokenizer of images of `size` pixels, whose codes go from the coarse to the fine.
 
     Args:
@@ -32,9 +29,6 @@ class OneDPieceFit(TrainingFit):
 
     steps: int = 4000
     lr: float = 2e-3
-    clip: float | None = 1.0
-    batch_size: int = 32
-    warmup: float = 0.05
     size: int = 32
     patch: int = 8
     tokens: int = 64
@@ -48,7 +42,6 @@ class OneDPieceFit(TrainingFit):
     start: str | None = None
 
     method: ClassVar[str] = "one_d_piece"
-    standalone: ClassVar[bool] = True
 
     def build(self, model: Any, tokenizer: Any) -> nn.Module:
         if self.start is None:
@@ -60,15 +53,8 @@ class OneDPieceFit(TrainingFit):
             part.requires_grad_(name.startswith(DRAWN))
         return self.net
 
-    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        learning = [p for p in module.parameters() if p.requires_grad]
-        return torch.optim.AdamW(learning, lr=self.lr, weight_decay=1e-4, betas=(0.9, 0.99))
-
-    def rate(self, step: int) -> float:
-        return warmup_cosine(step, self.steps, self.warmup)
-
     def batch(self, step: int) -> Tensor:
-        first = (self.seed * 7919 + step) * self.batch_size % (EVALUATION_SEED - self.batch_size)
+        first = self.first(step)
         return pixels(small_scenes(first, self.batch_size, self.net.sizes.size))
 
     def loss(self, batch: Tensor) -> Tensor:

@@ -5,20 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from laconic.artifact import Artifact
 from laconic.codec.images import pixels
-from laconic.fit.contract import TrainingFit
-from laconic.fit.schedules import warmup_cosine
+from laconic.fit.codec import CodecFit
 from laconic.methods.codecs.selftok.network import SelfTokNet, Sizes
 from laconic.tasks.scenes.small import small_scenes
-from laconic.tasks.task import EVALUATION_SEED
 
 
 @dataclass(kw_only=True)
-class SelfTokFit(TrainingFit):
+class SelfTokFit(CodecFit):
     """A tokenizer of images of `size` pixels, whose decoder sees fewer codes as noise falls.
 
     Args:
@@ -32,9 +29,7 @@ class SelfTokFit(TrainingFit):
 
     steps: int = 4000
     lr: float = 1e-3
-    clip: float | None = 1.0
     batch_size: int = 64
-    warmup: float = 0.05
     size: int = 16
     patch: int = 2
     tokens: int = 16
@@ -54,7 +49,6 @@ class SelfTokFit(TrainingFit):
     start: str | None = None
 
     method: ClassVar[str] = "selftok"
-    standalone: ClassVar[bool] = True
     may_be_zero: ClassVar[tuple[str, ...]] = ("seed", "dropped")
 
     def build(self, model: Any, tokenizer: Any) -> nn.Module:
@@ -73,15 +67,8 @@ class SelfTokFit(TrainingFit):
         self.net.renderer.requires_grad_(True)
         return self.net
 
-    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        learning = [p for p in module.parameters() if p.requires_grad]
-        return torch.optim.AdamW(learning, lr=self.lr, weight_decay=1e-4, betas=(0.9, 0.99))
-
-    def rate(self, step: int) -> float:
-        return warmup_cosine(step, self.steps, self.warmup)
-
     def batch(self, step: int) -> Tensor:
-        first = (self.seed * 7919 + step) * self.batch_size % (EVALUATION_SEED - self.batch_size)
+        first = self.first(step)
         return pixels(small_scenes(first, self.batch_size, self.net.sizes.size))
 
     def loss(self, batch: Tensor) -> Tensor:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from laconic.errors import MediaError
-from laconic.fit.contract import TrainingFit
-from laconic.fit.schedules import warmup_cosine
+from laconic.fit.codec import CodecFit
 from laconic.media.points import Points, load_points
 from laconic.methods.codecs.uni_3dar.entries import Entries, Writer, batched
 from laconic.methods.codecs.uni_3dar.network import Sizes, Uni3DARNet
@@ -26,7 +25,7 @@ SHAPES = {"molecules": (molecule, ("C", "N", "O", "S")), "shells": (shell, ("sph
 
 
 @dataclass(kw_only=True)
-class Uni3DARFit(TrainingFit):
+class Uni3DARFit(CodecFit):
     """The transformer over octrees, and the grid that they are of.
 
     Args:
@@ -53,12 +52,8 @@ class Uni3DARFit(TrainingFit):
     doubled: bool = True
     steps: int = 2000
     lr: float = 1e-3
-    clip: float | None = 1.0
-    batch_size: int = 32
-    warmup: float = 0.05
 
     method: ClassVar[str] = "uni_3dar"
-    standalone: ClassVar[bool] = True
     may_be_zero: ClassVar[tuple[str, ...]] = ("seed", "jitter", "dropped", "warmup")
 
     def __post_init__(self) -> None:
@@ -79,12 +74,6 @@ class Uni3DARFit(TrainingFit):
         self.writer = Writer(self.net.sizes.grid, len(self.names), self.doubled)
         return self.net
 
-    def optimizer(self, module: torch.nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(module.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=1e-4)
-
-    def rate(self, step: int) -> float:
-        return warmup_cosine(step, self.steps, self.warmup)
-
     def structure(self, number: int) -> tuple[Tensor, Tensor]:
         """Places and kinds of a structure, before it is moved."""
         if self.known:
@@ -93,7 +82,7 @@ class Uni3DARFit(TrainingFit):
         return self.made(number)
 
     def batch(self, step: int) -> Entries:
-        first = (self.seed * 7919 + step) * self.batch_size % (EVALUATION_SEED - self.batch_size)
+        first = self.first(step)
         return self.examples(range(first, first + self.batch_size), moved=True)
 
     def examples(self, numbers: range, moved: bool = False) -> Entries:
