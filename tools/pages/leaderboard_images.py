@@ -14,11 +14,12 @@ from pathlib import Path
 from laconic.bench.specs import NONE
 from laconic.bench.statistics import Interval
 from laconic.bench.store import read
-from laconic.bench.summary import Line, gain_at_equal_cost, summarise
+from laconic.bench.summary import Line, summarise
 from laconic.bench.table import spread
 from tools.pages.board import Board, kinds_table, of_kind
 from tools.pages.heat_map import heat_map
-from tools.pages.leaderboard_parts import arrow, write_results
+from tools.pages.leaderboard_parts import write_results
+from tools.pages.paired import Part, rivals, worth
 from tools.pages.parts import DOCS
 
 KEEPS = (0.5, 0.25, 0.11, 0.055)
@@ -32,8 +33,8 @@ NAMED = {
     "recoverable_compression:text=llm": ("prumerge", "tome"),
 }
 """Methods, and the baselines that their papers beat."""
-NEAR = 1.05
-"""A baseline is still compared with a method if its lowest cost is at most this many times the method's."""
+FREE = ("divprune", "visionzip:positions=gather", "fastv", "pool:positions=gather")
+"""Training-free methods beside which the trained ones stand: the best two, one that reads the question, averages."""
 INTRODUCTION = """# Leaderboard for images
 
 Every method that removes or merges visual tokens on `testbed/vlm` ([model
@@ -56,29 +57,6 @@ image are four times shorter. What survives that says little about a choice of t
 differences to `random_visual`, `downsample` and `pool`, FLOPs, bytes and times, is
 [here](../benchmarks/results/leaderboard-images.md); what it means is in [findings](findings.md#visual-tokens).
 """
-
-
-def named(lines: list[Line], hard: set[tuple[str, int]]) -> list[str]:
-    """Each method minus its paper's baselines at equal achieved FLOPs, over all samples and over the hard ones."""
-    out = ["| method | over | samples | " + " | ".join(SHARES) + " |", "|---|---|---|" + "---:|" * len(KEEPS)]
-    for method, baselines in NAMED.items():
-        own = {line.keep: line for line in lines if line.method == method}
-        for baseline in baselines:
-            reference = [line for line in lines if line.method in (baseline, NONE)]
-            for part, only in (("all", None), ("hard", hard)):
-                cells = [difference(own.get(keep), reference, only) for keep in KEEPS]
-                out.append(f"| `{method}` | `{baseline}` | {part} | " + " | ".join(cells) + " |")
-    return out
-
-
-def difference(line: Line | None, reference: list[Line], only: set[tuple[str, int]] | None) -> str:
-    """``+3 [1, 5] ▲`` in points; † where the baseline costs a little more; `-` where it costs much more."""
-    gain = gain_at_equal_cost(line, reference, 0, only) if line else None
-    if line is None or gain is None or (least := min(x.cost for x in reference)) > NEAR * line.cost:
-        return "-"
-    low, high = gain.interval.low, gain.interval.high
-    text = f"{100 * gain.interval.mean:+.0f} [{100 * low:.0f}, {100 * high:.0f}]"
-    return text + arrow(gain.interval) + (" †" if least > line.cost else "")
 
 
 def hard_mean(line: Line) -> Interval | None:
@@ -115,7 +93,9 @@ def main(folder: Path) -> None:
         "Points of difference at equal achieved FLOPs, with 95 % intervals of paired differences. `-`: one of the two cannot"
     ]
     parts += ["reach this share. †: the baseline takes up to 5 % more FLOPs, which is as low as it goes.", ""]
-    parts += named(lines, {(row["task"], row["seed"]) for row in rows if row["hard"]})
+    samples: list[Part] = [("all", None), ("hard", {(row["task"], row["seed"]) for row in rows if row["hard"]})]
+    parts += rivals(lines, NAMED, KEEPS, samples)
+    parts += worth(lines, FREE, KEEPS, samples)
     parts += ["", "## What the methods take", ""]
     parts += [
         "Prefill FLOPs of the uncompressed decoder's: what the decoder runs, and the method's own work, counted as it ran."

@@ -21,26 +21,34 @@ from laconic.tasks import find_task
 from tools.pages.board import Board, kinds_table, of_kind
 from tools.pages.heat_map import heat_map
 from tools.pages.leaderboard_parts import write_results
+from tools.pages.paired import worth
 from tools.pages.parts import DOCS
 
 
 @dataclass(frozen=True)
 class Page:
-    """What a page says of its modality: the name of its files, the model's card, what was shown, what tokens are."""
+    """What a page says of its modality: the name of its files, the model's card, what was shown, what tokens are; `free`:
+    training-free methods that the trained ones are compared with."""
 
     name: str
     model: str
     shown: str
     tokens: str
     prefix: str
+    free: tuple[str, ...]
 
 
 PAGES = {
     "video": Page(
-        "videos", "testbed/video", "clips of 8 and of 32 frames, 9 visual tokens a frame", "visual tokens", "clip_"
+        "videos",
+        "testbed/video",
+        "clips of 8 and of 32 frames, 9 visual tokens a frame",
+        "visual tokens",
+        "clip_",
+        ("divprune", "dart", "vidcom2", "uniform_frames"),
     ),
     "audio": Page(
-        "sounds", "testbed/audio", "sounds of up to 8 seconds, 12.5 audio tokens a second", "audio tokens", "sound_"
+        "sounds", "testbed/audio", "sounds of up to 8 seconds, 12.5 audio tokens a second", "audio tokens", "sound_", ()
     ),
 }
 INTRODUCTION = """# Leaderboard for {name}
@@ -84,6 +92,7 @@ def main(folder: Path) -> None:
     parts += [*board.table(by_method, lambda line: line.mean), "", "## What the methods take", ""]
     parts += ["Prefill FLOPs of the uncompressed decoder's: what the decoder runs, and the method's own work, counted as it"]
     parts += ["ran. Those of the encoder are left out.", "", *board.costs(by_method)]
+    parts += worth(lines, page.free, board.keeps, [("all", None)])
     for keep, share in zip(board.keeps, board.shares, strict=True):
         parts += ["", f"## Kinds of question at {share}", "", *kinds_table(by_method, keep, kinds)]
     write_results(f"leaderboard-{page.name}", rows, lines)

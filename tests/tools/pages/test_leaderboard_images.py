@@ -7,7 +7,7 @@ from helpers.image_tools import made_up
 
 from tools.pages import leaderboard_images, leaderboard_parts
 
-RIGHT = {"random_visual": 4, "fastv": 9, "fitprune": 10}
+RIGHT = {"random_visual": 4, "fastv": 9, "fitprune": 10, "llava_mini": 7}
 """Method -> right answers of ten."""
 
 
@@ -27,8 +27,8 @@ def text(tmp_path, monkeypatch):
 
 def test_methods_are_in_order_with_their_marks(text):
     rows = [x for x in text.split("## All samples")[1].split("## The hard part")[0].splitlines() if x.startswith("| `")]
-    assert [x.split("`")[1] for x in rows] == ["fitprune", "fastv", "random_visual"]
-    assert rows[0].count("100 [100, 100] ▲") == 4 and "▲" not in rows[2] and rows[1].endswith("| - |")
+    assert [x.split("`")[1] for x in rows] == ["fitprune", "fastv", "llava_mini", "random_visual"]
+    assert rows[0].count("100 [100, 100] ▲") == 4 and "▲" not in rows[3] and rows[1].endswith("| - |")
     assert "(`fastv` at 5.5 %)" in text and "5 of 10 samples" in text
 
 
@@ -46,3 +46,10 @@ def test_what_a_method_takes_is_shown_at_every_share(text):
 def test_kinds_of_question_have_their_hard_part(text):
     section = text.split("## Kinds of question at 50 %")[1].split("\n## ")[0]
     assert "| `fastv` | 90 [70, 100] / 100 |" in section
+
+
+def test_trained_methods_stand_beside_training_free_ones(text):
+    section = text.split("## Is training worth it?")[1].split("\n## ")[0]
+    rows = [x for x in section.splitlines() if x.startswith("| `")]
+    assert [x.split(" | ")[:3] for x in rows] == [["| `llava_mini`", "`fastv`", part] for part in ("all", "hard")]
+    assert rows[0].split(" | ")[3] == "-20 [-50, 0]" and "divprune" not in section
