@@ -1,7 +1,10 @@
 """Artifacts: written whole, checked when read, found by the model they belong to; each damage has its own message."""
 
+import copy
 import json
 import os
+import pickle
+import re
 
 import pytest
 import torch
@@ -62,6 +65,17 @@ def test_facts_alone_need_no_tensors(llama, tmp_path):
     assert found.data == {"tsp_layer": 2} and found.tensors == {}
     with pytest.raises(ArtifactError, match="holds no tensors"):
         found.restore(nn.Linear(2, 1))
+
+
+def test_a_fact_that_is_not_there_is_named_with_its_file(llama, path):
+    facts = Artifact.load(path).data
+    said = rf"the artifact '{re.escape(str(path))}' lacks the fact 'layers', which lococo reads \(it has echo, memory\)"
+    for one in (facts, copy.deepcopy(facts), pickle.loads(pickle.dumps(facts))):
+        with pytest.raises(ArtifactError, match=rf"{said}.*`laconic fit lococo --model MODEL --out FILE`"):
+            one["layers"]
+        assert one == facts == {"echo": [[0.5, 1e-05], [2.0, -3.0]], "memory": 12} and one.get("layers") is None
+    with pytest.raises(ArtifactError, match=r"this artifact of lococo lacks the fact 'layers', .*\(it has none\)"):
+        made(llama, data={}).data["layers"]
 
 
 def test_the_same_artifact_is_the_same_file(llama, path, tmp_path):

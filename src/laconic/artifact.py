@@ -64,6 +64,28 @@ def numbers(module: nn.Module, dtype: torch.dtype = torch.float32) -> dict[str, 
     return {name: x.to(dtype) if x.is_floating_point() else x for name, x in state.items()}
 
 
+class Facts(dict[str, Any]):
+    """What a method reads from an artifact, by name.
+
+    Args:
+        given: names and values. `method`: whose they are. `file`: where they were read, empty where nowhere.
+
+    Raises:
+        ArtifactError: by ``facts[name]``, where there is no such name.
+    """
+
+    def __init__(self, given: Mapping[str, Any], method: str, file: str = ""):
+        super().__init__(given)
+        self.method, self.file = method, file
+
+    def __missing__(self, name: str) -> Any:
+        where = f"the artifact {self.file!r}" if self.file else f"this artifact of {self.method}"
+        raise ArtifactError(
+            f"{where} lacks the fact {name!r}, which {self.method} reads (it has {', '.join(self) or 'none'}): another "
+            f"version of laconic made it, or another program. Make one with {_command(self.method)}."
+        )
+
+
 @dataclass(frozen=True)
 class Artifact:
     """What `laconic fit METHOD` writes.
@@ -74,10 +96,11 @@ class Artifact:
         model: where the model's weights came from, for display; empty for a network that stands beside no model.
         fingerprint: of the model's weights, see `fingerprint`; None for published constants, which fit a model by its name,
             and for a network that stands alone.
-        data: what the method reads, as JSON.
+        data: what the method reads, as JSON; see `Facts`.
         tensors: what the method reads, as numbers.
         settings: how it was made.
         versions: of laconic, torch and transformers.
+        file: what it was loaded from, for messages; empty where it was not.
     """
 
     method: str
@@ -88,12 +111,14 @@ class Artifact:
     tensors: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    file: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"kind={self.kind!r}: choose one of {', '.join(get_args(Kind))}.")
         for name in ("data", "settings"):  # as JSON has it, so that what is loaded equals what was saved
             object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name), allow_nan=False)))
+        object.__setattr__(self, "data", Facts(self.data, self.method, self.file))
 
     @classmethod
     def of(
@@ -144,7 +169,7 @@ class Artifact:
                     f"the artifact {str(given)!r} is damaged: its checksum does not match its content. Copy it again, or "
                     f"make it again with {_command(known['method'])}."
                 )
-            return cls(tensors=tensors, **known)
+            return cls(tensors=tensors, file=str(given), **known)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, ArtifactError):
                 raise

@@ -26,8 +26,3 @@ def test_what_is_frozen_is_not_given_to_the_optimizer():
     (group,) = Fit(lr=0.5).optimizer(net).param_groups
     assert {id(p) for p in group["params"]} == {id(p) for p in net[1].parameters()}
     assert (group["lr"], group["weight_decay"], group["betas"]) == (0.5, 1e-4, (0.9, 0.99))
-
-
-def test_the_rate_is_a_cosine_after_its_warm_up():
-    rates = [Fit(steps=100, warmup=0.1).rate(step) for step in range(100)]
-    assert max(rates) == 1 and rates[0] < 0.2 and rates[-1] < 0.01 and rates.index(1) < 11

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from laconic.fit.losses import answer_loss, short_labels
+from laconic.fit.losses import answer_loss, right, short_labels
 
 LABELS = torch.tensor([[-100, -100, 3, 4, 5], [-100, 1, 2, 3, -100]])
 
@@ -37,3 +37,9 @@ def test_the_loss_is_cross_entropy_of_the_next_label():
     places = [(0, 0, 3), (0, 1, 4), (0, 2, 5), (1, 0, 1), (1, 1, 3)]
     by_hand = -sum(logits[b, i].log_softmax(-1)[token] for b, i, token in places) / 5
     assert float(short) == pytest.approx(float(by_hand), rel=1e-5)
+
+
+def test_right_rows_are_right_in_every_token():
+    logits = torch.eye(4)[torch.tensor([[1, 2, 3, 0], [1, 2, 0, 0]])]
+    wanted = torch.tensor([[-100, 2, 3], [-100, 2, 3]])
+    assert right(logits, wanted) == 0.5

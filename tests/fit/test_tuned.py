@@ -11,7 +11,7 @@ from helpers.visual_fit import processor, state
 from laconic import Pool, UnsupportedModelError, compress
 from laconic.fit import Trainer
 from laconic.fit.images import with_answers
-from laconic.fit.tuned import TunedFit, right
+from laconic.fit.tuned import TunedFit
 
 TINY = {"rows": 2, "log_every": 1, "save_every": 1, "warmup": 0.0}
 
@@ -64,10 +64,17 @@ def test_the_decoder_alone_learns_and_the_model_stays(vlm, reader, tmp_path):
     assert resumed.tensors.keys() == straight.tensors.keys()
 
 
-def test_right_rows_are_right_in_every_token():
-    logits = torch.eye(4)[torch.tensor([[1, 2, 3, 0], [1, 2, 0, 0]])]
-    wanted = torch.tensor([[-100, 2, 3], [-100, 2, 3]])
-    assert right(logits, wanted) == 0.5
+def test_right_answers_are_those_to_the_labels_and_seeds_draw_other_scenes(vlm, reader, monkeypatch):
+    fit, other, seen = Averages(**TINY), Averages(**TINY, seed=1), []
+    for one in (fit, other):
+        one.build(vlm, reader)
+    monkeypatch.setattr("laconic.fit.tuned.right", lambda logits, wanted: seen.append((logits, wanted)) or 0.25)
+    _, given, labels = fit.batch(3)
+    for _ in fit.loss((3, given, labels)):
+        ((logits, wanted),) = seen
+    assert torch.equal(wanted, labels[:, 1:]) and logits.shape[:2] == labels.shape and not logits.requires_grad
+    assert fit.progress() == "right 25.0 %" and fit.right == []
+    assert fit.asked(6).shown()[0].tobytes() != other.asked(6).shown()[0].tobytes()
 
 
 def test_what_makes_no_sense_is_refused(llama, reader):

@@ -46,10 +46,12 @@ def test_the_layout_of_training_is_the_prompt_of_the_model(fit):
         assert torch.equal(asked.ids[b][asked.text[b]], text)
 
 
-def test_equal_steps_give_equal_clips_and_others_differ(fit):
+def test_equal_steps_give_equal_clips_and_others_differ(fit, monkeypatch):
     one, same, other = (fit.asked(n).ids for n in (3, 3, 4))
     assert torch.equal(one, same) and not (one.shape == other.shape and torch.equal(one, other))
     assert {len(fit.drawn(random.Random(n))[0].frames) for n in range(8)} == {4, 8}
+    monkeypatch.setattr(fit, "seed", 1)
+    assert fit.asked(3).ids.tolist() != one.tolist()
 
 
 def test_frames_that_show_what_is_asked_about(fit):

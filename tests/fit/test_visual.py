@@ -53,6 +53,7 @@ def test_several_questions_about_one_image():
     assert 1 < len(asked) <= 4 and len({one.question for one in asked}) == len(asked)
     assert len({one.shown()[0].tobytes() for one in asked}) == 1
     assert [one.question for one in about(7)] == [one.question for one in asked] != [one.question for one in about(8)]
+    assert conversations("", 1, 4)(7)[0].shown()[0].tobytes() != asked[0].shown()[0].tobytes()  # another seed, other images
 
 
 def test_a_file_has_one_question_an_image(tmp_path):

@@ -62,6 +62,9 @@ def test_a_tuning_that_ends_without_compression_runs_without(vlm, tmp_path):
         found = vlm(**given).logits
     torch.testing.assert_close(found, other(**given).logits, rtol=1e-3, atol=1e-3)
     assert session.stats.achieved == 1
+    with compress(vlm, laconic.LLaVolta(artifact=path, keep=0.5)) as session:
+        vlm(**given)
+    assert session.stats.achieved <= 0.5
 
 
 def test_bottlenecks_of_another_kind_are_refused(vlm, tmp_path):

@@ -8,31 +8,26 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from laconic.fit.contract import TrainingFit
-from laconic.fit.schedules import warmup_cosine
+from laconic.fit.warmed import WarmedFit
 from laconic.tasks.task import EVALUATION_SEED
 
 
 @dataclass(kw_only=True)
-class CodecFit(TrainingFit):
+class CodecFit(WarmedFit):
     """A training beside no model, on samples that are drawn from their numbers.
 
     Args:
-        batch_size: samples of a step. warmup: share of the steps before the cosine's peak.
+        batch_size: samples of a step.
     """
 
     clip: float | None = 1.0
     batch_size: int = 32
-    warmup: float = 0.05
 
     standalone: ClassVar[bool] = True
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         learning = [p for p in module.parameters() if p.requires_grad]
         return torch.optim.AdamW(learning, lr=self.lr, weight_decay=1e-4, betas=(0.9, 0.99))
-
-    def rate(self, step: int) -> float:
-        return warmup_cosine(step, self.steps, self.warmup)
 
     def first(self, step: int) -> int:
         """The number of the first sample of a step; no step reaches the seeds for evaluation."""

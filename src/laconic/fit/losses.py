@@ -1,4 +1,5 @@
-"""Losses that several fits share: of answers through a session whose stream is shorter than the prompt, and of students."""
+"""Losses that several fits share: of answers through a session whose stream is shorter than the prompt, and of students;
+and how many answers are right."""
 
 from __future__ import annotations
 
@@ -38,6 +39,12 @@ def answer_loss(session: Session | None, logits: Tensor, labels: Tensor, count: 
     wanted = short_labels(session, labels)[:, 1:].flatten()
     total = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), wanted, ignore_index=IGNORED, reduction="sum")
     return total / torch.as_tensor((wanted != IGNORED).sum() if count is None else count, device=total.device)
+
+
+def right(logits: Tensor, wanted: Tensor) -> float:
+    """Share of rows whose wanted tokens [B, m - 1] are all the likeliest ones after logits [B, m, V]."""
+    same: Tensor = (logits[:, :-1].argmax(-1) == wanted) | (wanted == IGNORED)
+    return float(same.all(1).to(torch.float32).mean())
 
 
 def student_loss(student: Tensor, teacher: Tensor, top: int | None = None) -> Tensor:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from laconic.families.vision import vision_family_of
-from laconic.fit.contract import TrainingFit
 from laconic.fit.images import numbered, with_answers
-from laconic.fit.losses import answer_loss, short_labels
-from laconic.fit.schedules import warmup_cosine
-from laconic.fit.text import IGNORED
+from laconic.fit.losses import answer_loss, right, short_labels
 from laconic.fit.thinker import Thinker
+from laconic.fit.warmed import WarmedFit
 from laconic.session import Session
 
 Rows = tuple[int, dict[str, Tensor], Tensor]
@@ -25,13 +22,12 @@ Rows = tuple[int, dict[str, Tensor], Tensor]
 
 
 @dataclass(kw_only=True)
-class TunedFit(TrainingFit):
+class TunedFit(WarmedFit):
     """A copy of the model whose decoder's layers and final norm are trained; encoder, projector, embeddings and head stay. A
     subclass gives `compressed`.
 
     Args:
         rows: questions of a step.
-        warmup: share of the steps before the cosine's peak.
         file: JSON lines with "image", "question" and "answer"; empty for drawn scenes.
     """
 
@@ -39,15 +35,7 @@ class TunedFit(TrainingFit):
     steps: int = 400
     lr: float = 5e-4
     clip: float | None = 1.0
-    warmup: float = 0.05
     file: str = ""
-
-    may_be_zero: ClassVar[tuple[str, ...]] = ("seed", "warmup")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.warmup >= 1:
-            raise ValueError(f"{self.method}: warmup={self.warmup} must be at least 0 and below 1.")
 
     def compressed(self, model: PreTrainedModel, step: int) -> AbstractContextManager[Session | None]:
         """`model` as it is trained in `step`: the session that it is in, or None where nothing is compressed."""
@@ -60,9 +48,6 @@ class TunedFit(TrainingFit):
         self.right: list[float] = []
         self.tuned = Thinker(model)
         return self.tuned
-
-    def rate(self, step: int) -> float:
-        return warmup_cosine(step, self.steps, self.warmup)
 
     def batch(self, step: int) -> Rows:
         given, labels = with_answers(self.processor, [self.asked(step * self.rows + i) for i in range(self.rows)])
@@ -81,9 +66,3 @@ class TunedFit(TrainingFit):
     def progress(self) -> str:
         told, self.right = self.right, []
         return f"right {100 * sum(told) / len(told):.1f} %"
-
-
-def right(logits: Tensor, wanted: Tensor) -> float:
-    """Share of rows whose wanted tokens [B, m - 1] are all the likeliest ones after logits [B, m, V]."""
-    same: Tensor = (logits[:, :-1].argmax(-1) == wanted) | (wanted == IGNORED)
-    return float(same.all(1).to(torch.float32).mean())

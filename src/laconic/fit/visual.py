@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +19,10 @@ from transformers import PreTrainedModel
 
 from laconic.errors import UnsupportedModelError
 from laconic.families.vision import vision_family_of
-from laconic.fit.contract import TrainingFit
 from laconic.fit.images import conversations, with_answers
-from laconic.fit.schedules import warmup_cosine
+from laconic.fit.losses import right
 from laconic.fit.text import IGNORED
+from laconic.fit.warmed import WarmedFit
 
 
 @dataclass
@@ -54,13 +54,13 @@ class Asked:
 
 
 @dataclass(kw_only=True)
-class VisualFit(TrainingFit):
+class VisualFit(WarmedFit):
     """A network between encoder and decoder, trained by the answers of the frozen model. A subclass gives `network` and
     `logits`.
 
     Args:
         images: of a step. `questions`: about each of them (drawn scenes; a file has one each).
-        lr: peak of the cosine; warmup: share of the steps before it.
+        lr: peak of the cosine.
         file: JSON lines with "image", "question" and "answer"; empty for drawn scenes.
     """
 
@@ -69,15 +69,7 @@ class VisualFit(TrainingFit):
     steps: int = 600
     lr: float = 1e-3
     clip: float | None = 1.0
-    warmup: float = 0.05
     file: str = ""
-
-    may_be_zero: ClassVar[tuple[str, ...]] = ("seed", "warmup")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.warmup >= 1:
-            raise ValueError(f"{self.method}: warmup={self.warmup} must be at least 0 and below 1.")
 
     def network(self, model: PreTrainedModel) -> nn.Module:
         """What is trained."""
@@ -95,9 +87,6 @@ class VisualFit(TrainingFit):
         self.right: list[float] = []
         self.net: Any = self.network(model)
         return self.net
-
-    def rate(self, step: int) -> float:
-        return warmup_cosine(step, self.steps, self.warmup)
 
     def batch(self, step: int) -> tuple[Asked, random.Random]:
         return self.asked(step), random.Random(f"{self.seed}-{step}")
@@ -150,10 +139,9 @@ class VisualFit(TrainingFit):
         labels = asked.labels[:, -logits.shape[1] :]  # what an image loses, it loses before the answer
         wanted = labels[:, 1:]
         at = wanted != IGNORED
-        said = logits[:, :-1].argmax(-1)
-        self.right.append(float(((said == wanted) | ~at).all(1).float().mean()))
+        self.right.append(right(logits.detach(), wanted))
         return F.cross_entropy(logits[:, :-1][at].float(), wanted[at])
 
     def progress(self) -> str:
-        right, self.right = self.right, []
-        return f"right {100 * sum(right) / len(right):.1f} %"
+        told, self.right = self.right, []
+        return f"right {100 * sum(told) / len(told):.1f} %"

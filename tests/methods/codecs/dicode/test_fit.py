@@ -47,16 +47,26 @@ def test_stage_2_leaves_the_tokenizer_as_it_is_bit_for_bit(tokenizer):
     assert second.data["sizes"] == {**first.data["sizes"], "words": 16} and "language.read.0.weight" in second.tensors
 
 
+def test_stage_2_may_have_another_language_model_than_the_first_would(tokenizer):
+    fit = DiCoDeFit(**SMALL | {"components": 3, "lm_width": 8, "width": 32}, start=tokenizer)
+    net = fit.build(None, None)
+    assert (net.sizes.components, net.sizes.lm_width, net.language.components) == (3, 8, 3)
+    assert net.sizes.width == TINY["width"]  # the tokenizer's own
+
+
 def test_batches_are_films_of_training_and_texts_leave_out_directions(tokenizer):
     fit = DiCoDeFit(**SMALL, seed=999_999)
     fit.build(None, None)
     batch = fit.batch(10**6)
-    assert batch.shape == (2, 4, 3, 8, 8) and torch.equal(batch, fit.batch(10**6))
-    assert (999_999 * 7919 + 10**6) * 2 % (EVALUATION_SEED - 2) < EVALUATION_SEED - 2
+    first = (999_999 * 7919 + 10**6) * 2 % (EVALUATION_SEED - 2)
+    assert batch.shape == (2, 4, 3, 8, 8) and torch.equal(batch, fit.filmed([Flight(first + i, 8) for i in range(2)]))
     told = DiCoDeFit(**SMALL, start=tokenizer)
     told.build(None, None)
     ids, frames = told.batch(5)
     assert ids.shape == (2, 4) and frames.shape == (2, 3, 3, 8, 8) and torch.equal(frames[:, 0], frames[:, 2])
+    flights = [Flight(10 + i, 8) for i in range(2)]
+    assert torch.equal(frames, told.told(flights, 0.5)[1])
+    assert bool(told.told(flights, 0.0)[0][:, 2].all()) and not told.told(flights, 1.0)[0][:, 2].any()
     said = torch.cat([told.batch(step)[0] for step in range(60)])
     assert 0.3 < float((said[:, 2] == 0).float().mean()) < 0.7 and not said[:, 3].any()
     with pytest.raises(ValueError, match="clips=4 have 5 borders, more than borders=4"):

@@ -112,11 +112,16 @@ def test_what_does_not_fit_is_refused(codec, tmp_path, llama):
         laconic.compress(llama, codec).__enter__()
 
 
-def test_films_are_written_after_a_text(tmp_path):
+def test_films_are_written_after_a_text(tmp_path, monkeypatch):
     made = laconic.DiCoDe(artifact=dicode_artifact(tmp_path / "l.safetensors", words=16), steps=2, clips=2)
     one = made.generate("red circle left", seed=1)
     assert len(one) == 7 and one.size == (8, 8) and same(one, made.generate("red circle left", seed=1))
     assert not same(one, made.generate("red circle left", seed=2)) and not same(one, made.generate("blue star", seed=1))
+    language, given = made.network.language, []
+    sample = language.sample
+    monkeypatch.setattr(language, "sample", lambda *all_: given.append(all_) or sample(*all_))
+    made.generate("red circle left")
+    assert given[0][1:3] == (3, 0.01)  # borders, and the factor on the variances
     with pytest.raises(PromptError, match="'unicorn' is none of its words"):
         made.generate("red unicorn")
     made.clips = 4

@@ -4,7 +4,9 @@ import pytest
 import torch
 from helpers.dicode_tools import tiny_dicode
 
+from laconic.codec.patches import unpatched
 from laconic.methods.codecs.dicode.decoder import Told, routed
+from laconic.methods.codecs.dicode.diffusion import ddim, guided
 from laconic.methods.codecs.dicode.network import Sizes, joined
 from laconic.methods.codecs.dicode.resampler import Layer
 
@@ -114,6 +116,28 @@ def test_guidance_of_one_is_none_and_more_turns_away_from_empty_frames():
     plain, near, far = (net.decode(tokens, noise, 2, 0.0, guidance) for guidance in (1.0, 1.00001, 3.0))
     torch.testing.assert_close(plain, near, atol=1e-3, rtol=0)
     assert plain.shape == (2, 4, 3, 8, 8) and not torch.allclose(plain, far)
+
+
+@torch.no_grad()
+def test_what_is_guided_away_from_is_told_of_all_zero_images():
+    net, tokens = tiny_dicode(), torch.randn(2, 2, 3, 4)
+    noise, nothing = net.noise(2, torch.Generator().manual_seed(0)), net.tokens(torch.zeros(2, 2, 3, 8, 8))
+
+    def velocity(x, t):
+        return guided(net.decoder(x, t, tokens), net.decoder(x, t, nothing), 3.0, 0.7)
+
+    want = unpatched(ddim(velocity, noise, 2, 0.0), 4, 2)
+    torch.testing.assert_close(net.decode(tokens, noise, 2, 0.0, 3.0, 0.7), want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("step", [0, 999])
+def test_the_time_of_a_step_is_the_one_that_it_has_in_sampling(monkeypatch, step):
+    """The last of a thousand is 1, where there is noise alone; the first is no longer 0."""
+    net, seen = tiny_dicode(), {}
+    monkeypatch.setattr(torch, "randint", lambda high, size, **more: torch.full(size, step))
+    monkeypatch.setattr(net.decoder, "forward", lambda x, t, tokens: seen.update(x=x, t=t) or torch.zeros_like(x))
+    net.loss(clips(2))
+    torch.testing.assert_close(seen["t"], torch.full((2,), (step + 1) / 1000))
 
 
 @pytest.mark.parametrize("wrong", [{"frames": 5}, {"size": 10}, {"patch": 3}])

@@ -58,6 +58,9 @@ def test_stage_2_leaves_codes_and_decoder_as_they_are_bit_for_bit(tmp_path, leve
     x = pixels(small_scenes(EVALUATION_SEED, 8, 8))
     with torch.no_grad():
         assert torch.equal(net_of(first).quantise(x).indices, net_of(second).quantise(x).indices)
+    fit = SelfTokFit(**settings, start=str(tmp_path / "one.safetensors"))
+    begun = {name: x for name, x in fit.build(None, None).renderer.state_dict().items() if name != "mask"}
+    assert begun and all(torch.equal(x, first.tensors[f"decoder.{name}"].float()) for name, x in begun.items())
     changed = [name for name in first.tensors if name.startswith("decoder.blocks.0.image.qkv")]
     assert all(not torch.equal(first.tensors[n], second.tensors[n.replace("decoder", "renderer")]) for n in changed)
 

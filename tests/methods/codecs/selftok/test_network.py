@@ -4,7 +4,9 @@ import pytest
 import torch
 from helpers.selftok_tools import tiny_selftok
 
+from laconic.codec.embeddings import frequencies
 from laconic.codec.patches import patched
+from laconic.codec.quantisers import Quantised
 from laconic.methods.codecs.selftok.network import scaled_gradient
 
 
@@ -90,6 +92,20 @@ def test_queries_know_their_numbers():
     net.encoder.queries.copy_(net.encoder.queries[:1].expand(4, -1))
     queries = net.encoder.streams(images())[1]
     assert not torch.allclose(queries[:, 0], queries[:, 1])
+    torch.testing.assert_close(net.encoder.numbers, frequencies(torch.tensor([1.0, 1.008, 1.016, 1.024]), 64))
+
+
+@torch.no_grad()
+def test_the_decoder_is_told_the_time():
+    net, x, vectors, seen = tiny_selftok(), torch.randn(1, 4, 48), torch.randn(1, 4, 3), torch.ones(1, 4, dtype=torch.bool)
+    early, late = (net.decoder(x, torch.tensor([t]), vectors, seen) for t in (0.9, 0.2))
+    assert not torch.allclose(early, late, atol=1e-3)
+
+
+def test_the_quantisers_loss_is_added(monkeypatch):
+    net = tiny_selftok()
+    monkeypatch.setattr(net, "quantise", lambda x: Quantised(torch.zeros(len(x), 4, 3), None, torch.tensor(1000.0)))
+    assert 1000 < float(net.loss(images()).detach()) < 1100
 
 
 def test_gradients_of_codes_are_weighted_and_values_are_not():

@@ -6,6 +6,7 @@ from helpers.thinking import tiny_thinker
 from torch.nn.functional import cross_entropy
 
 from laconic.methods.lens.reasoning_meets_compression.behaviours import Response
+from laconic.methods.lens.reasoning_meets_compression.method import ReasoningMeetsCompression
 from laconic.methods.lens.reasoning_meets_compression.probe import (
     directions,
     effects,
@@ -14,6 +15,7 @@ from laconic.methods.lens.reasoning_meets_compression.probe import (
     shares,
     shift,
 )
+from laconic.methods.lens.reasoning_meets_compression.protection import rounded
 from laconic.weights.matrices import matrices
 
 MODEL = tiny_thinker().double()
@@ -106,3 +108,17 @@ def test_intervals_hold_the_share_and_shrink_where_answers_agree():
 def test_3_the_shift_keeps_its_sign():
     lost = shift(torch.tensor([[3.0, 1.0]]), torch.tensor([[1.0, 1.0]]))
     torch.testing.assert_close(lost, torch.tensor([0.25, -0.25]))
+
+
+def test_behaviours_weigh_alike_and_the_shift_is_that_of_rounded_weights():
+    found, scores = ReasoningMeetsCompression(bits=2, group=16).probe(MODEL, MAPS, answers())
+    want = [0] * len(MAPS)
+    for name in ("backtracking", "checking"):
+        each, channels = importances(MODEL, MAPS, answers(), name)
+        total = sum(float(x.sum()) for x in channels)
+        want = [before + x / total for before, x in zip(want, channels, strict=True)]
+        with rounded(MODEL, MAPS, 2, 16, {}):
+            lost = shares(each) - shares(importances(MODEL, MAPS, answers(), name)[0])
+        assert list(found[name]["shift"].values()) == pytest.approx(lost.tolist()) and float(lost.abs().max()) > 1e-3
+    for got, wanted in zip(scores, want, strict=True):
+        torch.testing.assert_close(got, wanted)

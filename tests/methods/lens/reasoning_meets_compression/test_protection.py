@@ -54,6 +54,19 @@ def test_all_but_the_rows_that_stay_are_on_the_grid_and_come_back(bits):
     assert_same_state(MODEL, before)
 
 
+def test_the_loss_is_the_mean_over_the_tokens_of_all_answers():
+    drawn_ids = torch.Generator().manual_seed(1)
+    answers = [
+        Response(torch.randint(7, 60, (n,), generator=drawn_ids).tolist(), prompt, {}) for n, prompt in ((9, 4), (20, 3))
+    ]
+    each = []
+    for one in answers:
+        with torch.no_grad():
+            said = MODEL(input_ids=torch.tensor([one.ids])).logits[0].log_softmax(-1)
+        each += [-float(said[t - 1, one.ids[t]]) for t in range(one.prompt, len(one.ids))]
+    assert len(each) == 5 + 17 and loss(MODEL, answers) == pytest.approx(sum(each) / 22, rel=1e-5)
+
+
 def test_what_matters_is_worth_more_than_what_does_not():
     """Rows whose rounding changes nothing, because they are on the grid already, are worth nothing."""
     drawn_ids = torch.Generator().manual_seed(0)
@@ -63,3 +76,5 @@ def test_what_matters_is_worth_more_than_what_does_not():
     assert found["top"] == found["random"][0] == found["as it is"] == pytest.approx(loss(MODEL, answers))
     none = worth(MODEL, MAPS, scores, answers, 0.0, 2, 16, 1)
     assert none["top"] == none["all rounded"] == none["random"][0] != none["as it is"]
+    some = worth(MODEL, MAPS, scores, answers, 0.3, 2, 16, 2)["random"]
+    assert some[0] != some[1]

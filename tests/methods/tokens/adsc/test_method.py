@@ -149,6 +149,19 @@ def test_budgets(vlm, budget):
     assert stats.achieved == pytest.approx(sum(stats.visual.values()) / 8 / 144)
 
 
+def test_each_row_of_a_batch_meets_the_budget(vlm):
+    """One image beside two, whose share of so many tokens is half of the first one's."""
+    one, two = inputs([(3, 9)]), inputs([(3, 9)], images=2)
+    pad = torch.zeros(1, 144, dtype=torch.long)
+    given = {name: torch.cat([torch.cat([pad, one[name]], 1), two[name]]) for name in ("input_ids", "attention_mask")}
+    given["pixel_values"] = torch.cat([one["pixel_values"], two["pixel_values"]])
+    with compress(vlm, ADSC(tokens=72)) as session:
+        vlm(**given)
+    for row in range(2):
+        visual = [len(session.kept(layer, row=row)) - 12 for layer in range(8)]
+        assert 0.6 * 72 < sum(visual) / 8 <= 73
+
+
 def test_rows_of_a_batch_and_two_images(vlm):
     given = inputs([(3, 9), (8, 2)], images=2)
     method = ADSC(layers=(0, 3), factor=7)

@@ -139,6 +139,22 @@ def test_a_row_without_an_image_is_the_model_s_own(vlm, made):
     torch.testing.assert_close(both, vlm(alone).logits[0, -1], rtol=1e-3, atol=1e-3)
 
 
+def test_what_a_call_that_failed_has_left_is_forgotten(vlm, made):
+    """Visual tokens that no pass has taken from the cut, before a prompt without an image."""
+    method = CrossLMM(side=2, artifact=made[0])
+    with compress(vlm, method) as session:
+        method.here.memory = torch.randn(1, 5, vlm.config.text_config.hidden_size), torch.ones(1, 5, dtype=torch.bool)
+        vlm(torch.tensor([[7, 8, 9]]))
+    assert method.here.memory is None and not session.cache.layers[LAYERS[0]].state
+
+
+def test_pseudo_tokens_of_another_method_are_text(vlm, made):
+    given = inputs([(3, 9)])
+    with compress(vlm, CrossLMM(side=2, artifact=made[0]), laconic.create_method("dapq", tokens=10)) as session:
+        found = vlm(**given).logits
+    assert bool(found.isfinite().all()) and session.cache.layers[0].stored < 16
+
+
 def test_bytes_and_flops_beside_the_stream_are_counted(vlm, made):
     """line 7: self-attention over G^2 tokens an image, the side linear in all of them"""
     found, per_image = {}, 2 * len(LAYERS) * 144 * 2 * 32 * 4
@@ -182,6 +198,15 @@ def test_what_makes_no_sense_is_refused(vlm, made, tmp_path):
     net_of(vlm, path, sides=(2, 4))
     with compress(vlm, CrossLMM(artifact=path, tokens=3)), pytest.raises(BudgetError, match="makes 4 of it; raise it"):
         vlm(**inputs([(3, 9)]))
+
+
+def test_views_that_are_smaller_than_the_averages(vlm, made):
+    method = CrossLMM(artifact=made[0])
+    compress(vlm, method)
+    assert method._sized(None, 0, [torch.zeros(12, 3), torch.zeros(12, 12)]) == [1, 1]
+    method.side = 4
+    with pytest.raises(UnsupportedModelError, match=r"a view has 12 x 3 visual tokens, too few for averages on 4 x 4"):
+        method._sized(None, 0, [torch.zeros(12, 3)])
 
 
 def test_layers_of_another_kind_are_refused(vlm, made, monkeypatch):

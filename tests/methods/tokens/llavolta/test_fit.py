@@ -22,6 +22,9 @@ def test_stages_follow_the_steps_and_the_last_one_is_in_the_artifact(vlm, reader
     assert [line.split("stride ")[1][0] for line in lines] == ["8", "2", "2", "1"]
     assert made.data == {"scheme": "four", "layer": None, "stride": 1} and made.kind == "trained"
     assert "decoder.layers.7.mlp.up_proj.weight" in made.tensors
+    for step, stride in ((0, 8), (1, 2), (3, None)):
+        with fit.compressed(fit.tuned.lm, step) as session:
+            assert (session and session.methods[0].stride) == stride
 
 
 def test_layers_are_scaled_to_the_depth(vlm, reader):

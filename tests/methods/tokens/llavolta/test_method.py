@@ -86,6 +86,24 @@ def test_positions(vlm):
     assert (seen["after"].diff() > 0).all() and seen["before"].tolist() == list(range(156))
 
 
+def test_the_middle_of_a_group_carries_it_and_what_is_left_over_goes(vlm):
+    """Where a token has several positions they are the middle's; 144 = 14 * 10 + 4."""
+    seen = []
+
+    class Watched(LLaVolta):
+        def cut(self, stream):
+            seen.append(super().cut(stream))
+            return seen[-1]
+
+    with compress(vlm, Watched(layer=0, stride=10)):
+        vlm(**inputs([(3, 9)]))
+    (cut,) = seen
+    middles = list(range(7, 147, 10))
+    assert cut.keep[0].tolist() == [0, 1, 2, *middles, *range(147, 156)]
+    merged = [n for middle in middles for n in [middle] * 10]
+    assert cut.merged[0].tolist() == [0, 1, 2, *merged, *[-1] * 4, *range(147, 156)]
+
+
 def test_positions_of_gaps_are_the_floor_of_the_mean(vlm):
     seen = {}
 

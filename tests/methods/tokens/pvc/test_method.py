@@ -88,6 +88,17 @@ def test_a_clip_of_one_frame_is_a_still_image(host, made, clip):
         pytest.raises(BudgetError, match="16 tokens are more"),
     ):
         host[0](**prompt(host[1], clip[:1]))
+    _, session = embeddings(host[0], PVC(repeats=2, tokens=7, artifact=made[0]), prompt(host[1], clip[:1]))
+    assert session.stats.visual[0] == 2  # every repeat counts: two of four tokens are more than seven
+
+
+def test_images_may_be_the_frames_of_one_video(vlm, tmp_path):
+    """On a model that is given them as images; else each is a still image."""
+    path, _ = saved(vlm, tmp_path / "net.safetensors", DATA | {"blocks": [4]})
+    for how, tokens in (("images", 3 * 9), ("video", 3 * 2 * 9)):
+        given = vision_tools.inputs([(3, 9)], images=3)
+        _, session = embeddings(vlm, PVC(frames=how, repeats=2, artifact=path), given)
+        assert session.stats.visual[0] == tokens
 
 
 def test_a_video_read_as_it_comes_is_answered_as_in_a_session(host, made, clip):
@@ -99,6 +110,10 @@ def test_a_video_read_as_it_comes_is_answered_as_in_a_session(host, made, clip):
     images = (Image.fromarray(frame) for frame in clip)
     answer = ask(model, tokenizer, method, images, question, at_once=3, **options)
     assert answer == tokenizer.decode(said, skip_special_tokens=True).strip()
+    short = PVC(limit=5, artifact=made[0])
+    compress(model, short)
+    seen = short.film(model, torch.zeros(1, 32))
+    assert (seen.block, seen.most) == (6, 5)
 
 
 def test_the_layers_that_run_again_are_counted(host, made, clip):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from helpers.streaming_tools import live_numbers, stirred, video_testbed
+from torch.nn.functional import silu
 
 from laconic import UnsupportedModelError
 from laconic.methods.tokens.pvc.film import SeenFilm
@@ -94,6 +95,21 @@ def test_attention_over_time_equals_a_loop_and_places_are_independent():
     torch.testing.assert_close(one[0, 0], out[0, 0], rtol=1e-4, atol=1e-5)
 
 
+def test_tokens_equal_layers_run_by_hand(host, tower):
+    """Attention over time is between attention and MLP; tokens know the step of their frame, which ends at the window."""
+    net = stirred(Progressive(host, LAYERS, (3,), 3, "causal"))
+    shown = states(tower, net, 5)
+    c, x = net.clock(code(torch.tensor([0, 1, 2, 2, 2]))), shown
+    for number, temporal in enumerate(net.temporal, net.first):
+        layer = plain_layers(tower)[number]
+        x = x + layer.self_attn(layer.layer_norm1(x[0]), attention_mask=None)[0][None]
+        x = x + temporal(x, c)[0]
+        x = x + layer.mlp(layer.layer_norm2(x))
+    scale, shift = net.modulation.out(silu(c))[:, None].chunk(2, -1)
+    want = net.read["3"](unshuffle((x[0, :, 1:] * (1 + scale) + shift)[None], 6, 3))
+    torch.testing.assert_close(net(tower, shown, 3)[0], want, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("order", "window", "seen"), [("causal", 2, [1, 2]), ("both", 2, [1, 2, 3]), ("both", 9, [0, 1, 2, 3])]
 )
@@ -155,6 +171,15 @@ def test_hours_hold_a_window_of_keys_and_tokens_that_cover_the_video(host, tower
         numbers = [number for number, _ in film.kept]
         assert numbers == list(range(0, film.seen, film.stride)) and len(numbers) <= 8
     assert max(held) <= LAYERS * 2 * 3 * PLACES * WIDTH + 8 * 4 * 32
+
+
+def test_frames_are_dropped_when_there_are_too_many_and_not_before(net, tower):
+    film, held = SeenFilm(net, tower, 3, most=4), []
+    for frame in states(tower, net, 9)[0].split(1):
+        film.read(frame)
+        held.append([number for number, _ in film.kept])
+    assert [len(numbers) for numbers in held] == [1, 2, 3, 4, 3, 3, 4, 4, 3]
+    assert held[3] == [0, 1, 2, 3] and held[7] == [0, 2, 4, 6] and held[8] == [0, 4, 8]
 
 
 def test_codes_and_layers_that_do_not_fit(host):

@@ -53,6 +53,16 @@ def test_a_random_prefix_of_the_notes_may_be_read(host, monkeypatch):
     assert seen == {2 * (1 + k) for k in (1, 2, 3, 4)}
 
 
+def test_the_loss_is_of_the_answers_and_of_yes_and_no(host):
+    fit = built(host, relevance=0.5)
+    asked, rng = fit.batch(0)
+    with torch.no_grad():
+        both = fit.loss((asked, rng))
+        answers = super(TempoFit, fit).loss((asked, rng))
+    assert float(fit.said) > 0.1
+    torch.testing.assert_close(both, answers + 0.5 * fit.said)
+
+
 def test_settings_that_make_no_sense():
     with pytest.raises(ValueError, match="frames=10 is not divided into segments of window=4"):
         TempoFit(frames=(16, 10))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import vision_tools
 from helpers.streaming_tools import embeddings, prompt, stirred, video_testbed
 from helpers.visual_fit import check_artifacts
 from PIL import Image
@@ -86,6 +87,15 @@ def test_a_video_read_as_it_comes_is_answered_as_in_a_session(host, made, clip):
     assert answer == tokenizer.decode(said, skip_special_tokens=True).strip()
 
 
+def test_images_may_be_the_frames_of_one_video(vlm, tmp_path):
+    """On a model that is given them as images; else each is a video of one frame."""
+    net, path = stirred(Notes(vlm, 1, 6)), str(tmp_path / "net.safetensors")
+    Artifact.of("tempo", "trained", vlm, {"layers": 1, "window": 2, "notes": 6}, numbers(net)).save(path)
+    for how, tokens in (("images", 2 * 7), ("video", 3 * 7)):
+        _, session = embeddings(vlm, Tempo(frames=how, routed=False, artifact=path), vision_tools.inputs([(3, 9)], images=3))
+        assert session.stats.visual[0] == tokens
+
+
 def test_what_makes_no_sense_is_refused(host, made, clip):
     for wrong, match in (({"least": 0}, "least=0"), ({"kept": "first"}, "kept='first'"), ({"limit": 1}, "limit=1")):
         with pytest.raises(ValueError, match=match):
@@ -95,7 +105,10 @@ def test_what_makes_no_sense_is_refused(host, made, clip):
     large = stirred(Notes(host[0], 1, 40))
     path = made[0].replace("net.", "large.")
     Artifact.of("tempo", "trained", host[0], {"layers": 1, "window": 4, "notes": 40}, numbers(large)).save(path)
-    with compress(host[0], Tempo(artifact=path)), pytest.raises(BudgetError, match="more than the 36 of its frames"):
+    with (
+        compress(host[0], Tempo(artifact=path)),
+        pytest.raises(BudgetError, match="41 tokens are more than the 36 of the 4 frames"),
+    ):
         host[0](**prompt(host[1], clip))
 
 

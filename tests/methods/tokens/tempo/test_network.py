@@ -168,6 +168,15 @@ def test_dropping_on_the_way_changes_no_answer(net):
         torch.testing.assert_close(found, notes, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kept", ["tail", "random"])
+def test_notes_that_are_read_for_comparison_are_not_dropped(net, kept):
+    shown, question = frames(48), torch.randn(5, WIDTH)
+    made, whole = film(net, shown, 40, question, kept=kept), film(net, shown, None, question)
+    counts = allocate(torch.tensor(whole.scores), 40 - 12, 2, 6)
+    for i, ((found, _, _), notes, k) in enumerate(zip(made.segments(), whole.notes, counts, strict=True)):
+        assert torch.equal(found, notes[which(k, 6, kept, i)])
+
+
 def test_hours_hold_little_more_than_the_budget(net):
     """A segment costs a note and two numbers once its rank is low; frames wait only until their segment is whole."""
     made, held = film(net, frames(4), 1000), []

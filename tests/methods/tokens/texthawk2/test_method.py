@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.streaming_tools import embeddings
 from helpers.vision_tools import inputs
 from helpers.visual_fit import check_artifacts
 
@@ -36,11 +37,36 @@ def test_tokens_stand_where_the_image_was(vlm, made):
         hook = vlm.model.language_model.layers[0].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
         vlm(**given)
     hook.remove()
-    states = vlm.model.vision_tower(given["pixel_values"], output_hidden_states=True).hidden_states
-    stages = [states[layer][:, 1:].unflatten(1, (12, 12)) for layer in (1, 2, 3, 4)]
-    want = net(stages, 2, 12).flatten(0, 1)
+    want = net(stages_of(vlm, given), 2, 12).flatten(0, 1)
     assert seen[0].shape[1] == 12 + 18 and session.stats.visual[0] == 18
     torch.testing.assert_close(seen[0][0, 3:21], want, rtol=1e-3, atol=1e-3)
+
+
+def stages_of(model, given):
+    states = model.model.vision_tower(given["pixel_values"], output_hidden_states=True).hidden_states
+    return [states[layer][:, 1:].unflatten(1, (12, 12)) for layer in (1, 2, 3, 4)]
+
+
+def test_every_view_gets_its_own_stride(vlm, made):
+    """71 tokens for two images are 36 for the first, which a stride of 1 makes, and 35 for the second."""
+    path, net = made
+    given = inputs([(3, 9)], images=2)
+    read, _ = embeddings(vlm, TextHawk2(artifact=path, tokens=71), given)
+    first, second = ([x[i : i + 1] for x in stages_of(vlm, given)] for i in range(2))
+    want = torch.cat([net(first, 1, 12)[0], net(second, 2, 12)[0]])
+    torch.testing.assert_close(read[3:48], want, rtol=1e-3, atol=1e-3)
+
+
+def test_strides_divide_tiles_and_tiles_both_sides(vlm, made, tmp_path):
+    method, path = TextHawk2(artifact=made[0]), str(tmp_path / "net.safetensors")
+    compress(vlm, method)
+    for shape in ((12, 8), (8, 12)):
+        with pytest.raises(UnsupportedModelError, match=f"{shape[0]} x {shape[1]} visual tokens, which tiles of 12 x 12"):
+            method._strides(None, 0, [torch.zeros(shape)])
+    two_steps(vlm, path, pools=(2, 4), side=24, tile=6)
+    method = TextHawk2(artifact=path)
+    compress(vlm, method)
+    assert method._strides(None, 0, [torch.zeros(24, 24)]) == [2]  # 4 divides the view, and not its tiles
 
 
 def test_a_budget_takes_the_smallest_stride_that_fits(vlm, made):

@@ -53,6 +53,26 @@ def test_the_choice_is_taught_which_clips_show_what_is_asked_about(host):
     assert guided and not fit.guiding
 
 
+def test_what_is_taught_is_in_the_loss_of_guided_steps(host):
+    fit = built(host, steps=10)
+    batch = fit.batch(3)
+    with torch.no_grad():
+        taught = fit.loss(batch)
+        fit.guiding = False
+        answers = fit.loss(batch)
+    assert float(fit.guide) > 0.1
+    torch.testing.assert_close(taught, answers + fit.guide)
+
+
+def test_answers_alone_teach_the_choice(host):
+    """No memory depends on the indicator: what it learns has come through the choice."""
+    fit = built(host, guided=0.0)
+    fit.net.requires_grad_(True).train()
+    torch.manual_seed(0)
+    fit.loss(fit.batch(0)).backward()
+    assert fit.net.indicator.grad is not None and bool(fit.net.indicator.grad.any())
+
+
 def chosen(fit, asked):
     """How near each clip is to each question."""
     memories, codes = (x.repeat_interleave(len(asked.ids) // 2, 0) for x in fit.read(asked.features.float()))

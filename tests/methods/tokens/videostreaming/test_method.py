@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import vision_tools
 from helpers.streaming_tools import embeddings, live_numbers, prompt, stirred, video_testbed
 from helpers.visual_fit import check_artifacts
 from PIL import Image
@@ -66,6 +67,17 @@ def test_a_clip_of_one_frame_and_one_that_ends_within_a_clip(host, made, clip):
     for frames, tokens in ((1, 5), (6, 17 + 9)):
         _, session = embeddings(host[0], VideoStreaming(artifact=made[0]), prompt(host[1], clip[:frames]))
         assert session.stats.visual[0] == tokens
+    _, session = embeddings(host[0], VideoStreaming(tokens=5, artifact=made[0]), prompt(host[1], clip[:1]))
+    assert session.stats.visual[0] == 5  # a memory of one frame is no larger than that
+
+
+def test_images_may_be_the_frames_of_one_video(vlm, tmp_path):
+    """On a model that is given them as images; else each is a video of one frame."""
+    net, path = stirred(Streaming(vlm, 1, 4)), str(tmp_path / "net.safetensors")
+    Artifact.of("videostreaming", "trained", vlm, DATA | {"layers": 1, "length": 2}, numbers(net)).save(path)
+    for how, tokens in (("images", 1 + 2 * 4 + 1 + 4), ("video", 3 * 5)):
+        _, session = embeddings(vlm, VideoStreaming(frames=how, artifact=path), vision_tools.inputs([(3, 9)], images=3))
+        assert session.stats.visual[0] == tokens
 
 
 def test_a_video_read_as_it_comes_is_answered_as_in_a_session(host, made, clip):
@@ -102,7 +114,7 @@ def test_what_makes_no_sense_is_refused(host, made, clip):
     Artifact.of("videostreaming", "trained", host[0], DATA | {"layers": 1, "summary": 9}, numbers(large)).save(path)
     with (
         compress(host[0], VideoStreaming(artifact=path)),
-        pytest.raises(BudgetError, match="larger than the 36"),
+        pytest.raises(BudgetError, match="37 tokens are more than the 36 of the 4 frames"),
     ):
         host[0](**prompt(host[1], clip))
 

@@ -28,6 +28,9 @@ def test_half_of_the_rows_are_facts_and_prompts_teach_nothing():
     fit.build(tiny_thinker(), TOKENIZER)
     ids, labels = fit.batch(3)
     assert torch.equal(ids, fit.batch(3)[0]) and not torch.equal(ids[:, :8], fit.batch(4)[0][:, :8])
+    other = DistillationFit(known=5, seed=1, **SMALL)
+    other.build(fit.model, TOKENIZER)
+    assert other.batch(3)[0].tolist() != ids.tolist()
     said = [TOKENIZER.decode(label[label != IGNORED]) for label in labels]
     assert [text.startswith("###") for text in said] == [False, False, True, True]
     loss = fit.loss((ids, labels))
@@ -36,6 +39,18 @@ def test_half_of_the_rows_are_facts_and_prompts_teach_nothing():
     with torch.no_grad():
         wanted, got = (m(input_ids=ids).logits[:, :-1][labels[:, 1:] != IGNORED] for m in (fit.model, fit.student))
     torch.testing.assert_close(loss, student_loss(got, wanted))
+
+
+def test_a_text_is_read_in_other_pieces_in_every_step(tmp_path):
+    (tmp_path / "text.txt").write_text("3+4=7;check 7-2=5;wait 7*2=14;" * 40)
+    fit = DistillationFit(text=tmp_path / "text.txt", tokens=12, batch_size=3)
+    fit.build(tiny_thinker(), TOKENIZER)
+    one, again, next_one = (fit.batch(step) for step in (0, 0, 1))
+    assert one[0].shape == (3, 12) and torch.equal(one[0], again[0]) and not torch.equal(one[0], next_one[0])
+    with torch.no_grad():
+        wanted, got = (model(input_ids=one[0]).logits[:, :-1] for model in (fit.model, fit.student))
+        torch.testing.assert_close(fit.loss(one), student_loss(got, wanted))
+    assert fit.settings()["text"] == "text.txt"
 
 
 def test_a_student_comes_nearer_to_its_model():

@@ -55,7 +55,7 @@ class DiCoDeFit(CodecFit):
     start: str | None = None
 
     method: ClassVar[str] = "dicode"
-    may_be_zero: ClassVar[tuple[str, ...]] = ("seed", "dropped", "unsaid")
+    may_be_zero: ClassVar[tuple[str, ...]] = (*CodecFit.may_be_zero, "dropped", "unsaid")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -49,7 +49,7 @@ class SelfTokFit(CodecFit):
     start: str | None = None
 
     method: ClassVar[str] = "selftok"
-    may_be_zero: ClassVar[tuple[str, ...]] = ("seed", "dropped")
+    may_be_zero: ClassVar[tuple[str, ...]] = (*CodecFit.may_be_zero, "dropped")
 
     def build(self, model: Any, tokenizer: Any) -> nn.Module:
         if self.start is None:

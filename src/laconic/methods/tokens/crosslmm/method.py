@@ -4,6 +4,7 @@ them (arXiv 2505.17020)."""
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,16 +14,16 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from laconic.artifact import Artifact
-from laconic.errors import BudgetError
+from laconic.errors import BudgetError, UnsupportedModelError
 from laconic.method import register
 from laconic.methods.tokens.crosslmm import network
 from laconic.methods.tokens.crosslmm.network import Side
 from laconic.methods.tokens.crosslmm.side import SideSeam
 from laconic.seams import Seam
-from laconic.stream.assemble import assemble
 from laconic.stream.contract import Cut, Stream, TokenMethod
-from laconic.stream.grids import averaged, grid_rows, middles, refuse_protected, views
+from laconic.stream.grids import averaged, grid_rows, middles, views
 from laconic.stream.readout import single_patches
+from laconic.stream.resample import resampled
 from laconic.stream.seam import StreamSeam
 from laconic.stream.trained_sizes import refuse_larger, sized
 
@@ -70,7 +71,7 @@ class CrossLMM(TokenMethod):
         ArtifactError: none for this model.
         BudgetError: a budget below the smallest size, or both a budget and side=.
         UnsupportedModelError: layers of another kind than Llama's, a model that merges patches before the decoder, or a view
-            larger than those of the training.
+            larger than those of the training or smaller than G x G.
     """
 
     side: int | None = None
@@ -101,34 +102,41 @@ class CrossLMM(TokenMethod):
         return super().allowance(total, others + round(beside), entry_bytes)
 
     def cut(self, stream: Stream) -> Cut | None:
-        refuse_protected(stream, self.name)
-        kept, values, memory = [], [], []
-        for row in range(len(stream.hidden)):
-            carriers, soft, every = (
-                [stream.images(row)[:0]],
-                [stream.hidden[row, :0].float()],
-                [stream.hidden[row, :0].float()],
-            )
-            spans = views(stream, row)
-            grids = [grid_rows(stream, span) for span in spans]
-            for span, grid, side in zip(spans, grids, self._sized(stream, row, grids), strict=True):
-                refuse_larger(self.name, grid, self._most)
-                tokens = self.net.readout(single_patches(stream, span, self.name))
-                across, down = (middles(n, side).to(grid) for n in grid.shape)
-                carriers.append(grid[across][:, down].flatten())
-                soft.append(averaged(tokens, side, side))
-                every.append(tokens.flatten(0, 1))
-            kept.append(torch.cat(carriers))
-            values.append(torch.cat(soft))
-            memory.append(torch.cat(every))
-        counts = torch.tensor([len(x) for x in memory])
+        every = [[stream.hidden[row, :0].float()] for row in range(len(stream.hidden))]
+        cut = resampled(stream, self.name, lambda row: self._made(stream, row, every[row]))
+        memory = [torch.cat(tokens) for tokens in every]
+        counts = torch.tensor([len(tokens) for tokens in memory])
         valid = torch.arange(int(counts.max())) < counts[:, None]
         self.here.memory = pad_sequence(memory, batch_first=True), valid.to(stream.hidden.device)
-        return assemble(stream, kept, values, positions="renumber")
+        return cut
+
+    def _made(self, stream: Stream, row: int, every: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """For every view of a batch row the rows of the stream that carry its averages, those in the middle of each window,
+        and the averages; all of its tokens go to the end of `every`."""
+        spans = views(stream, row)
+        grids = [grid_rows(stream, span) for span in spans]
+        for span, grid, side in zip(spans, grids, self._sized(stream, row, grids), strict=True):
+            tokens = self.net.readout(single_patches(stream, span, self.name))
+            every.append(tokens.flatten(0, 1))
+            across, down = (middles(n, side).to(grid) for n in grid.shape)
+            yield grid[across][:, down].flatten(), averaged(tokens, side, side)
 
     def _sized(self, stream: Stream, row: int, grids: list[Tensor]) -> list[int]:
-        """G for every view of a batch row."""
+        """G for every view of a batch row.
+
+        Raises:
+            UnsupportedModelError: a view larger than those of the training, or of fewer tokens a side than the smallest G.
+        """
+        sides = self._sides if self.side is None else [self.side]
+        counts = []
+        for grid in grids:
+            refuse_larger(self.name, grid, self._most)
+            counts.append({side: side**2 for side in sides if side <= min(grid.shape)})
+            if not counts[-1]:
+                raise UnsupportedModelError(
+                    f"crosslmm: a view has {grid.shape[0]} x {grid.shape[1]} visual tokens, too few for averages on "
+                    f"{sides[0]} x {sides[0]}; give a smaller side=, or fit one (sides=)."
+                )
         if self.budget_from_parameters:
-            return [self.side or self._sides[0]] * len(grids)
-        sizes = {side: side**2 for side in self._sides}
-        return sized(self, stream, row, [grid.numel() for grid in grids], [sizes] * len(grids))
+            return [min(made) for made in counts]
+        return sized(self, stream, row, [grid.numel() for grid in grids], counts)

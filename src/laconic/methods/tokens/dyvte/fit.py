@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 from laconic.families.vision import vision_family_of
 from laconic.fit.contract import TrainingFit
 from laconic.fit.images import numbered, with_answers
-from laconic.fit.schedules import warmup_cosine
 from laconic.fit.text import IGNORED
+from laconic.fit.warmed import WarmedFit
 from laconic.methods.tokens.dyvte.method import DyVTE
 from laconic.methods.tokens.dyvte.network import Gate, question_feature
 from laconic.session import compress
@@ -50,13 +50,13 @@ def answers_at(labels: Tensor) -> int:
 
 
 @dataclass(kw_only=True)
-class DyVTEFit(TrainingFit):
+class DyVTEFit(WarmedFit):
     """The gates that say when visual tokens may leave.
 
     Args:
         width: of the hidden layer (2048, as published; 128 does for small models).
         batch_size: questions per step.
-        lr: peak of the cosine; warmup: share of the steps before it.
+        lr: peak of the cosine. warmup: share of the steps before it (0.03).
         agree: share of the answer's tokens that must not change (over 0.99); worse: how many times the loss may grow (1.03).
         check: batches after training from which the shares that thresholds keep are measured.
         file: JSON lines with "image", "question" and "answer"; empty for drawn scenes.
@@ -74,12 +74,6 @@ class DyVTEFit(TrainingFit):
 
     method: ClassVar[str] = "dyvte"
     free: ClassVar[tuple[str, ...]] = (*TrainingFit.free, "check")
-    may_be_zero: ClassVar[tuple[str, ...]] = ("seed", "warmup")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.warmup >= 1:
-            raise ValueError(f"dyvte: warmup={self.warmup} must be at least 0 and below 1.")
 
     def build(self, model: PreTrainedModel, tokenizer: Any) -> nn.ModuleList:
         config: Any = model.config.get_text_config()
@@ -87,9 +81,6 @@ class DyVTEFit(TrainingFit):
         self.model, self.processor, self.questions = model, tokenizer, numbered(self.file, self.seed)
         self.right: list[float] = []
         return self.gates
-
-    def rate(self, step: int) -> float:
-        return warmup_cosine(step, self.steps, self.warmup)
 
     def examples(self, number: int) -> Batch:
         """Batch `number`, on the model's device."""

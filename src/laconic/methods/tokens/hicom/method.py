@@ -3,7 +3,9 @@ at the whole image or clip (arXiv 2503.16036)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -16,10 +18,10 @@ from laconic.errors import BudgetError, UnsupportedModelError
 from laconic.families.vision import VisualSpan
 from laconic.method import register
 from laconic.methods.tokens.hicom import network
-from laconic.stream.assemble import assemble
 from laconic.stream.contract import Cut, Stream, TokenMethod
-from laconic.stream.grids import grid_rows, refuse_protected, views
+from laconic.stream.grids import grid_rows, views
 from laconic.stream.readout import single_patches
+from laconic.stream.resample import resampled
 from laconic.stream.trained_sizes import sized
 
 
@@ -83,20 +85,15 @@ class HICom(TokenMethod):
         self._learned = int(artifact.data["learned"])
 
     def cut(self, stream: Stream) -> Cut | None:
-        refuse_protected(stream, self.name)
-        kept, values = [], []
-        for row in range(len(stream.hidden)):
-            text = stream.hidden[row, stream.texts(row)].float()
-            carriers, soft = [text.new_zeros(0, dtype=torch.long)], [stream.hidden[row, :0].float()]
-            clips = self._clips(stream, row)
-            for spans, block in zip(clips, self._sized(stream, row, clips), strict=True):
-                patches = torch.stack([single_patches(stream, span, self.name) for span in spans])
-                made = self._net(patches[None], text.mean(0)[None], (self.frames, block, block))[0]
-                carriers.append(self._carriers(stream, spans, block))
-                soft.append(made)
-            kept.append(torch.cat(carriers))
-            values.append(torch.cat(soft))
-        return assemble(stream, kept, values, positions="renumber", order="given")
+        return resampled(stream, self.name, partial(self._made, stream), order="given")
+
+    def _made(self, stream: Stream, row: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """For every clip of a batch row the rows of the stream that carry its tokens, and the tokens."""
+        clips = self._clips(stream, row)
+        text = stream.hidden[row, stream.texts(row)].float().mean(0)
+        for spans, block in zip(clips, self._sized(stream, row, clips), strict=True):
+            patches = torch.stack([single_patches(stream, span, self.name) for span in spans])
+            yield self._carriers(stream, spans, block), self._net(patches[None], text[None], (self.frames, block, block))[0]
 
     def _clips(self, stream: Stream, row: int) -> list[list[VisualSpan]]:
         """The views of a batch row that are compressed together: each alone, or all as frames of a clip."""

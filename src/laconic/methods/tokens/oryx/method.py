@@ -3,10 +3,11 @@ all sizes of regions (arXiv 2409.12961)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -15,10 +16,10 @@ from laconic.artifact import Artifact
 from laconic.errors import BudgetError, UnsupportedModelError
 from laconic.method import register
 from laconic.methods.tokens.oryx import network
-from laconic.stream.assemble import assemble
 from laconic.stream.contract import Cut, Stream, TokenMethod
-from laconic.stream.grids import grid_rows, middles, refuse_protected, views
+from laconic.stream.grids import grid_rows, middles, views
 from laconic.stream.readout import single_patches
+from laconic.stream.resample import resampled
 from laconic.stream.trained_sizes import sized
 
 
@@ -76,19 +77,16 @@ class Oryx(TokenMethod):
         self._regions = sorted(map(int, artifact.data["regions"]))
 
     def cut(self, stream: Stream) -> Cut | None:
-        refuse_protected(stream, self.name)
-        kept, values = [], []
-        for row in range(len(stream.hidden)):
-            spans = views(stream, row)
-            grids = [grid_rows(stream, span) for span in spans]
-            carriers, soft = [stream.images(row)[:0]], [stream.hidden[row, :0].float()]
-            for span, grid, side in zip(spans, grids, self._sides(stream, row, grids), strict=True):
-                soft.append(self._net(single_patches(stream, span, self.name)[None], side)[0])
-                across, down = (middles(n, n // side).to(grid) for n in grid.shape)
-                carriers.append(grid[across][:, down].flatten())
-            kept.append(torch.cat(carriers))
-            values.append(torch.cat(soft))
-        return assemble(stream, kept, values, positions="renumber")
+        return resampled(stream, self.name, partial(self._made, stream))
+
+    def _made(self, stream: Stream, row: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """For every view of a batch row the rows of the stream that carry its tokens, those in the middle of each region,
+        and the tokens."""
+        spans = views(stream, row)
+        grids = [grid_rows(stream, span) for span in spans]
+        for span, grid, side in zip(spans, grids, self._sides(stream, row, grids), strict=True):
+            across, down = (middles(n, n // side).to(grid) for n in grid.shape)
+            yield grid[across][:, down].flatten(), self._net(single_patches(stream, span, self.name)[None], side)[0]
 
     def _sides(self, stream: Stream, row: int, grids: list[Tensor]) -> list[int]:
         """r for every view of a batch row.

@@ -3,8 +3,9 @@ what they missed; a still image is shown several times (arXiv 2412.09613)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -18,10 +19,9 @@ from laconic.families.vision import VisualSpan, vision_family_of
 from laconic.method import register
 from laconic.methods.tokens.pvc import network
 from laconic.methods.tokens.pvc.film import SeenFilm
-from laconic.stream.assemble import assemble
 from laconic.stream.clips import FRAMES, Clip, Frames, clips
 from laconic.stream.contract import Cut, Stream, TokenMethod
-from laconic.stream.grids import refuse_protected
+from laconic.stream.resample import first_rows, resampled
 from laconic.stream.trained_sizes import sized
 
 
@@ -100,20 +100,20 @@ class PVC(TokenMethod):
         return SeenFilm(self._net, tower, self.block or self._blocks[-1], self.limit)
 
     def cut(self, stream: Stream) -> Cut | None:
-        refuse_protected(stream, self.name)
+        return resampled(stream, self.name, partial(self._made, stream))
+
+    def _made(self, stream: Stream, row: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """For every frame of a batch row the rows of the stream that carry it, and its tokens. A still image has one frame,
+        which carries all repeats."""
         tower = stream.visual.family.tower(stream.visual.model)
-        kept, values = [], []
-        for row in range(len(stream.hidden)):
-            found = clips(stream, row, self.frames)
-            carriers, soft = [stream.images(row)[:0]], [stream.hidden[row, :0].float()]
-            for clip, block in zip(found, self._sized(stream, row, found), strict=True):
-                film = SeenFilm(self._net, tower, block)
-                film.read(self._states(stream, clip))
-                carriers += self._carriers(clip, [tokens for _, tokens in film.kept])
-                soft.append(film.soft())
-            kept.append(torch.cat(carriers))
-            values.append(torch.cat(soft))
-        return assemble(stream, kept, values, positions="renumber")
+        found = clips(stream, row, self.frames)
+        for clip, block in zip(found, self._sized(stream, row, found), strict=True):
+            film = SeenFilm(self._net, tower, block)
+            film.read(self._states(stream, clip))
+            made = [tokens for _, tokens in film.kept] if len(clip.spans) > 1 else [film.soft()]
+            for frame, tokens in enumerate(made):
+                instead = "give a larger block= or fewer repeats="
+                yield first_rows(self.name, clip, frame, frame + 1, len(tokens), instead), tokens
 
     def _shown(self, clip: Clip) -> int:
         return self.repeats if len(clip.spans) == 1 else len(clip.spans)
@@ -147,17 +147,3 @@ class PVC(TokenMethod):
                 f"{side} a side; give images as one view."
             )
         return int(span.patches.min()) // side**2
-
-    def _carriers(self, clip: Clip, made: Sequence[Tensor]) -> list[Tensor]:
-        """The rows of the stream that carry the tokens of every frame: the first ones of its own.
-
-        Raises:
-            BudgetError: they are fewer than its tokens.
-        """
-        rows, each = (clip.rows, len(made[0])) if len(clip.rows) > 1 else (clip.rows, len(made[0]) * len(made))
-        if rows.shape[1] < each:
-            raise BudgetError(
-                f"pvc: {each} tokens are more than the {rows.shape[1]} that this model has for a view; give a larger block= "
-                "or fewer repeats=."
-            )
-        return [frame[:each].sort().values for frame in rows]

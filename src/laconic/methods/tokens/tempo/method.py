@@ -3,7 +3,9 @@ matters, the more of its notes are read (arXiv 2604.08120)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -17,11 +19,10 @@ from laconic.method import register
 from laconic.methods.tokens.tempo import network
 from laconic.methods.tokens.tempo.film import NotedFilm
 from laconic.methods.tokens.tempo.routing import KEPT, Kept
-from laconic.stream.assemble import assemble
-from laconic.stream.clips import FRAMES, Clip, Frames, clip_counts, clips
+from laconic.stream.clips import FRAMES, Frames, clip_counts, clips
 from laconic.stream.contract import Cut, Stream, TokenMethod
 from laconic.stream.film import gridded
-from laconic.stream.grids import refuse_protected
+from laconic.stream.resample import first_rows, resampled
 
 
 @register(
@@ -101,33 +102,18 @@ class Tempo(TokenMethod):
         return self._film(self.limit, question)
 
     def cut(self, stream: Stream) -> Cut | None:
-        refuse_protected(stream, self.name)
-        kept, values = [], []
-        for row in range(len(stream.hidden)):
-            found = clips(stream, row, self.frames)
-            limits = [None] * len(found) if self.budget_from_parameters else clip_counts(self, stream, row, found)
-            question = stream.hidden[row, stream.texts(row)].float()
-            carriers, soft = [stream.images(row)[:0]], [question[:0]]
-            for clip, limit in zip(found, limits, strict=True):
-                film = self._film(limit, question)
-                film.add(gridded(stream, row, clip, self.name))
-                for notes, begin, end in film.segments():
-                    carriers.append(self._carriers(clip, begin, end, len(notes) + 1))
-                    soft += [self._net.time(begin, end)[None], notes]
-            kept.append(torch.cat(carriers))
-            values.append(torch.cat(soft))
-        return assemble(stream, kept, values, positions="renumber")
+        return resampled(stream, self.name, partial(self._made, stream))
 
-    def _carriers(self, clip: Clip, begin: int, end: int, count: int) -> Tensor:
-        """The rows of the stream that carry the notes of a segment: the first ones of its frames.
-
-        Raises:
-            BudgetError: they are fewer than its tokens.
-        """
-        rows = clip.rows[begin:end].flatten()
-        if len(rows) < count:
-            raise BudgetError(
-                f"tempo: {count} tokens of a segment are more than the {len(rows)} of its frames; fit fewer notes (notes=) "
-                "or longer segments (window=)."
-            )
-        return rows[:count].sort().values
+    def _made(self, stream: Stream, row: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """For every segment of a batch row the rows of the stream that carry it, and its time with its notes."""
+        found = clips(stream, row, self.frames)
+        limits = [None] * len(found) if self.budget_from_parameters else clip_counts(self, stream, row, found)
+        question = stream.hidden[row, stream.texts(row)].float()
+        for clip, limit in zip(found, limits, strict=True):
+            film = self._film(limit, question)
+            film.add(gridded(stream, row, clip, self.name))
+            for notes, begin, end in film.segments():
+                rows = first_rows(
+                    self.name, clip, begin, end, 1 + len(notes), "fit fewer notes (notes=) or longer segments (window=)"
+                )
+                yield rows, torch.cat([self._net.time(begin, end)[None], notes])

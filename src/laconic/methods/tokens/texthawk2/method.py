@@ -3,10 +3,11 @@ reading order (arXiv 2410.05261)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -16,10 +17,10 @@ from laconic.errors import BudgetError, UnsupportedModelError
 from laconic.families.vision import VisualSpan
 from laconic.method import register
 from laconic.methods.tokens.texthawk2 import network
-from laconic.stream.assemble import assemble
 from laconic.stream.contract import Cut, Stream, TokenMethod
-from laconic.stream.grids import grid_rows, refuse_protected, views
+from laconic.stream.grids import grid_rows, views
 from laconic.stream.readout import single_patches
+from laconic.stream.resample import resampled
 from laconic.stream.trained_sizes import refuse_larger, sized
 
 
@@ -82,19 +83,15 @@ class TextHawk2(TokenMethod):
         self._tile, self._most = int(data["tile"]), int(data["side"])
 
     def cut(self, stream: Stream) -> Cut | None:
-        refuse_protected(stream, self.name)
-        kept, values = [], []
-        for row in range(len(stream.hidden)):
-            spans = views(stream, row)
-            grids = [grid_rows(stream, span) for span in spans]
-            carriers, soft = [stream.images(row)[:0]], [stream.hidden[row, :0].float()]
-            for span, grid, pool in zip(spans, grids, self._strides(stream, row, grids), strict=True):
-                made = self._net(self._read(stream, span), pool, self._tile)[0]
-                soft.append(made)
-                carriers.append(grid.flatten()[: len(made)])
-            kept.append(torch.cat(carriers))
-            values.append(torch.cat(soft))
-        return assemble(stream, kept, values, positions="renumber")
+        return resampled(stream, self.name, partial(self._made, stream))
+
+    def _made(self, stream: Stream, row: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """For every view of a batch row the rows of the stream that carry its tokens, the first ones, and the tokens."""
+        spans = views(stream, row)
+        grids = [grid_rows(stream, span) for span in spans]
+        for span, grid, pool in zip(spans, grids, self._strides(stream, row, grids), strict=True):
+            tokens = self._net(self._read(stream, span), pool, self._tile)[0]
+            yield grid.flatten()[: len(tokens)].sort().values, tokens
 
     def _read(self, stream: Stream, span: VisualSpan) -> list[Tensor]:
         """The stages of a view, [1, H, W, d] each."""

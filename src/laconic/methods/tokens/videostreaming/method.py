@@ -3,10 +3,11 @@ picks which memories the large one reads (arXiv 2405.16009)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -16,11 +17,11 @@ from laconic.errors import BudgetError
 from laconic.method import register
 from laconic.methods.tokens.videostreaming import network
 from laconic.methods.tokens.videostreaming.film import StreamedFilm
-from laconic.stream.assemble import assemble
 from laconic.stream.clips import FRAMES, Clip, Frames, clip_counts, clips
 from laconic.stream.contract import Cut, Stream, TokenMethod
 from laconic.stream.film import gridded
-from laconic.stream.grids import refuse_protected, smaller
+from laconic.stream.grids import smaller
+from laconic.stream.resample import first_rows, resampled
 
 SELECT = 4
 """V, as published."""
@@ -93,22 +94,20 @@ class VideoStreaming(TokenMethod):
         return StreamedFilm(self._net, self._length, self.select or SELECT, question)
 
     def cut(self, stream: Stream) -> Cut | None:
-        refuse_protected(stream, self.name)
-        kept, values = [], []
-        for row in range(len(stream.hidden)):
-            found = clips(stream, row, self.frames)
-            limits = [None] * len(found) if self.budget_from_parameters else clip_counts(self, stream, row, found)
-            question = stream.hidden[row, stream.texts(row)].float()
-            carriers, soft = [stream.images(row)[:0]], [question[:0]]
-            for clip, limit in zip(found, limits, strict=True):
-                film = StreamedFilm(self._net, self._length, self._memories(clip, limit), question)
-                film.add(gridded(stream, row, clip, self.name))
-                for one in film.chosen():
-                    carriers.append(self._carriers(clip, one.begin, one.end, len(one.memory) + 1))
-                    soft.append(self._net.placed(one.memory[None], one.begin, one.end)[0])
-            kept.append(torch.cat(carriers))
-            values.append(torch.cat(soft))
-        return assemble(stream, kept, values, positions="renumber")
+        return resampled(stream, self.name, partial(self._made, stream))
+
+    def _made(self, stream: Stream, row: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """For every memory of a batch row that is read the rows of the stream that carry it, and its time with it."""
+        found = clips(stream, row, self.frames)
+        limits = [None] * len(found) if self.budget_from_parameters else clip_counts(self, stream, row, found)
+        question = stream.hidden[row, stream.texts(row)].float()
+        for clip, limit in zip(found, limits, strict=True):
+            film = StreamedFilm(self._net, self._length, self._memories(clip, limit), question)
+            film.add(gridded(stream, row, clip, self.name))
+            for one in film.chosen():
+                placed = self._net.placed(one.memory[None], one.begin, one.end)[0]
+                instead = "fit fewer tokens a frame (summary=)"
+                yield first_rows(self.name, clip, one.begin, one.end, len(placed), instead), placed
 
     def _memories(self, clip: Clip, limit: int | None) -> int:
         """V for a clip that may keep `limit` tokens.
@@ -126,17 +125,3 @@ class VideoStreaming(TokenMethod):
                 f"takes {size}; raise it, or fit shorter clips (length=) or fewer tokens a frame (summary=)."
             )
         return limit // size
-
-    def _carriers(self, clip: Clip, begin: int, end: int, count: int) -> Tensor:
-        """The rows of the stream that carry a memory: the first ones of its frames.
-
-        Raises:
-            BudgetError: they are fewer than its tokens.
-        """
-        rows = clip.rows[begin:end].flatten()
-        if len(rows) < count:
-            raise BudgetError(
-                f"videostreaming: a memory of {count} tokens is larger than the {len(rows)} of its frames; fit fewer tokens "
-                "a frame (summary=)."
-            )
-        return rows[:count].sort().values
