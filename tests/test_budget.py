@@ -117,3 +117,5 @@ def test_text_that_is_no_share():
 def test_a_percentage_without_its_sign_is_shown_how_it_is_written():
     with pytest.raises(BudgetError, match=r"keep=10 is out of range.*for 10 percent write 0\.1 or 10%"):
         Budget(keep=10)
+    with pytest.raises(BudgetError, match=r"\(keep=1.0 keeps all\)\.$"):  # 110 % was meant, hardly 1.1 %
+        Budget(keep=share("110%"))

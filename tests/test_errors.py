@@ -13,6 +13,12 @@ def test_all_derive_from_one():
 def test_close_names_are_offered_and_else_all_of_them():
     assert errors.closest("snapvk", ["knorm", "snapkv"]) == "did you mean snapkv?"
     assert errors.closest("xyz", ["knorm", "adakv"]) == "known names: adakv, knorm."
+    many = [f"name{i}" for i in range(errors.MANY + 1)]
+    assert (
+        errors.closest("xyz", many, "laconic methods")
+        == "none of the 31 known names is close; `laconic methods` lists them."
+    )
+    assert errors.closest("xyz", many).startswith("known names: name0, ")  # nothing else would tell
     assert errors.closest("xyz", []) == "there are none; leave it out."
 
 

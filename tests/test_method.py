@@ -63,7 +63,11 @@ def test_a_method_may_be_a_parameter():
 
 @pytest.mark.parametrize(
     ("spec", "offer"),
-    [("snapvk", "did you mean snapkv"), ("pyramid", "did you mean pyramidkv"), ("zzz", "known names: a_tome, adakv, adsc")],
+    [
+        ("snapvk", "did you mean snapkv"),
+        ("pyramid", "did you mean pyramidkv"),
+        ("zzz", "none of .* `laconic methods` lists them"),
+    ],
 )
 def test_unknown_methods_offer_the_closest(spec, offer):
     with pytest.raises(UnknownNameError, match=f"unknown method '{spec}': {offer}"):

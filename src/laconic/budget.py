@@ -34,7 +34,8 @@ class Budget:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise BudgetError(f"{name}={value!r} must be a number.")
         if name == "keep" and not 0 < value <= 1:
-            percent = f"; for {value:g} percent write {value / 100:g} or {value:g}%" if 1 < value <= 100 else ""
+            meant = 2 <= value <= 100  # 1.1 is sooner 110 % than a bare 1.1
+            percent = f"; for {value:g} percent write {value / 100:g} or {value:g}%" if meant else ""
             raise BudgetError(
                 f"keep={value} is out of range: it is the share kept, 0 < keep <= 1 (keep=1.0 keeps all){percent}."
             )

@@ -63,13 +63,25 @@ class MediaError(LaconicError, ValueError):
     """An image or a video cannot be read, is broken, too large, or does not fit the prompt."""
 
 
-def closest(name: str, known: Iterable[str]) -> str:
-    """A phrase that offers the closest known names, or all of them when none is close."""
+MANY = 30
+"""More names than this are not spelled out in a message."""
+
+
+def closest(name: str, known: Iterable[str], listed_by: str = "") -> str:
+    """A phrase that offers the closest known names. When none is close: all of them, or of many the command that lists them.
+
+    Args:
+        listed_by: the command, such as ``"laconic methods"``; without it all names are given, however many they are.
+    """
     known = sorted(known)
     if not known:
         return "there are none; leave it out."
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {', '.join(near)}?" if near else f"known names: {', '.join(known)}."
+    if near:
+        return f"did you mean {', '.join(near)}?"
+    if listed_by and len(known) > MANY:
+        return f"none of the {len(known)} known names is close; `{listed_by}` lists them."
+    return f"known names: {', '.join(known)}."
 
 
 def __getattr__(name: str) -> Any:

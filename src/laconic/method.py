@@ -257,7 +257,7 @@ def outline(pattern: str = "*") -> Sequence[Entry | Line]:
 
 def _some(found: list[L], pattern: str, known: Iterable[str]) -> list[L]:
     if not found:
-        raise UnknownNameError(f"no method matches {pattern!r}: {closest(pattern.strip('*'), known)}")
+        raise UnknownNameError(f"no method matches {pattern!r}: {closest(pattern.strip('*'), known, shelf.LISTED_BY)}")
     return found
 
 
@@ -276,7 +276,7 @@ def find(name: str) -> Entry:
     plugins = _fill()
     if name not in CATALOGUE:
         plugins.check(name)
-        raise UnknownNameError(f"unknown method {name!r}: {closest(name, CATALOGUE)}")
+        raise UnknownNameError(f"unknown method {name!r}: {closest(name, CATALOGUE, shelf.LISTED_BY)}")
     return CATALOGUE[name]
 
 

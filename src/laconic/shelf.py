@@ -12,6 +12,8 @@ from typing import Any
 from laconic.errors import UnknownNameError, closest
 
 FOLDER = Path(__file__).parent / "methods"
+LISTED_BY = "laconic methods"
+"""The command that lists all of them: they are too many for an error message."""
 
 
 @dataclass(frozen=True)
@@ -160,4 +162,4 @@ def check_name(name: str, others: tuple[str, ...] = ()) -> None:
     """
     known = {*lines(), *others}
     if name not in known:
-        raise UnknownNameError(f"unknown method {name!r}: {closest(name, known)}")
+        raise UnknownNameError(f"unknown method {name!r}: {closest(name, known, LISTED_BY)}")

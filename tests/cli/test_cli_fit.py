@@ -114,7 +114,7 @@ def test_old_files_are_converted(laconic, tmp_path):
     ("arguments", "message"),
     [
         (["lococco"], "did you mean lococo"),
-        (["snapkv"], "snapkv needs no fit; methods that have one: adsc"),
+        (["snapkv"], "snapkv needs no fit; `laconic fit` lists"),
         (["lococo", "--set", "memry=3"], "did you mean memory? Settings: seed=0, steps=1000"),
         (["razorattention", "--set", "depths=3"], "razorattention has no setting 'depths'"),
         (["lococo", "--set", "memory"], "as name=value"),

@@ -23,3 +23,19 @@ def test_what_cannot_be_read_is_named(tmp_path: Path):
         read_text(tmp_path)
     with pytest.raises(PromptError, match=r"cannot read .*b\.txt: No such file"):
         read_text(tmp_path / "b.txt")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"%PDF-1.4\n", r"a\.txt is a PDF document; .*pdftotext"),
+        (b"PK\x03\x04\x14\0", "is a ZIP archive, as Word"),
+        (b"\x1f\x8b\x08\0", "is compressed; .*gunzip"),
+        ("text".encode("utf-16"), "is UTF-16; .*iconv -f utf-16"),
+    ],
+)
+def test_files_of_other_kinds_are_called_by_their_name(tmp_path: Path, data: bytes, said: str):
+    file = tmp_path / "a.txt"
+    file.write_bytes(data)
+    with pytest.raises(PromptError, match=said):
+        read_text(file)

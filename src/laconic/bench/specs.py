@@ -5,6 +5,7 @@ from __future__ import annotations
 from laconic.bench.comparison import Comparison
 from laconic.errors import BudgetError, LaconicError, UnknownNameError, closest
 from laconic.method import CATALOGUE, Method, create_method, find, list_methods
+from laconic.shelf import LISTED_BY
 
 NONE = "none"
 """Stands for the uncompressed model."""
@@ -44,5 +45,7 @@ def resolve(spec: str, comparison: Comparison) -> list[str]:
         return [spec]
     found = [entry.name for entry in list_methods(spec) if comparison.covers(entry)]
     if not found:
-        raise UnknownNameError(f"no {comparison.kind} method matches {spec!r}: {closest(spec.strip('*'), CATALOGUE)}")
+        raise UnknownNameError(
+            f"no {comparison.kind} method matches {spec!r}: {closest(spec.strip('*'), CATALOGUE, LISTED_BY)}"
+        )
     return [comparison.settings.get(name, name) for name in found]

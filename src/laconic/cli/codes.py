@@ -29,7 +29,7 @@ def encode(
 ) -> None:
     """Turn an image into a few tokens, of which any first part decodes where the codec says so.
 
-    Example: laconic encode photo.png --tokens 64 -o photo.codes
+    Example: laconic encode photo.png --method NAME:artifact=FILE --tokens 64 --resize -o photo.codes
     """
     if tokens is not None and psnr is not None:
         raise common.InputError("--tokens and --psnr exclude each other; give one.")
@@ -68,7 +68,7 @@ def decode(
 ) -> None:
     """Make the image that codes stand for.
 
-    Example: laconic decode photo.codes --tokens 16 -o photo.png
+    Example: laconic decode photo.codes --artifact FILE --tokens 16 -o photo.png
     """
     target = _target(out)
     from laconic.codec.codes import Codes

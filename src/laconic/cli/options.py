@@ -78,7 +78,10 @@ class Options:
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", help="A local folder or a Hugging Face id; default: testbed/lm, with images testbed/vlm."
+            "--model",
+            "-m",
+            help="smollm2, a local folder, or a Hugging Face id; default: testbed/lm, with images testbed/vlm, with a video "
+            "testbed/video.",
         ),
     ] = None
     method: Annotated[

@@ -15,7 +15,7 @@ def find_fit(name: str) -> type[Fit]:
     """The fit of method `name`; raises `UnknownNameError` for a method that is unknown or has none."""
     found = fit_of(find(name))
     if found is None:
-        raise UnknownNameError(f"{name} needs no fit; methods that have one: {', '.join(sorted(fits()))}.")
+        raise UnknownNameError(f"{name} needs no fit; `laconic fit` lists the methods that have one.")
     return found
 
 

@@ -114,7 +114,8 @@ def _decoded(data: bytes, name: str) -> tuple[NDArray[np.float32], int]:
     except MediaError:
         raise
     except Exception as error:  # libsndfile's errors, and on hostile bytes others, too
-        said = " ".join(str(error).split()) or type(error).__name__
+        told = getattr(error, "error_string", None) or str(error)  # libsndfile's own words, without the name of our reader
+        said = " ".join(told.split()) or type(error).__name__
         why = f"is broken or cut off: {said} Copy or download it again." if opened else _unknown(data, said)
         raise MediaError(f"{name} {why}") from error
     values = np.concatenate(blocks) if blocks else np.empty((0, 1), np.float32)

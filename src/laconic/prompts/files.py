@@ -6,6 +6,15 @@ from pathlib import Path
 
 from laconic.prompts.text import PromptError
 
+OTHERS = {
+    b"%PDF-": "a PDF document; give its text, e.g. from pdftotext",
+    b"PK\x03\x04": "a ZIP archive, as Word, EPUB and OpenDocument files are; give the text in it",
+    b"\x1f\x8b": "compressed; give what gunzip makes of it",
+    b"\xff\xfe": "UTF-16; convert it with iconv -f utf-16 -t utf-8",
+    b"\xfe\xff": "UTF-16; convert it with iconv -f utf-16 -t utf-8",
+}
+"""First bytes of files that are given as texts by mistake: what they are, and what to do."""
+
 
 def read_text(path: Path, name: str = "") -> str:
     """The text of a UTF-8 file; a BOM is dropped.
@@ -29,8 +38,11 @@ def decoded(data: bytes, name: str) -> str:
         name: where it came from, for the message.
 
     Raises:
-        PromptError: it is not UTF-8; the message names the byte.
+        PromptError: it is not UTF-8; the message names the byte, or what kind of file it is.
     """
+    for start, what in OTHERS.items():
+        if data.startswith(start):
+            raise PromptError(f"{name} is {what}.")
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:

@@ -106,6 +106,11 @@ def _rendered(
     if not question:
         context = context.rstrip()  # a template may do the same, and the end of the context would then not be found
     text = render(processor, _content(context + joint + question, token, images, video), answer_prefix, system)
+    if images and token not in text:
+        raise PromptError(
+            "the chat template of this model has no place for images. A model made for videos alone takes a --video of two "
+            "frames or more; else check that the processor belongs to the model."
+        )
     if text.count(token) != images:
         raise PromptError(
             f"the chat template of this model wrote {text.count(token)} places for {images} images: it does not "
