@@ -29,6 +29,14 @@ def test_a_context_is_compressed_once_and_asked_twice(laconic, model, context, f
     laconic.json("run", *options, "--context", context, "-q", "Wo?")  # the same context beside the file is fine
 
 
+def test_the_panel_says_that_the_context_is_not_in_the_figures(laconic, model, context, file):
+    options = ["run", "--model", model, "--max-new-tokens", 1, "--cache", file, "-q", "Wo?"]
+    shown = [laconic(*options, *more).stdout for more in (("--method", "knorm", "--context", context), ())]
+    first, again = (" ".join(text.replace("│", " ").split()) for text in shown)
+    assert "context read in " in first and "kept in" in first and "prefill below is that of the question" in first
+    assert "context from" in again and "prefill below is that of the question" in again
+
+
 def test_info_describes_the_file(laconic, model, context, file):
     laconic.json(
         "run", "--model", model, "--max-new-tokens", 1, "--cache", file, "--method", "snapkv:window=4", "--keep", 0.25,

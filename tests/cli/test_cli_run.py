@@ -203,6 +203,7 @@ def test_panel(laconic, model, context):
         "peak memory",
     ):
         assert text in shown.stdout
+    assert "the method's own work" not in laconic("run", "--model", model, "-q", "?", "--max-new-tokens", 1).stdout
     assert "\x1b" not in shown.stdout and shown.stderr == ""
 
 

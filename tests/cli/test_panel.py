@@ -15,6 +15,7 @@ from laconic.cli.panel import (
     more_flops,
     shown,
     thought,
+    timed,
 )
 from laconic.decode.marks import Thinking
 from laconic.measure.stats import Stats
@@ -65,6 +66,13 @@ def test_decoding_is_told_per_token_and_answers_by_their_length():
         and length(run(finish="length")) == "12, cut at the limit"
         and length(run(finish="stop")) == "12"
     )
+
+
+def test_one_run_alone_is_not_said_to_be_first():
+    alone, first, fastest = (
+        timed(SimpleNamespace(timed=runs), beside) for runs, beside in ((1, False), (1, True), (2, True))
+    )
+    assert alone.startswith("times: of one run;") and "compressed one first" in first and "fastest of 2 runs" in fastest
 
 
 def test_thinking_is_told_by_steps_and_the_answer_by_its_tokens():

@@ -28,7 +28,7 @@ def panel(question: Question, run: Run, stock: Run | None) -> Panel:
     """Everything worth knowing about a run, in one frame."""
     parts: list[Any] = [_head(question, run), Text(), _figures(question, run, stock)]
     if stock is not None or question.methods:
-        parts.append(Text(timed(run), style="dim"))
+        parts.append(Text(timed(run, stock is not None), style="dim"))
     if stock is not None:
         parts += [Text(), *_agreement(question, run, stock)]
     parts += [Text(f"warning: {w}", style="yellow") for w in question.options.warnings]
@@ -45,6 +45,8 @@ def _figures(question: Question, run: Run, stock: Run | None) -> Table:
 
     def row(name: str, value: Callable[[Run], float | None], show: Callable[[float], str]) -> None:
         a, b = value(run), None if stock is None else value(stock)
+        if a is None and b is None:
+            return
         cells = [_shown(a, show)]
         if stock is not None:
             cells += [_shown(b, show), f"{a / b:.3f}" if a is not None and b else "-"]
@@ -118,11 +120,12 @@ def in_words(question: Question) -> str:
     )
 
 
-def timed(run: Run) -> str:
-    """How the times were measured."""
+def timed(run: Run, beside: bool) -> str:
+    """How the times were measured, with the uncompressed model beside it or alone."""
     if run.timed > 1:
         return f"times: the fastest of {run.timed} runs, compressed and uncompressed in turn"
-    return "times: one run each, the compressed one first; counting the FLOPs of its method's own work took a part of it"
+    runs = "one run each, the compressed one first" if beside else "of one run"
+    return f"times: {runs}; a part of them went into counting the FLOPs of the method's own work"
 
 
 def _head(question: Question, run: Run) -> Table:
@@ -134,8 +137,10 @@ def _head(question: Question, run: Run) -> Table:
     grid.add_row(
         "prompt", "chat template applied" if prompt.templated else "plain text: this tokenizer has no chat template"
     )
+    if question.origin:
+        grid.add_row("context", f"{clean(question.origin)}; prefill below is that of the question")
     if question.frames:
-        grid.add_row("images", shown(question.frames))
+        grid.add_row("frames" if question.options.video and not question.options.image else "images", shown(question.frames))
     if question.sounds:
         grid.add_row("sound", heard(question))
     for method in question.methods:

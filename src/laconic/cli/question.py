@@ -48,6 +48,7 @@ class Question:
     Attributes:
         request: its prompt has been built.
         frames: what `--image` and `--video` show. `sounds`: what `--audio` gives.
+        origin: of a context that was read before the question, where it comes from.
     """
 
     options: Options
@@ -55,6 +56,7 @@ class Question:
     request: Request
     frames: Sequence[Frame] = ()
     sounds: Sequence[Sound] = ()
+    origin: str = ""
 
     @property
     def prompt(self) -> Prompt:
@@ -113,6 +115,8 @@ def question_of(options: Options, context: str, methods: Sequence[Method] | None
     if options.later and not (prompt.context and prompt.question):
         raise InputError("--later needs a context and a question after it.")
     check_length(options, engine, prompt)
+    if not options.question.strip():
+        options.warnings.append("no --question: the model goes on from what it is shown.")
     return Question(options, engine, replace(request, prompt=prompt), frames, sounds)
 
 
@@ -224,7 +228,7 @@ def check_length(options: Options, engine: Engine, prompt: Prompt) -> None:
     trained = getattr(text, "trained_tokens", None) or TRAINED_TOKENS.get(options.model_name)
     if trained and prompt.tokens > trained:
         options.warnings.append(
-            f"the prompt has {prompt.tokens} tokens, but {options.model_name} was trained on chats of at most {trained}."
+            f"the prompt has {prompt.tokens:,} tokens, but {options.model_name} was trained on chats of at most {trained:,}."
         )
 
 

@@ -83,8 +83,6 @@ def run(
         asked = building.question_of(options, context)
     else:
         asked = saved_context.question_of(options, Path(cache).expanduser())
-    if question is None:
-        options.warnings.append("no --question: the model goes on from what it is shown.")
     if several or store:
         from laconic.cli.several import answer_all
         from laconic.memory.store import SegmentStore

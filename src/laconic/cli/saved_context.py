@@ -13,6 +13,7 @@ from laconic.cli.options import Options
 from laconic.cli.question import Question, check_length, engine_and_methods, request_of
 from laconic.engine.engine import Engine
 from laconic.engine.generation import read_context
+from laconic.measure.units import seconds
 from laconic.method import Method
 from laconic.session import Session
 
@@ -32,20 +33,22 @@ def question_of(options: Options, path: Path) -> Question:
         raise InputError(f"{path} does not exist yet; give the --context to compress into it.")
     text = None if options.context is None else options.text()
     engine, methods = engine_and_methods(options, "later")
+    origin = f"from {path}"
     if not exists:
         assert text is not None
-        text = _write(options, engine, methods, text, path)
+        text, took = _write(options, engine, methods, text, path)
+        origin = f"read in {seconds(took)}, kept in {path}"
     saved = load(path, engine.model, engine.tokenizer)
     if text not in (None, saved.text):
         raise InputError(f"{path} holds another text than --context {options.context}; drop one of them.")
     request = replace(request_of(options), saved=saved, methods=saved.methods, mode="later")
     prompt = engine.prompt(request)
     check_length(options, engine, prompt)
-    return Question(options, engine, replace(request, prompt=prompt))
+    return Question(options, engine, replace(request, prompt=prompt), origin=origin)
 
 
-def _write(options: Options, engine: Engine, methods: list[Method], text: str, path: Path) -> str:
-    """Compress `text` into a file -> what the model has read of it."""
+def _write(options: Options, engine: Engine, methods: list[Method], text: str, path: Path) -> tuple[str, float]:
+    """Compress `text` into a file -> what the model has read of it, and the seconds that this took."""
     request = replace(request_of(options), context=text, system=options.system, methods=methods, mode="later")
     request = engine.shortened(request)
     ids = engine.prompt(request).context
@@ -59,4 +62,4 @@ def _write(options: Options, engine: Engine, methods: list[Method], text: str, p
             text=request.context,
             system=options.system,
         )
-    return request.context
+        return request.context, session.stats.prefill_seconds
