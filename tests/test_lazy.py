@@ -48,7 +48,6 @@ def command(*args: str) -> str:
 )
 def test_importing_laconic_imports_nothing_heavy(script):
     assert loaded_after(script, HEAVY) == []
-    assert loaded_after("import laconic; laconic.compress", HEAVY[:2]) == ["torch", "transformers"]  # the test can fail
 
 
 @pytest.mark.parametrize(
