@@ -1,5 +1,5 @@
 """How often trained weights of `videostreaming`, `tempo` or `pvc` lead to the right answer about clips that no training
-drew, beside their own ablations and whole frames of at most the same number of tokens.
+drew, beside their own ablations and whole frames of at most the same number of tokens (or one frame).
 
     python benchmarks/video_compressors.py videostreaming --model MODEL --artifact FILE --clips 40
 
@@ -42,12 +42,13 @@ def right(asked: Filmed, logits: Tensor) -> list[bool]:
     return ((logits[:, :-1].argmax(-1) == wanted) | (wanted == IGNORED)).all(1).tolist()  # type: ignore[no-any-return]
 
 
-def frames(fit: VideoFit, asked: Filmed, tokens: int) -> Tensor:
-    """Whole frames in the middle of equal segments, as many as `tokens` hold."""
-    each = len(asked.ids) // len(asked.features)
-    count = max(1, tokens // asked.features[0, 0, ..., 0].numel())
+def frames(fit: VideoFit, asked: Filmed, tokens: int) -> Row:
+    """Whole frames in the middle of equal segments, as many as `tokens` hold and at least one."""
+    each, size = len(asked.ids) // len(asked.features), asked.features[0, 0, ..., 0].numel()
+    count = max(1, tokens // size)
     some = asked.features[:, middles(asked.features.shape[1], count)].flatten(1, 3)
-    return fit.answered(asked, some.repeat_interleave(each, 0), fit.words(asked))
+    soft = some.repeat_interleave(each, 0)
+    return f"whole frames, {count * size}", right(asked, fit.answered(asked, soft, fit.words(asked)))
 
 
 def streaming(fit: VideoStreamingFit, asked: Filmed) -> Iterator[Row]:
@@ -69,8 +70,7 @@ def streaming(fit: VideoStreamingFit, asked: Filmed) -> Iterator[Row]:
         at = at.expand(len(scores), -1)[..., None, None]
         soft = placed.gather(1, at.expand(-1, -1, *placed.shape[2:])).flatten(1, 2)
         yield f"{name}, {soft.shape[1]}", right(asked, fit.answered(asked, soft, words))
-    tokens = v * placed.shape[2]
-    yield f"whole frames, at most {tokens}", right(asked, frames(fit, asked, tokens))
+    yield frames(fit, asked, v * placed.shape[2])
 
 
 def routed(scores: Tensor, budget: int, most: int, kept: str, q: int) -> list[tuple[int, Any]]:
@@ -102,7 +102,7 @@ def notes(fit: TempoFit, asked: Filmed) -> Iterator[Row]:
             one = replace(asked, **{x: getattr(asked, x)[q : q + 1] for x in ("ids", "mask", "labels", "image", "closing")})
             found += right(one, fit.answered(one, torch.cat(parts)[None], words[q : q + 1]))
         yield name, found
-    yield f"whole frames, at most {budget + count}", right(asked, frames(fit, asked, budget + count))
+    yield frames(fit, asked, budget + count)
     pairs = [float(hit > miss) for s, m in zip(scores, shows, strict=True) for hit in s[m] for miss in s[~m]]
     yield "pairs of segments in the right order (AUC)", [pair > 0 for pair in pairs]
 
@@ -114,7 +114,7 @@ def progressive(fit: PVCFit, asked: Filmed) -> Iterator[Row]:
         tokens, _ = fit.net(fit.tower, asked.states[fit.net.first], block)
         soft = tokens.flatten(1, 2).repeat_interleave(each, 0)
         yield f"blocks of {block}, {soft.shape[1]}", right(asked, fit.answered(asked, soft, words))
-    yield f"whole frames, at most {soft.shape[1]}", right(asked, frames(fit, asked, soft.shape[1]))
+    yield frames(fit, asked, soft.shape[1])
 
 
 def cell(answers: list[bool]) -> str:
