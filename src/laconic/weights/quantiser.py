@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -45,12 +46,7 @@ class WeightQuantiser(WeightEdit):
 
     def prepare(self, model: PreTrainedModel) -> None:
         for layer in matrices(model, self.name):
-            for name, linear in layer.items():
-                if linear.in_features % self.group:
-                    raise UnsupportedModelError(
-                        f"{self.name}: group={self.group} does not divide the {linear.in_features} inputs of {name}; choose "
-                        "a group that divides all rows."
-                    )
+            check_groups(self.name, layer, self.group)
         super().prepare(model)
 
     def edit(self, model: PreTrainedModel) -> dict[str, Any]:
@@ -71,6 +67,16 @@ class WeightQuantiser(WeightEdit):
 
     def write(self, model: PreTrainedModel, folder: Path) -> None:
         save_packed(model, self.packed, self.bits, self.group, folder)
+
+
+def check_groups(method: str, maps: Mapping[str, nn.Linear], group: int) -> None:
+    """Raise `UnsupportedModelError` where `group` does not divide the rows of a map."""
+    for name, linear in maps.items():
+        if linear.in_features % group:
+            raise UnsupportedModelError(
+                f"{method}: group={group} does not divide the {linear.in_features} inputs of {name}; choose a group that "
+                "divides all rows."
+            )
 
 
 def steps_of(weight: Tensor, bits: int) -> Tensor:

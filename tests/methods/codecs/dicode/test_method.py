@@ -105,7 +105,7 @@ def test_what_does_not_fit_is_refused(codec, tmp_path, llama):
     other = laconic.DiCoDe(artifact=dicode_artifact(tmp_path / "o.safetensors", seed=1))
     with pytest.raises(CodesError, match="made with other weights"):
         other.decode(codes)
-    for wrong in ({"steps": 0}, {"eta": 2.0}, {"borders": 3}, {"guidance": -1.0}, {"clips": 0}):
+    for wrong in ({"steps": 0}, {"eta": 2.0}, {"borders": 3}, {"frames": 0}, {"guidance": -1.0}, {"clips": 0}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
             laconic.DiCoDe(**wrong)
     with pytest.raises(SessionError, match="dicode is a codec of films"):

@@ -23,6 +23,7 @@ def test_a_model_that_never_ends_its_thinking_has_lengths_and_no_answers():
     ("settings", "said"),
     [
         ({"bits": 1}, "bits=1 must be between 2 and 8"),
+        ({"bits": 2.5}, "bits=2.5 must be a whole number"),
         ({"share": 1.5}, "share=1.5 must be between 0 and 1"),
         ({"samples": 0}, "samples=0"),
         ({"levels": "0.5+0.3"}, "the lowest first"),
@@ -40,6 +41,8 @@ def test_it_looks_and_changes_nothing_and_needs_a_model_that_thinks(llama):
         laconic.compress(llama, ReasoningMeetsCompression()).__enter__()
     with pytest.raises(UnsupportedModelError, match="ends a chain of thought"):
         ReasoningMeetsCompression().look(tiny_thinker(end_of_thinking=None), laconic.load("testbed/lm")[1], None)
+    with pytest.raises(UnsupportedModelError, match="group=48 does not divide the 32 inputs of"):
+        ReasoningMeetsCompression(group=48).look(tiny_thinker(), TOKENIZER, None)
 
 
 @pytest.mark.slow

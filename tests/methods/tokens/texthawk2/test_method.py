@@ -83,8 +83,9 @@ def test_what_makes_no_sense_is_refused(vlm, made, tmp_path):
     given, path = inputs([(3, 9)]), str(tmp_path / "net.safetensors")
     with pytest.raises(BudgetError, match="give one of them"):
         TextHawk2(pool=1, keep=0.5)
-    with pytest.raises(ValueError, match="pool=0 must be"):
-        TextHawk2(pool=0)
+    for wrong in (0, 1.5):
+        with pytest.raises(ValueError, match=f"pool={wrong} must be a whole number of at least 1"):
+            TextHawk2(pool=wrong)
     with compress(vlm, TextHawk2(pool=5, artifact=made[0])), pytest.raises(UnsupportedModelError, match="for 5 x 5 of them"):
         vlm(**given)
     with compress(vlm, TextHawk2(artifact=made[0], protect=(3, 10))), pytest.raises(BudgetError, match="protected"):

@@ -73,6 +73,8 @@ class DiCoDe(CodecMethod, GeneratorMethod):
         super().__post_init__()
         for parameter, least in (("steps", 1), ("seed", 0), ("clips", 1)):
             checks.whole(self, parameter, least)
+        if self.frames is not None:
+            checks.whole(self, "frames", 1)
         checks.between(self, "eta")
         checks.between(self, "rescale")
         checks.at_least(self, "guidance", 0)

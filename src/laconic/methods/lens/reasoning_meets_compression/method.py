@@ -23,6 +23,7 @@ from laconic.methods.lens.reasoning_meets_compression.protection import rounded,
 from laconic.tasks import find_task
 from laconic.tasks.reasoning.recall import Recall
 from laconic.weights.matrices import Matrices, matrices
+from laconic.weights.quantiser import check_groups
 
 
 @register(
@@ -53,7 +54,8 @@ class ReasoningMeetsCompression(LensMethod):
 
     Raises:
         ValueError: a setting out of range.
-        UnsupportedModelError: a model that does not think, or whose weights are no linear maps.
+        UnsupportedModelError: a model that does not think, whose weights are no linear maps, or whose rows `group` does not
+            divide.
     """
 
     task: str = "arithmetic_verbose"
@@ -74,10 +76,13 @@ class ReasoningMeetsCompression(LensMethod):
             checks.whole(self, name, least)
         checks.between(self, "share", 0, 1)
         checks.between(self, "bits", 2, 8)
+        checks.whole(self, "bits", 2)
         self._levels = _levels(self.name, self.levels)
 
     def look(self, model: Any, tokenizer: Any, text: str | None) -> dict[str, Any]:
         mark, maps = end_of_thinking(model, tokenizer), _named(matrices(model, self.name))
+        if self.share:
+            check_groups(self.name, maps, self.group)
         engine, task = Engine(model, tokenizer), find_task(self.task)
         problems, knowledge = task.numbers(0, self.samples), Recall(facts=self.facts)
         solved = solve(engine, task, problems, Request(methods=[]), BATCH)

@@ -17,7 +17,7 @@ from laconic.methods.tokens.crosslmm.side import beside, check_layers
 from laconic.stream.grids import averaged
 
 GATES = 10.0
-"""How much faster the gates learn than the rest: they begin at zero, and nothing behind them learns while they are there."""
+"""How much faster the gates learn than the rest: they begin at zero, and at zero nothing that they scale learns."""
 
 
 @dataclass(kw_only=True)

@@ -65,7 +65,7 @@ class Oryx(TokenMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.region is not None:
-            checks.at_least(self, "region", 1)
+            checks.whole(self, "region", 1)
             if not self.budget_from_parameters:
                 raise BudgetError(f"oryx: {self.budget} and region={self.region}: give one of them.")
 

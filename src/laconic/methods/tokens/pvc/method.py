@@ -73,8 +73,8 @@ class PVC(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.at_least(self, "repeats", 1)
-        checks.at_least(self, "limit", 1)
+        checks.whole(self, "repeats", 1)
+        checks.whole(self, "limit", 1)
         checks.one_of(self, "frames", *FRAMES)
         if self.block is not None and not self.budget_from_parameters:
             raise BudgetError(f"pvc: {self.budget} and block={self.block}: give one of them.")

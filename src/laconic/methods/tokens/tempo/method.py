@@ -75,8 +75,8 @@ class Tempo(TokenMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.at_least(self, "least", 1)
-        checks.at_least(self, "limit", 2)
+        checks.whole(self, "least", 1)
+        checks.whole(self, "limit", 2)
         checks.one_of(self, "kept", *KEPT)
         checks.one_of(self, "frames", *FRAMES)
 

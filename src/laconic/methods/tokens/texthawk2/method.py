@@ -45,8 +45,8 @@ class TextHawk2(TokenMethod):
         Q = W maxpool(MLP(x_4));   Q += attention(Q + place, x_i + place, x_i), MLP, by turns from deep stages to shallow
         token = projector([Q_1; Q_2; Q_3; Q_4]), Q_1 .. Q_4 neighbours in reading order
 
-    The two steps lose different things, so letters stay legible at 16 times fewer tokens (to be seen: systems/texthawk2).
-    Positions are renumbered.
+    The two steps lose different things, so letters should stay legible at 16 times fewer tokens;
+    docs/systems/texthawk2 says whether they do. Positions are renumbered.
 
     Args:
         pool: patches along each side for one query. None: by the budget, the smallest of those trained that fits it; without
@@ -69,7 +69,7 @@ class TextHawk2(TokenMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pool is not None:
-            checks.at_least(self, "pool", 1)
+            checks.whole(self, "pool", 1)
             if not self.budget_from_parameters:
                 raise BudgetError(f"texthawk2: {self.budget} and pool={self.pool}: give one of them.")
 

@@ -72,7 +72,7 @@ class VideoStreaming(TokenMethod):
         super().__post_init__()
         checks.one_of(self, "frames", *FRAMES)
         if self.select is not None:
-            checks.at_least(self, "select", 1)
+            checks.whole(self, "select", 1)
             if not self.budget_from_parameters:
                 raise BudgetError(f"videostreaming: {self.budget} and select={self.select}: give one of them.")
 
