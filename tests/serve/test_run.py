@@ -154,13 +154,15 @@ def test_killed_at_random_moments_the_store_stays_whole(folder, tmp_path, most):
                 for thread in threads:
                     thread.start()
                 time.sleep(drawn.random() * 2)
-                whole = rounds % 4 == 0
-                (psutil.Process(server.process.pid) if whole else server.worker()).kill()
+                whole, worker = rounds % 4 == 0, server.worker()
+                (psutil.Process(server.process.pid) if whole else worker).kill()
                 for thread in threads:
                     thread.join()
                 for response in filter(None, found):
                     if response.status_code in (200, 201) and response.json()["status"] == "ready":
                         reported[response.json()["id"]] = response.json()
+                psutil.wait_procs([worker], timeout=60)
+                assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE  # no worker outlives its server
                 if whole or server.process.poll() is not None:
                     break
     namespaces = [path.name for path in (tmp_path / "store" / "v1").glob("*")]

@@ -97,6 +97,12 @@ class Board:
         return Block(title, self.shares, score)
 
 
+def complete(lines: list[Line]) -> list[Line]:
+    """Lines that have every kind of question; a mean over those that a budget is not too small for would flatter it."""
+    whole = next(line for line in lines if line.method == NONE)
+    return [line for line in lines if line.tasks.keys() == whole.tasks.keys()]
+
+
 def kinds_table(rows: Rows, keep: float, kinds: dict[str, str]) -> list[str]:
     """All tasks at one share, `kinds` with their titles: score, and score on the hard part where there is one."""
     out = ["| method | " + " | ".join(kinds.values()) + " |", "|---|" + "---:|" * len(kinds)]

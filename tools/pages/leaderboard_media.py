@@ -18,7 +18,7 @@ from laconic.bench.store import read
 from laconic.bench.summary import summarise
 from laconic.bench.table import spread
 from laconic.tasks import find_task
-from tools.pages.board import Board, kinds_table, of_kind
+from tools.pages.board import Board, complete, kinds_table, of_kind
 from tools.pages.heat_map import heat_map
 from tools.pages.leaderboard_parts import write_results
 from tools.pages.paired import worth
@@ -63,8 +63,8 @@ A share kept is the mean over all decoder layers, so methods in one column have 
 A cell is the mean over the kinds of question in percent with its 95 % bootstrap interval. ▲ and ▼: better or worse than
 `{reference}` at equal achieved FLOPs (on the straight line between its two nearest budgets), with an interval of the paired
 difference that excludes 0; where a method ran at another share than was asked for, that share follows in parentheses.
-`-`: the method cannot reach this share and refuses it ({refusals}). `q`: the choice depends on the question. The whole
-table, with differences to {references}, FLOPs and bytes, is [here](../benchmarks/results/leaderboard-{name}.md).
+`-`: the method cannot reach this share, or not for every kind of question ({refusals}). `q`: the choice depends on the
+question. The whole table, with differences to {references}, FLOPs and bytes, is [here](../benchmarks/results/leaderboard-{name}.md).
 """
 
 
@@ -73,7 +73,7 @@ def main(folder: Path) -> None:
     rows = read(folder / "results.jsonl")
     modality = find_task(rows[0]["task"]).modality
     page, known = PAGES[modality], comparisons()[modality]
-    lines = summarise(rows, rows[0]["grid_seed"])
+    lines = complete(summarise(rows, rows[0]["grid_seed"]))
     board = Board(modality, tuple(sorted({line.keep for line in lines if line.keep and line.method != NONE}, reverse=True)))
     whole, by_method = next(line for line in lines if line.method == NONE), board.rows_of(lines)
     kinds = {task: " ".join(task.removeprefix(page.prefix).split("_")) for task in whole.tasks}

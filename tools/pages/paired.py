@@ -17,7 +17,8 @@ WORTH = """
 ## Is training worth it?
 
 Each trained method minus methods that need no training, in points at equal achieved FLOPs, the trained network's own work
-included; intervals and marks as in the table before. The training itself is not counted."""
+included; intervals and marks as in the table before. A method that takes more FLOPs than the uncompressed model is compared
+with that one. The training itself is not counted."""
 
 
 def rivals(

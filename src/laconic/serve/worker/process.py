@@ -52,16 +52,20 @@ def serve(wire: Wire, desk: Desk, closed: Callable[[], None]) -> None:
     work: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
 
     def listen() -> None:
-        while (message := wire.receive()) is not None:
-            try:
-                if desk.hear(message):
-                    work.put(message)
-            except Refusal as error:
-                wire.send({"event": "refused", "id": message["id"], "error": error.facts()})
-            except Exception as error:
-                _report(wire, message, error)
-        closed()
-        work.put(None)
+        try:
+            while (message := wire.receive()) is not None:
+                try:
+                    if desk.hear(message):
+                        work.put(message)
+                except Refusal as error:
+                    wire.send({"event": "refused", "id": message["id"], "error": error.facts()})
+                except Exception as error:
+                    _report(wire, message, error)
+        except OSError:  # a front that was killed leaves messages, to which no answer can be sent
+            pass
+        finally:  # whatever ended it: without a listener nobody would end the worker
+            closed()
+            work.put(None)
 
     wire.send({"event": "ready", "facts": desk.facts})
     threading.Thread(target=listen, name="listener", daemon=True).start()
