@@ -64,7 +64,8 @@ A cell is the mean over the kinds of question in percent with its 95 % bootstrap
 `{reference}` at equal achieved FLOPs (on the straight line between its two nearest budgets), with an interval of the paired
 difference that excludes 0; where a method ran at another share than was asked for, that share follows in parentheses.
 `-`: the method cannot reach this share, or not for every kind of question ({refusals}). `q`: the choice depends on the
-question. The whole table, with differences to {references}, FLOPs and bytes, is [here](../benchmarks/results/leaderboard-{name}.md).
+question. The whole table, with differences to {references}, FLOPs and bytes, is
+[here](../benchmarks/results/leaderboard-{name}.md).
 """
 
 
