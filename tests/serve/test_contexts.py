@@ -297,7 +297,6 @@ def test_a_file_is_a_text(alice):
         ({"text": "a", "preset": "half", "compress": {"method": "random"}}, "invalid_value"),
         ({"text": "a", "wait": 31}, "invalid_value"),
         ({"text": "a", "ttl": -1}, "invalid_value"),
-        ({"text": "a", "parent": UNKNOWN}, "unsupported_parameter"),
         ({"text": "word " * 4000}, "context_length_exceeded"),
         ({"messages": [{"role": "user", "content": "x"}], "system": "s"}, "invalid_value"),
         ({"text": "a", "colour": 1}, "unknown_parameter"),

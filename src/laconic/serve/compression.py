@@ -70,6 +70,11 @@ class Compression:
         """What `facts` put on the wire."""
         return None if facts is None else cls(**{**facts, "methods": tuple(facts["methods"])})
 
+    @property
+    def how(self) -> tuple[Any, ...]:
+        """Methods with parameters and budget, whoever has set them and whatever is protected."""
+        return self.methods, dict(self.parameters), dict(self.budget)
+
     def facts(self) -> dict[str, Any]:
         """Plain values; equal ones can share a batch."""
         return asdict(self)

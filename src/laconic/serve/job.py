@@ -9,7 +9,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a context lies: the tenant's namespace in the store, the key there, and whether it is a text or turns."""
+    """Where a context lies: the tenant's namespace in the store, the key there, and its form: a "text", "turns" that are
+    closed, or "both", turns and a text after them."""
 
     namespace: str
     key: str

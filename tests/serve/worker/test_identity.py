@@ -21,6 +21,8 @@ def test_every_part_is_in_the_digest():
         (model, IDS, [], [], "text"),
         (model, IDS, [snapkv], ["a"], "text"),
         (model, IDS, [snapkv], [], "turns"),
+        (model, IDS, [snapkv], [], "text", "ctx_a"),
+        (model, IDS, [snapkv], [], "text", "ctx_b"),
     ]
     assert len({identity.of_context(*each) for each in asked}) == len(asked)
     assert identity.of_context(identity.of_model(*tiny()), *asked[0][1:]) == identity.of_context(*asked[0])

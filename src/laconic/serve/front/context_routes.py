@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -12,13 +14,12 @@ from starlette.datastructures import UploadFile
 from starlette.responses import JSONResponse, Response
 
 from laconic.serve.compression import Compression, protected
-from laconic.serve.front.asking import compression_of, target_of
+from laconic.serve.front.asking import Target, compression_of, target_of
 from laconic.serve.front.bodies import parsed
 from laconic.serve.front.chat import messages_of
 from laconic.serve.front.fields import Fields
 from laconic.serve.front.house import House, body_of, house_of, key_of
 from laconic.serve.front.records import Record
-from laconic.serve.job import Stored
 from laconic.serve.refusal import Refusal, invalid
 
 router = APIRouter()
@@ -37,25 +38,23 @@ async def create(request: Request) -> Response:
     target = target_of(house.config, key, fields.required("model"))
     if target.context is not None:
         raise Refusal(404, "model_not_found", "a context is no model.", "model")
-    preset = fields.text("preset", 128) or target.preset
-    given = fields.raw("compress")
-    if given is None and preset is None:
-        preset = target.model.default_preset
-    compression = compression_of(house.config, target.model, given, preset, "compress")
+    wait, began = fields.number("wait", 0, MAX_WAIT, 0), time.monotonic()
+    named = fields.text("parent", 64)
+    parent = None if named is None else await house.contexts.parent(key, named, target.model.name, wait)
+    compression, preset = _compression(house, fields, target, parent)
     wanted = _wanted(fields, compression)
     about = _about(
         house, fields, {"ttl": float(house.config.store.default_ttl), "pinned": False, "metadata": {}, "name": None}
     )
-    wait = fields.number("wait", 0, MAX_WAIT, 0)
-    fields.refuse({"parent": None})
     fields.rest(house.config.server.lenient)
-    record, new = await house.contexts.create(key, target.model.name, wanted, about)
+    record, new = await house.contexts.create(key, target.model.name, wanted, about, parent)
     request.state.record |= {"model": record.model, "context": record.id, "preset": preset}
     if wait and not record.done.is_set():
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(record.done.wait(), wait)
+            await asyncio.wait_for(record.done.wait(), wait - (time.monotonic() - began))
     if new and record.status == "ready":
-        request.state.record["cache_write_tokens"] = record.tokens["original"]
+        read_before = 0 if parent is None else parent.tokens["original"]
+        request.state.record["cache_write_tokens"] = record.tokens["original"] - read_before
     status = 202 if not record.done.is_set() else 201 if new else 200
     return _shown(record, status)
 
@@ -132,9 +131,8 @@ async def kept(request: Request, name: str, layer: str = "0", head: str = "0", t
     record = house.contexts.find(key, name)
     if record.status != "ready":
         raise Refusal(409, "context_not_ready", "this context is not ready.", headers={"Retry-After": "1"})
-    stored = Stored(record.tenant, record.id, record.form)
     backend = house.schedulers[record.model].backend
-    said = await backend.call("kept", context=vars(stored), layer=int(layer), head=int(head), text=text == "true")
+    said = await backend.call("kept", context=vars(record.stored), layer=int(layer), head=int(head), text=text == "true")
     found = {field: said[field] for field in ("tokens", "kept", "runs", "pieces") if field in said}
     return JSONResponse({"object": "context.kept", "layer": int(layer), "head": int(head), **found})
 
@@ -163,9 +161,36 @@ def _for_admin(record: Record) -> dict[str, Any]:
     return {field: shown[field] for field in fields} | {"owner": record.owner}
 
 
+def _compression(
+    house: House, fields: Fields, target: Target, parent: Record | None
+) -> tuple[Compression | None, str | None]:
+    """How the context is compressed, and the preset that says so. One that goes on is compressed as its parent was: entries
+    that one method has kept are no start for another, nor for a smaller budget.
+
+    Raises:
+        Refusal: another compression than the parent's.
+    """
+    given, preset = fields.raw("compress"), fields.text("preset", 128) or target.preset
+    if parent is None and given is None and preset is None:
+        preset = target.model.default_preset
+    found = compression_of(house.config, target.model, given, preset, "compress")
+    if parent is None:
+        return found, preset
+    own = Compression.wired(parent.compress)
+    if found is not None and (own is None or found.how != own.how):
+        message = "a context that goes on is compressed as its parent was; leave compress and preset out."
+        raise Refusal(400, "method_conflict", message, "compress")
+    if own is None:
+        return None, preset
+    spans = [[start, start + length] for start, length in parent.protected]
+    return replace(own, protect=[*spans, *(found.protect if found else ())]), preset
+
+
 def _wanted(fields: Fields, compression: Compression | None) -> dict[str, Any]:
     """What the context is of, with what is protected."""
     text, messages, system = fields.text("text"), fields.raw("messages"), fields.text("system")
+    if system is not None and fields.raw("parent") is not None:
+        raise invalid("system", "a context that goes on has its parent's system message.")
     if (text is None) == (messages is None):
         raise Refusal(400, "missing_required_parameter", "give text or messages, one of them.", "text")
     if text is not None and not text.strip():

@@ -84,20 +84,38 @@ class Contexts:
             raise Refusal(409, "context_failed", "this context could not be made; create it again.", headers=NO_RETRY)
         self._used(record)
         self.hits += 1
-        return Stored(record.tenant, record.id, record.form), record.tokens["original"]
+        return record.stored, record.tokens["original"]
+
+    async def parent(self, key: Key, name: str, model: str, wait: float) -> Record:
+        """A context that another is to go on from, ready within `wait` seconds. It counts as used.
+
+        Raises:
+            Refusal: see `asked`; or it does not say how it was compressed.
+        """
+        record = self.find(key, name)
+        self.lift(record)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(record.done.wait(), wait)
+        await self.asked(key, name, model, False, 0.0)
+        if record.compress is None and record.compression["method"] is not None:
+            raise Refusal(409, "context_failed", "an earlier version made this context; create it again.", headers=NO_RETRY)
+        return record
 
     # -- making ----------------------------------------------------------------------------------------------------
-    async def create(self, key: Key, model: str, wanted: dict[str, Any], about: Mapping[str, Any]) -> tuple[Record, bool]:
+    async def create(
+        self, key: Key, model: str, wanted: dict[str, Any], about: Mapping[str, Any], parent: Record | None = None
+    ) -> tuple[Record, bool]:
         """Make a context, unless it is there, and say whether it is new.
 
         Args:
             wanted: see `laconic.serve.worker.contexts.Wanted`.
-            about: `name`, `metadata`, `ttl`, `pinned`.
+            about: `name`, `metadata`, `ttl`, `pinned`. `parent`: what it goes on from.
 
         Raises:
             Refusal: it cannot be made, or the key's quota is used up.
         """
-        scheduler = self._schedulers[model]
+        scheduler, compress = self._schedulers[model], wanted["compress"]
+        wanted = {**wanted, "parent": None if parent is None else vars(parent.stored)}
         said = await scheduler.backend.call("prepare_context", wanted=wanted)
         tenant = tenant_of(key.name)
         name = id_of(self.records.secret(tenant), said["digest"])
@@ -111,7 +129,7 @@ class Contexts:
             id=name,
             tenant=tenant,
             owner=key.name,
-            form="turns" if wanted["text"] is None else "text",
+            form=said["form"],
             model=model,
             ttl=about["ttl"],
             created_at=now,
@@ -120,6 +138,8 @@ class Contexts:
             name=about["name"],
             metadata=about["metadata"],
             pinned=about["pinned"],
+            parent=None if parent is None else parent.id,
+            compress=None if compress is None else {**compress, "protect": ()},
             compression={x: said[x] for x in ("method", "parameters", "budget", "query_aware")},
             tokens={"original": said["tokens"], "kept": None},
             fingerprint={x: scheduler.backend.facts.get(x) for x in ("fingerprint", "dtype")},
@@ -133,9 +153,8 @@ class Contexts:
         return record, True
 
     def _queue(self, scheduler: Scheduler, key: Key, record: Record, wanted: dict[str, Any]) -> None:
-        stored = Stored(record.tenant, record.id, record.form)
         limit = self._config.limits_of(key.name).quota_bytes
-        message = {"op": "build", "id": record.id, "context": vars(stored), "wanted": wanted, "limit": limit}
+        message = {"op": "build", "id": record.id, "context": vars(record.stored), "wanted": wanted, "limit": limit}
         entered = time.monotonic()
 
         def begin() -> None:
@@ -161,7 +180,9 @@ class Contexts:
     def _finished(self, record: Record, facts: Mapping[str, Any]) -> None:
         record.status = "ready"
         record.tokens, record.bytes = dict(facts["tokens"]), dict(facts["bytes"])
+        record.protected = facts["protected"]
         record.compression |= {"asked": facts["asked"], "achieved": facts["achieved"]}
+        record.compression["protected_tokens"] = sum(length for _, length in record.protected)
         record.seconds |= {name: round(value, 4) for name, value in facts["seconds"].items()}
         record.warnings += [note for note in facts["warnings"] if note not in record.warnings]
         self.made += 1
@@ -263,8 +284,7 @@ class Contexts:
         with contextlib.suppress(StoreError):
             self._store(record.tenant).remove(record.id)
         with contextlib.suppress(Refusal):
-            stored = Stored(record.tenant, record.id, record.form)
-            self._schedulers[record.model].backend.send({"op": "drop", "id": record.id, "context": vars(stored)})
+            self._schedulers[record.model].backend.send({"op": "drop", "id": record.id, "context": vars(record.stored)})
 
     def _used(self, record: Record) -> None:
         record.last_used_at = self._clock()

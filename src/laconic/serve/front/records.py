@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from laconic.atomic import replacing
+from laconic.serve.job import Stored
 
 Status = Literal["queued", "running", "ready", "failed"]
 ID = re.compile(r"ctx_[a-z2-7]{26}")
-PLAIN = ("tenant", "owner", "form", "ttl")
+PLAIN = ("tenant", "owner", "form", "ttl", "compress", "protected")
 """Fields that are the server's own."""
 OF_PROCESS = ("done", "mine", "stamp")
 """Fields that are no part of the file."""
@@ -38,6 +39,9 @@ class Record:
         id: from the tenant's secret and what the context is; nobody can guess it, and the same context gets it again.
         tenant: folder of its owner; `owner`: name of the key.
         form: a text or turns, see `laconic.serve.job.Stored`. `ttl`: seconds, from its latest use.
+        parent: id of the context that it goes on from; it stays when that one goes.
+        compress: how it was asked to be compressed, without what was protected, which may be text; `protected`: of its
+            tokens, as [start, length].
         created_at, last_used_at, expires_at: seconds since 1970.
         tokens, bytes, seconds: as measured. `compression`, `fingerprint`: how it was made, and of what.
         done: set while nobody has to wait for it. `mine`: this process makes it, or has made it; `stamp`: of its file.
@@ -56,6 +60,9 @@ class Record:
     name: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     pinned: bool = False
+    parent: str | None = None
+    compress: dict[str, Any] | None = None
+    protected: list[list[int]] = field(default_factory=list)
     compression: dict[str, Any] = field(default_factory=dict)
     tokens: dict[str, Any] = field(default_factory=dict)
     bytes: dict[str, Any] = field(default_factory=dict)
@@ -68,6 +75,11 @@ class Record:
     mine: bool = field(default=False, compare=False)
     stamp: int = field(default=0, compare=False)
 
+    @property
+    def stored(self) -> Stored:
+        """Where it lies."""
+        return Stored(self.tenant, self.id, self.form)
+
     def facts(self) -> dict[str, Any]:
         """For its file."""
         kept = {name: value for name, value in vars(self).items() if name not in OF_PROCESS}
@@ -77,7 +89,7 @@ class Record:
         """For its owner."""
         facts = {name: value for name, value in self.facts().items() if name not in PLAIN}
         times = {name: None if facts[name] is None else int(facts[name]) for name in TIMES}
-        return {"object": "context", **facts, **times, "parent": None, "progress": None}
+        return {"object": "context", **facts, **times, "progress": None}
 
 
 class Records:

@@ -6,7 +6,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from laconic.cache.parts.base import DensePart
 from laconic.cache.saved import SavedContext, load, save
 from laconic.engine.context import Context, check_askable
 from laconic.engine.engine import Engine, Request
+from laconic.engine.going_on import go_on
 from laconic.errors import LaconicError, SavedContextError, StoreError
 from laconic.memory.store import SegmentStore
 from laconic.method import find
@@ -26,22 +27,30 @@ from laconic.serve.refusal import NO_RETRY, Refusal
 from laconic.serve.worker import identity, prompts
 from laconic.serve.worker.prompts import Read
 
+JOINT = "\n\n"
+"""Between the text of a context and a text that goes on from it; files of one context are joined by the same."""
 AT_HAND = 64
 """Contexts whose files are kept open; those in memory are bounded by bytes."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A context to be made: a text, with the system message before it, or turns; and how it is compressed."""
+    """A context to be made: a text, with the system message or the turns before it, or turns alone; how it is compressed.
+
+    Attributes:
+        parent: where the context lies (`Stored`) that it goes on from; `text` or `messages` are what comes after that.
+    """
 
     compress: Mapping[str, Any] | None
     text: str | None = None
     system: str | None = None
     messages: Sequence[Mapping[str, Any]] = ()
+    parent: Mapping[str, Any] | None = None
 
     @property
     def form(self) -> str:
-        return "turns" if self.text is None else "text"
+        """See `Stored`."""
+        return "turns" if self.text is None else "both" if self.messages else "text"
 
 
 class Contexts:
@@ -67,7 +76,9 @@ class Contexts:
         Raises:
             Refusal: it cannot be made.
         """
-        ids = self._ids(wanted)
+        whole, before = self._whole(wanted)
+        ids = self._ids(whole, self._tokenizer)
+        prompts.check_begins(ids, before)
         if len(ids) >= max_context:
             raise Refusal(
                 400,
@@ -79,16 +90,25 @@ class Contexts:
         methods = [] if compression is None else compression.build()
         try:
             check_askable(methods)
-            digest = identity.of_context(
-                self._model, [ids], methods, [] if compression is None else list(compression.protect), wanted.form
-            )
+            protect = [] if compression is None else list(compression.protect)
+            parent = None if wanted.parent is None else wanted.parent["key"]
+            digest = identity.of_context(self._model, [ids[len(before) :]], methods, protect, whole.form, parent)
         except LaconicError as error:
             raise refused(error) from None
+        shorten = [method.name for method in methods if method.before_reading]
+        if shorten and before:
+            raise Refusal(
+                400,
+                "method_conflict",
+                f"{shorten[0]} changes a text before it is read, so its contexts cannot go on; create one of all the text.",
+                "parent",
+            )
         aware = [method.name for method in methods if find(method.name).query_aware]
         warned = [f"{name} chooses by the question, which was not known when this context was compressed." for name in aware]
         return {
             "tokens": len(ids),
             "digest": digest,
+            "form": whole.form,
             "query_aware": bool(aware),
             "warnings": warned,
             "method": "+".join(method.name for method in methods) or None,
@@ -129,7 +149,7 @@ class Contexts:
 
     # -- by the model's thread -------------------------------------------------------------------------------------
     def build(self, stored: Stored, wanted: Wanted, limit: int | None) -> dict[str, Any]:
-        """Read and compress a context, and put it into the store.
+        """Read and compress a context, after its parent if it has one, and put it into the store.
 
         Args:
             limit: bytes of the tenant.
@@ -140,11 +160,15 @@ class Contexts:
         compression = Compression.wired(wanted.compress)
         methods = () if compression is None else compression.build()
         protect = () if compression is None else compression.protect
-        request = Request(context=wanted.text or "", system=wanted.system, methods=methods, protect=protect)
-        if wanted.text is None:
-            request = Request(methods=methods, protect=protect, prompt=Prompt(self._ids(wanted), [], True, ""))
+        parent = self._parent(wanted)
+        wanted, _ = self._whole(wanted)
+        request = Request(
+            context=wanted.text or "", system=wanted.system, history=wanted.messages, methods=methods, protect=protect
+        )
+        if wanted.text is None or parent is not None:
+            request = replace(request, prompt=Prompt(self._ids(wanted, self._engine.tokenizer), [], True, ""))
         try:
-            context = self._engine.read(request)
+            context = self._engine.read(request) if parent is None else go_on(self._engine, parent, request)
             store = SegmentStore(self._folder, namespace=stored.namespace, limit=limit)
             path = store.put(stored.key, lambda part: self._save(context, wanted, part))
         except StoreError as error:
@@ -155,7 +179,7 @@ class Contexts:
             ) from None
         except LaconicError as error:
             raise refused(error) from None
-        stats = context.stats
+        stats, protected = context.stats, context.cache.protected
         with self._lock:
             self._open[stored.namespace, stored.key] = context
         return {
@@ -164,6 +188,7 @@ class Contexts:
             "seconds": {"prefill": stats.prefill_seconds - stats.compress_seconds, "compress": stats.compress_seconds},
             "asked": stats.asked,
             "achieved": stats.achieved,
+            "protected": [] if protected is None else _runs(protected[0].nonzero()[:, 0].tolist()),
             "warnings": context.notes,
         }
 
@@ -186,11 +211,32 @@ class Contexts:
         return all(set(layer.get("parts", ())) <= {DensePart.kind} for layer in layers)
 
     # -- both ------------------------------------------------------------------------------------------------------
-    def _ids(self, wanted: Wanted) -> list[int]:
+    def _whole(self, wanted: Wanted) -> tuple[Wanted, list[int]]:
+        """All that a context holds, and the token ids of its parent, which come first."""
+        if wanted.parent is None:
+            return wanted, []
+        read = self.read(Stored(**wanted.parent))
         if wanted.text is None:
-            return prompts.closed(self._tokenizer, wanted.messages)
+            return replace(wanted, messages=prompts.joined(wanted.messages, read)), read.ids
+        text = wanted.text if read.text is None else read.text + JOINT + wanted.text
+        return replace(wanted, text=text, system=read.system, messages=read.messages), read.ids
+
+    def _parent(self, wanted: Wanted) -> SavedContext | None:
+        """The stored context that another goes on from.
+
+        Raises:
+            Refusal: it has been deleted since it was named, or is damaged.
+        """
         try:
-            found = prompts.text.build(self._tokenizer, wanted.text, "?", system=wanted.system)
+            return None if wanted.parent is None else self._file(Stored(**wanted.parent))[0]
+        except Refusal as refusal:
+            raise Refusal(409, "context_failed", f"its parent is gone: {refusal.message}", headers=NO_RETRY) from None
+
+    def _ids(self, wanted: Wanted, tokenizer: Any) -> list[int]:
+        if wanted.text is None:
+            return prompts.closed(tokenizer, wanted.messages)
+        try:
+            found = prompts.text.build(tokenizer, wanted.text, "?", system=wanted.system, history=wanted.messages)
         except LaconicError as error:
             raise Refusal(400, "invalid_value", str(error), "text") from None
         return found.context
@@ -212,15 +258,15 @@ class Contexts:
             if saved is None or saved.input_ids is None:
                 raise Refusal(404, "context_not_found", "there is no such context.")
             ids = saved.input_ids[0].tolist()
-            turns = json.loads(saved.text)["messages"] if stored.form == "turns" else ()
-            read = Read(ids, None if turns else saved.text, saved.system, turns)
+            facts: dict[str, Any] = {"text": saved.text, "messages": ()} if stored.form == "text" else json.loads(saved.text)
+            read = Read(ids, facts.get("text"), saved.system, facts["messages"])
             self._files[key] = saved, read
             while len(self._files) > AT_HAND:
                 self._files.popitem(last=False)
             return saved, read
 
     def _save(self, context: Context, wanted: Wanted, path: Path) -> None:
-        if wanted.text is not None:
+        if wanted.form == "text":
             context.save(path)
             return
         save(
@@ -230,7 +276,7 @@ class Contexts:
             methods=context.session.methods,
             tokenizer=self._tokenizer,
             input_ids=torch.tensor([context.ids]),
-            text=json.dumps({"messages": list(wanted.messages)}),
+            text=json.dumps({"messages": list(wanted.messages), "text": wanted.text}),
         )
 
 

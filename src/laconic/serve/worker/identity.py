@@ -10,7 +10,7 @@ from typing import Any
 from laconic.engine.context_key import method_facts, model_facts
 from laconic.method import Method
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def of_model(model: Any, reader: Any) -> dict[str, Any]:
@@ -24,7 +24,12 @@ def of_model(model: Any, reader: Any) -> dict[str, Any]:
 
 
 def of_context(
-    model: dict[str, Any], segments: Sequence[Sequence[int]], methods: Sequence[Method], protect: Any, form: str
+    model: dict[str, Any],
+    segments: Sequence[Sequence[int]],
+    methods: Sequence[Method],
+    protect: Any,
+    form: str,
+    parent: str | None = None,
 ) -> str:
     """A digest of a context.
 
@@ -32,6 +37,7 @@ def of_context(
         model: see `of_model`. `segments`: token ids, pass by pass: what stays depends on where passes end.
         protect: as it was asked for; where it is found depends on the ids and the tokenizer alone.
         form: a text goes on within the user's turn and turns do not, though their tokens may be equal.
+        parent: id of the context that these tokens come after, which stands for all that it was made of.
     """
     facts = {
         "schema": SCHEMA,
@@ -40,6 +46,7 @@ def of_context(
         **method_facts(methods),
         "protect": protect,
         "form": form,
+        "parent": parent,
     }
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

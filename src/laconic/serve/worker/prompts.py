@@ -22,8 +22,8 @@ class Read:
     """What a stored context was made of.
 
     Attributes:
-        ids: its tokens. `text`: if it is a text, which the question follows in the same turn of the user. `system`: the
-            system message before it. `messages`: if it is turns that are closed.
+        ids: its tokens. `text`: if it ends in a text, which the question follows in the same turn of the user. `system`: the
+            system message before it. `messages`: turns that are closed.
     """
 
     ids: list[int]
@@ -70,15 +70,16 @@ def joined(messages: Sequence[Message], context: Read | None) -> list[Message]:
     """Messages after those of the context."""
     if context is None:
         return list(messages)
+    system = [{"role": "system", "content": context.system}] if context.system else []
+    before = [*system, *context.messages]
     if context.text is None:
-        return [*context.messages, *messages]
+        return [*before, *messages]
     first = messages[0]
     if first["role"] != "user":
         raise Refusal(
             400, "context_prefix_mismatch", "the first message after a text context must be the user's.", "messages"
         )
-    system = [{"role": "system", "content": context.system}] if context.system else []
-    return [*system, {"role": "user", "content": context.text + JOINT + first["content"]}, *messages[1:]]
+    return [*before, {"role": "user", "content": context.text + JOINT + first["content"]}, *messages[1:]]
 
 
 def encoded(tokenizer: Any, messages: Sequence[Message], opened: bool = True) -> list[int]:
@@ -103,12 +104,12 @@ def closed(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
 
 
 def check_begins(ids: Sequence[int], context: Sequence[int]) -> None:
-    """Refuse a prompt that does not begin with the context, or asks nothing."""
+    """Refuse a prompt that does not begin with the context, or has nothing after it."""
     if len(ids) <= len(context) or list(ids[: len(context)]) != list(context):
         raise Refusal(
             400,
             "context_prefix_mismatch",
-            "with these messages the chat template writes another beginning than the context's; ask it in a turn of the "
+            "with these messages the chat template writes another beginning than the context's; go on with a turn of the "
             "user's, without a system message.",
             "messages",
         )
