@@ -84,7 +84,8 @@ def test_nothing_is_named_and_one_method_is_taken(laconic, model, monkeypatch):
     [
         (["no-such-file"], "", "cannot read FILE no-such-file"),
         (["--method", "truncate_text"], " \n", "there is nothing to shorten"),
-        (["--method", "truncate_text"], b"\xff\xfe\x00binary", "stdin is not UTF-8: byte 0xff at offset 0"),
+        (["--method", "truncate_text"], b"\xff\x00binary", "stdin is not UTF-8: byte 0xff at offset 0"),
+        (["--method", "truncate_text"], "text".encode("utf-16"), "stdin is UTF-16"),
         (["--keep", "0.5", "--tokens", "3"], TEXT, "exclude each other"),
         (["--keep", "much"], TEXT, "'much' is no share"),
         (["--keep", "0", "--method", "truncate_text"], TEXT, "keep=0.0 is out of range"),
