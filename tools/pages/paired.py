@@ -48,8 +48,13 @@ def difference(line: Line | None, reference: list[Line], only: Container[tuple[s
     return text + arrow(gain.interval) + (" †" if least > line.cost else "")
 
 
+def trained(method: str) -> bool:
+    """Whether a method, with parameters or without, needs a training."""
+    return find(method.partition(":")[0]).training == "trained"
+
+
 def worth(lines: Sequence[Line], free: tuple[str, ...], keeps: Sequence[float], parts: Sequence[Part]) -> list[str]:
     """The section on trained methods beside `free` ones; empty without a trained method."""
     names = dict.fromkeys(line.method for line in lines if line.method != NONE)
-    pairs = {name: free for name in names if find(name.partition(":")[0]).training == "trained"}
+    pairs = {name: free for name in names if trained(name)}
     return [*WORTH.splitlines(), "", *rivals(lines, pairs, keeps, parts)] if pairs else []

@@ -17,9 +17,8 @@ from laconic.bench.specs import NONE
 from laconic.bench.store import read
 from laconic.bench.summary import Line, summarise
 from laconic.bench.table import flops, spread
-from laconic.method import find
 from tools.pages.leaderboard_parts import write_results
-from tools.pages.paired import difference
+from tools.pages.paired import difference, trained
 from tools.pages.parts import RESULTS
 
 NAME = "trained-images"
@@ -38,11 +37,6 @@ def free_of(lines: list[Line]) -> list[str]:
     """Methods of the run that need no training, in the order in which they ran."""
     names = dict.fromkeys(line.method for line in lines if line.method != NONE)
     return [name for name in names if not trained(name)]
-
-
-def trained(name: str) -> bool:
-    """Whether a method needs a training."""
-    return find(name.partition(":")[0]).training == "trained"
 
 
 def main(folder: Path) -> None:

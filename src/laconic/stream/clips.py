@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -80,6 +80,18 @@ def clip_counts(
     """
     sizes = [clip.rows.numel() for clip in found]
     return spread(tokens_after(method, stream, row), sizes, sizes, least) if found else []
+
+
+def limited(method: TokenMethod, stream: Stream, row: int, frames: Frames) -> Iterator[tuple[Clip, int | None]]:
+    """Each clip of a batch row with the tokens that it may keep, see `clip_counts`; None where there is no budget.
+
+    Args:
+        frames: see `clips`.
+    """
+    found = clips(stream, row, frames)
+    if method.budget_from_parameters:
+        return zip(found, [None] * len(found), strict=True)
+    return zip(found, clip_counts(method, stream, row, found), strict=True)
 
 
 def ranked(stream: Stream, row: int, found: Sequence[Clip], scores: Sequence[Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ from laconic.method import register
 from laconic.methods.tokens.tempo import network
 from laconic.methods.tokens.tempo.film import NotedFilm
 from laconic.methods.tokens.tempo.routing import KEPT, Kept
-from laconic.stream.clips import FRAMES, Frames, clip_counts, clips
+from laconic.stream.clips import FRAMES, Frames, limited
 from laconic.stream.contract import Cut, Stream, TokenMethod
 from laconic.stream.film import gridded
 from laconic.stream.resample import first_rows, resampled
@@ -106,10 +106,8 @@ class Tempo(TokenMethod):
 
     def _made(self, stream: Stream, row: int) -> Iterator[tuple[Tensor, Tensor]]:
         """For every segment of a batch row the rows of the stream that carry it, and its time with its notes."""
-        found = clips(stream, row, self.frames)
-        limits = [None] * len(found) if self.budget_from_parameters else clip_counts(self, stream, row, found)
         question = stream.hidden[row, stream.texts(row)].float()
-        for clip, limit in zip(found, limits, strict=True):
+        for clip, limit in limited(self, stream, row, self.frames):
             film = self._film(limit, question)
             film.add(gridded(stream, row, clip, self.name))
             for notes, begin, end in film.segments():

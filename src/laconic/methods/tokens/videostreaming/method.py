@@ -17,7 +17,7 @@ from laconic.errors import BudgetError
 from laconic.method import register
 from laconic.methods.tokens.videostreaming import network
 from laconic.methods.tokens.videostreaming.film import StreamedFilm
-from laconic.stream.clips import FRAMES, Clip, Frames, clip_counts, clips
+from laconic.stream.clips import FRAMES, Clip, Frames, limited
 from laconic.stream.contract import Cut, Stream, TokenMethod
 from laconic.stream.film import gridded
 from laconic.stream.grids import smaller
@@ -98,10 +98,8 @@ class VideoStreaming(TokenMethod):
 
     def _made(self, stream: Stream, row: int) -> Iterator[tuple[Tensor, Tensor]]:
         """For every memory of a batch row that is read the rows of the stream that carry it, and its time with it."""
-        found = clips(stream, row, self.frames)
-        limits = [None] * len(found) if self.budget_from_parameters else clip_counts(self, stream, row, found)
         question = stream.hidden[row, stream.texts(row)].float()
-        for clip, limit in zip(found, limits, strict=True):
+        for clip, limit in limited(self, stream, row, self.frames):
             film = StreamedFilm(self._net, self._length, self._memories(clip, limit), question)
             film.add(gridded(stream, row, clip, self.name))
             for one in film.chosen():
