@@ -23,6 +23,7 @@ def test_all_is_well(laconic, model):
         "CPU flash with lse",
         "keep=1.0 equals stock",
         "model testbed/vlm",
+        "shipped weights",
         "model smollm2",
         "cache folder",
         "av",
@@ -79,6 +80,20 @@ def test_each_check_can_fail(monkeypatch, model):
     monkeypatch.setattr(CacheMethod, "targets", lambda self, layer, layers, step, real, per_entry: [3] * len(real))
     failed = {check.name for check in doctor.examine(model) if not check.ok and check.required}
     assert failed == {"transformers", "CPU flash with lse", "keep=1.0 equals stock", "keep=0.5 frees memory"}
+
+
+def test_weights_that_are_cut_off_are_named(monkeypatch, tmp_path):
+    whole = doctor._shipped()
+    assert "testbed/video" in whole and "testbed/audio" in whole
+    from laconic import shipped
+
+    folder = tmp_path / "testbed/facts"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    monkeypatch.setattr(shipped, "MODELS", ("testbed/facts",))
+    monkeypatch.setattr(shipped, "model_path", lambda name: tmp_path / name)
+    with pytest.raises(RuntimeError, match=r"testbed/facts: .*; install laconic-transformers again"):
+        doctor._shipped()
 
 
 def test_supported_range_is_the_declared_one():

@@ -71,7 +71,9 @@ def examine(model: str) -> list[Check]:
         _guarded("keep=0.5 frees memory", _frees),
     ]
     models = _guarded(f"model {model}", lambda: _model(model)), _guarded(f"model {IMAGES}", _image_model)
-    return [*checks, *models, *_pretrained(), _cache_folder(), *map(_extra, EXTRAS), _guarded("for vLLM", _ways, False)]
+    weights = _guarded("shipped weights", _shipped)
+    engine = _guarded("for vLLM", _ways, False)
+    return [*checks, *models, weights, *_pretrained(), _cache_folder(), *map(_extra, EXTRAS), engine]
 
 
 def _guarded(name: str, check: Callable[[], str], required: bool = True) -> Check:
@@ -258,6 +260,21 @@ def _image_model() -> str:
     request = Request(question="What is shown?", images=[Image.new("RGB", (48, 48))], methods=[], max_new_tokens=2)
     tokens = engine.answer(request).prompt.tokens_in
     return f"loads and answers: {type(engine.model).__name__}, {tokens:.0f} tokens of an image and a question"
+
+
+def _shipped() -> str:
+    """Every shipped model's weights are whole: a header that is cut off, or a pointer in a file's place, is said here."""
+    from safetensors import SafetensorError, safe_open
+
+    from laconic.shipped import MODELS, model_path
+
+    for name in MODELS:
+        try:
+            with safe_open(model_path(name) / "model.safetensors", "pt") as file:
+                file.keys()
+        except (OSError, SafetensorError) as error:
+            raise RuntimeError(f"{name}: {error}; install {DISTRIBUTION} again") from None
+    return f"{', '.join(MODELS)} can be opened"
 
 
 def _pretrained() -> list[Check]:
