@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from laconic.artifact import Artifact
-from laconic.fit.text import IGNORED
+from laconic.fit.losses import right as rows_right
 from laconic.fit.video import Filmed, VideoFit
 from laconic.loading import load
 from laconic.media.sampling import middles
@@ -39,7 +39,7 @@ Row = tuple[str, list[bool]]
 def right(asked: Filmed, logits: Tensor) -> list[bool]:
     """Whether greedy decoding gives the whole answer of each question."""
     wanted = asked.labels[:, -logits.shape[1] :][:, 1:]
-    return ((logits[:, :-1].argmax(-1) == wanted) | (wanted == IGNORED)).all(1).tolist()  # type: ignore[no-any-return]
+    return rows_right(logits, wanted).tolist()  # type: ignore[no-any-return]
 
 
 def frames(fit: VideoFit, asked: Filmed, tokens: int) -> Row:

@@ -19,7 +19,7 @@ from torch import Tensor
 from laconic.artifact import Artifact
 from laconic.fit.find import find_fit
 from laconic.fit.images import conversations
-from laconic.fit.text import IGNORED
+from laconic.fit.losses import right as rows_right
 from laconic.fit.visual import Asked, VisualFit
 from laconic.loading import load
 from laconic.stream.grids import averaged
@@ -128,7 +128,7 @@ def main() -> None:
             logits = read(asked)
             tokens[name] = fit.side**2 - asked.ids.shape[1] + logits.shape[1]
             wanted = asked.labels[:, -logits.shape[1] :][:, 1:]
-            whole = ((logits[:, :-1].argmax(-1) == wanted) | (wanted == IGNORED)).all(1).tolist()
+            whole = rows_right(logits, wanted).tolist()
             for kind, answer in zip(kinds, whole, strict=True):
                 right[name][kind].append(answer)
     order = sorted(right["the whole image"])

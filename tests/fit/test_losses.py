@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from laconic.fit.losses import answer_loss, right, short_labels
+from laconic.fit.losses import RightAnswers, answer_loss, right, short_labels
 
 LABELS = torch.tensor([[-100, -100, 3, 4, 5], [-100, 1, 2, 3, -100]])
 
@@ -42,4 +42,13 @@ def test_the_loss_is_cross_entropy_of_the_next_label():
 def test_right_rows_are_right_in_every_token():
     logits = torch.eye(4)[torch.tensor([[1, 2, 3, 0], [1, 2, 0, 0]])]
     wanted = torch.tensor([[-100, 2, 3], [-100, 2, 3]])
-    assert right(logits, wanted) == 0.5
+    assert right(logits, wanted).tolist() == [True, False]
+
+
+def test_right_answers_are_told_once():
+    answers = RightAnswers()
+    answers.note(torch.tensor([True, False]))
+    answers.note(torch.tensor([[1.0, 1.0]]))
+    assert answers.told() == "right 75.0 %"
+    answers.note(torch.tensor([False]))
+    assert answers.told() == "right 0.0 %"

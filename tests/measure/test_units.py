@@ -12,7 +12,7 @@ def test_bytes(n, text):
     assert size(n) == text
 
 
-@pytest.mark.parametrize(("s", "text"), [(0.00125, "1.2 ms"), (9.5, "9,500.0 ms"), (10, "10.00 s")])
+@pytest.mark.parametrize(("s", "text"), [(0.00125, "1.2 ms"), (0.95, "950.0 ms"), (1, "1.00 s"), (9.5, "9.50 s")])
 def test_seconds(s, text):
     assert seconds(s) == text
 

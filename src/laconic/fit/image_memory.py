@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
@@ -16,6 +15,7 @@ from laconic.errors import MediaError
 from laconic.families.vision import vision_family_of
 from laconic.families.vision.merged import merged
 from laconic.fit.images import numbered, with_answers
+from laconic.fit.losses import RightAnswers
 from laconic.fit.memory import PrefixFit
 from laconic.fit.slots import Reading
 from laconic.fit.text import IGNORED
@@ -74,7 +74,7 @@ class ImageMemoryFit(PrefixFit):
     def build(self, model: PreTrainedModel, tokenizer: Any) -> PrefixCompressor:
         self.model, self.tokenizer = model, tokenizer
         self.question = numbered(self.file, self.seed)
-        self.right: list[Tensor] = []
+        self.right = RightAnswers()
         self.compressor: PrefixCompressor = self.network(model)
         return self.compressor
 

@@ -41,10 +41,26 @@ def answer_loss(session: Session | None, logits: Tensor, labels: Tensor, count: 
     return total / torch.as_tensor((wanted != IGNORED).sum() if count is None else count, device=total.device)
 
 
-def right(logits: Tensor, wanted: Tensor) -> float:
-    """Share of rows whose wanted tokens [B, m - 1] are all the likeliest ones after logits [B, m, V]."""
+def right(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Which rows' wanted tokens [B, m - 1] are all the likeliest ones after logits [B, m, V]; [B], bool."""
     same: Tensor = (logits[:, :-1].argmax(-1) == wanted) | (wanted == IGNORED)
-    return float(same.all(1).to(torch.float32).mean())
+    return same.all(1)
+
+
+class RightAnswers:
+    """How many answers were right since this was last told, for the log of a training."""
+
+    def __init__(self) -> None:
+        self._noted: list[Tensor] = []
+
+    def note(self, right: Tensor) -> None:
+        """Whether each of some answers was right, as booleans or rewards of 0 and 1."""
+        self._noted.append(right.detach().flatten().to(torch.float32))
+
+    def told(self) -> str:
+        """The share; counting begins anew."""
+        share, self._noted = float(torch.cat(self._noted).mean()), []
+        return f"right {100 * share:.1f} %"
 
 
 def student_loss(student: Tensor, teacher: Tensor, top: int | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from laconic.fit.contract import TrainingFit
+from laconic.fit.losses import RightAnswers
 from laconic.fit.schedules import warmup_cosine
 from laconic.fit.slots import Reading, SlotReadings
 from laconic.memory.compressor import Compressor, embedded
@@ -50,7 +51,7 @@ class ContextFit(TrainingFit):
 
     def build(self, model: PreTrainedModel, tokenizer: Any) -> Any:
         self.model, self.tokenizer, self.readings = model, tokenizer, SlotReadings(tokenizer)
-        self.right: list[Tensor] = []
+        self.right = RightAnswers()
         self.compressor = self.network(model)
         return self.compressor
 
@@ -70,12 +71,11 @@ class ContextFit(TrainingFit):
 
     def scored(self, logits: Tensor, wanted: Tensor) -> Tensor:
         """Cross-entropy of the right tokens [N] under `logits` [N, V], which are counted for the log."""
-        self.right.append((logits.argmax(-1) == wanted).float().mean())
+        self.right.note(logits.argmax(-1) == wanted)
         return F.cross_entropy(logits, wanted)
 
     def progress(self) -> str:
-        right, self.right = self.right, []
-        return f"right {100 * float(torch.stack(right).mean()):.1f} %"
+        return self.right.told()
 
     def facts(self) -> dict[str, Any]:
         return {"keeps": list(self.keeps), "segment": self.segment}

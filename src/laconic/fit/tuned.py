@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from laconic.families.vision import vision_family_of
 from laconic.fit.images import numbered, with_answers
-from laconic.fit.losses import answer_loss, right, short_labels
+from laconic.fit.losses import RightAnswers, answer_loss, right, short_labels
 from laconic.fit.thinker import Thinker
 from laconic.fit.warmed import WarmedFit
 from laconic.session import Session
@@ -45,7 +45,7 @@ class TunedFit(WarmedFit):
         vision_family_of(model)  # refuses models that see no images
         self.model, self.processor = model, tokenizer
         self.asked = numbered(self.file, self.seed)
-        self.right: list[float] = []
+        self.right = RightAnswers()
         self.tuned = Thinker(model)
         return self.tuned
 
@@ -60,9 +60,8 @@ class TunedFit(WarmedFit):
         with self.compressed(self.tuned.lm, step) as session:
             logits = self.tuned.lm(**given).logits
             wanted = short_labels(session, labels)[:, 1:]
-            self.right.append(right(logits.detach(), wanted))
+            self.right.note(right(logits, wanted))
             yield answer_loss(session, logits, labels)
 
     def progress(self) -> str:
-        told, self.right = self.right, []
-        return f"right {100 * sum(told) / len(told):.1f} %"
+        return self.right.told()

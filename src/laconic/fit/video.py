@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from laconic.families.vision import vision_family_of
 from laconic.families.vision.frames import encode_frames
 from laconic.fit.images import answered
+from laconic.fit.losses import RightAnswers
 from laconic.fit.visual import Asked, VisualFit
 from laconic.prompts.clip import around
 from laconic.prompts.reader import tokenizer_of
@@ -75,7 +76,7 @@ class VideoFit(VisualFit):
         self.family = vision_family_of(model)
         self.model, self.processor = model, tokenizer
         self.image = self.family.token_id(model, "video")
-        self.right: list[float] = []
+        self.right = RightAnswers()
         self.net: Any = self.network(model)
         return self.net
 

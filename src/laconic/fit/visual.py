@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from laconic.errors import UnsupportedModelError
 from laconic.families.vision import vision_family_of
 from laconic.fit.images import conversations, with_answers
-from laconic.fit.losses import right
+from laconic.fit.losses import RightAnswers, right
 from laconic.fit.text import IGNORED
 from laconic.fit.warmed import WarmedFit
 
@@ -84,7 +84,7 @@ class VisualFit(WarmedFit):
         self.model, self.processor = model, tokenizer
         self.side, self.image = self.family.side(model), self.family.token_id(model, "image")
         self.shown = conversations(self.file, self.seed, self.questions)
-        self.right: list[float] = []
+        self.right = RightAnswers()
         self.net: Any = self.network(model)
         return self.net
 
@@ -139,9 +139,8 @@ class VisualFit(WarmedFit):
         labels = asked.labels[:, -logits.shape[1] :]  # what an image loses, it loses before the answer
         wanted = labels[:, 1:]
         at = wanted != IGNORED
-        self.right.append(right(logits.detach(), wanted))
+        self.right.note(right(logits, wanted))
         return F.cross_entropy(logits[:, :-1][at].float(), wanted[at])
 
     def progress(self) -> str:
-        told, self.right = self.right, []
-        return f"right {100 * sum(told) / len(told):.1f} %"
+        return self.right.told()

@@ -13,8 +13,8 @@ def size(n: float) -> str:
 
 
 def seconds(s: float) -> str:
-    """Milliseconds, or seconds from ten on."""
-    return f"{s:,.2f} s" if s >= 10 else f"{s * 1000:,.1f} ms"
+    """Milliseconds, or seconds from one on."""
+    return f"{s:,.2f} s" if s >= 1 else f"{s * 1000:,.1f} ms"
 
 
 def flops(n: float) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from laconic.fit.losses import right
 from laconic.fit.text import IGNORED
 from laconic.fit.visual import Asked, VisualFit
 from laconic.methods.tokens.cacovid.network import Policy, scores
@@ -63,7 +64,7 @@ class CaCoVIDFit(VisualFit):
         sets = torch.stack([self.tried(logits[b], words[b][asked.image[b]], count, generator) for b in range(len(words))])
         kept = torch.zeros(*sets.shape[:2], logits.shape[1], dtype=torch.bool, device=words.device).scatter_(2, sets, True)
         rewards = self.rewards(asked, words, kept)
-        self.right.append(float(rewards[:, 1].mean()))  # of the policy's own choice
+        self.right.note(rewards[:, 1])  # of the policy's own choice
         terms = [objective(logits[b], logits[b], kept[b], rewards[b]) for b in range(len(words))]
         return torch.stack(terms).mean()
 
@@ -96,8 +97,7 @@ class CaCoVIDFit(VisualFit):
             use_cache=False,
         ).logits
         wanted = labels[stays].unflatten(0, (rows, -1))[:, 1:]
-        right = (logits[:, :-1].argmax(-1) == wanted) | (wanted == IGNORED)
-        return right.all(1).float().unflatten(0, (-1, sets))
+        return right(logits, wanted).float().unflatten(0, (-1, sets))
 
 
 def flat(wanted: Tensor, sets: int, count: int, generator: torch.Generator) -> Tensor:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from laconic.families.vision import vision_family_of
 from laconic.fit.contract import TrainingFit
 from laconic.fit.images import numbered, with_answers
+from laconic.fit.losses import RightAnswers
 from laconic.fit.text import IGNORED
 from laconic.fit.warmed import WarmedFit
 from laconic.methods.tokens.dyvte.method import DyVTE
@@ -79,7 +80,7 @@ class DyVTEFit(WarmedFit):
         config: Any = model.config.get_text_config()
         self.gates = nn.ModuleList(Gate(config.hidden_size, self.width) for _ in range(config.num_hidden_layers - 1))
         self.model, self.processor, self.questions = model, tokenizer, numbered(self.file, self.seed)
-        self.right: list[float] = []
+        self.right = RightAnswers()
         return self.gates
 
     def examples(self, number: int) -> Batch:
@@ -97,7 +98,7 @@ class DyVTEFit(WarmedFit):
         whole, features = self.whole(given, labels)
         leave = self.label(given, labels, whole, layer).long()
         logits = self.gates[layer](features[layer])
-        self.right.append(float((logits.argmax(-1) == leave).float().mean()))
+        self.right.note(logits.argmax(-1) == leave)
         return F.cross_entropy(logits, leave)
 
     @torch.no_grad()
@@ -125,8 +126,7 @@ class DyVTEFit(WarmedFit):
         return safe(whole[:, :-1], short[:, :-1], wanted, self.agree, self.worse)
 
     def progress(self) -> str:
-        right, self.right = self.right, []
-        return f"right {100 * sum(right) / len(right):.1f} %"
+        return self.right.told()
 
     @torch.no_grad()
     def shares(self) -> list[tuple[float, float]]:
