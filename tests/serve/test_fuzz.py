@@ -32,11 +32,18 @@ CHAT = {
     "metadata": {"a": "b"},
     "laconic": {"compress": {"method": "keydiff", "keep": 0.5, "parameters": {}, "protect": [0, 2]}, "deadline_s": 60},
 }
+CUT = [{"type": "text", "text": "The code.", "prompt_cache_breakpoint": {"mode": "explicit", "ttl": "30m"}}]
+CACHED = {"prompt_cache_key": "k", "prompt_cache_options": {"mode": "explicit", "ttl": "30m"}}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
 BODIES = [
     ("POST", "/v1/chat/completions", CHAT),
     ("POST", "/v1/chat/completions", {**CHAT, "stream": True, "stream_options": {"include_usage": True}}),
     ("POST", "/v1/chat/completions", {"model": "tiny", "messages": [{"role": "user", "content": [IMAGE]}], "max_tokens": 1}),
+    (
+        "POST",
+        "/v1/chat/completions",
+        {"model": "tiny:half", "messages": [{"role": "user", "content": CUT}], "max_tokens": 1, **CACHED},
+    ),
     ("POST", "/v1/completions", {"model": "tiny:half", "prompt": "The code", "max_tokens": 1, "logprobs": 1}),
     (
         "POST",

@@ -140,7 +140,7 @@ def encode(tokenizer: Any, text: str, specials: bool) -> list[int]:
     return ids
 
 
-def common(a: Sequence[int], b: Sequence[int]) -> int:
+def common(a: Sequence[Any], b: Sequence[Any]) -> int:
     """Length of the common beginning: a token that reaches over the end of the context belongs to the question."""
     for i, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:

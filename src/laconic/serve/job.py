@@ -25,7 +25,8 @@ class Job:
         id: of the request. `seconds`: until its deadline, when the job is sent.
         messages: of a chat, contents as text or as parts ``{"type": "text", "text"}`` and ``{"type": "image", "data":
             base64}``; else `prompt`, text or token ids.
-        context: what it asks. `compress`: how the prompt is compressed, see `Compression.facts`.
+        context: what it asks. `whole`: the messages begin with what it holds; else they come after that.
+        compress: how the prompt is compressed, see `Compression.facts`.
         sampling: see `laconic.serve.worker.sampling.Sampling`. `n`: how many answers, seeds counted on from the first.
         max_tokens: longest answer; None: what the model has room for. `stop`: strings that end it.
         top_logprobs: how many likeliest tokens to tell; None: no log probabilities.
@@ -35,6 +36,7 @@ class Job:
     messages: Sequence[Mapping[str, Any]] = ()
     prompt: str | Sequence[int] | None = None
     context: Stored | None = None
+    whole: bool = False
     compress: Mapping[str, Any] | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     n: int = 1

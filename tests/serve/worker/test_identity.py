@@ -23,6 +23,8 @@ def test_every_part_is_in_the_digest():
         (model, IDS, [snapkv], [], "turns"),
         (model, IDS, [snapkv], [], "text", "ctx_a"),
         (model, IDS, [snapkv], [], "text", "ctx_b"),
+        (model, IDS, [snapkv], [], "text", None, "a"),
+        (model, IDS, [snapkv], [], "text", None, ""),
     ]
     assert len({identity.of_context(*each) for each in asked}) == len(asked)
     assert identity.of_context(identity.of_model(*tiny()), *asked[0][1:]) == identity.of_context(*asked[0])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -46,10 +48,14 @@ async def run(request: Request, ask: Ask, shape: Shape) -> Response:
     house, key = house_of(request), key_of(request)
     scheduler = house.schedulers[ask.target.model.name]
     most = house.config.limits_of(key.name).max_inflight or 1
-    found = None
-    if ask.context is not None:
-        seconds = ask.job.seconds
-        found = await house.contexts.asked(key, ask.context, ask.target.model.name, ask.wait, seconds)
+    found, new, began, model = None, False, time.monotonic(), ask.target.model.name
+    if ask.cut is not None:
+        found, new = await house.contexts.cut(key, model, ask.cut, ask.life, ask.wait, ask.job.seconds)
+        ask.context = found.id
+    elif ask.context is not None:
+        found = await house.contexts.asked(key, ask.context, model, ask.wait, ask.job.seconds)
+    if found is not None:
+        ask.job = replace(ask.job, seconds=max(ask.job.seconds - (time.monotonic() - began), 0.001))
     undelivered = house.config.limits.undelivered
-    running = Running(scheduler, ask, key.name, most, undelivered, request.state.record, found)
+    running = Running(scheduler, ask, key.name, most, undelivered, request.state.record, found, new)
     return await respond(request, house.config, running, shape)

@@ -15,10 +15,10 @@ from laconic.serve.config import Config
 from laconic.serve.front import sse
 from laconic.serve.front.asking import Ask
 from laconic.serve.front.inbox import Inbox
+from laconic.serve.front.records import Record
 from laconic.serve.front.scheduler import Scheduler
 from laconic.serve.front.tickets import Ticket
 from laconic.serve.front.usage import report, usage
-from laconic.serve.job import Stored
 from laconic.version import __version__
 
 
@@ -26,7 +26,7 @@ class Running:
     """One request for answers, from the queue to its last token.
 
     Args:
-        ask: what was asked. `found`: the context that it names, with its length in tokens.
+        ask: what was asked. `found`: the context that it asks; `new`: which was made for it.
         key, most: name of the key, and how many requests it may have at once.
         record: what is logged.
     """
@@ -39,14 +39,16 @@ class Running:
         most: int,
         undelivered: int,
         record: dict[str, Any],
-        found: tuple[Stored, int] | None = None,
+        found: Record | None = None,
+        new: bool = False,
     ):
-        stored, self._shared = (None, 0) if found is None else found
+        self._found, self._written = found, found.tokens["original"] if found is not None and new else 0
         self._scheduler, self.ask, self._key, self._most, self.record = scheduler, ask, key, most, record
-        self.job = replace(ask.job, context=stored)
+        self.job = replace(ask.job, context=None if found is None else found.stored)
         self.inbox = Inbox(self.job.n, undelivered, self._leave)
         self._ticket: Ticket | None = None
         record |= {"model": ask.target.model.name, "preset": ask.preset, "context": ask.context}
+        record["cache_write_tokens"] = self._written
 
     async def enter(self) -> None:
         """Take a place in the queue. `leave` has to follow.
@@ -54,7 +56,8 @@ class Running:
         Raises:
             Refusal: the request is turned away.
         """
-        self._ticket = await self._scheduler.enter(self.job, self._key, self._most, self._shared, self.inbox.hear)
+        shared = 0 if self._found is None else self._found.tokens["original"]
+        self._ticket = await self._scheduler.enter(self.job, self._key, self._most, shared, self.inbox.hear)
 
     def _leave(self) -> None:
         if self._ticket is not None:
@@ -67,20 +70,30 @@ class Running:
         counts = sum(choice.count for choice in self.inbox.choices)
         self.record |= {"completion_tokens": counts, "queue": round(self.inbox.queue, 4)}
         if self.inbox.figures:
-            figures = self.inbox.figures
+            figures = self.figures
             names = ("prompt_tokens", "cached_tokens", "batch", "kept_tokens")
             self.record |= {name: figures[name] for name in names}
             self.record |= {"prefill": figures["seconds"]["prefill"], "compress": figures["seconds"]["compress"]}
             self.record |= {"decode": figures["seconds"]["decode"], "methods": "+".join(figures["methods"])}
 
-    def extra(self, written: int = 0) -> dict[str, Any]:
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Those of the worker, with the making of a context that was made for this request: its tokens were not cached."""
+        figures = {**self.inbox.figures, "cache_write_tokens": self._written}
+        figures["seconds"] = {"queue": self.inbox.queue, **figures["seconds"]}
+        if self._found is not None:
+            figures["warnings"] = list(dict.fromkeys([*self._found.warnings, *figures["warnings"]]))
+        if self._found is not None and self._written:
+            figures["cached_tokens"] -= self._written
+            for name, seconds in figures["seconds"].items():
+                figures["seconds"][name] = seconds + self._found.seconds.get(name, 0.0)
+        return figures
+
+    def extra(self) -> dict[str, Any]:
         """`usage` and `laconic` of the answer."""
-        figures = self.inbox.figures
-        cache = "write" if written else "hit" if figures["cached_tokens"] else "none"
-        return {
-            "usage": usage(figures, written),
-            "laconic": report(figures, self.inbox.queue, self.ask.context, cache, self.ask.ignored),
-        }
+        figures = self.figures
+        cache = "write" if self._written else "hit" if figures["cached_tokens"] else "none"
+        return {"usage": usage(figures), "laconic": report(figures, self.ask.context, cache, self.ask.ignored)}
 
     async def whole(self, request: Request) -> None:
         """Wait for the end of the answer, or of the client's patience.

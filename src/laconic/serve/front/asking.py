@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from laconic.serve.compression import Compression
 from laconic.serve.config import Config, Model
+from laconic.serve.front.breakpoints import Breakpoint, CacheOptions
 from laconic.serve.front.fields import Fields
 from laconic.serve.job import Job
 from laconic.serve.keys import Key
@@ -32,6 +33,7 @@ class Ask:
         context: the id that was named. `wait`: for a context that is being made.
         stream, include_usage: as asked. `ignored`: fields that were given and change nothing.
         preset: if its compression is one of the operator's.
+        cut: the context that the prompt begins with, up to a breakpoint; `life`: of it, in seconds after its latest use.
     """
 
     target: Target
@@ -43,6 +45,8 @@ class Ask:
     preset: str | None = None
     ignored: list[str] = field(default_factory=list)
     metadata: Mapping[str, str] | None = None
+    cut: dict[str, Any] | None = None
+    life: float = 0.0
 
 
 def target_of(config: Config, key: Key, name: str) -> Target:
@@ -115,6 +119,26 @@ def extension(fields: Fields, config: Config, ask: Ask, key_limit: float) -> Ask
         }
     )
     return ask
+
+
+def cut(ask: Ask, found: Breakpoint | None, options: CacheOptions, config: Config) -> None:
+    """Cut a request at its breakpoint: its compression, or the model's own, is that of the context before it.
+
+    Raises:
+        Refusal: it names a context already, or there is no context to be made before the breakpoint.
+    """
+    if found is None:
+        ask.ignored += options.given
+        return
+    if ask.context is not None:
+        raise invalid(found.mark.where, "the context that is named is the prefix; leave it or the breakpoint out.")
+    if ask.job.compress is None:
+        ask.preset = ask.target.model.default_preset
+        preset = compression_of(config, ask.target.model, None, ask.preset, "laconic.compress")
+        ask.job = replace(ask.job, compress=None if preset is None else preset.facts())
+    ask.cut = {"compress": ask.job.compress, "salt": options.salt, **found.context_of(ask.job.messages)}
+    ask.life = options.life(config, found.mark)
+    ask.job = replace(ask.job, compress=None, whole=True)
 
 
 def sampling_of(fields: Fields) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from laconic.serve.config import Config
-from laconic.serve.front.asking import Ask, extension, sampling_of, stops_of, streaming, target_of
+from laconic.serve.front import breakpoints
+from laconic.serve.front.asking import Ask, cut, extension, sampling_of, stops_of, streaming, target_of
+from laconic.serve.front.breakpoints import Breakpoint, CacheOptions, Mark, mark_of
 from laconic.serve.front.fields import Fields
 from laconic.serve.job import Job
 from laconic.serve.keys import Key
@@ -32,8 +34,6 @@ REFUSED: dict[str, Any] = {
     "audio": None,
     "web_search_options": None,
     "moderation": None,
-    "prompt_cache_key": None,
-    "prompt_cache_options": None,
 }
 ROLES = ("system", "developer", "user", "assistant")
 MAX_MESSAGES, MAX_PARTS = 1024, 4096
@@ -56,9 +56,10 @@ def chat_ask(body: dict[str, Any], config: Config, key: Key) -> Ask:
     response_format(fields)
     if fields.raw("modalities") not in (None, ["text"]):
         raise Refusal(400, "unsupported_parameter", 'modalities can only be ["text"].', "modalities")
+    messages, breakpoint = _messages(fields.raw("messages"), "messages")
     job = Job(
         id=f"chatcmpl-{uuid.uuid4().hex}",
-        messages=messages_of(fields.raw("messages"), "messages"),
+        messages=messages,
         sampling=sampling_of(fields),
         n=fields.whole("n", 1, target.model.max_batch) or 1,
         max_tokens=min((x for x in most if x is not None), default=None),
@@ -68,6 +69,7 @@ def chat_ask(body: dict[str, Any], config: Config, key: Key) -> Ask:
     ask = Ask(target, job, metadata=fields.labels("metadata") or None)
     streaming(fields, ask)
     ask = extension(fields, config, ask, config.limits.deadline_s)
+    cut(ask, breakpoint, CacheOptions.of(fields, ["30m"]), config)
     fields.refuse(REFUSED)
     ask.ignored += fields.ignore(IGNORED) + fields.rest(config.server.lenient)
     return ask
@@ -84,16 +86,22 @@ def messages_of(given: Any, param: str) -> list[dict[str, Any]]:
     """Messages with contents as the worker takes them.
 
     Raises:
-        Refusal: none, too many, or one of another shape.
+        Refusal: none, too many, or one of another shape; a breakpoint.
     """
+    messages, breakpoint = _messages(given, param)
+    breakpoints.refuse(breakpoint)
+    return messages
+
+
+def _messages(given: Any, param: str) -> tuple[list[dict[str, Any]], Breakpoint | None]:
     if given is None:
         raise Refusal(400, "missing_required_parameter", f"{param} is required.", param)
     if not isinstance(given, list) or not 0 < len(given) <= MAX_MESSAGES:
         raise invalid(param, f"{param} must be a list of 1 to {MAX_MESSAGES:,} messages.")
-    return [_message(one, f"{param}[{i}]") for i, one in enumerate(given)]
+    return breakpoints.last_of(_message(one, f"{param}[{i}]") for i, one in enumerate(given))
 
 
-def _message(given: Any, where: str) -> dict[str, Any]:
+def _message(given: Any, where: str) -> tuple[dict[str, Any], Mark | None]:
     if not isinstance(given, dict):
         raise invalid(where, f"{where} must be an object with role and content.")
     fields = Fields(given, where)
@@ -104,36 +112,41 @@ def _message(given: Any, where: str) -> dict[str, Any]:
         raise invalid(f"{where}.role", f"{where}.role must be one of {', '.join(ROLES)}.")
     fields.refuse({"tool_calls": [], "function_call": None, "audio": None})
     fields.ignore(["name", "refusal", "annotations"])
-    content = content_of(fields.raw("content"), f"{where}.content", _part)
+    content, mark = content_of(fields.raw("content"), f"{where}.content", _part)
     fields.rest()
-    return {"role": "system" if role == "developer" else role, "content": content}
+    return {"role": "system" if role == "developer" else role, "content": content}, mark
 
 
-def content_of(given: Any, where: str, part: Callable[[Fields, Any, str], dict[str, str]]) -> str | list[dict[str, str]]:
-    """A text, or parts; parts that are all text become one.
+def content_of(
+    given: Any, where: str, part: Callable[[Fields, Any, str], dict[str, str]]
+) -> tuple[str | list[dict[str, str]], Mark | None]:
+    """A text, or parts; parts that are all text become one. And the last breakpoint in it.
 
     Args:
         part: reads one, of the type that it is given.
     """
     if isinstance(given, str):
-        return given
+        return given, None
     if not isinstance(given, list) or not 0 < len(given) <= MAX_PARTS:
         raise invalid(where, f"{where} must be a text or a list of parts.")
-    parts = []
+    parts: list[dict[str, str]] = []
+    length, last = 0, None
     for i, one in enumerate(given):
         if not isinstance(one, dict):
             raise invalid(f"{where}[{i}]", f"{where}[{i}] must be an object with a type.")
         fields = Fields(one, f"{where}[{i}]")
+        marked = fields.inner("prompt_cache_breakpoint")
         parts.append(part(fields, fields.raw("type"), f"{where}[{i}]"))
+        length += len(parts[-1].get("text", ""))
+        last = last if marked is None else mark_of(marked, length)
     if all(one["type"] == "text" for one in parts):
-        return "".join(one["text"] for one in parts)
-    return parts
+        return "".join(one["text"] for one in parts), last
+    return parts, last
 
 
 def _part(fields: Fields, kind: Any, where: str) -> dict[str, str]:
     if kind == "text":
         text = fields.required("text")
-        fields.refuse({"prompt_cache_breakpoint": None})
         fields.rest()
         return {"type": "text", "text": text}
     if kind == "image_url":

@@ -15,7 +15,6 @@ from laconic.serve.config import Config
 from laconic.serve.front.builds import Build
 from laconic.serve.front.records import ID, Record, Records, id_of, tenant_of
 from laconic.serve.front.scheduler import Scheduler, overdue
-from laconic.serve.job import Stored
 from laconic.serve.keys import Key
 from laconic.serve.refusal import NO_RETRY, Refusal
 
@@ -60,8 +59,8 @@ class Contexts:
         found = list(self.records) if everybody else self.records.of(tenant_of(key.name))
         return [record for record in found if not self._expired(record)]
 
-    async def asked(self, key: Key, name: str, model: str, wait: bool, seconds: float) -> tuple[Stored, int]:
-        """A context that a request asks, ready, and its length in tokens. It counts as used.
+    async def asked(self, key: Key, name: str, model: str, wait: bool, seconds: float) -> Record:
+        """A context that a request asks, ready. It counts as used.
 
         Args:
             wait: for one that is being made, up to `seconds`.
@@ -72,6 +71,28 @@ class Contexts:
         record = self.find(key, name)
         if record.model != model:
             raise Refusal(400, "invalid_value", f"this context is of the model {record.model}.", "model")
+        await self._ready(record, wait, seconds)
+        self._used(record)
+        self.hits += 1
+        return record
+
+    async def cut(
+        self, key: Key, model: str, wanted: dict[str, Any], ttl: float, wait: bool, seconds: float
+    ) -> tuple[Record, bool]:
+        """The context that a request's prompt begins with, ready, and whether it is new; see `create` and `asked`."""
+        about: dict[str, Any] = {"name": None, "metadata": {}, "ttl": ttl, "pinned": False}
+        record, new = await self.create(key, model, wanted, about)
+        if ttl > record.ttl:
+            self.change(record, {"ttl": ttl})
+        await self._ready(record, wait, seconds)
+        if new:
+            self._used(record)
+        else:
+            self.hits += 1
+        return record, new
+
+    async def _ready(self, record: Record, wait: bool, seconds: float) -> None:
+        """Wait for a context that is being made."""
         if not record.done.is_set():
             if not wait:
                 raise Refusal(409, "context_not_ready", "this context is being made.", headers={"Retry-After": "1"})
@@ -81,10 +102,8 @@ class Contexts:
             except TimeoutError:
                 raise overdue() from None
         if record.status != "ready" or not self._there(record):
-            raise Refusal(409, "context_failed", "this context could not be made; create it again.", headers=NO_RETRY)
-        self._used(record)
-        self.hits += 1
-        return record.stored, record.tokens["original"]
+            why = "" if record.error is None else f" ({record.error['message']})"
+            raise Refusal(409, "context_failed", f"this context could not be made{why}; create it again.", headers=NO_RETRY)
 
     async def parent(self, key: Key, name: str, model: str, wait: float) -> Record:
         """A context that another is to go on from, ready within `wait` seconds. It counts as used.
@@ -123,7 +142,7 @@ class Contexts:
         if known is not None and not self._expired(known) and known.status != "failed" and self._whole(known):
             self._used(known)
             return known, False
-        self._check_quota(key, tenant, about["pinned"])
+        self._make_room(key, tenant, about["pinned"])
         now = self._clock()
         record = Record(
             id=name,
@@ -199,12 +218,22 @@ class Contexts:
         if record.id in self._builds:
             self._builds[record.id].urgent = True
 
-    def _check_quota(self, key: Key, tenant: str, pinned: bool) -> None:
+    def _make_room(self, key: Key, tenant: str, pinned: bool) -> None:
+        """Where a key has as many contexts as it may, those go that were not used for longest.
+
+        Raises:
+            Refusal: its quota is used up all the same, or the disk is full.
+        """
         limits, mine = self._config.limits, self.records.of(tenant)
         under_way = sum(not record.done.is_set() for record in mine)
         if under_way >= limits.quota_builds:
             raise Refusal(429, "rate_limit_exceeded", "too many contexts are being made.", headers={"Retry-After": "5"})
         held = sum(record.bytes.get("file", 0) for record in mine if record.pinned)
+        idle = [record for record in mine if record.done.is_set() and not record.pinned]
+        idle.sort(key=lambda record: (record.status == "ready", record.last_used_at))
+        while len(mine) >= limits.quota_contexts and idle:
+            mine.remove(idle[0])
+            self.remove(idle.pop(0))
         if len(mine) >= limits.quota_contexts or (pinned and held >= limits.quota_pinned_bytes):
             raise Refusal(429, "quota_exceeded", "this key has as many contexts as it may; delete some.", headers=NO_RETRY)
         self._config.store.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -12,11 +12,12 @@ from starlette.responses import JSONResponse, Response
 
 from laconic.serve.front.answering import run
 from laconic.serve.front.asking import compression_of, target_of
+from laconic.serve.front.breakpoints import CacheOptions
 from laconic.serve.front.fields import Fields
 from laconic.serve.front.house import body_of, house_of, key_of
 from laconic.serve.front.records import tenant_of
 from laconic.serve.front.response_shapes import ResponseShape
-from laconic.serve.front.responses import IGNORED, items_of, response_ask
+from laconic.serve.front.responses import IGNORED, LIVES, items_of, response_ask
 from laconic.serve.front.scheduler import overdue
 from laconic.serve.front.sealed import opened, sealed
 from laconic.serve.refusal import NO_RETRY, Refusal
@@ -48,7 +49,8 @@ async def compact(request: Request) -> Response:
     inner = fields.inner("laconic") or Fields({}, "laconic")
     given, preset = inner.raw("compress"), inner.text("preset", 128) or target.preset
     inner.rest(house.config.server.lenient)
-    fields.refuse({"previous_response_id": None, "prompt_cache_key": None, "prompt_cache_options": None})
+    fields.refuse({"previous_response_id": None})
+    options = CacheOptions.of(fields, LIVES)
     fields.ignore(IGNORED)
     fields.rest(house.config.server.lenient)
     if any(not isinstance(message["content"], str) for message in items.messages):
@@ -57,8 +59,8 @@ async def compact(request: Request) -> Response:
         preset = target.model.default_preset
     compression = compression_of(house.config, target.model, given, preset, "laconic.compress")
     facts = None if compression is None else compression.facts()
-    wanted = {"compress": facts, "text": None, "system": None, "messages": items.messages}
-    about: dict[str, Any] = {"name": None, "metadata": {}, "ttl": float(house.config.store.default_ttl), "pinned": False}
+    wanted = {"compress": facts, "text": None, "system": None, "messages": items.messages, "salt": options.salt}
+    about: dict[str, Any] = {"name": None, "metadata": {}, "ttl": options.life(house.config), "pinned": False}
     record, new = await house.contexts.create(key, target.model.name, wanted, about)
     house.contexts.lift(record)
     try:

@@ -66,7 +66,7 @@ class ResponseShape:
             "service_tier": "default",
             "metadata": body.get("metadata") or {},
             "safety_identifier": None,
-            "prompt_cache_key": None,
+            "prompt_cache_key": body.get("prompt_cache_key"),
             **more,
         }
 

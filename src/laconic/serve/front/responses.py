@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic.serve.config import Config
-from laconic.serve.front.asking import Ask, extension, target_of
+from laconic.serve.front import breakpoints
+from laconic.serve.front.asking import Ask, cut, extension, target_of
+from laconic.serve.front.breakpoints import Breakpoint, CacheOptions, Mark
 from laconic.serve.front.chat import MAX_MESSAGES, ROLES, content_of, data_of
 from laconic.serve.front.fields import Fields
 from laconic.serve.job import Job
@@ -24,19 +26,20 @@ REFUSED: dict[str, Any] = {
     "tool_choice": "none",
     "max_tool_calls": None,
     "context_management": [],
-    "prompt_cache_key": None,
-    "prompt_cache_options": None,
     "truncation": "disabled",
     "stream_options": None,
 }
+LIVES = ("30m", "12h")
+"""What `prompt_cache_options.ttl` can be."""
 
 
 @dataclass
 class Items:
-    """What `input` holds: messages, and, if it begins with a compaction, its reference."""
+    """What `input` holds: messages, their last breakpoint, and, if it begins with a compaction, its reference."""
 
     messages: list[dict[str, Any]]
     compaction: str | None = None
+    breakpoint: Breakpoint | None = None
 
 
 def response_ask(body: dict[str, Any], config: Config, key: Key) -> tuple[Ask, Items]:
@@ -69,8 +72,12 @@ def response_ask(body: dict[str, Any], config: Config, key: Key) -> tuple[Ask, I
     )
     ask = Ask(target, job, metadata=fields.labels("metadata"), stream=fields.flag("stream"))
     ask = extension(fields, config, ask, config.limits.deadline_s)
-    if items.compaction is not None and (ask.context is not None or ask.job.compress is not None):
-        raise invalid("laconic", "a compaction is a context already; name no other one, and no compression.")
+    if items.compaction is not None:
+        if ask.context is not None or ask.job.compress is not None:
+            raise invalid("laconic", "a compaction is a context already; name no other one, and no compression.")
+        if items.breakpoint is not None:
+            raise invalid(items.breakpoint.mark.where, "a compaction is a context already; leave the breakpoint out.")
+    cut(ask, items.breakpoint, CacheOptions.of(fields, LIVES), config)
     fields.refuse(REFUSED)
     ask.ignored += fields.ignore(IGNORED) + fields.rest(config.server.lenient)
     return ask, items
@@ -98,17 +105,21 @@ def items_of(fields: Fields, asks: bool = True) -> Items:
         compaction = head.required("encrypted_content")
         head.rest()
         listed = listed[1:]
-    messages = [_message(item, f"input[{i}]") for i, item in enumerate(listed, 0 if compaction is None else 1)]
+    read = [_message(item, f"input[{i}]") for i, item in enumerate(listed, 0 if compaction is None else 1)]
+    messages, breakpoint = breakpoints.last_of(read)
     if instructions:
         if compaction is not None:
             raise invalid("instructions", "instructions stand before the compaction; give them when it is made.")
         messages.insert(0, {"role": "system", "content": instructions})
+        breakpoint = None if breakpoint is None else breakpoint.after(1)
+    if not asks:
+        breakpoints.refuse(breakpoint)
     if asks and not messages:
         raise invalid("input", "nothing comes after the compaction; ask something.")
-    return Items(messages, compaction)
+    return Items(messages, compaction, breakpoint)
 
 
-def _message(given: Any, where: str) -> dict[str, Any]:
+def _message(given: Any, where: str) -> tuple[dict[str, Any], Mark | None]:
     if not isinstance(given, dict):
         raise invalid(where, f"{where} must be an object.")
     fields = Fields(given, where)
@@ -124,7 +135,8 @@ def _message(given: Any, where: str) -> dict[str, Any]:
     content = fields.raw("content")
     fields.rest()
     role = "system" if role == "developer" else role
-    return {"role": role, "content": content_of(content, f"{where}.content", _part)}
+    content, mark = content_of(content, f"{where}.content", _part)
+    return {"role": role, "content": content}, mark
 
 
 def _part(fields: Fields, kind: Any, where: str) -> dict[str, str]:

@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def usage(figures: Mapping[str, Any], written: int = 0) -> dict[str, Any]:
+def usage(figures: Mapping[str, Any]) -> dict[str, Any]:
     """The `usage` of a chat or a completion.
 
     Args:
-        figures: of the worker, see `laconic.serve.worker.answering`.
-        written: tokens that this request compressed and stored.
+        figures: see `laconic.serve.front.answers.Running.figures`.
     """
     prompt, completion = figures["prompt_tokens"], figures["completion_tokens"]
-    cached = figures["cached_tokens"]
+    cached, written = figures["cached_tokens"], figures["cache_write_tokens"]
     assert cached + written <= prompt and figures["kept_tokens"] <= prompt + 1e-6
     details: dict[str, Any] = {"cached_tokens": cached, "cache_write_tokens": written}
     measured = {
@@ -36,7 +35,7 @@ def usage(figures: Mapping[str, Any], written: int = 0) -> dict[str, Any]:
     }
 
 
-def report(figures: Mapping[str, Any], queue: float, context: str | None, cache: str, ignored: list[str]) -> dict[str, Any]:
+def report(figures: Mapping[str, Any], context: str | None, cache: str, ignored: list[str]) -> dict[str, Any]:
     """The object `laconic` of an answer.
 
     Args:
@@ -53,7 +52,7 @@ def report(figures: Mapping[str, Any], queue: float, context: str | None, cache:
         "kept_tokens": round(figures["kept_tokens"], 2),
         "kv_bytes": figures["kv_bytes"],
         "kv_bytes_full": figures["kv_bytes_full"],
-        "seconds": {name: round(value, 4) for name, value in {"queue": queue, **figures["seconds"]}.items()},
+        "seconds": {name: round(value, 4) for name, value in figures["seconds"].items()},
         "batch": figures["batch"],
         "ignored": ignored,
         "warnings": figures["warnings"],

@@ -27,7 +27,7 @@ from laconic.serve.refusal import NO_RETRY, Refusal
 from laconic.serve.worker import identity, prompts
 from laconic.serve.worker.prompts import Read
 
-JOINT = "\n\n"
+EMPTY_LINE = "\n\n"
 """Between the text of a context and a text that goes on from it; files of one context are joined by the same."""
 AT_HAND = 64
 """Contexts whose files are kept open; those in memory are bounded by bytes."""
@@ -39,6 +39,8 @@ class Wanted:
 
     Attributes:
         parent: where the context lies (`Stored`) that it goes on from; `text` or `messages` are what comes after that.
+        within: the messages of a request that begins with it, and where in them it ends, see `prompts.cut`; its tokens are
+            those of that prompt. `salt`: keeps it apart from others like it.
     """
 
     compress: Mapping[str, Any] | None
@@ -46,6 +48,8 @@ class Wanted:
     system: str | None = None
     messages: Sequence[Mapping[str, Any]] = ()
     parent: Mapping[str, Any] | None = None
+    within: Mapping[str, Any] | None = None
+    salt: str | None = None
 
     @property
     def form(self) -> str:
@@ -77,14 +81,15 @@ class Contexts:
             Refusal: it cannot be made.
         """
         whole, before = self._whole(wanted)
-        ids = self._ids(whole, self._tokenizer)
+        ids, length = self._ids(whole, self._tokenizer)
         prompts.check_begins(ids, before)
-        if len(ids) >= max_context:
+        if length >= max_context:
+            what = "context" if wanted.within is None else "prompt"
             raise Refusal(
                 400,
                 "context_length_exceeded",
-                f"the context has {len(ids):,} tokens; this model reads {max_context:,}, the question and answer included.",
-                "messages" if wanted.text is None else "text",
+                f"the {what} has {length:,} tokens; this model reads {max_context:,}, the question and answer included.",
+                "messages" if wanted.text is None or wanted.within is not None else "text",
             )
         compression = Compression.wired(wanted.compress)
         methods = [] if compression is None else compression.build()
@@ -92,16 +97,19 @@ class Contexts:
             check_askable(methods)
             protect = [] if compression is None else list(compression.protect)
             parent = None if wanted.parent is None else wanted.parent["key"]
-            digest = identity.of_context(self._model, [ids[len(before) :]], methods, protect, whole.form, parent)
+            digest = identity.of_context(
+                self._model, [ids[len(before) :]], methods, protect, whole.form, parent, wanted.salt
+            )
         except LaconicError as error:
             raise refused(error) from None
         shorten = [method.name for method in methods if method.before_reading]
-        if shorten and before:
+        if shorten and (before or wanted.within is not None):
+            what = "a prompt cannot begin with its contexts" if wanted.within is not None else "its contexts cannot go on"
             raise Refusal(
                 400,
                 "method_conflict",
-                f"{shorten[0]} changes a text before it is read, so its contexts cannot go on; create one of all the text.",
-                "parent",
+                f"{shorten[0]} changes a text before it is read, so {what}; create one of all the text.",
+                "parent" if before else "messages",
             )
         aware = [method.name for method in methods if find(method.name).query_aware]
         warned = [f"{name} chooses by the question, which was not known when this context was compressed." for name in aware]
@@ -165,8 +173,9 @@ class Contexts:
         request = Request(
             context=wanted.text or "", system=wanted.system, history=wanted.messages, methods=methods, protect=protect
         )
-        if wanted.text is None or parent is not None:
-            request = replace(request, prompt=Prompt(self._ids(wanted, self._engine.tokenizer), [], True, ""))
+        if wanted.text is None or wanted.parent is not None or wanted.within is not None:
+            ids, _ = self._ids(wanted, self._engine.tokenizer)
+            request = replace(request, prompt=Prompt(ids, [], True, ""))
         try:
             context = self._engine.read(request) if parent is None else go_on(self._engine, parent, request)
             store = SegmentStore(self._folder, namespace=stored.namespace, limit=limit)
@@ -218,7 +227,7 @@ class Contexts:
         read = self.read(Stored(**wanted.parent))
         if wanted.text is None:
             return replace(wanted, messages=prompts.joined(wanted.messages, read)), read.ids
-        text = wanted.text if read.text is None else read.text + JOINT + wanted.text
+        text = wanted.text if read.text is None else read.text + EMPTY_LINE + wanted.text
         return replace(wanted, text=text, system=read.system, messages=read.messages), read.ids
 
     def _parent(self, wanted: Wanted) -> SavedContext | None:
@@ -232,14 +241,19 @@ class Contexts:
         except Refusal as refusal:
             raise Refusal(409, "context_failed", f"its parent is gone: {refusal.message}", headers=NO_RETRY) from None
 
-    def _ids(self, wanted: Wanted, tokenizer: Any) -> list[int]:
+    def _ids(self, wanted: Wanted, tokenizer: Any) -> tuple[list[int], int]:
+        """Token ids of a context, and the length of the prompt that it was cut from, if it was, or its own."""
+        if wanted.within is not None:
+            ids, length = prompts.cut(tokenizer, **wanted.within)
+            return ids[:length], len(ids)
         if wanted.text is None:
-            return prompts.closed(tokenizer, wanted.messages)
+            ids = prompts.closed(tokenizer, wanted.messages)
+            return ids, len(ids)
         try:
             found = prompts.text.build(tokenizer, wanted.text, "?", system=wanted.system, history=wanted.messages)
         except LaconicError as error:
             raise Refusal(400, "invalid_value", str(error), "text") from None
-        return found.context
+        return found.context, len(found.context)
 
     def _file(self, stored: Stored) -> tuple[SavedContext, Read]:
         key = stored.namespace, stored.key
@@ -266,7 +280,7 @@ class Contexts:
             return saved, read
 
     def _save(self, context: Context, wanted: Wanted, path: Path) -> None:
-        if wanted.form == "text":
+        if wanted.form == "text" or context.kept is not None:  # which refuses to save what stands for a memory
             context.save(path)
             return
         save(

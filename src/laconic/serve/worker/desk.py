@@ -126,7 +126,8 @@ class Desk:
         if job.prompt is not None:
             return prompts.completion(self.tokenizer, job.prompt)
         self._check(job.messages)
-        return prompts.chat(self.reader, job.messages, None if job.context is None else self.contexts.read(job.context))
+        context = None if job.context is None else self.contexts.read(job.context)
+        return prompts.chat(self.reader, job.messages, context, job.whole)
 
     def _shares(self, job: Job) -> bool:
         """Whether the job may share a batch: each of its rows keeps what it would keep alone, and costs less."""

@@ -10,7 +10,7 @@ from typing import Any
 from laconic.engine.context_key import method_facts, model_facts
 from laconic.method import Method
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 def of_model(model: Any, reader: Any) -> dict[str, Any]:
@@ -30,6 +30,7 @@ def of_context(
     protect: Any,
     form: str,
     parent: str | None = None,
+    salt: str | None = None,
 ) -> str:
     """A digest of a context.
 
@@ -38,6 +39,7 @@ def of_context(
         protect: as it was asked for; where it is found depends on the ids and the tokenizer alone.
         form: a text goes on within the user's turn and turns do not, though their tokens may be equal.
         parent: id of the context that these tokens come after, which stands for all that it was made of.
+        salt: whatever else is to keep contexts apart.
     """
     facts = {
         "schema": SCHEMA,
@@ -47,6 +49,7 @@ def of_context(
         "protect": protect,
         "form": form,
         "parent": parent,
+        "salt": salt,
     }
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

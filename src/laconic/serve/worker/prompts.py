@@ -11,7 +11,7 @@ from typing import Any
 from laconic.errors import MediaError
 from laconic.loading import tokenizer_of
 from laconic.prompts import media, text
-from laconic.prompts.text import JOINT, PromptError, common
+from laconic.prompts.text import JOINT, MARK, PromptError, common
 from laconic.serve.refusal import Refusal, invalid
 
 Message = Mapping[str, Any]
@@ -45,12 +45,12 @@ class Prepared:
     visual: int = 0
 
 
-def chat(reader: Any, messages: Sequence[Message], context: Read | None = None) -> Prepared:
+def chat(reader: Any, messages: Sequence[Message], context: Read | None = None, whole: bool = False) -> Prepared:
     """The prompt of a chat.
 
     Args:
         messages: ``{"role", "content": text or parts}``, the last one of the user.
-        context: what the prompt has to begin with.
+        context: what the prompt has to begin with. `whole`: the messages have what it holds, too.
 
     Raises:
         Refusal: a template that refuses the turns, images that cannot be shown, or another beginning than the context's.
@@ -60,7 +60,7 @@ def chat(reader: Any, messages: Sequence[Message], context: Read | None = None) 
         if context is not None:
             raise Refusal(400, "unsupported_parameter", "a context cannot be asked about further images yet.", "messages")
         return _seen(reader, messages)
-    ids = encoded(tokenizer, joined(messages, context))
+    ids = encoded(tokenizer, joined(messages, None if whole else context))
     if context is not None:
         check_begins(ids, context.ids)
     return Prepared(ids)
@@ -84,14 +84,39 @@ def joined(messages: Sequence[Message], context: Read | None) -> list[Message]:
 
 def encoded(tokenizer: Any, messages: Sequence[Message], opened: bool = True) -> list[int]:
     """Token ids of messages; `opened`: with the beginning of the model's answer."""
+    return _tokens(tokenizer, _written(tokenizer, messages, opened))
+
+
+def _tokens(tokenizer: Any, shown: str) -> list[int]:
+    return list(tokenizer.encode(shown, add_special_tokens=False))
+
+
+def _written(tokenizer: Any, messages: Sequence[Message], opened: bool = True) -> str:
     if not getattr(tokenizer, "chat_template", None):
         raise Refusal(400, "unsupported_parameter", "this model has no chat template; use /v1/completions.", "messages")
     try:
-        shown = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=opened)
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=opened))
     except Exception as error:  # jinja's errors, and whatever a template raises on purpose
         roles = [message["role"] for message in messages]
         raise invalid("messages", f"the chat template of this model refuses the turns {roles[:20]}.") from error
-    return list(tokenizer.encode(str(shown), add_special_tokens=False))
+
+
+def cut(tokenizer: Any, messages: Sequence[Message], message: int, at: int) -> tuple[list[int], int]:
+    """Token ids of messages with the beginning of the model's answer, and how many of them come before the character `at` of
+    one message's content. A token that reaches beyond it does not.
+
+    Raises:
+        Refusal: the template does not show that message, or nothing before the cut.
+    """
+    whole = _written(tokenizer, messages)
+    content = messages[message]["content"]
+    marked = {**messages[message], "content": content[:at] + MARK + content[at:]}
+    head, found, _ = _written(tokenizer, [*messages[:message], marked, *messages[message + 1 :]]).partition(MARK)
+    ids = _tokens(tokenizer, whole)
+    length = common(_tokens(tokenizer, head[: common(head, whole)]), ids)
+    if not found or not length:
+        raise invalid("messages", "the chat template shows nothing of this message up to its breakpoint.")
+    return ids, min(length, len(ids) - 1)
 
 
 def closed(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
