@@ -41,7 +41,8 @@ def test_details_are_those_of_the_imported_class():
         assert sheet.parameters == {name: repr(value) for name, value in entry.parameters().items()}
         assert list(sheet.parameters) == list(entry.parameters())
         assert (sheet.cls, sheet.doc) == (cls.__name__, inspect.cleandoc(cls.__doc__))
-        assert (sheet.default_keep, sheet.fixed_budget) == (cls.default_keep, cls.fixed_budget)
+        for constant in ("default_keep", "fixed_budget", "reuse", "uneven", "packs"):
+            assert getattr(sheet, constant) == getattr(cls, constant), constant
 
 
 def test_unknown_names():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from laconic import shelf
 from laconic.budget import Budget, share
@@ -28,6 +28,7 @@ PRINCIPLES = ("transformation", "similarity", "attention", "query")
 """What decides about tokens of images, videos and sound, in the terms of the survey arXiv 2507.20198."""
 Span = tuple[int, int]
 Protect = str | Span | Sequence[str | Span]
+Reuse = Literal["exact", "continue", "refused"]
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,9 @@ class Method:
     """Whether its work is over when the model begins to read, so that a saved cache has nothing of it."""
     uneven: ClassVar[bool] = False
     """Whether sequences of one batch keep different numbers of tokens under a budget; all cost what the longest costs."""
+    reuse: ClassVar[Reuse] = "refused"
+    """What becomes of a stored context that goes on: "exact", what one pass over all of it keeps; "continue", another part,
+    because the first part was cut before the second was seen; "refused": its contexts are not stored, or do not go on."""
     fixed_budget: ClassVar[bool] = False
     """Whether what was fitted decides the budget: in a grid of budgets the method stands once, with its own."""
 

@@ -40,7 +40,7 @@ class Sheet:
     Attributes:
         cls: the name of the class. `doc`: its docstring.
         parameters: name -> default, as Python writes it; the budget's are left out.
-        default_keep, fixed_budget: see `laconic.method.Method`.
+        default_keep, fixed_budget, reuse, uneven, packs: see `laconic.method.Method`.
     """
 
     cls: str
@@ -48,6 +48,9 @@ class Sheet:
     parameters: dict[str, str]
     default_keep: float | None
     fixed_budget: bool
+    reuse: str
+    uneven: bool
+    packs: bool
 
 
 @cache
@@ -61,6 +64,7 @@ def sheet(name: str) -> Sheet:
     file, node, _ = _registered()[name]
     fields: dict[str, str] = {}
     constants: dict[str, Any] = {"default_keep": 0.25, "fixed_budget": False}
+    constants |= {"reuse": "refused", "uneven": False, "packs": False}
     for home, cls in reversed(list(_derivation(file, node))):
         for target, annotation, value in _assignments(cls.body):
             if target in constants and value is not None:

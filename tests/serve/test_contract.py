@@ -13,7 +13,7 @@ from helpers.serving import in_thread, real_worker, running
 
 import laconic
 from laconic.engine.engine import Engine, Request
-from laconic.method import create_method
+from laconic.method import create_method, list_methods
 from laconic.prompts.text import Prompt
 from laconic.serve.compression import Compression
 from laconic.serve.config import Config, Model, StoreSettings
@@ -68,6 +68,15 @@ def test_models_and_presets_are_listed(client):
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve("other")
     assert caught.value.code == "model_not_found"
+
+
+def test_the_catalogue_says_what_goes_on_and_what_shares_a_batch(served):
+    found = {one["name"]: one for one in HTTP.get(f"{served[0]}/v1/methods").json()["data"]}
+    for entry in list_methods():
+        one = found[entry.name]
+        assert (one["reuse"], one["batch"]) == (entry.cls.reuse, not (entry.cls.uneven or entry.cls.packs)), entry.name
+    assert [found[name]["reuse"] for name in ("kivi", "keydiff", "llmlingua2")] == ["exact", "continue", "refused"]
+    assert not found["kivi"]["batch"] and found["keydiff"]["batch"]
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny:half"])

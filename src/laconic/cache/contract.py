@@ -13,7 +13,7 @@ from laconic.cache.observe import Observation
 from laconic.cache.parts.base import DensePart, Part
 from laconic.cache.seam import EntriesSeam
 from laconic.errors import BudgetError
-from laconic.method import Method
+from laconic.method import Method, Reuse
 from laconic.ops.select import Selection, from_mask, top_k
 from laconic.seams import Seam
 from laconic.step import Step
@@ -34,6 +34,7 @@ class CacheMethod(Method):
 
     claims: ClassVar[frozenset[str]] = frozenset({"cache.entries"})
     seams: ClassVar[tuple[type[Seam], ...]] = (EntriesSeam,)
+    reuse: ClassVar[Reuse] = "continue"
     ragged: ClassVar[bool] = False
     """Heads keep different numbers of entries."""
     evicts_while_decoding: ClassVar[bool] = False

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from laconic.cache.layer import CompressedLayer
 from laconic.cache.seam import StorageSeam
-from laconic.method import Method
+from laconic.method import Method, Reuse
 from laconic.seams import Seam
 
 
@@ -23,6 +23,7 @@ class StorageMethod(Method):
     claims: ClassVar[frozenset[str]] = frozenset({"cache.storage"})
     seams: ClassVar[tuple[type[Seam], ...]] = (StorageSeam,)
     default_keep: ClassVar[float | None] = None
+    reuse: ClassVar[Reuse] = "continue"
     packs: ClassVar[bool] = True
     unpacked_by: ClassVar[str] = "block"
     """The parameter that says how many of the newest tokens are stored as they are, for messages."""

@@ -109,7 +109,8 @@ def _sheet(entry: Entry | Line) -> Sheet:
         return sheet(entry.name)
     cls = entry.cls
     parameters = {name: repr(value) for name, value in entry.parameters().items()}
-    return Sheet(cls.__name__, inspect.cleandoc(cls.__doc__ or ""), parameters, cls.default_keep, cls.fixed_budget)
+    constants = cls.default_keep, cls.fixed_budget, cls.reuse, cls.uneven, cls.packs
+    return Sheet(cls.__name__, inspect.cleandoc(cls.__doc__ or ""), parameters, *constants)
 
 
 def _details(entry: Entry | Line) -> None:

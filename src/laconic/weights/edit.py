@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from laconic.artifact import Artifact
 from laconic.errors import BudgetError
+from laconic.method import Reuse
 from laconic.weights.contract import WeightMethod
 from laconic.weights.restored import Snapshot, restored
 
@@ -26,6 +27,7 @@ class WeightEdit(WeightMethod):
     meaning. A subclass gives `edit`, and `prepare` where it needs to know more.
     """
 
+    reuse: ClassVar[Reuse] = "exact"
     packs: ClassVar[bool] = True
     resizes: ClassVar[bool] = True
     saves: ClassVar[str] = "nothing: the removed weights are stored as zeros, and dense kernels run over them"

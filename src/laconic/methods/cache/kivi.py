@@ -9,7 +9,7 @@ from typing import ClassVar
 from laconic.cache.parts.base import DensePart, Part
 from laconic.cache.parts.quantised import QuantisedPart, numbered, shed, without_filler
 from laconic.cache.quantiser import HeadSizes, Quantiser, check_group
-from laconic.method import register
+from laconic.method import Reuse, register
 from laconic.ops.quantise import TILE, quantise_keys, quantise_values
 
 
@@ -42,6 +42,7 @@ class KIVI(Quantiser):
     group: int = 32
     residual: int = 128
 
+    reuse: ClassVar[Reuse] = "exact"
     unpacked_by: ClassVar[str] = "residual= (and group=)"
 
     def __post_init__(self) -> None:

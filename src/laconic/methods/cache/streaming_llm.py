@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from laconic.cache.contract import CacheMethod
 from laconic.cache.observe import Observation
-from laconic.method import register
+from laconic.method import Reuse, register
 
 
 @register(
@@ -29,6 +30,8 @@ class StreamingLLM(CacheMethod):
     """
 
     sinks: int = 4
+
+    reuse: ClassVar[Reuse] = "exact"
     evicts_while_decoding = True
 
     def forced(self) -> tuple[int, int]:

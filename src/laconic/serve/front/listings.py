@@ -11,7 +11,7 @@ from laconic.serve.config import Model
 from laconic.serve.front.asking import target_of
 from laconic.serve.front.house import House, house_of, key_of
 from laconic.serve.refusal import Refusal
-from laconic.shelf import lines
+from laconic.shelf import lines, sheet
 from laconic.version import __version__
 
 router = APIRouter()
@@ -38,12 +38,14 @@ async def model(request: Request, name: str) -> Response:
 
 @router.get("/v1/methods")
 async def methods(request: Request) -> Response:
-    """The catalogue, and what is allowed here."""
+    """The catalogue: what is allowed here, what becomes of contexts that go on, and whether requests share a batch."""
     limited = [set(m.allowed_methods) for m in house_of(request).models_of(key_of(request)) if m.allowed_methods]
     found = []
     for line in lines().values():
         allowed = not limited or any(line.name in names for names in limited)
-        found.append({name: getattr(line, name) for name in SHOWN} | {"allowed": allowed})
+        about = sheet(line.name)
+        more = {"allowed": allowed, "reuse": about.reuse, "batch": not (about.uneven or about.packs)}
+        found.append({name: getattr(line, name) for name in SHOWN} | more)
     return JSONResponse({"object": "list", "data": sorted(found, key=lambda one: (one["site"], one["name"]))})
 
 

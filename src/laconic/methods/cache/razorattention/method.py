@@ -17,7 +17,7 @@ from laconic.cache.layer import CompressedLayer, selected
 from laconic.cache.observe import Observation
 from laconic.cache.parts.base import FILL, Part
 from laconic.errors import ArtifactError, BudgetError
-from laconic.method import register
+from laconic.method import Reuse, register
 from laconic.ops.select import best, from_mask
 from laconic.step import Step
 
@@ -65,6 +65,7 @@ class RazorAttention(CacheMethod):
     fold_on_decode: bool = False
     fold_every: int = 32
 
+    reuse: ClassVar[Reuse] = "exact"
     ragged: ClassVar[bool] = True
     default_keep: ClassVar[float | None] = None
 
