@@ -92,6 +92,13 @@ def test_only_json_and_known_kinds_are_facts(llama):
         Artifact.of("lococo", "guessed", llama, {})
 
 
+def test_tied_weights_are_saved_once(tmp_path, llama):
+    net = torch.nn.ModuleDict({"embed": torch.nn.Embedding(5, 3), "head": torch.nn.Linear(3, 5, bias=False)})
+    net["head"].weight = net["embed"].weight
+    assert list(numbers(net)) == ["embed.weight"]
+    Artifact.of("x", "trained", llama, {}, numbers(net)).save(tmp_path / "tied.safetensors")
+
+
 def test_tensors_go_back_into_a_module(llama, tmp_path):
     net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).train()
     Artifact.of("x", "trained", llama, {}, numbers(net, torch.bfloat16)).save(tmp_path / "n.safetensors")

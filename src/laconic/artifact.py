@@ -59,8 +59,12 @@ def model_name(model: Any) -> str:
 
 
 def numbers(module: nn.Module, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """The state of `module` as tensors to save: on the CPU, floating-point ones as `dtype`."""
-    state = {name: x.detach().cpu().contiguous() for name, x in module.state_dict().items()}
+    """The state of `module` as tensors to save: on the CPU, floating-point ones as `dtype`, tied ones once."""
+    state, seen = {}, set()
+    for name, x in module.state_dict(keep_vars=True).items():
+        if id(x) not in seen:
+            seen.add(id(x))
+            state[name] = x.detach().cpu().contiguous()
     return {name: x.to(dtype) if x.is_floating_point() else x for name, x in state.items()}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 MODELS = (
     "testbed/lm",
     "testbed/facts",
+    "testbed/moe",
     "testbed/reasoner",
     "testbed/audio",
     "testbed/video",

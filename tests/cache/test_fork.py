@@ -53,7 +53,7 @@ def same(first, second):
 @pytest.mark.parametrize("batch", ["one", "padded"])
 def test_every_fork_is_asked_as_if_the_context_had_just_been_read(llama, prompt, name, hold, batch):
     ids, mask = padded(prompt) if batch == "padded" else (prompt(1, N), None)
-    question, steps = prompt(len(ids), 9, seed=2), prompt(len(ids), 20, seed=3)
+    question, steps = prompt(len(ids), 9, seed=2), prompt(len(ids), 8, seed=3)
 
     def read(session):
         llama(ids, attention_mask=mask)
@@ -65,7 +65,7 @@ def test_every_fork_is_asked_as_if_the_context_had_just_been_read(llama, prompt,
         forks = [context.fork() for _ in range(3)]
         before = tensors(context)
         for seed, other in enumerate(forks[:2]):
-            ask(session, other, prompt(len(ids), 30, seed=10 + seed), prompt(len(ids), 25, seed=20 + seed), not hold)
+            ask(session, other, prompt(len(ids), 30, seed=10 + seed), prompt(len(ids), 10, seed=20 + seed), not hold)
         got = ask(session, forks[2], question, steps, hold)
         assert torch.equal(got, want)
         assert same(tensors(context), before)

@@ -28,11 +28,11 @@ def engine():
 
 @pytest.fixture
 def read(engine):
-    """`read("keydiff", keep=0.5)` -> a Context; answers have six tokens."""
+    """`read("keydiff", keep=0.5)` -> a Context; answers have three tokens."""
 
     def made(name=None, text=CONTEXT, **budget):
         methods = [] if name is None else [method(name, engine.model, **budget)]
-        return engine.read(Request(context=text, methods=methods, max_new_tokens=6))
+        return engine.read(Request(context=text, methods=methods, max_new_tokens=3))
 
     return made
 
@@ -41,7 +41,7 @@ def test_read_once_without_compression_every_answer_is_plain_generate(engine, re
     context = read()
     for question in (FIRST, SECOND, FIRST):
         ids = build(engine.tokenizer, CONTEXT, question).ids
-        out = engine.model.generate(torch.tensor([ids]), max_new_tokens=6, do_sample=False)
+        out = engine.model.generate(torch.tensor([ids]), max_new_tokens=3, do_sample=False)
         assert context.ask(question).ids == out[0, len(ids) :].tolist()
 
 
@@ -78,14 +78,14 @@ def test_no_question_sees_what_another_one_left(engine, read, name, tmp_path):
 
 
 def test_it_is_asked_as_the_engine_asks(engine, read):
-    request = Request(context=CONTEXT, question=FIRST, methods=[method("keydiff", keep=0.3)], mode="later", max_new_tokens=6)
+    request = Request(context=CONTEXT, question=FIRST, methods=[method("keydiff", keep=0.3)], mode="later", max_new_tokens=3)
     assert read("keydiff", keep=0.3).ask(FIRST).ids == engine.answer(request).ids
 
 
 def test_a_follow_up_sees_the_conversation(engine, read):
     context = read("keydiff", keep=0.5)
     answers = [context.ask(FIRST), context.ask(SECOND, follow_up=True), context.ask(FIRST, follow_up=True)]
-    with Chat(engine, Request(context=CONTEXT, methods=[method("keydiff", keep=0.5)], max_new_tokens=6)) as chat:
+    with Chat(engine, Request(context=CONTEXT, methods=[method("keydiff", keep=0.5)], max_new_tokens=3)) as chat:
         assert [answer.ids for answer in answers] == [chat.ask(question).ids for question in (FIRST, SECOND, FIRST)]
     alone = context.ask(SECOND)
     assert alone.prompt.tokens_in == len(context.ids) + len(context.prompt(SECOND).question)
@@ -142,7 +142,7 @@ def test_calls_of_ones_own_go_to_a_fork(engine, read):
     want = context.ask(FIRST).ids
     ids = torch.tensor([context.prompt(FIRST).ids])
     with context.session, context.session.hold(), torch.no_grad():
-        out = engine.model.generate(ids, past_key_values=context.fork(), max_new_tokens=6, do_sample=False)
+        out = engine.model.generate(ids, past_key_values=context.fork(), max_new_tokens=3, do_sample=False)
     assert out[0, ids.shape[1] :].tolist() == want
 
 

@@ -56,6 +56,18 @@ def test_a_module_is_saved_with_them(tmp_path):
     assert again.state_dict()["state"][0]["exp_avg"].equal(optimizer.state_dict()["state"][0]["exp_avg"])
 
 
+def test_tied_weights_are_saved_and_stay_tied(tmp_path):
+    def tied():
+        net = torch.nn.ModuleDict({"embed": torch.nn.Embedding(5, 3), "head": torch.nn.Linear(3, 5, bias=False)})
+        net["head"].weight = net["embed"].weight
+        return net
+
+    net, other = tied(), tied()
+    save_state(tmp_path, [], {}, net)
+    load_state(tmp_path, [], other)
+    assert torch.equal(other["embed"].weight, net["embed"].weight) and other["head"].weight is other["embed"].weight
+
+
 def test_a_save_that_fails_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     save_state(tmp_path, [], {"done": 1})
 

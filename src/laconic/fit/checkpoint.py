@@ -27,7 +27,12 @@ def save_state(
     folder: Path, optimizers: Sequence[torch.optim.Optimizer], state: dict[str, Any], module: nn.Module | None = None
 ) -> None:
     """Write the optimisers' state, `module` if there is one, and `state` (JSON values) into `folder`."""
-    tensors = {} if module is None else {f"module.{name}": _plain(x) for name, x in module.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, x in {} if module is None else module.state_dict().items():
+        tied = x.data_ptr() in places  # as an embedding and a head are; safetensors takes no two tensors in one place
+        tensors[f"module.{name}"] = _plain(x).clone() if tied else _plain(x)
+        places.add(x.data_ptr())
     groups: list[Any] = []
     for i, optimizer in enumerate(optimizers):
         packed = optimizer.state_dict()

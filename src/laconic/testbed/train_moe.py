@@ -4,6 +4,7 @@
     python -m laconic.testbed.train_moe --out runs/moe --resume --decay-at 3000      # continue with other settings
     python -m laconic.testbed.train_moe --evaluate runs/moe
     python -m laconic.testbed.export runs/moe src/laconic/testbed/moe
+    python -m laconic.testbed.train_moe --write languages.txt      # rows for fits that learn from a text
 
 Every row is a text of one of eight languages with needles, and questions about all of them in turn; the loss is taken on the
 symbols of the language and on the answers. Rows have 64 tokens at first, later up to 128 and 256. The routers have the
@@ -160,6 +161,15 @@ def evaluate(folder: Path, samples: int) -> bool:
     return passed
 
 
+def write_rows(path: Path, count: int) -> None:
+    """Rows of all lengths in turn as a text, one on each line, drawn like those of the training."""
+    tokenizer = build_tokenizer()
+    batches = Batches(tokenizer)
+    drawn = (batches.draw(random.Random(f"written-{i}"), 1, i % len(LENGTHS)).ids[0] for i in range(count))
+    lines = (" ".join(tokenizer.convert_ids_to_tokens(ids.tolist())) for ids in drawn)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -168,6 +178,8 @@ def parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="continue from the checkpoint in --out")
     add("--evaluate", type=Path, metavar="DIR", help="evaluate the model in DIR and do nothing else")
     add("--samples", type=int, default=100, help="with --evaluate: texts of every language, contexts of every length")
+    add("--write", type=Path, metavar="FILE", help="write --count rows as a text and do nothing else")
+    add("--count", type=int, default=3000)
     add("--seed", type=int, default=0)
     add("--steps", type=int, default=100_000, help="stop at this step at the latest")
     add("--rows", type=int, default=4096, help="tokens per step, of all rows together")
@@ -184,11 +196,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Train, or evaluate; the exit status is 1 if an evaluation misses a gate."""
+    """Train, evaluate or write rows; the exit status is 1 if an evaluation misses a gate."""
     args = parser().parse_args()
     torch.set_num_threads(1)
     if args.evaluate:
         raise SystemExit(0 if evaluate(args.evaluate, args.samples) else 1)
+    if args.write:
+        return write_rows(args.write, args.count)
     trainer = Trainer(args)
     if args.resume:
         trainer.load()

@@ -141,6 +141,22 @@ def test_distillation_brings_back_what_pruning_took(teacher, tmp_path):
     assert all(abs(losses[name] - losses["teacher"]) < 0.05 for name in ("one", "two", "few"))
 
 
+def test_a_bfloat16_model_with_a_tied_head_is_learned_in_float32(tmp_path):
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, num_local_experts=4, num_experts_per_tok=2, max_position_embeddings=64, sliding_window=None,
+        bos_token_id=None, eos_token_id=None, tie_word_embeddings=True,
+    )  # fmt: skip
+    model = MixtralForCausalLM(config).to(torch.bfloat16).eval()
+    fit = fit_of(neurons=8, steps=2)
+    artifact = Trainer(fit, model, None, tmp_path / "run").run()
+    assert {p.dtype for p in fit.student.parameters()} == {torch.float32}
+    narrow = made(model, artifact)
+    assert narrow.lm_head.weight is narrow.model.embed_tokens.weight and narrow.dtype == torch.bfloat16
+    Trainer(fit_of(neurons=8, steps=3), model, None, tmp_path / "run").run(resume=True)
+
+
 def test_settings_out_of_range():
     with pytest.raises(ValueError, match="must be positive"):
         SlimMoEFit(neurons=0)

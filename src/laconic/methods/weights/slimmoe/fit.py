@@ -63,7 +63,7 @@ class SlimMoEFit(TrainingFit):
 
     def build(self, model: PreTrainedModel, tokenizer: Any) -> nn.Module:
         self.model, self.source = model, self._source(tokenizer)
-        student = copy.deepcopy(model).eval()
+        student = copy.deepcopy(model).float().eval()  # small steps vanish in the 8 bits of bfloat16
         if self.start is not None:
             before = Artifact.find(self.method, model, self.start)
             put(student, before.tensors, int(before.data["neurons"]))
