@@ -16,7 +16,8 @@ Generated from `benchmarks/results/reasoning.json` by `python -m tools.pages.lea
 
 Right answers beside what was thought, on [`testbed/reasoner`](../src/laconic/testbed/reasoner/README.md): problems of 2 to 8
 steps, numbers from 1,000,000 on, greedy, with the 95 % interval of Wilson. "none" is the model as it is; a step is a token
-that was written, or a vector. "closed" are answers that came to their mark. Nothing was timed.
+that was written, or a vector. "closed" are answers that came to their mark. Nothing was timed. `siri`, `length_penalty`,
+`coconut` and `colar` were trained as their pages say, and only the weights of `siri` are shipped.
 """
 HEAD = ("method", "right, %", "95 %", "problems", "steps in words", "without words", "closed, %")
 

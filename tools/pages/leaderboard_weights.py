@@ -1,4 +1,4 @@
-"""Write docs/leaderboard-weights.md from benchmarks/results/weights.json.
+"""Write docs/leaderboard-weights.md from benchmarks/results/weights.json and mixtures.json.
 
 Run: python -m tools.pages.leaderboard_weights [--check]
 """
@@ -12,7 +12,8 @@ from tools.pages.parts import DOCS, Row, results, table, write_or_check
 PAGE = DOCS / "leaderboard-weights.md"
 INTRODUCTION = """# Leaderboard: weights
 
-Generated from `benchmarks/results/weights.json` by `python -m tools.pages.leaderboard_weights`; do not edit.
+Generated from `benchmarks/results/weights.json` and `mixtures.json` by `python -m tools.pages.leaderboard_weights`; do not
+edit.
 
 Right answers to questions about needles in documents that no calibration reads, with the 95 % interval of Wilson; the
 perplexity of how other such documents go on; the bytes that `laconic bake` stores; and the seconds of one document with its
@@ -32,7 +33,23 @@ def line(row: Row) -> list[str]:
     return [f"`{row['weights']}`", beside, right, f"{low} to {high}", row["questions"], *numbers, seconds]
 
 
-def page(rows: list[Row]) -> str:
+MIXTURES = """## testbed/moe
+
+A mixture of experts ([card](../src/laconic/testbed/moe/README.md)) with fewer or narrower experts
+(`benchmarks/mixtures.py`): its surprise at unseen texts of eight languages, over that of the tables that wrote them, and the
+share of needles that it finds in contexts of 256 tokens.
+"""
+MIXTURE = ("weights", "parameters, M", "surprise over entropy", "needles, %", "95 %", "questions")
+
+
+def mixture(row: Row) -> list[str]:
+    """One method on the mixture."""
+    right, low, high = (f"{100 * row[name]:.1f}" for name in ("right", "low", "high"))
+    numbers = (f"{row['parameters'] / 1e6:.2f}", f"{row['entropy']:.3f}")
+    return [row["method"], *numbers, right, f"{low} to {high}", row["questions"]]
+
+
+def page(rows: list[Row], mixtures: list[Row]) -> str:
     """The page as Markdown: model by model, first methods alone by perplexity, then those beside methods for the cache, so
     that each method for the cache has the dense model and the smaller ones in sequence."""
     parts = [INTRODUCTION]
@@ -48,6 +65,9 @@ def page(rows: list[Row]) -> str:
             parts += [table(HEAD, [line(row) for row in (*alone, *beside)]), ""]
         refused = [f"* `{row['weights']}`: {row['refused']}" for row in own if "refused" in row]
         parts += ["Not measured:\n", *refused, ""] if refused else []
+    if mixtures:
+        ordered = sorted(mixtures, key=lambda x: x["entropy"])
+        parts += [MIXTURES, table(MIXTURE, [mixture(row) for row in ordered]), ""]
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
@@ -57,7 +77,7 @@ def main() -> int:
     if rows is None:
         print("no results yet; run benchmarks/weights.py", file=sys.stderr)
         return 1
-    return write_or_check(PAGE, page(rows), "leaderboard_weights")  # type: ignore[arg-type]
+    return write_or_check(PAGE, page(rows, results("mixtures") or []), "leaderboard_weights")  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
