@@ -113,6 +113,7 @@ def test_all_entries_stay_in_fewer_bytes(llama, prompt, name, budget):
     assert stats.achieved == stats.kv_bytes / stats.kv_bytes_full < stats.asked * (1 - waiting) + waiting
 
 
+@pytest.mark.slow
 @every_method
 @pytest.mark.parametrize("keep", [0.5, 0.3])
 def test_reported_flops_are_all_that_ran(llama, prompt, monkeypatch, name, keep):
@@ -162,6 +163,7 @@ def test_other_groupings_of_query_heads(make_llama, prompt, name, kv_heads):
     assert (logits(changed) - logits(want)).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @every_method
 def test_bf16(make_llama, prompt, name):
     model = make_llama(layers=2).to(torch.bfloat16)

@@ -100,6 +100,7 @@ def encoding(model, given):
     return found
 
 
+@pytest.mark.slow
 @every_method
 @pytest.mark.parametrize("keep", [0.75, 0.5])
 def test_reported_flops_are_all_that_ran(model, inputs, method, name, keep):
@@ -176,6 +177,7 @@ def test_a_second_turn_equals_one_prompt_fed_at_once(model, inputs, method, name
     torch.testing.assert_close(one, together, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @every_method
 @pytest.mark.parametrize("behind", ["snapkv:tokens=30,window=4", "kivi:group=8,residual=16"])
 def test_with_a_cache_method_behind_it(model, inputs, method, name, behind):

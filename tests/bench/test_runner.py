@@ -91,6 +91,7 @@ def test_asked_and_achieved_bytes(whole):
             assert share == pytest.approx(entries / row["tokens_prompt"], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [0, 1, 7, 29])
 @pytest.mark.parametrize("torn", [False, True])
 def test_a_run_goes_on_where_it_was_killed(tiny_model, whole, tmp_path, finished, torn):

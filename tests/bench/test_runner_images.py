@@ -100,6 +100,7 @@ def test_a_batch_holds_equally_long_prompts(vlm, monkeypatch, tmp_path):
     assert max(len(inputs["input_ids"]) for inputs in seen) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("finished", "torn"), [(0, False), (1, True), (9, False), (30, True)])
 def test_a_run_goes_on_where_it_was_killed(vlm, whole, tmp_path, finished, torn):
     lines = [json.dumps(row) + "\n" for row in whole[1].values()]

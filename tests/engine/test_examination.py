@@ -60,6 +60,7 @@ def test_models_whose_state_cannot_be_repeated_are_refused():
             examination.forced(session, [[5, 6], [7]], [[8], [9]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("keep", [0.5, 0.2])
 @pytest.mark.filterwarnings("ignore")

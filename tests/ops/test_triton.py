@@ -59,6 +59,7 @@ class PretendGPU:
         return 0
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing compiles while Triton interprets")
 @pytest.mark.parametrize("storage", ["dense", "ragged", "quantised"])

@@ -299,6 +299,7 @@ def test_the_metrics_add_up(served, client):
     ]
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_of_an_answered_request(client):
     """Not until its deadline either: a timer that waited for that would hold its prompt and answer."""
     others = {id(x) for x in gc.get_objects() if isinstance(x, Ticket)}  # of tests that ran in this process before

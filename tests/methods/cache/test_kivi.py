@@ -246,6 +246,7 @@ def test_impossible_settings_are_refused(make_llama):
         laconic.compress(make_llama(layers=1, hidden=96), KIVI(bits=2, group=16, residual=16))
 
 
+@pytest.mark.slow
 def test_eight_bits_leave_the_perplexity_of_a_trained_model_alone(lm):
     """Within 0.5 %: next-token loss on the answers of long prompts, one token at a time."""
     model, tokenizer = lm

@@ -9,6 +9,7 @@ from laconic import BudgetError, ConflictError
 from laconic.methods.cache.zipvl import ZipVL, share_of_bytes
 
 
+@pytest.mark.slow
 # what the cache asks of every method
 @pytest.mark.filterwarnings("ignore:zipvl was asked")
 @pytest.mark.parametrize("mode", ["evict", "quant"])

@@ -59,6 +59,7 @@ def test_7_the_best_two_percent_are_worth_more_than_any_that_are_drawn():
     assert sum(checking["shift"].values()) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_problems_and_facts_collapse_each_on_their_own():
     model, tokenizer = laconic.load("testbed/reasoner")
     lens = ReasoningMeetsCompression(samples=4, facts=3, share=0, prune="magnitude", levels="0+0.9", task="arithmetic_terse")

@@ -94,6 +94,7 @@ def test_images_and_texts_are_embedded_and_remembered(loaded, tmp_path):
     assert words.kept.images == 0 and words.ask("Is there a ring?", max_new_tokens=2).ids
 
 
+@pytest.mark.slow
 def test_the_training_lowers_both_losses(loaded):
     model, processor = loaded
     fit = parse(find_fit("crem"), {"batch_size": "8", "steps": "1", "lr": "0.002"})
