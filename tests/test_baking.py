@@ -30,6 +30,7 @@ def test_a_folder_is_loaded_without_laconic(testbed, tmp_path):
     assert baked.facts["sparsity"] == 0.5 and all((p == 0).float().mean() == 0.5 for p in weights)
     assert AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab() == tokenizer.get_vocab()
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in (tmp_path / "out").iterdir())  # others may load it
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "| sparsity | 0.5000 |" in card and "| calibration: tokens | 128 |" in card and "stored as zeros" in card
     with laconic.compress(model, laconic.SnapKV(keep=1.0)), torch.no_grad():

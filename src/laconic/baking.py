@@ -97,7 +97,9 @@ def bake(
         stored = sum(path.stat().st_size for path in part.glob("*.safetensors"))
         baked = Baked(folder, str(chosen), model_name(model), facts, calibration, stored, before[1], after[0], before[0])
         (part / CARD).write_text(card(baked, chosen.saves), encoding="utf-8")
-        part.chmod(0o755)  # a temporary folder is for its owner alone
+        part.chmod(0o755)  # a temporary folder is for its owner alone, and so are weights as safetensors writes them
+        for path in part.glob("*.safetensors"):
+            path.chmod(0o644)
         for path in (*part.iterdir(), part):
             sync(path)
         _check(chosen, folder)  # meanwhile another process may have made it
