@@ -2,7 +2,8 @@
 
     python -m laconic.testbed.train_moe --write languages.txt
     laconic fit slimmoe --model testbed/moe --set text=languages.txt --set neurons=96 --out runs/slimmoe
-    python benchmarks/mixtures.py --out benchmarks/results/mixtures.json slimmoe:artifact=runs/slimmoe
+    laconic fit reap --model testbed/moe --set text=languages.txt --out runs/reap
+    python benchmarks/mixtures.py --out mixtures.json slimmoe:artifact=runs/slimmoe reap:keep=0.25,artifact=runs/reap
 
 Every METHOD edits ``testbed/moe`` in place. "entropy" is the surprise of unseen texts over that under the table that wrote
 them; needles are asked for in contexts of 256 tokens, in pieces of one text that the training has not drawn. Rows that are
@@ -60,11 +61,11 @@ def main() -> None:
     model, tokenizer = laconic.load(args.model)
     rows = json.loads(args.out.read_text()) if args.out.exists() else []
     names = args.names or args.methods
-    for spec, name in zip(["dense", *args.methods], ["dense", *names], strict=True):
+    for spec, name in zip([None, *args.methods], ["the model", *names], strict=True):
         if any(one["method"] == name for one in rows):
             continue
         with restored(model):
-            if spec != "dense":
+            if spec is not None:
                 (method,) = create_methods([spec])
                 assert isinstance(method, WeightEdit)
                 with torch.no_grad():

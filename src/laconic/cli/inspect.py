@@ -41,15 +41,25 @@ def inspect(
     Example: laconic inspect --model LLAVA --image street.jpg --method NAME --keep 0.5,0.25 -q "What does the sign say?"
 
     Example: laconic inspect --model QWEN2-AUDIO --audio talk.wav --method NAME --keep 0.5,0.25 -q "What is said?"
+
+    Example: laconic inspect --model whisper-tiny-en --audio talk.wav --method NAME --keep 0.5,0.25
     """
     shares = _shares(keep)
     options.set_keep(shares[0] if shares else None)
     if options.hears and (png is not None or lens is not None):
         raise common.InputError(f"{'--png' if png is not None else '--lens'} is not about sound; drop it.")
     if options.sees or options.hears:
+        page = None if out is None and (as_json or png is not None) else _target(out or PAGE)
+        if options.hears:
+            from laconic.cli import transcript
+
+            if transcript.is_for(options):
+                from laconic.cli.inspect_speech import inspect_speech
+
+                inspect_speech(options, shares, page, as_json)
+                return
         from laconic.cli.inspect_image import inspect_image
 
-        page = None if out is None and (as_json or png is not None) else _target(out or PAGE)
         sheet = None if png is None else _target(png, "--png")
         inspect_image(options, shares, lens, page, sheet, as_json)
         return

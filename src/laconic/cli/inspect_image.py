@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,14 +62,19 @@ def inspect_image(
     if as_json:
         common.emit(record(question, trials, gallery, page, png))
         return
+    told(options, gallery, (page, png))
+
+
+def told(options: Options, gallery: Gallery, files: Sequence[Path | None]) -> None:
+    """Warnings, a line for each budget, and the files that were written."""
     console = common.out()
     for warning in options.warnings:
         common.err().print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     for one in gallery.levels:
         mean = one.share.sum(1).mean()
-        line = f"{one.label}: {mean:,.1f} of {len(gallery.numbers):,} {kind} tokens (mean over layers): {one.answer}"
+        line = f"{one.label}: {mean:,.1f} of {len(gallery.numbers):,} {gallery.kind} tokens (mean over layers): {one.answer}"
         console.print(common.clean(line), markup=False, soft_wrap=True)
-    console.print(", ".join(str(path) for path in (page, png) if path is not None), markup=False, soft_wrap=True)
+    console.print(", ".join(str(path) for path in files if path is not None), markup=False, soft_wrap=True)
 
 
 def lens_of(name: str) -> type[TokenReader]:
@@ -108,7 +113,6 @@ def sweep(question: Question, trials: Sequence[Trial]) -> Gallery:
         BudgetError: none of the budgets can be kept to.
     """
     found: tuple[list[View], Numbers] | None = None
-    levels: list[Level] = []
 
     def answer(trial: Trial) -> Level:
         traced: list[Level] = []
@@ -122,18 +126,29 @@ def sweep(question: Question, trials: Sequence[Trial]) -> Gallery:
         return replace(traced[0], answer=question.options.answer_prefix + run.answer.text)
 
     with Eyes(question.engine.model, getattr(question.engine.reader, "image_processor", None)) as eyes:
-        full = answer(trials[-1])
+        levels = levels_of(trials, answer, question.options.warnings)
+    assert found is not None
+    return Gallery(*found, levels)
+
+
+def levels_of(trials: Sequence[Trial], answer: Callable[[Trial], Level], warnings: list[str]) -> list[Level]:
+    """What `answer` finds at each budget, the uncompressed model first to be asked and last in the list. A budget that a
+    method cannot keep to is left out with a warning.
+
+    Raises:
+        BudgetError: none of the budgets can be kept to.
+    """
+    full, levels = answer(trials[-1]), []
     refusal: BudgetError | None = None
     for trial in trials[:-1]:
         try:
             levels.append(answer(trial))
         except BudgetError as error:
             refusal = refusal or error
-            question.options.warnings.append(f"budget {trial.label} is left out: {error}")
+            warnings.append(f"budget {trial.label} is left out: {error}")
     if refusal is not None and not levels:
         raise refusal
-    assert found is not None
-    return Gallery(*found, [*levels, full])
+    return [*levels, full]
 
 
 def read(question: Question, gallery: Gallery, reader: type[TokenReader], lens: str) -> Lens:
@@ -175,7 +190,7 @@ def _page(question: Question, gallery: Gallery) -> str:
     views, what = len(gallery.views), _what(question)
     facts = [
         ("model", options.model_name),
-        ("method", "; ".join(map(_parameters, question.methods)) or "none: everything is stored"),
+        ("method", "; ".join(map(parameters_of, question.methods)) or "none: everything is stored"),
         (what if len(files) == 1 else f"{what}s", ", ".join(files)),
         ("read as", f"{views} view{'s' * (views > 1)}, {len(gallery.numbers):,} {gallery.kind} tokens"),
         ("question", options.question),
@@ -208,7 +223,7 @@ def _what(question: Question) -> str:
     return "video" if question.options.video and not question.options.image else "image"
 
 
-def _parameters(method: Method) -> str:
+def parameters_of(method: Method) -> str:
     """A method without its budget, which is what the slider is about."""
     own = ", ".join(f"{k}={v}" for k, v in method.parameters().items())
     return f"{method.name}({own})" if own else method.name
@@ -237,7 +252,7 @@ def record(
             for v in gallery.views
         ],
         "lens": None if gallery.lens is None else vars(gallery.lens),
-        "levels": [{"methods": methods[level.label], **_level(gallery, level)} for level in gallery.levels],
+        "levels": [{"methods": methods[level.label], **level_dict(gallery, level)} for level in gallery.levels],
         "out": None if page is None else str(page),
         "png": None if png is None else str(png),
         "warnings": options.warnings,
@@ -251,7 +266,9 @@ def _media(question: Question) -> dict[str, Any]:
     return {"images": [{"file": p.source, "frame": p.number, "frames": p.of} for p in question.frames]}
 
 
-def _level(gallery: Gallery, level: Level) -> dict[str, Any]:
+def level_dict(gallery: Gallery, level: Level) -> dict[str, Any]:
+    """One budget in the JSON."""
+
     def named(tokens: Any) -> list[int]:
         return [int(number) for number in gallery.numbers[tokens]]
 

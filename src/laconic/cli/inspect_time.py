@@ -46,7 +46,7 @@ def frame_time(edges: Edges, frame: int, views: int) -> tuple[float, float] | No
 
 
 def sound_views(visual: Visual, span: VisualSpan, features: Tensor, item: int, name: str, numbers: Numbers) -> list[View]:
-    """A sound as lines of its spectrogram, one cell per audio token.
+    """A sound of a prompt as lines of its spectrogram, one cell per audio token.
 
     Args:
         features: what the encoder was given of it, [mels, columns].
@@ -54,8 +54,18 @@ def sound_views(visual: Visual, span: VisualSpan, features: Tensor, item: int, n
     """
     family = visual.family
     assert isinstance(family, AudioFamily)
-    columns, seconds, n = family.frames(visual.model), family.seconds(visual.model), len(span.tokens)
     cells = np.searchsorted(numbers, span.tokens.cpu().numpy())
+    return sound_lines(features, cells, family.frames(visual.model), family.seconds(visual.model), item, name)
+
+
+def sound_lines(features: Tensor, cells: Numbers, columns: int, seconds: float, item: int = 0, name: str = "") -> list[View]:
+    """A sound as lines of its spectrogram.
+
+    Args:
+        features: what the encoder was given of it, [mels, columns].
+        cells: the audio token of every stretch of it, [n]; `columns`, `seconds`: of a stretch.
+    """
+    n = len(cells)
     heard = features[:, : n * columns].numpy()
     line = max(1, round(LINE / seconds))
     found = []

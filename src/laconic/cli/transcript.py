@@ -20,6 +20,19 @@ def is_for(options: Options) -> bool:
         return False
 
 
+def without_text(options: Options) -> None:
+    """Refuse what a model that only writes down what it hears has no place for.
+
+    Raises:
+        InputError: text beside the sound.
+    """
+    if options.question or options.context or options.later or options.protect:
+        raise common.InputError(
+            f"--model {options.model_name} writes down what it hears and takes no text; drop --question, --context, --later "
+            "and --protect, or give a model that answers, such as a Qwen2-Audio model."
+        )
+
+
 def write_down(options: Options, compare: bool, as_json: bool) -> None:
     """Print the transcript of every sound, and its figures; with `compare` whether the uncompressed model writes the same.
 
@@ -27,11 +40,7 @@ def write_down(options: Options, compare: bool, as_json: bool) -> None:
         InputError: text beside the sound, or no such model.
         MediaError: a sound that cannot be read.
     """
-    if options.question or options.context or options.later or options.protect:
-        raise common.InputError(
-            f"--model {options.model_name} writes down what it hears and takes no text; drop --question, --context, --later "
-            "and --protect, or give a model that answers, such as a Qwen2-Audio model."
-        )
+    without_text(options)
     sounds = sounds_of(options)
     methods = create_methods(options.method or [], keep=options.keep, tokens=options.tokens, bytes=options.nbytes)
     model, processor = loaded(options)

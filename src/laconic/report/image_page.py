@@ -168,6 +168,7 @@ def _controls(gallery: Gallery) -> str:
     ]
     modes += [("view", "scores, by rank in each view", scored)] if len(gallery.views) > 1 else []
     modes.append(("value", "scores, by value", scored))
+    alone = " hidden" if len(layers) == 1 else ""  # a speech model, all of whose layers look at the same
     modes.append(("budget", "smallest budget that keeps it", len(levels) > 1))
     if gallery.lens is not None:
         modes += [("words", f"nearest word ({gallery.lens.name})", True)]
@@ -180,7 +181,8 @@ def _controls(gallery: Gallery) -> str:
         f'<div id="controls"><div class="pick" style="--n:{len(levels)}">'
         f'<label for="keep">budget <output id="keepName"></output></label>{_bars("level", [v.label for v in levels])}'
         f'<input type="range" id="keep" min=0 max={len(levels) - 1} step=1><div class="ticks">{ticks}</div></div>'
-        f'<div class="pick" style="--n:{len(layers)}"><label for="layer">layer <output id="layerName"></output></label>'
+        f'<div class="pick" style="--n:{len(layers)}"{alone}>'
+        f'<label for="layer">layer <output id="layerName"></output></label>'
         f'{_bars("layer", layers)}<input type="range" id="layer" min=0 max={len(layers) - 1} step=1></div>'
         f'<div class="pick small"><label>show <select id="show">{options}</select></label>'
         '<label><input type="checkbox" id="lines"> merges as lines</label>'

@@ -42,6 +42,11 @@ def token_seconds(model: nn.Module) -> float:
     return columns_of_a_token(model) * FRAME
 
 
+def window_seconds(model: nn.Module) -> float:
+    """Seconds of sound in one window, which is all that the encoder hears at once."""
+    return int(core_of(model).encoder.embed_positions.num_embeddings) * token_seconds(model)
+
+
 def sound_tokens(model: nn.Module, features: Tensor, mask: Tensor | None = None) -> Tensor:
     """How many encoder tokens of each window are sound, not padding, int [B]; at least 1.
 

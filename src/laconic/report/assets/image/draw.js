@@ -47,7 +47,7 @@ function draw() {
     [STREAM, 'ran through, but no head stores them']
   ].filter(([fate]) => count[fate]);
   get('count').innerHTML =
-    `Budget <b>${safe(level.label)}</b>, layer <b>${LAYERS[now.layer]}</b>: ` +
+    `Budget <b>${safe(level.label)}</b>${LAYERS.length > 1 ? `, layer <b>${LAYERS[now.layer]}</b>` : ''}: ` +
     `<b>${n(count[KEPT])}</b> of ${n(N)} ${DATA.kind} tokens kept` +
     `${others.map(([fate, text]) => `, ${n(count[fate])} ${text}`).join('')}.`;
   get('legend').innerHTML = legend();
