@@ -41,7 +41,7 @@ def test_gate_at_512(task, model, tokenizer):
 @pytest.mark.parametrize("tokens", [1024, 2048])
 @pytest.mark.parametrize("task", TASKS)
 def test_gate_at_longer_contexts(task, tokens, model, tokenizer):
-    recall, _ = cell(model, tokenizer, task, tokens, 48, seed=SEED)
+    recall, _ = cell(model, tokenizer, task, tokens, 24, seed=SEED)
     # Cells that the model card names as below the gate are held to what they reach.
     assert recall >= (0.88 if (task, tokens) in BELOW_GATE else GATE - 0.05)
 

@@ -174,7 +174,8 @@ def state(counts: dict[tuple[str, int, str], int], sections: list[tuple[str, int
         if least < WANTED[mode]:
             left.append(f"{least} of {WANTED[mode]} questions {mode} at {length:,} tokens")
     return (
-        f"**Not finished**: so far {', '.join(left)} for every method; where a table has few documents, its intervals are only a hint."
+        f"**Not finished**: so far {', '.join(left)} for every method; where a table has few documents, its "
+        "intervals are only a hint."
         if left
         else ""
     )

@@ -50,6 +50,7 @@ async def run(request: Request, ask: Ask, shape: Shape) -> Response:
     most = house.config.limits_of(key.name).max_inflight or 1
     found, new, began, model = None, False, time.monotonic(), ask.target.model.name
     if ask.cut is not None:
+        scheduler.check(key.name, most)  # before a context is made for a request that is refused
         found, new = await house.contexts.cut(key, model, ask.cut, ask.life, ask.wait, ask.job.seconds)
         ask.context = found.id
     elif ask.context is not None:

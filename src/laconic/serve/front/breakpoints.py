@@ -121,5 +121,6 @@ class CacheOptions:
         """
         ttl = self.ttl if mark is None or mark.ttl is None else mark.ttl
         if ttl is not None and ttl > config.store.max_ttl:
-            raise invalid("prompt_cache_options.ttl", f"contexts live for at most {config.store.max_ttl} seconds here.")
+            name = "prompt_cache_options.ttl" if mark is None or mark.ttl is None else f"{mark.where}.ttl"
+            raise invalid(name, f"contexts live for at most {config.store.max_ttl} seconds here.")
         return float(config.store.default_ttl if ttl is None else ttl)

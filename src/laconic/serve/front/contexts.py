@@ -142,7 +142,7 @@ class Contexts:
         if known is not None and not self._expired(known) and known.status != "failed" and self._whole(known):
             self._used(known)
             return known, False
-        self._make_room(key, tenant, about["pinned"])
+        self._make_room(tenant, about["pinned"], None if parent is None else parent.id)
         now = self._clock()
         record = Record(
             id=name,
@@ -197,7 +197,8 @@ class Contexts:
         scheduler.build(build)
 
     def _finished(self, record: Record, facts: Mapping[str, Any]) -> None:
-        record.status = "ready"
+        record.status, record.last_used_at = "ready", self._clock()
+        record.expires_at = None if record.pinned else record.last_used_at + record.ttl
         record.tokens, record.bytes = dict(facts["tokens"]), dict(facts["bytes"])
         record.protected = facts["protected"]
         record.compression |= {"asked": facts["asked"], "achieved": facts["achieved"]}
@@ -218,27 +219,35 @@ class Contexts:
         if record.id in self._builds:
             self._builds[record.id].urgent = True
 
-    def _make_room(self, key: Key, tenant: str, pinned: bool) -> None:
-        """Where a key has as many contexts as it may, those go that were not used for longest.
+    def _make_room(self, tenant: str, pinned: bool, parent: str | None) -> None:
+        """Where a tenant has as many contexts as it may, those go that were not used for longest and that nobody needs now.
+
+        Args:
+            parent: of what is to be made.
 
         Raises:
-            Refusal: its quota is used up all the same, or the disk is full.
+            Refusal: its quota is used up all the same, or the disk is full. Nothing has gone then.
         """
         limits, mine = self._config.limits, self.records.of(tenant)
-        under_way = sum(not record.done.is_set() for record in mine)
-        if under_way >= limits.quota_builds:
+        under_way = [record for record in mine if not record.done.is_set()]
+        if len(under_way) >= limits.quota_builds:
             raise Refusal(429, "rate_limit_exceeded", "too many contexts are being made.", headers={"Retry-After": "5"})
-        held = sum(record.bytes.get("file", 0) for record in mine if record.pinned)
-        idle = [record for record in mine if record.done.is_set() and not record.pinned]
+        needed = {parent, *(record.parent for record in under_way), *self._asked()}
+        idle = [record for record in mine if record.done.is_set() and not record.pinned and record.id not in needed]
         idle.sort(key=lambda record: (record.status == "ready", record.last_used_at))
-        while len(mine) >= limits.quota_contexts and idle:
-            mine.remove(idle[0])
-            self.remove(idle.pop(0))
-        if len(mine) >= limits.quota_contexts or (pinned and held >= limits.quota_pinned_bytes):
+        held = sum(record.bytes.get("file", 0) for record in mine if record.pinned)
+        if len(mine) - len(idle) >= limits.quota_contexts or (pinned and held >= limits.quota_pinned_bytes):
             raise Refusal(429, "quota_exceeded", "this key has as many contexts as it may; delete some.", headers=NO_RETRY)
         self._config.store.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if shutil.disk_usage(self._config.store.folder).free < self._config.store.min_free:
             raise Refusal(503, "disk_full", "the store has no space left.", headers={"Retry-After": "60"})
+        for record in idle[: max(0, len(mine) - limits.quota_contexts + 1)]:
+            self.remove(record)
+
+    def _asked(self) -> set[str]:
+        """Names of the contexts that requests in the queues ask."""
+        queued = [ticket for one in self._schedulers.values() for ticket in (*one.waiting, *one.running)]
+        return {ticket.job.context.key for ticket in queued if ticket.job.context is not None}
 
     # -- changing --------------------------------------------------------------------------------------------------
     def change(self, record: Record, about: Mapping[str, Any]) -> None:

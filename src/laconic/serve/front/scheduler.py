@@ -40,6 +40,7 @@ class Scheduler:
         self.waiting, self.builds, self.rates = Waiting(), list[Build](), Rates()
         self.running: list[Ticket] = []
         self._building: Build | None = None
+        self._built = False  # in the turn before this one
         self._busy = True  # until the worker says that it is idle
         self._turns = 0
         self._preparing = False  # after a restart, those who wait again
@@ -58,10 +59,7 @@ class Scheduler:
         Raises:
             Refusal: the worker refuses its prompt, or the queue is full.
         """
-        if self._inflight.get(key, 0) >= most:
-            raise Refusal(
-                429, "rate_limit_exceeded", f"this key has {most} requests at once already.", headers=self._after(1)
-            )
+        self.check(key, most)
         if len(self.waiting) >= self.model.max_queue:
             raise Refusal(429, "queue_full", "the queue is full.", headers=self._after(self.estimate()))
         self._inflight[key] = self._inflight.get(key, 0) + 1
@@ -77,6 +75,17 @@ class Scheduler:
             if ticket is not None:
                 self._tell(job.id)
             raise
+
+    def check(self, key: str, most: int) -> None:
+        """Whether a key may have another request.
+
+        Raises:
+            Refusal: it has `most` already.
+        """
+        if self._inflight.get(key, 0) >= most:
+            raise Refusal(
+                429, "rate_limit_exceeded", f"this key has {most} requests at once already.", headers=self._after(1)
+            )
 
     def _admit(self, ticket: Ticket) -> None:
         wait = self.estimate()
@@ -147,6 +156,8 @@ class Scheduler:
             return
         batch = self._batch()
         if not batch:
+            if self.builds:
+                self._kick(0.0)
             return
         now = self._clock()
         jobs = [replace(ticket.job, seconds=ticket.deadline - now).facts() for ticket in batch]
@@ -169,9 +180,13 @@ class Scheduler:
         return []
 
     def _next_build(self) -> Build | None:
-        due = not len(self.waiting) or self._turns % BUILDS_IN_TURN == 0
-        urgent = next((build for build in self.builds if build.urgent), None)
+        """One that a request waits for goes first, but while others wait for answers not twice in succession: requests that
+        bring new contexts again and again would stop all answers."""
+        waits = len(self.waiting) > 0
+        due = not waits or self._turns % BUILDS_IN_TURN == 0
+        urgent = None if waits and self._built else next((build for build in self.builds if build.urgent), None)
         chosen = urgent or (self.builds[0] if self.builds and due else None)
+        self._built = chosen is not None
         if chosen is not None:
             self.builds.remove(chosen)
         return chosen

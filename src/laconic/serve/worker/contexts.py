@@ -97,9 +97,9 @@ class Contexts:
             check_askable(methods)
             protect = [] if compression is None else list(compression.protect)
             parent = None if wanted.parent is None else wanted.parent["key"]
-            digest = identity.of_context(
-                self._model, [ids[len(before) :]], methods, protect, whole.form, parent, wanted.salt
-            )
+            said = [message["content"] for message in whole.messages] if whole.text is None else whole.text
+            new = [ids[len(before) :]]
+            digest = identity.of_context(self._model, new, methods, protect, whole.form, said, parent, wanted.salt)
         except LaconicError as error:
             raise refused(error) from None
         shorten = [method.name for method in methods if method.before_reading]

@@ -29,6 +29,7 @@ def of_context(
     methods: Sequence[Method],
     protect: Any,
     form: str,
+    said: Any,
     parent: str | None = None,
     salt: str | None = None,
 ) -> str:
@@ -38,6 +39,7 @@ def of_context(
         model: see `of_model`. `segments`: token ids, pass by pass: what stays depends on where passes end.
         protect: as it was asked for; where it is found depends on the ids and the tokenizer alone.
         form: a text goes on within the user's turn and turns do not, though their tokens may be equal.
+        said: what is stored as text beside the tokens: a token that reaches over the end of a text belongs to what follows.
         parent: id of the context that these tokens come after, which stands for all that it was made of.
         salt: whatever else is to keep contexts apart.
     """
@@ -48,6 +50,7 @@ def of_context(
         **method_facts(methods),
         "protect": protect,
         "form": form,
+        "said": said,
         "parent": parent,
         "salt": salt,
     }
