@@ -337,8 +337,11 @@ def test_contexts_that_are_needed_stay_and_a_refusal_removes_none(client, made, 
         patched.setattr(contexts, "_asked", lambda: {first})
         ask(client, about(TEXT + "While it is asked."))
         assert contexts.records.get(record.tenant, first) is record
-    contexts._make_room(record.tenant, False, first)
-    assert contexts.records.get(record.tenant, first) is record
+    contexts._make_room(record.tenant, False, first)  # the parent of what is to be made
+    left = contexts.records.of(record.tenant)
+    assert len(left) == len(mine) - 1 and contexts.records.get(record.tenant, first) is record
+    limits = Limits(quota_builds=50, quota_contexts=len(left))
+    monkeypatch.setattr(contexts, "_config", Config(**{**vars(made[1].config), "limits": limits}))
     contexts._make_room(record.tenant, False, None)
     assert contexts.records.get(record.tenant, first) is None
 
