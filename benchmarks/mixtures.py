@@ -22,27 +22,18 @@ import torch
 import laconic
 from laconic.bench.statistics import wilson
 from laconic.specs import create_methods
-from laconic.tasks.task import EVALUATION_SEED
-from laconic.tasks.text.languages import TAGS, TaggedNeedles
-from laconic.testbed.evaluate import ask
-from laconic.testbed.train_moe import LENGTHS, read
+from laconic.tasks.text.languages import TAGS
+from laconic.testbed.train_moe import LENGTHS, needle_scores, read
 from laconic.weights.edit import WeightEdit
 from laconic.weights.restored import restored
 
 
 def row(model: Any, tokenizer: Any, samples: int) -> dict[str, Any]:
     """What the model as it now is knows of languages and needles."""
-    found, known = (
-        sum(column) for column in zip(*(read(model, tokenizer, i, samples) for i in range(len(TAGS))), strict=True)
-    )
-    task = TaggedNeedles(tokens=LENGTHS[-1], tokenizer=tokenizer)
-    drawn = [task.sample(EVALUATION_SEED + i) for i in range(samples)]
-    right = [
-        bool(task.score(answer, sample, turn))
-        for turn in range(len(drawn[0].turns))
-        for sample, answer in zip(drawn, ask(model, tokenizer, drawn, turn, prefix=False), strict=True)
-    ]
-    share = wilson(sum(right), len(right))
+    pairs = [read(model, tokenizer, language, samples) for language in range(len(TAGS))]
+    found, known = (sum(column) for column in zip(*pairs, strict=True))
+    right = needle_scores(model, tokenizer, LENGTHS[-1], samples)
+    share = wilson(round(sum(right)), len(right))
     parameters = sum(p.numel() for p in model.parameters())
     answers = {"right": share.mean, "low": share.low, "high": share.high, "questions": len(right)}
     return {"parameters": parameters, "entropy": found / known, **answers}

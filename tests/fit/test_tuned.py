@@ -75,7 +75,7 @@ def test_right_answers_are_those_to_the_labels_and_seeds_draw_other_scenes(vlm, 
     _, given, labels = fit.batch(3)
     for _ in fit.loss((3, given, labels)):
         ((logits, wanted),) = seen
-    assert torch.equal(wanted, labels[:, 1:]) and logits.shape[:2] == labels.shape
+    assert torch.equal(wanted, labels[:, 1:]) and logits.shape[:2] == labels.shape and not logits.requires_grad
     assert fit.progress() == "right 25.0 %"
     assert fit.asked(6).shown()[0].tobytes() != other.asked(6).shown()[0].tobytes()
 

@@ -27,12 +27,7 @@ def save_state(
     folder: Path, optimizers: Sequence[torch.optim.Optimizer], state: dict[str, Any], module: nn.Module | None = None
 ) -> None:
     """Write the optimisers' state, `module` if there is one, and `state` (JSON values) into `folder`."""
-    tensors: dict[str, Tensor] = {}
-    places: set[int] = set()
-    for name, x in {} if module is None else module.state_dict().items():
-        tied = x.data_ptr() in places  # as an embedding and a head are; safetensors takes no two tensors in one place
-        tensors[f"module.{name}"] = _plain(x).clone() if tied else _plain(x)
-        places.add(x.data_ptr())
+    tensors = {} if module is None else {f"module.{name}": _copied(x) for name, x in module.state_dict().items()}
     groups: list[Any] = []
     for i, optimizer in enumerate(optimizers):
         packed = optimizer.state_dict()
@@ -98,6 +93,11 @@ def _header(folder: Path) -> dict[str, Any]:
     with safe_open(folder / CHECKPOINT, "pt") as file:
         found: dict[str, Any] = json.loads((file.metadata() or {})[KEY])
     return found
+
+
+def _copied(x: Tensor) -> Tensor:
+    """In memory of its own: tied weights share theirs, and safetensors takes no two tensors in one place."""
+    return x.detach().to("cpu", copy=True).contiguous()
 
 
 def _plain(x: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class TunedFit(WarmedFit):
         with self.compressed(self.tuned.lm, step) as session:
             logits = self.tuned.lm(**given).logits
             wanted = short_labels(session, labels)[:, 1:]
-            self.right.note(right(logits, wanted))
+            self.right.note(right(logits.detach(), wanted))
             yield answer_loss(session, logits, labels)
 
     def progress(self) -> str:

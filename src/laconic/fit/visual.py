@@ -139,7 +139,7 @@ class VisualFit(WarmedFit):
         labels = asked.labels[:, -logits.shape[1] :]  # what an image loses, it loses before the answer
         wanted = labels[:, 1:]
         at = wanted != IGNORED
-        self.right.note(right(logits, wanted))
+        self.right.note(right(logits.detach(), wanted))
         return F.cross_entropy(logits[:, :-1][at].float(), wanted[at])
 
     def progress(self) -> str:

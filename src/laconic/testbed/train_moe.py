@@ -136,6 +136,17 @@ def read(model: Any, tokenizer: Any, language: int, samples: int) -> tuple[float
     return found, known
 
 
+def needle_scores(model: Any, tokenizer: Any, tokens: int, samples: int) -> list[float]:
+    """The score, 0 or 1, of every needle in unseen contexts of so many tokens."""
+    task = TaggedNeedles(tokens=tokens, tokenizer=tokenizer)
+    drawn = [task.sample(EVALUATION_SEED + i) for i in range(samples)]
+    return [
+        task.score(answer, sample, turn)
+        for turn in range(len(drawn[0].turns))
+        for sample, answer in zip(drawn, ask(model, tokenizer, drawn, turn, prefix=False), strict=True)
+    ]
+
+
 def evaluate(folder: Path, samples: int) -> bool:
     """Print how near the languages' entropy the model comes and how many needles it finds; true if both pass their gates."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -147,13 +158,7 @@ def evaluate(folder: Path, samples: int) -> bool:
     print(f"all languages: {whole / least:.3f} of the entropy (gate {NEAR})", flush=True)
     passed = whole <= NEAR * least
     for tokens in LENGTHS:
-        task = TaggedNeedles(tokens=tokens, tokenizer=tokenizer)
-        drawn = [task.sample(EVALUATION_SEED + i) for i in range(samples)]
-        scores = [
-            task.score(answer, sample, turn)
-            for turn in range(len(drawn[0].turns))
-            for sample, answer in zip(drawn, ask(model, tokenizer, drawn, turn, prefix=False), strict=True)
-        ]
+        scores = needle_scores(model, tokenizer, tokens, samples)
         share = sum(scores) / len(scores)
         passed = passed and share >= GATE
         print(f"{tokens} tokens: {share:.1%} of {len(scores)} needles found (gate {GATE:.0%})", flush=True)
