@@ -1,10 +1,13 @@
 """`load()`: shipped, local and missing models; padding on the left, a padding token, fp32 on request."""
 
+import threading
+
 import pytest
 import torch
+from helpers.threads import in_threads
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 import laconic
 from laconic import UnknownNameError, loading
@@ -34,6 +37,31 @@ def test_a_loaded_model_is_ready_for_a_session(folder):
     with laconic.compress(model, laconic.SnapKV(keep=0.25)) as session:
         model(torch.arange(1, 41)[None])
     assert session.stats.achieved == 0.25
+
+
+def test_threads_load_at_once(monkeypatch):
+    """transformers takes tying away while it loads and gives back what it found: two at once would take it for good."""
+    barrier, inside, most = threading.Barrier(3, timeout=60), [], []
+    one = AutoModelForCausalLM.from_pretrained
+
+    def from_pretrained(*args, **kwargs):
+        inside.append(1)
+        most.append(len(inside))
+        try:
+            return one(*args, **kwargs)
+        finally:
+            inside.pop()
+
+    def work():
+        barrier.wait()
+        return laconic.load("testbed/lm", device="cpu")[0]
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    tie_weights = PreTrainedModel.tie_weights
+    for model in in_threads(work, work, work):
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert max(most) == 1
+    assert PreTrainedModel.tie_weights is tie_weights
 
 
 def test_pickled_weights_are_refused(folder):

@@ -23,6 +23,7 @@ from transformers import (
 from laconic.errors import UnknownNameError
 from laconic.families.audio import WHISPER, supported_audio_families
 from laconic.families.vision import supported_vision_families
+from laconic.one_load import ONE_LOAD
 from laconic.pretrained import MODELS as PRETRAINED
 from laconic.pretrained import pretrained_path
 from laconic.prompts.onevision import MODEL_TYPE as ONEVISION
@@ -44,6 +45,8 @@ def load(
         device: ``"cuda"``, ``"cpu"`` ...; None takes a GPU when there is one.
         trust_remote_code: run code from the checkpoint; off unless you ask for it.
 
+    Threads may load at once; within a process, one waits for the other.
+
     Returns:
         (model in eval mode, tokenizer). For models of a vision or audio family that laconic knows
         (`supported_vision_families`, `supported_audio_families`) and for Whisper, the processor in place of the tokenizer,
@@ -61,7 +64,8 @@ def load(
     trust = {"trust_remote_code": trust_remote_code}
     options = {"dtype": dtype, "use_safetensors": True, **trust}
     reader = load_reader(name, trust_remote_code=trust_remote_code)
-    model = _auto_class(path, trust_remote_code).from_pretrained(path, **options)
+    with ONE_LOAD:
+        model = _auto_class(path, trust_remote_code).from_pretrained(path, **options)
     model.to(device)  # type: ignore[arg-type]
     return model.eval(), reader
 

@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from laconic.errors import LaconicError
+from laconic.one_load import ONE_LOAD
 from laconic.version import versions
 
 MANIFEST = "laconic.json"
@@ -175,7 +176,8 @@ def _convert(model: Pretrained, source: Path, folder: Path) -> None:
     _check_reader(model)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        READERS[model.format](model, source, unfinished)
+        with ONE_LOAD:
+            READERS[model.format](model, source, unfinished)
         files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(unfinished.iterdir())}
         manifest = {
             "name": model.name,

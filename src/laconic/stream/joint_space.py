@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, CLIPModel, PreTrainedModel
 
 from laconic.errors import SessionError, UnsupportedModelError
 from laconic.families.vision import vision_family_of
+from laconic.one_load import ONE_LOAD
 from laconic.stream.stream import Stream
 
 SAME = 0.01
@@ -125,7 +126,8 @@ def joint_space(method: ComparesInClip, model: PreTrainedModel) -> JointSpace:
 def _load(name: str, tower: CLIPModel | str | None, tokenizer: Any) -> tuple[CLIPModel, Any]:
     folder = tower if isinstance(tower, (str, Path)) else None
     if isinstance(tower, (str, Path)):
-        tower = CLIPModel.from_pretrained(tower, use_safetensors=True)
+        with ONE_LOAD:
+            tower = CLIPModel.from_pretrained(tower, use_safetensors=True)
     if not isinstance(tower, CLIPModel):
         raise TypeError(f"{name}: text_tower is a {type(tower).__name__}; give a CLIPModel or its folder.")
     tokenizer = folder if tokenizer is None else tokenizer
