@@ -16,6 +16,7 @@ from laconic.method import create_method
 from laconic.prompts.text import JOINT, Prompt
 from laconic.serve.compression import Compression
 from laconic.serve.config import Config, Limits, Model, StoreSettings
+from laconic.serve.front.scheduler import overdue
 from laconic.serve.keys import add_key
 from laconic.serve.refusal import Refusal
 
@@ -305,6 +306,79 @@ def test_a_context_that_is_being_made_is_waited_for_unless_it_is_said_otherwise(
     broken = error(ask, client, messages)
     assert broken.status_code == 409 and broken.code == "context_failed" and "the store is full" in broken.message
     assert counts(ask(client, messages))[1]  # a failed one is made anew
+
+
+def patient(house, monkeypatch, **limits):
+    """A server whose streams begin, and say that they are alive, at once."""
+    limits = Limits(**{**vars(house.config.limits), "first_byte_s": 0.1, "keep_alive_s": 0.1, **limits})
+    monkeypatch.setattr(house, "config", Config(**{**vars(house.config), "limits": limits}))
+
+
+def test_a_stream_says_that_it_is_alive_while_its_context_is_made(client, made, monkeypatch):
+    house, held = made[1], []
+    patient(house, monkeypatch)
+    scheduler = house.schedulers["tiny"]
+    build = scheduler.build
+    monkeypatch.setattr(scheduler, "build", held.append)
+    body = {"model": "tiny", "messages": about(TEXT + "Alive."), "stream": True, "max_tokens": 8, "temperature": 0}
+    lines = []
+    headers = {"Authorization": f"Bearer {client.api_key}"}
+    with httpx.stream("POST", f"{client.base_url}chat/completions", json=body, headers=headers, timeout=60) as got:
+        assert got.status_code == 200
+        for line in got.iter_lines():
+            lines.append(line)
+            if lines.count(": keep-alive") == 3 and held:
+                scheduler.backend._loop.call_soon_threadsafe(build, held.pop())
+    assert lines.count(": keep-alive") >= 3 and lines[-2] == "data: [DONE]"
+    chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    again = ask(client, about(TEXT + "Alive."))
+    assert again.laconic["cache"] == "hit"
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == again.choices[0].message.content
+
+
+@pytest.mark.parametrize("route", ["chat", "responses"])
+def test_an_error_of_a_stream_that_has_begun_is_told_in_it(client, made, monkeypatch, route):
+    house, held = made[1], []
+    patient(house, monkeypatch)
+    monkeypatch.setattr(house.schedulers["tiny"], "build", held.append)
+    monkeypatch.setattr(house.contexts, "lift", lambda record: None)
+    text, more = TEXT + f"Broken by {route}.", {"laconic": {"deadline_s": 0.4}}
+    with pytest.raises(openai.APIError) as raised:
+        if route == "chat":
+            list(ask(client, about(text), stream=True, extra_body=more))
+        else:
+            item = {"role": "user", "content": [{**part(text), "type": "input_text"}]}
+            events = []
+            for event in client.responses.create(model="tiny", input=[item], stream=True, extra_body=more):
+                events.append(event)
+            assert [event.type for event in events] == ["error", "response.failed"]
+            assert [event.sequence_number for event in events] == [0, 1]
+            raise openai.APIError(events[0].message, None, body={"code": events[0].code})
+    assert raised.value.code == "deadline_exceeded"
+    assert made[2][-1]["code"] == "deadline_exceeded" and not house.schedulers["tiny"]._inflight
+
+
+def test_a_stream_that_fails_before_it_begins_has_a_status_and_leaves_its_place(client, made, monkeypatch):
+    scheduler = made[1].schedulers["plain"]
+
+    def fail(wait):
+        for ticket in list(scheduler.waiting):
+            ticket.hear({"event": "failed", "id": ticket.job.id, "count": 0, "error": overdue().facts()})
+
+    monkeypatch.setattr(scheduler, "_kick", fail)
+    failed = error(ask, client, [{"role": "user", "content": QUESTIONS[0]}], model="plain", stream=True)
+    assert failed.status_code == 504 and failed.code == "deadline_exceeded"
+    assert not scheduler._inflight and not len(scheduler.waiting)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_context_is_made_for_a_request_that_is_one_too_many(client, made, monkeypatch, stream):
+    scheduler, contexts = made[1].schedulers["tiny"], made[1].contexts
+    monkeypatch.setitem(scheduler._inflight, "alice", 10**6)
+    count = len(list(contexts.records))
+    many = error(ask, client, about(TEXT + f"One too many {stream}."), stream=stream)
+    assert many.status_code == 429 and many.code == "rate_limit_exceeded"
+    assert len(list(contexts.records)) == count
 
 
 def test_the_longest_unused_contexts_make_room(client, made, monkeypatch):

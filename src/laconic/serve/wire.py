@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
 import threading
 from multiprocessing.connection import Connection
 from typing import Any
@@ -32,4 +35,10 @@ class Wire:
         return message
 
     def close(self) -> None:
-        self._connection.close()
+        """End it, from any thread: whoever waits for a message at either end gets None.
+
+        The descriptor itself is closed with the last reference. Were it closed while a thread waits on it, the next pair of
+        sockets could get its number, and that thread would go on with the messages of others.
+        """
+        with socket.socket(fileno=os.dup(self._connection.fileno())) as end, contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)

@@ -64,6 +64,12 @@ def test_a_message_that_the_template_leaves_out_or_rewrites(tokenizer, template)
         before(tokenizer, template, TWO, 0, 5)
 
 
+def test_a_token_is_left_where_the_template_writes_nothing_after_the_cut(tokenizer):
+    content = "The code for falcon is 5."
+    shown = before(tokenizer, LAST, [("user", content)], 0, len(content))
+    assert content.startswith(shown) and len(shown) < len(content)
+
+
 def test_nothing_before_the_cut(tokenizer):
     with pytest.raises(Refusal, match="shows nothing"):
         before(tokenizer, LAST, [("user", "The code")], 0, 1)

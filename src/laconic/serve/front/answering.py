@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,6 +14,7 @@ from laconic.serve.front.asking import Ask
 from laconic.serve.front.chat import chat_ask
 from laconic.serve.front.completions import completion_ask
 from laconic.serve.front.house import body_of, house_of, key_of
+from laconic.serve.front.records import Record
 from laconic.serve.front.shapes import ChatShape, CompletionShape
 from laconic.serve.keys import Key
 
@@ -48,15 +47,14 @@ async def run(request: Request, ask: Ask, shape: Shape) -> Response:
     house, key = house_of(request), key_of(request)
     scheduler = house.schedulers[ask.target.model.name]
     most = house.config.limits_of(key.name).max_inflight or 1
-    found, new, began, model = None, False, time.monotonic(), ask.target.model.name
-    if ask.cut is not None:
-        scheduler.check(key.name, most)  # before a context is made for a request that is refused
-        found, new = await house.contexts.cut(key, model, ask.cut, ask.life, ask.wait, ask.job.seconds)
-        ask.context = found.id
-    elif ask.context is not None:
-        found = await house.contexts.asked(key, ask.context, model, ask.wait, ask.job.seconds)
-    if found is not None:
-        ask.job = replace(ask.job, seconds=max(ask.job.seconds - (time.monotonic() - began), 0.001))
-    undelivered = house.config.limits.undelivered
-    running = Running(scheduler, ask, key.name, most, undelivered, request.state.record, found, new)
+
+    async def find() -> tuple[Record, bool]:
+        model, seconds = ask.target.model.name, ask.job.seconds
+        if ask.cut is not None:
+            return await house.contexts.cut(key, model, ask.cut, ask.life, ask.wait, seconds)
+        assert ask.context is not None
+        return await house.contexts.asked(key, ask.context, model, ask.wait, seconds), False
+
+    given = find if ask.cut is not None or ask.context is not None else None
+    running = Running(scheduler, ask, key.name, most, house.config.limits.undelivered, request.state.record, given)
     return await respond(request, house.config, running, shape)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
 from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
-from laconic.serve.config import Config
+from laconic.serve.config import Config, Limits
 from laconic.serve.front import sse
 from laconic.serve.front.asking import Ask
 from laconic.serve.front.inbox import Inbox
@@ -19,6 +20,7 @@ from laconic.serve.front.records import Record
 from laconic.serve.front.scheduler import Scheduler
 from laconic.serve.front.tickets import Ticket
 from laconic.serve.front.usage import report, usage
+from laconic.serve.refusal import Refusal
 from laconic.version import __version__
 
 
@@ -26,7 +28,7 @@ class Running:
     """One request for answers, from the queue to its last token.
 
     Args:
-        ask: what was asked. `found`: the context that it asks; `new`: which was made for it.
+        ask: what was asked. `find`: the context that it asks, if any, ready, and whether it was made for it.
         key, most: name of the key, and how many requests it may have at once.
         record: what is logged.
     """
@@ -39,24 +41,33 @@ class Running:
         most: int,
         undelivered: int,
         record: dict[str, Any],
-        found: Record | None = None,
-        new: bool = False,
+        find: Callable[[], Awaitable[tuple[Record, bool]]] | None,
     ):
-        self._found, self._written = found, found.tokens["original"] if found is not None and new else 0
         self._scheduler, self.ask, self._key, self._most, self.record = scheduler, ask, key, most, record
-        self.job = replace(ask.job, context=None if found is None else found.stored)
+        self._find, self.job = find, ask.job
+        self._found: Record | None = None
+        self._written = 0  # tokens of a context that was made for this request
         self.inbox = Inbox(self.job.n, undelivered, self._leave)
         self._ticket: Ticket | None = None
-        record |= {"model": ask.target.model.name, "preset": ask.preset, "context": ask.context}
-        record["cache_write_tokens"] = self._written
+        record |= {"model": ask.target.model.name, "preset": ask.preset, "context": ask.context, "cache_write_tokens": 0}
 
     async def enter(self) -> None:
-        """Take a place in the queue. `leave` has to follow.
+        """Wait for the context, then take a place in the queue. `leave` has to follow.
 
         Raises:
             Refusal: the request is turned away.
         """
-        shared = 0 if self._found is None else self._found.tokens["original"]
+        shared = 0
+        if self._find is not None:
+            self._scheduler.check(self._key, self._most)  # before a context is made for a request that is refused
+            began = time.monotonic()
+            found, new = await self._find()
+            left = max(self.job.seconds - (time.monotonic() - began), 0.001)
+            self._found, self.job = found, replace(self.job, context=found.stored, seconds=left)
+            shared = found.tokens["original"]
+            self._written = shared if new else 0
+            self.ask.context = found.id
+            self.record |= {"context": found.id, "cache_write_tokens": self._written}
         self._ticket = await self._scheduler.enter(self.job, self._key, self._most, shared, self.inbox.hear)
 
     def _leave(self) -> None:
@@ -96,7 +107,7 @@ class Running:
         return {"usage": usage(figures), "laconic": report(figures, self.ask.context, cache, self.ask.ignored)}
 
     async def whole(self, request: Request) -> None:
-        """Wait for the end of the answer, or of the client's patience.
+        """Enter, and wait for the end of the answer, or of the client's patience.
 
         Raises:
             Refusal: the request failed.
@@ -116,6 +127,7 @@ class Running:
                     await task
 
     async def _all(self) -> None:
+        await self.enter()
         async for _ in self.inbox.pieces():
             pass
 
@@ -141,23 +153,41 @@ class Shape(Protocol):
 
     def pieces(self, running: Running) -> AsyncIterator[bytes]: ...
 
+    def failed(self, refusal: Refusal) -> list[bytes]: ...
+
 
 async def respond(request: Request, config: Config, running: Running, shape: Shape) -> Response:
     """Answer a request, whole or as a stream."""
+    if running.ask.stream:
+        return await _streamed(request, config.limits, running, shape)
     try:
-        await running.enter()
-        if not running.ask.stream:
-            await running.whole(request)
-            return JSONResponse(shape.whole(running))
-        limits = config.limits
-        stream = sse.Beginning(shape.pieces(running), limits.first_byte_s, limits.keep_alive_s)
-        await stream.begin()
+        await running.whole(request)
+        return JSONResponse(shape.whole(running))
     except ClientLeft:
         request.state.record["left"] = True
         return Response(status_code=204)
     finally:
-        if not running.ask.stream:
-            running.leave()
+        running.leave()
+
+
+async def _streamed(request: Request, limits: Limits, running: Running, shape: Shape) -> Response:
+    """A stream. It begins before the request has entered, where that takes long: a context may have to be made first."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        await running.enter()
+        async for piece in shape.pieces(running):
+            yield piece
+
+    def told(refusal: Refusal) -> list[bytes]:
+        running.record["code"] = refusal.code
+        return shape.failed(refusal)
+
+    stream = sse.Beginning(pieces(), told, limits.first_byte_s, limits.keep_alive_s)
+    try:
+        await stream.begin()
+    except BaseException:
+        running.leave()
+        raise
     return sse.response(_until_the_end(stream, running, request))
 
 

@@ -22,6 +22,7 @@ class ResponseShape:
         self._name, self._model, self._body = name, model, body
         self._created = int(time.time())
         self._item = f"msg_{name.removeprefix('resp_')}"
+        self._events = 0
 
     def object(self, status: str, running: Running | None = None, error: dict[str, Any] | None = None) -> dict[str, Any]:
         """The response as it is now; `running`: once it has an answer."""
@@ -74,43 +75,40 @@ class ResponseShape:
         return self.object("completed", running)
 
     async def pieces(self, running: Running) -> AsyncIterator[bytes]:
-        """The events of a stream. An error before the first one is raised, a later one is told in the stream."""
-        number = 0
-        begun = False
-
-        def event(kind: str, **fields: Any) -> bytes:
-            nonlocal number
-            number += 1
-            return sse.data({"type": kind, "sequence_number": number - 1, **fields}, kind)
-
+        """The events of a stream."""
+        event, begun = self._event, False
         at = {"item_id": self._item, "output_index": 0, "content_index": 0}
-        try:
-            async for _, piece in running.inbox.pieces():
-                if not begun:
-                    begun = True
-                    empty = self.object("in_progress")
-                    yield event("response.created", response=empty)
-                    yield event("response.in_progress", response=empty)
-                    opened = {**self._message("", "in_progress"), "content": []}
-                    yield event("response.output_item.added", output_index=0, item=opened)
-                    yield event("response.content_part.added", **at, part=_part(""))
-                if piece["text"]:
-                    yield event("response.output_text.delta", **at, delta=piece["text"], logprobs=[])
-            final = self.object("completed", running)
-            text = running.inbox.choices[0].text
-            yield event("response.output_text.done", **at, text=text, logprobs=[])
-            yield event("response.content_part.done", **at, part=_part(text))
-            yield event("response.output_item.done", output_index=0, item=final["output"][0])
-            yield event(f"response.{final['status']}", response=final)
-            yield sse.DONE
-        except Refusal as refusal:
+        async for _, piece in running.inbox.pieces():
             if not begun:
-                raise
-            running.record["code"] = refusal.code
-            error = refusal.body["error"]
-            yield event("error", code=error["code"], message=error["message"], param=error["param"])
-            failed = self.object("failed", error={"code": "server_error", "message": error["message"]})
-            yield event("response.failed", response=failed)
+                begun = True
+                empty = self.object("in_progress")
+                yield event("response.created", response=empty)
+                yield event("response.in_progress", response=empty)
+                opened = {**self._message("", "in_progress"), "content": []}
+                yield event("response.output_item.added", output_index=0, item=opened)
+                yield event("response.content_part.added", **at, part=_part(""))
+            if piece["text"]:
+                yield event("response.output_text.delta", **at, delta=piece["text"], logprobs=[])
+        final = self.object("completed", running)
+        text = running.inbox.choices[0].text
+        yield event("response.output_text.done", **at, text=text, logprobs=[])
+        yield event("response.content_part.done", **at, part=_part(text))
+        yield event("response.output_item.done", output_index=0, item=final["output"][0])
+        yield event(f"response.{final['status']}", response=final)
+        yield sse.DONE
+
+    def failed(self, refusal: Refusal) -> list[bytes]:
+        """The events that end a stream after an error."""
+        error = refusal.body["error"]
+        failed = self.object("failed", error={"code": "server_error", "message": error["message"]})
+        return [
+            self._event("error", code=error["code"], message=error["message"], param=error["param"]),
+            self._event("response.failed", response=failed),
+        ]
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        number, self._events = self._events, self._events + 1
+        return sse.data({"type": kind, "sequence_number": number, **fields}, kind)
 
     def _message(self, text: str, status: str) -> dict[str, Any]:
         return {"id": self._item, "type": "message", "role": "assistant", "status": status, "content": [_part(text)]}

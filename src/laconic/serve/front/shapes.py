@@ -36,27 +36,25 @@ class ChatShape:
         return {**self._head, "object": self.kind, "choices": choices, **more}
 
     async def pieces(self, running: Running) -> AsyncIterator[bytes]:
-        """The chunks of a stream. An error before the first one is raised, a later one is told in the stream."""
+        """The chunks of a stream."""
         begun = False
-        try:
-            async for index, piece in running.inbox.pieces():
-                if not begun:
-                    begun = True
-                    for chunk in self.opening(running.job.n):
-                        yield sse.data(chunk)
-                if piece["text"] or piece.get("tokens"):
-                    yield sse.data(self.piece(index, piece["text"], piece.get("tokens", [])))
-                if "finish" in piece and piece["finish"] != "deadline":
-                    yield sse.data(self.end(index, piece["finish"]))
-            more = running.extra()
-            if running.ask.include_usage:
-                yield sse.data(self.part([], more))
-            yield sse.DONE
-        except Refusal as refusal:
+        async for index, piece in running.inbox.pieces():
             if not begun:
-                raise
-            running.record["code"] = refusal.code
-            yield sse.data(refusal.body)
+                begun = True
+                for chunk in self.opening(running.job.n):
+                    yield sse.data(chunk)
+            if piece["text"] or piece.get("tokens"):
+                yield sse.data(self.piece(index, piece["text"], piece.get("tokens", [])))
+            if "finish" in piece and piece["finish"] != "deadline":
+                yield sse.data(self.end(index, piece["finish"]))
+        more = running.extra()
+        if running.ask.include_usage:
+            yield sse.data(self.part([], more))
+        yield sse.DONE
+
+    def failed(self, refusal: Refusal) -> list[bytes]:
+        """What ends a stream after an error."""
+        return [sse.data(refusal.body)]
 
     def part(self, choices: list[dict[str, Any]], more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """A chunk."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from starlette.responses import StreamingResponse
+
+from laconic.serve.refusal import Refusal
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -25,12 +27,14 @@ class Beginning:
     """A stream whose first piece is waited for, so that an error before it still has a status of its own.
 
     Args:
-        source: of bytes. `patience`: seconds after which the response begins in any case.
-        keep_alive: seconds of silence between comments.
+        source: of bytes. `told`: an error as pieces of the stream, once the response has begun.
+        patience: seconds after which it begins in any case. `keep_alive`: seconds of silence between comments.
     """
 
-    def __init__(self, source: AsyncIterator[bytes], patience: float, keep_alive: float):
-        self._source, self._patience, self._keep_alive = source, patience, keep_alive
+    def __init__(
+        self, source: AsyncIterator[bytes], told: Callable[[Refusal], Iterable[bytes]], patience: float, keep_alive: float
+    ):
+        self._source, self._told, self._patience, self._keep_alive = source, told, patience, keep_alive
         self._next: asyncio.Task[bytes | None] | None = None
 
     async def begin(self) -> None:
@@ -45,7 +49,7 @@ class Beginning:
             self._next.result()
 
     async def rest(self) -> AsyncIterator[bytes]:
-        """All pieces, with comments between those that take long. Leaving it early ends the source."""
+        """All pieces, with comments between those that take long; an error ends them. Leaving it early ends the source."""
         task = self._next or self._ask()
         try:
             while True:
@@ -58,6 +62,9 @@ class Beginning:
                     return
                 yield piece
                 task = self._ask()
+        except Refusal as refusal:
+            for piece in self._told(refusal):
+                yield piece
         finally:
             task.cancel()
             with contextlib.suppress(BaseException):
