@@ -2,15 +2,17 @@
 
     python benchmarks/memories.py --artifacts runs --samples 200 --out benchmarks/results/memories.json
 
-``--artifacts`` holds NAME/artifact.safetensors for each method that is not shipped. Every row answers the first question
-about the same contexts, which are compressed, in one batch, before it is known. FLOPs are those of reading a context and its
-question, the compressor's included, by formula, as a share of those without compression.
+Each FOLDER/artifact.safetensors below ``--artifacts`` gives rows at the shares it was trained for. Every row answers the
+first question about the same contexts, which are compressed, in one batch, before it is known. Learned memories are asked a
+second time, each context's questions of the next one's memory ("swapped"): what is right then did not come from a memory.
+FLOPs are those of reading a context and its question, the compressor's included, by formula, as a share of those without.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor
 
 import laconic
+from laconic.artifact import Artifact
 from laconic.bench.statistics import wilson
 from laconic.measure.cost import Shape
 from laconic.memory.compressor import embedded
@@ -27,17 +30,17 @@ from laconic.prompts.text import build
 from laconic.tasks.task import EVALUATION_SEED
 from laconic.tasks.text.slots import FRAME, Slots
 
-CACHE = ("truncate", "random", "snapkv:window=4", "kvzip")
+CACHE = ("truncate", "random", "snapkv:window=4", "expected_attention", "kvzip", "attention_matching")
 
 
 def methods(artifacts: Path, keep: float) -> dict[str, Method | None]:
-    """Name -> method at one budget; None: the uncompressed model."""
+    """Name, or folder of its artifact -> method at one budget; None: the uncompressed model."""
     found: dict[str, Method | None] = {"full": None, "none": None}
     found |= {name: laconic.create_method(name, keep=keep) for name in CACHE}
-    for entry in laconic.list_methods():
-        own = artifacts / entry.name / "artifact.safetensors"
-        if entry.site == "memory" and own.exists() and not entry.cls.fixed_budget:
-            found[entry.name] = laconic.create_method(f"{entry.name}:artifact={own}", keep=keep)
+    for path in sorted(artifacts.glob("*/artifact.safetensors")):
+        own = Artifact.load(path)
+        if keep in own.data.get("keeps", []):
+            found[path.parent.name] = laconic.create_method(f"{own.method}:artifact={path}", keep=keep)
     return found
 
 
@@ -53,10 +56,16 @@ class Asked:
         self.question = torch.tensor([prompt.question for prompt in prompts])
         self.right = torch.tensor(tokenizer.convert_tokens_to_ids([sample.turns[0].gold for sample in drawn]))
 
+    def swapped(self) -> Asked:
+        """The same questions after the contexts of others."""
+        found = copy(self)
+        found.context = self.context.roll(1, 0)
+        return found
+
 
 @torch.no_grad()
 def answers(model: Any, asked: Asked, method: Method | None, empty: bool) -> tuple[Tensor, float]:
-    """Tokens that follow the questions [B], and the share of FLOPs."""
+    """Tokens that follow the questions [B], and the share of FLOPs; `empty`: without any context."""
     shape = Shape.of(model, model.model)
     n, m, layers = asked.context.shape[1], asked.question.shape[1], shape.layers
     full = shape.prefill_flops([n + m] * layers)
@@ -104,9 +113,11 @@ def main() -> None:
                 row: dict[str, Any] = {"facts": facts, "keep": keep, "method": name}
                 try:
                     given, flops = answers(model, asked, method, name == "none")
-                    right = int((given == asked.right).sum())
-                    found = wilson(right, len(given))
+                    found = wilson(int((given == asked.right).sum()), len(given))
                     row |= {"right": found.mean, "low": found.low, "high": found.high, "n": len(given), "flops": flops}
+                    if isinstance(method, MemoryMethod):
+                        given, _ = answers(model, asked.swapped(), method, False)
+                        row["swapped"] = float((given == asked.right).float().mean())
                 except laconic.BudgetError as error:
                     row["refused"] = str(error)
                 rows.append(row)

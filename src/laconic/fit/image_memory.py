@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -71,11 +71,13 @@ class ImageMemoryFit(PrefixFit):
     lr: float = 1e-3
     file: str = ""
 
+    draws_its_own: ClassVar[bool] = True
+
     def build(self, model: PreTrainedModel, tokenizer: Any) -> PrefixCompressor:
         self.model, self.tokenizer = model, tokenizer
         self.question = numbered(self.file, self.seed)
         self.right = RightAnswers()
-        self.compressor: PrefixCompressor = self.network(model)
+        self.compressor: PrefixCompressor = self.adapted(self.network(model))
         return self.compressor
 
     def drawn(self, step: int, copying: bool = False) -> tuple[Reading, float]:

@@ -13,10 +13,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from laconic.fit.contract import TrainingFit
+from laconic.fit.documents import DocumentReadings
 from laconic.fit.losses import RightAnswers
 from laconic.fit.schedules import warmup_cosine
-from laconic.fit.slots import Reading, SlotReadings
+from laconic.fit.slots import Reading, SlotReadings, has_facts
 from laconic.memory.compressor import Compressor, embedded
+from laconic.memory.lora import adapt
 from laconic.memory.prefix import Prefix
 
 
@@ -28,10 +30,14 @@ class ContextFit(TrainingFit):
 
     Args:
         keeps: shares of the context; every step draws one, and the artifact serves them all.
-        lengths: of the contexts, in facts; every step draws one.
+        lengths: of the contexts, in tokens; every step draws one.
         batch_size: contexts of a step.
         warmup: share of the steps before the peak of the cosine.
         segment: tokens of a segment.
+        data: UTF-8 files, whose passages are the contexts and whose next tokens are learned; none: facts and questions for
+            ``testbed/facts``, Python's documentation for other models. `following`: how many tokens of a passage's
+            continuation are learned.
+        rank: of LoRA on the encoder; None: all its weights are trained. See `laconic.memory.lora`.
     """
 
     keeps: tuple[float, ...] = (0.5, 0.25)
@@ -42,18 +48,37 @@ class ContextFit(TrainingFit):
     clip: float | None = 1.0
     warmup: float = 0.03
     segment: int = 16
+    data: tuple[str, ...] = ()
+    following: int = 64
+    rank: int | None = None
 
+    draws_its_own: ClassVar[bool] = False
+    """Whether its contexts cannot be passages of documents."""
     stored: ClassVar[torch.dtype] = torch.float16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data and self.draws_its_own:
+            raise ValueError(f"{self.method}: data={self.data[0]}: its training draws its own contexts; leave data out.")
 
     def network(self, model: PreTrainedModel) -> Any:
         """What is trained."""
         raise NotImplementedError(f"{type(self).__name__} must define network().")
 
     def build(self, model: PreTrainedModel, tokenizer: Any) -> Any:
-        self.model, self.tokenizer, self.readings = model, tokenizer, SlotReadings(tokenizer)
+        self.model, self.tokenizer, self.readings = model, tokenizer, self._readings(tokenizer)
         self.right = RightAnswers()
-        self.compressor = self.network(model)
+        self.compressor = self.adapted(self.network(model))
         return self.compressor
+
+    def _readings(self, tokenizer: Any) -> SlotReadings | DocumentReadings:
+        if self.draws_its_own or (not self.data and has_facts(tokenizer)):
+            return SlotReadings(tokenizer)
+        return DocumentReadings(tokenizer, self.data, self.following)
+
+    def adapted(self, network: Any) -> Any:
+        """The network, whose encoder is trained as a whole or by LoRA."""
+        return adapt(network, self.rank) if self.rank else network
 
     def rate(self, step: int) -> float:
         return warmup_cosine(step, self.steps, self.warmup)
@@ -78,7 +103,7 @@ class ContextFit(TrainingFit):
         return self.right.told()
 
     def facts(self) -> dict[str, Any]:
-        return {"keeps": list(self.keeps), "segment": self.segment}
+        return {"keeps": list(self.keeps), "segment": self.segment, "rank": self.rank}
 
 
 @dataclass(kw_only=True)

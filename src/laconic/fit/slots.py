@@ -13,6 +13,8 @@ from laconic.prompts.text import JOINT
 from laconic.tasks.text.slots import COPY, SLOTS, VALUES
 
 QUESTIONS = 8
+WORDS = (JOINT.strip(), COPY, "0", "a?", "a0")
+"""What separates context and questions, what asks for a copy, and the first value, question and fact."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,16 @@ class Reading:
         return Reading(*(x.to(device) for x in (self.opening, self.context, self.rest, self.learned)))
 
 
+def has_facts(tokenizer: Any) -> bool:
+    """Whether a tokenizer has one token for each fact."""
+    return not _missing(tokenizer)
+
+
+def _missing(tokenizer: Any) -> list[str]:
+    known = tokenizer.get_vocab()
+    return [word for word in WORDS if word not in known]
+
+
 class SlotReadings:
     """Draws batches for a model whose tokenizer has one token for each fact.
 
@@ -43,12 +55,10 @@ class SlotReadings:
 
     def __init__(self, tokenizer: Any):
         number = tokenizer.convert_tokens_to_ids
-        words = (JOINT.strip(), COPY, "0", "a?", "a0")
-        known = tokenizer.get_vocab()
-        if missing := [word for word in words if word not in known]:
+        if missing := _missing(tokenizer):
             raise ValueError(f"this tokenizer has no token {missing[0]!r}: these facts are for testbed/facts.")
         self.opening, self.end = torch.tensor([tokenizer.bos_token_id]), tokenizer.eos_token_id
-        self.joint, self.copy, self.first_value, self.first_question, self.first_fact = map(number, words)
+        self.joint, self.copy, self.first_value, self.first_question, self.first_fact = map(number, WORDS)
 
     def draw(self, rng: random.Random, rows: int, facts: int, copying: bool = False) -> Reading:
         """`rows` contexts of `facts` facts, each with `QUESTIONS` questions in turn, or asked to copy all facts."""

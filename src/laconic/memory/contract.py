@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from laconic.artifact import Artifact
 from laconic.errors import BudgetError, SessionError
 from laconic.measure.cost import Shape
+from laconic.memory.lora import adapt, merge
 from laconic.memory.prefix import Prefix, check_holds_prefixes
 from laconic.method import Method
 from laconic.prompts.text import PromptError
@@ -76,7 +77,9 @@ class MemoryMethod(Method):
         artifact = Artifact.find(self.name, model, self.artifact)
         self._check_share([float(keep) for keep in artifact.data["keeps"]])
         if self.network is None or self.digest != artifact.digest:
-            self.network = artifact.restore(self.build(model, artifact)).to(model.device)
+            network, rank = self.build(model, artifact), artifact.data.get("rank")
+            network = merge(artifact.restore(adapt(network, rank))) if rank else artifact.restore(network)
+            self.network = network.to(model.device)
             self.digest = artifact.digest
 
     def _check_share(self, trained: list[float]) -> None:

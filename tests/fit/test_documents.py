@@ -1,0 +1,113 @@
+"""Passages of documents as batches: before their true continuation, or before themselves; the same for a seed."""
+
+import random
+
+import pytest
+import torch
+from helpers.bench_tools import tiny
+
+import laconic
+from laconic.fit import Trainer
+from laconic.fit.documents import REPEAT, DocumentReadings
+from laconic.fit.find import find_fit
+from laconic.fit.settings import parse
+from laconic.prompts.text import PromptError, build
+from laconic.tasks.text import corpus
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return tiny()
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text(" ".join(f"The code for bird{i} is {i}." for i in range(300)), encoding="utf-8")
+    return path
+
+
+def test_a_passage_and_its_true_continuation(lm, book):
+    _, tokenizer = lm
+    readings = DocumentReadings(tokenizer, [str(book)], following=7)
+    whole = tokenizer(book.read_text(), add_special_tokens=False)["input_ids"]
+    drawn = readings.draw(random.Random(1), 4, 20)
+    assert drawn.context.shape == (4, 20) and drawn.rest.shape == (4, 7) and drawn.learned.all()
+    for row in torch.cat([drawn.context, drawn.rest], 1).tolist():
+        assert any(whole[i : i + 27] == row for i in range(len(whole)))
+    again = readings.draw(random.Random(1), 4, 20)
+    assert torch.equal(again.context, drawn.context) and not torch.equal(
+        readings.draw(random.Random(2), 4, 20).context, drawn.context
+    )
+
+
+def test_a_request_to_repeat_ends_as_a_question_about_a_text_does(lm, book):
+    _, tokenizer = lm
+    drawn = DocumentReadings(tokenizer, [str(book)]).draw(random.Random(0), 2, 9, copying=True)
+    prompt = build(tokenizer, "Some text.", REPEAT)
+    assert drawn.opening.tolist() == prompt.context[: prompt.opening]
+    request = len(prompt.question)
+    assert drawn.rest[0, :request].tolist() == prompt.question
+    assert torch.equal(drawn.rest[:, request:], drawn.context)
+    assert torch.equal(drawn.learned, torch.arange(request + 9).expand(2, -1) >= request)
+
+
+def test_the_last_tokens_of_a_document_are_drawn_too(lm, tmp_path):
+    _, tokenizer = lm
+    path = tmp_path / "short.txt"
+    path.write_text("The code for falcon is 4815263.", encoding="utf-8")
+    ids = tokenizer(path.read_text(), add_special_tokens=False)["input_ids"]
+    readings = DocumentReadings(tokenizer, [str(path)], following=1)
+    rows = readings.draw(random.Random(0), 64, len(ids) - 2)
+    assert {row[0] for row in rows.context.tolist()} == {ids[0], ids[1]}
+    assert {row[0] for row in rows.rest.tolist()} == {ids[-2], ids[-1]}
+    with pytest.raises(PromptError, match=f"longest document has {len(ids)} tokens; lengths={len(ids)} .* needs"):
+        readings.draw(random.Random(0), 1, len(ids))
+
+
+def test_without_files_nothing_that_evaluation_reads_is_drawn(lm):
+    _, tokenizer = lm
+    readings = DocumentReadings(tokenizer)
+    held_out = "\n".join(corpus.documents(held_out=True)[0])
+    texts = {tokenizer.decode(ids[:40]) for ids in readings.documents}
+    assert len(texts) > 100 and tokenizer.decode(tokenizer(held_out)["input_ids"][:40]) not in texts
+
+
+def test_what_is_no_text_is_named(lm, tmp_path):
+    with pytest.raises(PromptError, match=r"cannot read .*none\.txt"):
+        DocumentReadings(lm[1], [str(tmp_path / "none.txt")])
+
+
+@pytest.mark.parametrize("name", ["icae", "compllm", "mean_pool", "x500", "ccf", "gist", "xrag"])
+def test_memories_are_trained_with_a_users_own_documents(lm, book, name, tmp_path):
+    """Any model, any text: the loss of a passage's continuation falls, and the artifact makes memories."""
+    model, tokenizer = lm
+    lines: list[str] = []
+    keep = "0.25" if name == "xrag" else "0.5"
+    given = {
+        "steps": "8",
+        "batch_size": "4",
+        "lengths": "32",
+        "following": "16",
+        "keeps": keep,
+        "log_every": "4",
+        "lr": "0.003",
+    }
+    cls = find_fit(name)
+    if "restoring" in cls().settings():
+        given["restoring"] = "0.5"
+    fit = parse(cls, {**given, "data": str(book)})
+    artifact = Trainer(fit, model, tokenizer, None, lines.append).run()
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
+    assert losses[-1] < losses[0]
+    artifact.save(tmp_path / "a.safetensors")
+    memory = laconic.Memory.of(
+        model, tokenizer, "The code for bird1 is 1.", f"{name}:keep={keep},artifact={tmp_path}/a.safetensors"
+    )
+    assert memory.entries >= 1
+
+
+@pytest.mark.parametrize("name", ["uniicl", "voco_llama", "crem"])
+def test_trainings_that_draw_their_own_contexts_take_no_documents(name):
+    with pytest.raises(ValueError, match=f"{name}: data=book.txt: its training draws its own contexts"):
+        parse(find_fit(name), {"data": "book.txt"})
