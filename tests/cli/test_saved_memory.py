@@ -35,6 +35,25 @@ def test_a_memory_is_written_and_asked(laconic, spec, facts, tmp_path):
     assert asked["prefill_flops"] < plain["prefill_flops"]  # the memory was not made again
 
 
+def test_segments_come_from_the_store_and_are_counted(laconic, spec, facts, tmp_path, monkeypatch):
+    """Two documents, then one of them with an edited segment: only that one is compressed again."""
+    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path / "cache"))
+    words = ("c5 a3 f0 b1 d7 e2 h4 g6 " * 6).split()
+    other = tmp_path / "other.txt"
+    other.write_text(" ".join(words[:40]))
+    facts.write_text(" ".join(words[3:35]))
+    common = ("--method", spec, "--keep", 0.5, "--model", FACTS, "--store", "-o", tmp_path / "mem.safetensors")
+    both = laconic.json("compress", other, facts, *common)
+    assert (both["tokens_in"], both["segments"], both["segments_made"]) == (72, 5, 3)  # whole ones of a document are equal
+    words[20] = "c1"
+    other.write_text(" ".join(words[:40]))
+    edited = laconic.json("compress", other, *common)
+    assert (edited["segments"], edited["segments_made"]) == (3, 1) and 0 < edited["flops"] < both["flops"]
+    told = laconic("compress", other, *common).stderr
+    assert "0 of 3 segments compressed, the others from the store" in " ".join(told.split())
+    assert "--store keeps the segments of learned memories" in laconic.bad(2, "compress", facts, "--store")
+
+
 def test_what_is_missing_is_named(laconic, spec, facts, tmp_path):
     for given in (["--model", FACTS], ["-o", tmp_path / "m.safetensors"]):
         assert "give --model and --out" in laconic.bad(2, "compress", facts, "--method", spec, *given)

@@ -44,6 +44,9 @@ def compress(
         str | None,
         typer.Option("--tags", help="NAME of a tag: <NAME, compress=False>...</NAME> stays, rate=0.2 has its own."),
     ] = None,
+    store: Annotated[
+        bool, typer.Option("--store", help="Of a learned memory: segments that were compressed before come from the store.")
+    ] = False,
     out: Annotated[str | None, typer.Option("--out", "-o", help="File for the text; default: stdout.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -52,6 +55,8 @@ def compress(
     Example: laconic compress report.txt --keep 0.3 -o short.txt
 
     A learned memory becomes a file of soft tokens, for `laconic run --memory`.
+
+    Example: laconic compress a.txt b.txt --keep 0.5 --method NAME:artifact=FILE --model MODEL --store -o mem.safetensors
 
     Example: laconic compress a.txt b.txt c.txt --tokens 500 --method NAME -q "What was agreed?"
     """
@@ -68,8 +73,10 @@ def compress(
             raise common.InputError(
                 f"--method {method} makes soft tokens of a whole text; give --keep, --model and --out alone."
             )
-        remember(texts, method, keep, model, target, as_json)
+        remember(texts, method, keep, model, target, store, as_json)
         return
+    if store:
+        raise common.InputError("--store keeps the segments of learned memories; give a --method of the site memory.")
     common.quiet()
     with common.spinner("shortening"):
         chosen = _method(method, keep, tokens)

@@ -12,6 +12,7 @@ from laconic.loading import load, tokenizer_of
 from laconic.measure.units import seconds
 from laconic.memory.contract import MemoryMethod
 from laconic.memory.memory import Memory
+from laconic.memory.store import SegmentStore
 from laconic.method import create_method
 
 
@@ -33,26 +34,35 @@ def question_of(options: Options, path: Path) -> Question:
     return Question(options, engine, replace(request, prompt=prompt))
 
 
-def remember(texts: list[str], spec: str, keep: float | None, model: str | None, out: Path | None, as_json: bool) -> None:
-    """Make the memory of one text and write it into a file.
+def remember(
+    texts: list[str], spec: str, keep: float | None, model: str | None, out: Path | None, reuse: bool, as_json: bool
+) -> None:
+    """Make the memory of a text, or of several one after another, and write it into a file.
+
+    Args:
+        reuse: take segments from the store, and keep new ones there.
 
     Raises:
-        InputError: several texts, or no model or file. LaconicError: no weights for the model, or an empty text.
+        InputError: no model or file. LaconicError: no weights for the model, an empty text, or segments that depend on one
+            another.
     """
     if model is None or out is None:
         raise common.InputError(f"--method {spec} makes a memory for one model, in a file; give --model and --out.")
-    if len(texts) != 1:
-        raise common.InputError(f"--method {spec} makes one memory of one text; {len(texts)} were given.")
     method = create_method(spec, keep=keep)
     assert isinstance(method, MemoryMethod)
     common.quiet()
     with common.spinner(f"loading {model}"):
         network, reader = load(model)
     with common.spinner("reading"):
-        memory = Memory.of(network, tokenizer_of(reader), texts[0], method)
+        store = SegmentStore() if reuse else None
+        memories = [Memory.of(network, tokenizer_of(reader), text, method, store=store) for text in texts]
+        memory = memories[0] if len(memories) == 1 else Memory.joined(memories)
     memory.save(out)
     facts = {"file": str(out), "method": str(memory.method), "tokens_in": len(memory.ids), "tokens_out": memory.entries}
     if as_json:
-        common.emit({**facts, "flops": memory.flops, "seconds": memory.seconds})
+        counts = {"segments": memory.segments, "segments_made": memory.made} if reuse else {}
+        common.emit({**facts, "flops": memory.flops, "seconds": memory.seconds, **counts})
         return
-    common.err().print(f"wrote {out}: {memory}, {seconds(memory.seconds)}", style="dim", markup=False, soft_wrap=True)
+    told = f", {memory.made} of {memory.segments} segments compressed, the others from the store" if reuse else ""
+    line = f"wrote {out}: {memory}{told}, {seconds(memory.seconds)}"
+    common.err().print(line, style="dim", markup=False, soft_wrap=True)

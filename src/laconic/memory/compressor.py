@@ -4,7 +4,7 @@ a whole context to keys and values."""
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ class Compressor(nn.Module):
     Args:
         segment: tokens of a segment; the last one of a context may be shorter.
     """
+
+    independent: ClassVar[bool] = True
+    """Whether what is made of a segment depends on nothing else."""
 
     def __init__(self, segment: int):
         super().__init__()

@@ -29,6 +29,8 @@ from laconic.measure.cost import Shape
 from laconic.memory.compressor import embedded
 from laconic.memory.contract import MemoryMethod
 from laconic.memory.prefix import Prefix
+from laconic.memory.segments import pieced
+from laconic.memory.store import SegmentStore
 from laconic.method import Method
 from laconic.prompts import media
 from laconic.prompts import text as prompts
@@ -54,6 +56,7 @@ class Memory:
         seconds, flops: what making it took; 0 for one that was loaded.
         opening: of a prefix, which holds their entries, too: ids that stand before the context.
         images: how many the context shows; it is text where there are none.
+        segments, made: of a memory from a store of segments: how many the context has, and how many were not in the store.
     """
 
     content: Tensor | Prefix = field(repr=False)
@@ -64,6 +67,8 @@ class Memory:
     flops: int = 0
     opening: tuple[int, ...] = field(default=(), repr=False)
     images: int = 0
+    segments: int = 0
+    made: int = 0
 
     @staticmethod
     def of(
@@ -72,6 +77,7 @@ class Memory:
         text: str | list[int],
         method: MemoryMethod | str,
         opening: list[int] | None = None,
+        store: SegmentStore | None = None,
     ) -> Memory:
         """The memory of a context.
 
@@ -79,10 +85,13 @@ class Memory:
             text: the context, or its token ids.
             method: what makes it, or its text, ``"NAME:keep=0.25"``.
             opening: ids that will stand before it in prompts, for a prefix; None: those of the chat template.
+            store: of segments. Those that it holds are not compressed again, whatever document they came from; the others
+                are put there. A document that was edited costs what the segments cost that have changed.
 
         Raises:
             PromptError: a context without a token.
             LaconicError: no weights for this model, or a share that they were not trained for.
+            ConflictError: a `store` for a method whose segments do not stand for themselves.
             SessionError: inside a session of this model.
         """
         made = _maker(model, method)
@@ -95,7 +104,7 @@ class Memory:
         if opening is None and not made.neutral:
             shown = prompts.build(tokenizer, tokenizer.decode(tokens), "?")
             opening = shown.context[: shown.opening]
-        return Memory._made(model, tokenizer, made, tokens, opening or [])
+        return Memory._made(model, tokenizer, made, tokens, opening or [], store=store)
 
     @staticmethod
     def of_images(model: PreTrainedModel, reader: Any, prompt: Prompt, images: int, method: MemoryMethod | str) -> Memory:
@@ -128,6 +137,7 @@ class Memory:
         ids: list[int],
         opening: Sequence[int],
         shown: Tensor | None = None,
+        store: SegmentStore | None = None,
     ) -> Memory:
         """The memory of a context's ids, or of its embeddings `shown` [n, d] where it shows images."""
         method.attach(model)
@@ -141,10 +151,14 @@ class Memory:
         if method.neutral:
             plain = embedded(model, torch.tensor([ids], device=model.device))[0] if shown is None else shown.float()
             return Memory(plain.cpu(), tuple(ids), method, facts)
-        began = time.perf_counter()
+        began, shape = time.perf_counter(), Shape.of(model, family_of(model).stack(model))
+        if store is not None:
+            whole = pieced(method, model, ids, shape, store)
+            seconds, counts = time.perf_counter() - began, (whole.segments, whole.made)
+            return Memory(whole.soft, tuple(ids), method, facts, seconds, whole.flops, (), 0, *counts)
         found = method.compress(model, ids if shown is None else shown, opening)
         seconds = method.spent + time.perf_counter() - began
-        flops = method.flops(Shape.of(model, family_of(model).stack(model)), len(ids), len(opening))
+        flops = method.flops(shape, len(ids), len(opening))
         if isinstance(found, Prefix):
             kept = found.map(lambda x: x.cpu())
             return Memory(kept, tuple(ids), method, facts, seconds, flops, tuple(opening))
@@ -163,8 +177,8 @@ class Memory:
                 raise ConflictError(f"memories of different {wrong[0]} do not go into one prompt; make them again with one.")
         soft = torch.cat([memory.soft for memory in memories])
         ids = tuple(token for memory in memories for token in memory.ids)
-        seconds, flops = sum(memory.seconds for memory in memories), sum(memory.flops for memory in memories)
-        return Memory(soft, ids, first.method, first.facts, seconds, flops)
+        counts = ("seconds", "flops", "segments", "made")
+        return Memory(soft, ids, first.method, first.facts, **{x: sum(getattr(m, x) for m in memories) for x in counts})
 
     def __str__(self) -> str:
         if self.prefix is None:

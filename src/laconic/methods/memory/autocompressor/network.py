@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -18,6 +20,8 @@ class Summaries(Compressor):
         slots: summary embeddings there are, of which a smaller share uses the first.
         marker: the token whose embedding they start from, that of the end of a text.
     """
+
+    independent: ClassVar[bool] = False
 
     def __init__(self, model: PreTrainedModel, segment: int, slots: int, marker: int):
         super().__init__(segment)
