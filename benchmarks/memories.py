@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import laconic
 from laconic.artifact import Artifact
 from laconic.bench.statistics import wilson
 from laconic.measure.cost import Shape
-from laconic.memory.compressor import embedded
+from laconic.memory.compressor import embedded, slots_of
 from laconic.memory.contract import MemoryMethod, PrefixMethod
 from laconic.method import Method
 from laconic.prompts.text import build
@@ -33,10 +34,15 @@ from laconic.tasks.text.slots import FRAME, Slots
 CACHE = ("truncate", "random", "snapkv:window=4", "expected_attention", "kvzip", "attention_matching")
 
 
-def methods(artifacts: Path, keep: float) -> dict[str, Method | None]:
-    """Name, or folder of its artifact -> method at one budget; None: the uncompressed model."""
+def methods(artifacts: Path, keep: float, share: float) -> dict[str, Method | None]:
+    """Name, or folder of its artifact -> method at one budget; None: the uncompressed model.
+
+    Args:
+        share: of all entries, what opens the prompt included, that a memory of this `keep` takes; so much have methods for
+            the cache, too.
+    """
     found: dict[str, Method | None] = {"full": None, "none": None}
-    found |= {name: laconic.create_method(name, keep=keep) for name in CACHE}
+    found |= {name: laconic.create_method(name, keep=share) for name in CACHE}
     for path in sorted(artifacts.glob("*/artifact.safetensors")):
         own = Artifact.load(path)
         if keep in own.data.get("keeps", []):
@@ -63,12 +69,23 @@ class Asked:
         return found
 
 
+@dataclass(frozen=True)
+class Answers:
+    """Attributes: tokens: that follow the questions [B]. flops: as a share of those without compression. kv_bytes: of one
+    context in the cache, with what opens its prompt."""
+
+    tokens: Tensor
+    flops: float
+    kv_bytes: float
+
+
 @torch.no_grad()
-def answers(model: Any, asked: Asked, method: Method | None, empty: bool) -> tuple[Tensor, float]:
-    """Tokens that follow the questions [B], and the share of FLOPs; `empty`: without any context."""
+def answers(model: Any, asked: Asked, method: Method | None, empty: bool) -> Answers:
+    """What the model says to all questions; `empty`: without any context."""
     shape = Shape.of(model, model.model)
     n, m, layers = asked.context.shape[1], asked.question.shape[1], shape.layers
     full = shape.prefill_flops([n + m] * layers)
+    an_entry = 2 * layers * model.config.num_key_value_heads * shape.head_dim * model.dtype.itemsize
     if isinstance(method, PrefixMethod):
         method.attach(model)
         opening, rows = asked.context[0, : asked.opening], len(asked.context)
@@ -77,7 +94,7 @@ def answers(model: Any, asked: Asked, method: Method | None, empty: bool) -> tup
         logits = model(asked.question, past_key_values=prefix.cache(model.dtype), position_ids=at).logits
         seeing = 4 * shape.head_dim * shape.heads * m * prefix.entries * layers  # the question, of the entries before it
         own = shape.prefill_flops([m] * layers) + seeing + method.flops(shape, n - asked.opening, asked.opening)
-        return logits[:, -1].argmax(-1), own / full
+        return Answers(logits[:, -1].argmax(-1), own / full, prefix.entries * an_entry)
     if isinstance(method, MemoryMethod):
         method.attach(model)
         assert method.network is not None and method.keep is not None
@@ -85,13 +102,15 @@ def answers(model: Any, asked: Asked, method: Method | None, empty: bool) -> tup
         parts = [embedded(model, asked.context[:, : asked.opening]), soft, embedded(model, asked.question)]
         mixed = torch.cat(parts, 1).to(model.dtype)
         own = shape.prefill_flops([mixed.shape[1]] * layers) + method.flops(shape, n - asked.opening)
-        return model(inputs_embeds=mixed).logits[:, -1].argmax(-1), own / full
+        said = model(inputs_embeds=mixed).logits[:, -1].argmax(-1)
+        return Answers(said, own / full, (mixed.shape[1] - m) * an_entry)
     context = asked.context[:, : asked.opening] if empty else asked.context
     with laconic.compress(model, *filter(None, [method])) as session:
         model(context)
+        held = session.stats.kv_bytes / len(context)
         with session.hold():
             logits = model(asked.question, past_key_values=session.cache).logits
-    return logits[:, -1].argmax(-1), session.stats.prefill_flops / len(context) / full
+    return Answers(logits[:, -1].argmax(-1), session.stats.prefill_flops / len(context) / full, held)
 
 
 def main() -> None:
@@ -109,15 +128,18 @@ def main() -> None:
     for facts in args.facts:
         asked = Asked(tokenizer, facts, args.samples)
         for keep in args.keeps:
-            for name, method in methods(args.artifacts, keep).items():
+            n = asked.context.shape[1]
+            share = (asked.opening + slots_of(n - asked.opening, keep)) / n
+            for name, method in methods(args.artifacts, keep, share).items():
                 row: dict[str, Any] = {"facts": facts, "keep": keep, "method": name}
                 try:
-                    given, flops = answers(model, asked, method, name == "none")
-                    found = wilson(int((given == asked.right).sum()), len(given))
-                    row |= {"right": found.mean, "low": found.low, "high": found.high, "n": len(given), "flops": flops}
+                    said = answers(model, asked, method, name == "none")
+                    found = wilson(int((said.tokens == asked.right).sum()), len(asked.right))
+                    row |= {"right": found.mean, "low": found.low, "high": found.high, "n": len(asked.right)}
+                    row |= {"flops": said.flops, "kv_bytes": said.kv_bytes}
                     if isinstance(method, MemoryMethod):
-                        given, _ = answers(model, asked.swapped(), method, False)
-                        row["swapped"] = float((given == asked.right).float().mean())
+                        others = answers(model, asked.swapped(), method, False)
+                        row["swapped"] = float((others.tokens == asked.right).float().mean())
                 except laconic.BudgetError as error:
                     row["refused"] = str(error)
                 rows.append(row)
