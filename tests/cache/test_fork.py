@@ -15,7 +15,6 @@ from laconic.errors import SessionError
 
 N = 80
 every_method = pytest.mark.parametrize("name", METHODS)
-held_or_not = pytest.mark.parametrize("hold", [True, False], ids=["held", "not held"])
 
 
 def padded(prompt, seed=0, n=N, pad=23):
@@ -49,11 +48,18 @@ def same(first, second):
 
 
 @every_method
-@held_or_not
-@pytest.mark.parametrize("batch", ["one", "padded"])
+@pytest.mark.parametrize(
+    ("hold", "batch"),
+    [
+        pytest.param(True, "padded", id="held-padded"),
+        pytest.param(False, "one", id="not held-one"),
+        pytest.param(True, "one", id="held-one", marks=pytest.mark.slow),
+        pytest.param(False, "padded", id="not held-padded", marks=pytest.mark.slow),
+    ],
+)
 def test_every_fork_is_asked_as_if_the_context_had_just_been_read(llama, prompt, name, hold, batch):
     ids, mask = padded(prompt) if batch == "padded" else (prompt(1, N), None)
-    question, steps = prompt(len(ids), 9, seed=2), prompt(len(ids), 8, seed=3)
+    question, steps = prompt(len(ids), 9, seed=2), prompt(len(ids), 5, seed=3)
 
     def read(session):
         llama(ids, attention_mask=mask)
@@ -65,7 +71,7 @@ def test_every_fork_is_asked_as_if_the_context_had_just_been_read(llama, prompt,
         forks = [context.fork() for _ in range(3)]
         before = tensors(context)
         for seed, other in enumerate(forks[:2]):
-            ask(session, other, prompt(len(ids), 30, seed=10 + seed), prompt(len(ids), 10, seed=20 + seed), not hold)
+            ask(session, other, prompt(len(ids), 30, seed=10 + seed), prompt(len(ids), 4, seed=20 + seed), not hold)
         got = ask(session, forks[2], question, steps, hold)
         assert torch.equal(got, want)
         assert same(tensors(context), before)

@@ -48,6 +48,7 @@ def same(one, two):
     return one.stats.kv_bytes == two.stats.kv_bytes and asked[0] == asked[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*CUT, *WRITTEN])
 def test_two_passes_keep_what_the_label_says(engine, ids, name, tmp_path):
     label = next(entry.cls.reuse for entry in list_methods(name))

@@ -226,6 +226,7 @@ def error(method, obs, queries):
     return float((got - want).norm() / want.norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [10, 20])
 @pytest.mark.parametrize("seed", range(3))
 def test_merging_beats_forgetting_where_keys_repeat(seed, share):
@@ -280,6 +281,7 @@ def test_decoding_compresses_with_the_means_of_all_rows(make_llama, prompt, pass
         assert columns["count"].tolist() == [26 - token for _, _, token, _, _ in want]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [{"keep": 0.3}, {"tokens": 12}, {"tokens": 70}])
 @pytest.mark.parametrize("settings", [{}, {"merge_space": "pre_rope"}, {"multiplicity": True}], ids=str)
 def test_a_padded_batch_equals_single_runs_for_many_steps(llama, prompt, budget, settings):

@@ -245,6 +245,7 @@ def test_saved_and_loaded_in_the_middle_it_continues(llama, prompt, positions):
     torch.testing.assert_close(run(True), run(False), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["original", "rank"])
 @pytest.mark.parametrize("budget", [{"keep": 0.3}, {"tokens": 12}, {"tokens": 70}])
 def test_a_padded_batch_equals_single_runs_for_many_steps(llama, prompt, positions, budget):
