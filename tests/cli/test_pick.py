@@ -28,7 +28,7 @@ def found(monkeypatch, folder):
     def run(self, minutes, tell=None):
         from laconic.bench.fingerprint import fingerprint
 
-        self.refused = {("kvzip", 0.25): "no reason"}
+        self.refused = {("kvzip", 0.25): "no reason", ("snapkv", 0.25): "no reason", ("kvzip", 0.1): "no reason"}
         return Pick(self.name, fingerprint(self.engine.model), self.data, minutes, OWN, VERDICTS, {}, {})
 
     monkeypatch.setattr(Picking, "run", run)
@@ -48,7 +48,10 @@ def test_it_says_what_to_use_and_how_sure_that_is(laconic, model, found, data, f
     later, in_view = done.stdout.split("question in the prompt")
     assert "97% 90% to 99%" in later and "use random at 0.5: 97% of the answers stay" in later
     assert "0.25: no clear winner; 40 questions do not tell it from random 55%" in later
-    assert "no budget tried keeps 95% of the answers" in in_view and "left out: kvzip at keep 0.25" in done.stderr
+    assert (
+        "no budget tried keeps 95% of the answers" in in_view
+        and "left out: kvzip at keep 0.25, 0.1; snapkv at keep 0.25: no reason" in done.stderr
+    )
     (file,) = (folder / "picks").iterdir()
     assert str(file) in done.stdout.replace("\n", "")
     assert laconic.json("pick", "--model", model, "--data", data)["verdicts"][0]["method"] == "random"
@@ -62,7 +65,7 @@ def test_run_chat_and_inspect_follow_it(laconic, model, found, data, context):
         done = laconic.json(*ask, *more)
         return done["methods"][0]["name"], done["methods"][0]["budget"]["keep"], bool(done["warnings"])
 
-    assert method() == ("knorm", 0.5, False)  # in view
+    assert method() == ("knorm", 0.5, True)  # in view, where no budget keeps 95 %
     assert method("--later") == ("random", 0.5, False)  # the smallest budget that keeps 95 %
     assert method("--later", "--keep", 0.3) == ("knorm", 0.3, False)
     assert method("--later", "--keep", 0.1) == ("knorm", 0.1, True)  # far from what was tried

@@ -61,8 +61,51 @@ def test_the_last_tokens_of_a_document_are_drawn_too(lm, tmp_path):
     rows = readings.draw(random.Random(0), 64, len(ids) - 2)
     assert {row[0] for row in rows.context.tolist()} == {ids[0], ids[1]}
     assert {row[0] for row in rows.rest.tolist()} == {ids[-2], ids[-1]}
-    with pytest.raises(PromptError, match=f"longest document has {len(ids)} tokens; lengths={len(ids)} .* needs"):
-        readings.draw(random.Random(0), 1, len(ids))
+    readings.check(len(ids))
+    with pytest.raises(PromptError, match=rf"short\.txt has {len(ids)} tokens, and a passage with what follows it"):
+        readings.check(len(ids) + 1)
+
+
+def test_longer_documents_are_drawn_from_more_often(lm, tmp_path):
+    _, tokenizer = lm
+    long, short = tmp_path / "long.txt", tmp_path / "short.txt"
+    long.write_text("The code for falcon is 4815263. " * 60, encoding="utf-8")
+    short.write_text("Which birds are there? " * 6, encoding="utf-8")
+    readings = DocumentReadings(tokenizer, [str(long), str(short)], following=1)
+    sizes = [len(ids) - 9 for ids in readings.documents]
+    drawn = readings.draw(random.Random(0), 400, 9).context
+    first = {tuple(readings.documents[0][i : i + 9]) for i in range(sizes[0])}
+    share = sum(tuple(row) in first for row in drawn.tolist()) / 400
+    assert abs(share - sizes[0] / sum(sizes)) < 0.05
+
+
+def test_a_passage_that_is_repeated_needs_nothing_after_it(lm, tmp_path):
+    _, tokenizer = lm
+    path = tmp_path / "short.txt"
+    path.write_text("The code for falcon is 4815263.", encoding="utf-8")
+    ids = tokenizer(path.read_text(), add_special_tokens=False)["input_ids"]
+    drawn = DocumentReadings(tokenizer, [str(path)]).draw(random.Random(0), 2, len(ids), copying=True)
+    assert drawn.context.tolist() == [ids, ids]
+
+
+def test_documents_are_refused_before_the_first_step(lm, book):
+    fit = parse(find_fit("icae"), {"data": str(book), "lengths": "16,90000", "steps": "1"})
+    with pytest.raises(PromptError, match=r"book\.txt has .* tokens"):
+        fit.build(*lm)
+    with pytest.raises(ValueError, match="following=1: the first token after a prefix is not learned"):
+        parse(find_fit("gist"), {"data": str(book), "following": "1"})
+
+
+def test_a_users_documents_come_before_the_facts_of_the_testbed(book):
+    model, tokenizer = laconic.load("testbed/facts")
+    fit = parse(find_fit("icae"), {"data": str(book), "lengths": "16"})
+    fit.build(model, tokenizer)
+    assert isinstance(fit.readings, DocumentReadings) and fit.end == -1
+
+
+def test_models_that_see_are_refused():
+    with pytest.raises(ValueError, match="compllm is trained beside models that read text alone"):
+        parse(find_fit("compllm"), {}).build(*laconic.load("testbed/vlm"))
 
 
 def test_without_files_nothing_that_evaluation_reads_is_drawn(lm):

@@ -25,6 +25,7 @@ def loaded():
 def spec(loaded, tmp_path_factory):
     torch.manual_seed(0)
     network, file = ConceptEmbeddings(loaded[0], S, loaded[1].eos_token_id), tmp_path_factory.mktemp("a") / "c.safetensors"
+    network.gain.data.fill_(0.7)
     data = {"keeps": [0.5, 0.25], "segment": S, "marker": loaded[1].eos_token_id}
     return artifact_of("compllm", loaded[0], network, file, **data) + ",keep=0.5"
 
@@ -140,5 +141,35 @@ def test_segments_that_depend_on_others_are_refused(loaded, store, tmp_path):
 def test_memories_of_several_documents_count_together(loaded, spec, store):
     one, two = document(loaded, 2 * S), document(loaded, 3 * S, seed=1)
     Memory.of(*loaded, one, spec, store=store)
+    Memory.of(*loaded, one, spec.replace("keep=0.5", "keep=0.25"), store=store)
+    with pytest.raises(ConflictError, match=r"keep=0.5 and keep=0.25 do not go into one"):
+        Memory.joined([Memory.of(*loaded, one, spec), Memory.of(*loaded, one, spec.replace("keep=0.5", "keep=0.25"))])
+    with pytest.raises(ValueError, match="no memories to join"):
+        Memory.joined([])
     both = Memory.joined([Memory.of(*loaded, ids, spec, store=store) for ids in (one, two)])
-    assert (both.segments, both.made) == (5, 3)
+    assert (both.segments, both.made) == (5, 3) and both.seconds > 0
+
+
+def test_many_segments_go_through_in_batches(loaded, spec, store, calls, monkeypatch):
+    monkeypatch.setattr("laconic.memory.segments.SEGMENTS", 2)
+    Memory.of(*loaded, document(loaded, 5 * S), spec, store=store)
+    assert calls == [2, 2, 1]
+
+
+def test_segments_of_another_precision_of_the_model_are_others(loaded, spec, store):
+    ids = document(loaded, 2 * S)
+    Memory.of(*loaded, ids, spec, store=store)
+    model, tokenizer = laconic.load(FACTS)
+    Memory.of(model, tokenizer, ids, spec, store=store)
+    assert len(store.entries()) == 2
+    assert Memory.of(model.to(torch.bfloat16), tokenizer, ids, spec, store=store).made == 2
+
+
+def test_an_entry_that_goes_before_it_is_opened_is_compressed_again(loaded, spec, store, monkeypatch):
+    ids = document(loaded, 2 * S)
+    Memory.of(*loaded, ids, spec, store=store)
+    monkeypatch.setattr(SegmentStore, "get", lambda self, key: self.folder / "gone.safetensors")
+    assert Memory.of(*loaded, ids, spec).entries == S
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SegmentStore, "_servable", lambda self, key: False)
+        assert Memory.of(*loaded, ids, spec, store=store).made == 2

@@ -327,6 +327,8 @@ def test_a_stream_says_that_it_is_alive_while_its_context_is_made(client, made, 
         assert got.status_code == 200
         for line in got.iter_lines():
             lines.append(line)
+            if lines.count(": keep-alive") == 2:
+                assert scheduler._inflight == {"alice": 1}  # it counts while its context is made
             if lines.count(": keep-alive") == 3 and held:
                 scheduler.backend._loop.call_soon_threadsafe(build, held.pop())
     assert lines.count(": keep-alive") >= 3 and lines[-2] == "data: [DONE]"
@@ -351,11 +353,15 @@ def test_an_error_of_a_stream_that_has_begun_is_told_in_it(client, made, monkeyp
             events = []
             for event in client.responses.create(model="tiny", input=[item], stream=True, extra_body=more):
                 events.append(event)
-            assert [event.type for event in events] == ["error", "response.failed"]
-            assert [event.sequence_number for event in events] == [0, 1]
-            raise openai.APIError(events[0].message, None, body={"code": events[0].code})
+            kinds = ["response.created", "response.in_progress", "error", "response.failed"]
+            assert [event.type for event in events] == kinds
+            assert [event.sequence_number for event in events] == [0, 1, 2, 3]
+            assert events[-1].response.status == "failed"
+            raise openai.APIError(events[2].message, None, body={"code": events[2].code})
     assert raised.value.code == "deadline_exceeded"
-    assert made[2][-1]["code"] == "deadline_exceeded" and not house.schedulers["tiny"]._inflight
+    time.sleep(0.2)  # the client has the end of the stream before the server has finished with it
+    assert made[2][-1]["code"] == "deadline_exceeded" and made[2][-1]["status"] != 499
+    assert not house.schedulers["tiny"]._inflight
 
 
 def test_a_stream_that_fails_before_it_begins_has_a_status_and_leaves_its_place(client, made, monkeypatch):
@@ -374,7 +380,8 @@ def test_a_stream_that_fails_before_it_begins_has_a_status_and_leaves_its_place(
 @pytest.mark.parametrize("stream", [False, True])
 def test_no_context_is_made_for_a_request_that_is_one_too_many(client, made, monkeypatch, stream):
     scheduler, contexts = made[1].schedulers["tiny"], made[1].contexts
-    monkeypatch.setitem(scheduler._inflight, "alice", 10**6)
+    most = made[1].config.limits_of("alice").max_inflight
+    monkeypatch.setitem(scheduler._inflight, "alice", most)
     count = len(list(contexts.records))
     many = error(ask, client, about(TEXT + f"One too many {stream}."), stream=stream)
     assert many.status_code == 429 and many.code == "rate_limit_exceeded"

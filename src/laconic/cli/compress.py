@@ -71,7 +71,7 @@ def compress(
 
         if tokens is not None or question or protect or force or digits or tags is not None:
             raise common.InputError(
-                f"--method {method} makes soft tokens of a whole text; give --keep, --model and --out alone."
+                f"--method {method} makes soft tokens of a whole text; give --keep, --model, --store and --out alone."
             )
         remember(texts, method, keep, model, target, store, as_json)
         return

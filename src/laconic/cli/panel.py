@@ -114,6 +114,8 @@ def in_words(question: Question) -> str:
         return "the context was compressed before the question was known"
     if not question.methods:
         return "context and question were read together"
+    if any(CATALOGUE[method.name].site == "memory" for method in question.methods):
+        return "the context was compressed by itself; the question was read after what stands for it"
     looks = any(CATALOGUE[method.name].query_aware for method in question.methods)
     return (
         f"context and question were compressed together; the method {'looks' if looks else 'does not look'} at the question"

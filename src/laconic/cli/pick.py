@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,8 +66,21 @@ def pick(
         common.emit({**asdict(found), "refused": refused, "file": str(file)})
         return
     _show(found, file)
-    for (name, k), why in made.refused.items():
-        common.err().print(f"left out: {name} at keep {k}: {why}", style="yellow", markup=False, soft_wrap=True)
+    for line in _left_out(made.refused):
+        common.err().print(line, style="yellow", markup=False, soft_wrap=True)
+
+
+def _left_out(refused: Mapping[tuple[str, float | None], str]) -> list[str]:
+    """One line for each reason, with all that it holds for."""
+    lines = []
+    for why in dict.fromkeys(refused.values()):
+        budgets: dict[str, list[str]] = {}
+        for (name, k), reason in refused.items():
+            if reason == why:
+                budgets.setdefault(name, []).append("all" if k is None else f"{k:g}")
+        told = "; ".join(f"{name} at keep {', '.join(keeps)}" for name, keeps in budgets.items())
+        lines.append(f"left out: {told}: {why}")
+    return lines
 
 
 def _keeps(text: str | None) -> list[float] | None:

@@ -36,7 +36,7 @@ def picked(options: Options, engine: Engine, mode: Mode) -> list[Method]:
         InputError: nothing has been found out for this model.
     """
     from laconic.bench.fingerprint import fingerprint  # the bench is imported for those who ask for it
-    from laconic.bench.pick.verdict import Pick, PickError, place
+    from laconic.bench.pick.verdict import ENOUGH, Pick, PickError, place
 
     file = place(fingerprint(engine.model))
     if not file.exists():
@@ -48,6 +48,11 @@ def picked(options: Options, engine: Engine, mode: Mode) -> list[Method]:
     except PickError as error:
         raise InputError(str(error)) from error
     keep = verdict.keep if options.keep is None else options.keep
+    if options.keep is None and verdict.share < ENOUGH:
+        options.warnings.append(
+            f"picked: no budget that was tried keeps {ENOUGH:.0%} of the answers; {verdict.method} at {keep:g} kept "
+            f"{verdict.share:.0%}."
+        )
     if max(keep / verdict.keep, verdict.keep / keep) > FAR:
         options.warnings.append(f"picked: keep {keep:g} was not tried; {verdict.method} was found best at {verdict.keep:g}.")
     return create_methods([verdict.method], keep=keep)

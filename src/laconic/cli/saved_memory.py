@@ -63,6 +63,8 @@ def remember(
         counts = {"segments": memory.segments, "segments_made": memory.made} if reuse else {}
         common.emit({**facts, "flops": memory.flops, "seconds": memory.seconds, **counts})
         return
-    told = f", {memory.made} of {memory.segments} segments compressed, the others from the store" if reuse else ""
+    told = (
+        "" if not memory.segments else f", {memory.made} of {memory.segments} segments compressed, the others from the store"
+    )
     line = f"wrote {out}: {memory}{told}, {seconds(memory.seconds)}"
     common.err().print(line, style="dim", markup=False, soft_wrap=True)

@@ -32,24 +32,25 @@ class DocumentReadings:
     def __init__(self, tokenizer: Any, files: Sequence[str] = (), following: int = 64):
         texts = [read_text(Path(file)) for file in files] or ["\n".join(lines) for lines in corpus.documents()]
         self.following = following
+        self.named = files[0] if len(files) == 1 else "the longest of the documents"
         self.documents = [tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
         asked = build(tokenizer, "A text.", REPEAT)
         self.opening = torch.tensor(asked.context[: asked.opening], dtype=torch.long)
         self.request = torch.tensor(asked.question, dtype=torch.long)
 
-    def draw(self, rng: random.Random, rows: int, tokens: int, copying: bool = False) -> Reading:
-        """`rows` passages of so many tokens, at random places of the documents that are long enough.
+    def check(self, size: int) -> None:
+        """Raise `PromptError` where no document has so many tokens."""
+        longest = max(map(len, self.documents))
+        if longest < size:
+            raise PromptError(
+                f"{self.named} has {longest} tokens, and a passage with what follows it {size}; give longer texts, or "
+                "smaller lengths and following."
+            )
 
-        Raises:
-            PromptError: none is.
-        """
+    def draw(self, rng: random.Random, rows: int, tokens: int, copying: bool = False) -> Reading:
+        """`rows` passages of so many tokens, at random places of the documents that are long enough."""
         size = tokens if copying else tokens + self.following
         places = [max(0, len(ids) - size + 1) for ids in self.documents]
-        if not any(places):
-            longest = max((len(ids) for ids in self.documents), default=0)
-            raise PromptError(
-                f"the longest document has {longest} tokens; lengths={tokens} with following={self.following} needs {size}."
-            )
         drawn = []
         for ids in rng.choices(self.documents, places, k=rows):
             start = rng.randrange(len(ids) - size + 1)

@@ -20,6 +20,7 @@ from laconic.fit.slots import Reading, SlotReadings, has_facts
 from laconic.memory.compressor import Compressor, embedded
 from laconic.memory.lora import adapt
 from laconic.memory.prefix import Prefix
+from laconic.prompts.reader import tokenizer_of
 
 
 @dataclass(kw_only=True)
@@ -37,6 +38,7 @@ class ContextFit(TrainingFit):
         data: UTF-8 files, whose passages are the contexts and whose next tokens are learned; none: facts and questions for
             ``testbed/facts``, Python's documentation for other models. `following`: how many tokens of a passage's
             continuation are learned.
+        ends: whether the end of an answer is learned, too; else the model ends its answers as it is.
         rank: of LoRA on the encoder; None: all its weights are trained. See `laconic.memory.lora`.
     """
 
@@ -50,6 +52,7 @@ class ContextFit(TrainingFit):
     segment: int = 16
     data: tuple[str, ...] = ()
     following: int = 64
+    ends: bool = False
     rank: int | None = None
 
     draws_its_own: ClassVar[bool] = False
@@ -60,6 +63,8 @@ class ContextFit(TrainingFit):
         super().__post_init__()
         if self.data and self.draws_its_own:
             raise ValueError(f"{self.method}: data={self.data[0]}: its training draws its own contexts; leave data out.")
+        self.end = -1
+        """The token that ends a turn; -1: there is none."""
 
     def network(self, model: PreTrainedModel) -> Any:
         """What is trained."""
@@ -67,14 +72,19 @@ class ContextFit(TrainingFit):
 
     def build(self, model: PreTrainedModel, tokenizer: Any) -> Any:
         self.model, self.tokenizer, self.readings = model, tokenizer, self._readings(tokenizer)
-        self.right = RightAnswers()
+        self.right, self.end = RightAnswers(), self.readings.end
         self.compressor = self.adapted(self.network(model))
         return self.compressor
 
     def _readings(self, tokenizer: Any) -> SlotReadings | DocumentReadings:
-        if self.draws_its_own or (not self.data and has_facts(tokenizer)):
+        if self.draws_its_own or (not self.data and has_facts(tokenizer_of(tokenizer))):
             return SlotReadings(tokenizer)
-        return DocumentReadings(tokenizer, self.data, self.following)
+        if tokenizer_of(tokenizer) is not tokenizer:
+            raise ValueError(f"{self.method} is trained beside models that read text alone; give one without a processor.")
+        readings = DocumentReadings(tokenizer, self.data, self.following)
+        for length in self.lengths:
+            readings.check(length + self.following)
+        return readings
 
     def adapted(self, network: Any) -> Any:
         """The network, whose encoder is trained as a whole or by LoRA."""
@@ -87,16 +97,18 @@ class ContextFit(TrainingFit):
         return self.drawn(step)
 
     def drawn(self, step: int, copying: bool = False) -> tuple[Reading, float]:
-        """Contexts, and the share of soft tokens. The end of a turn is not learned: the model ends its answers as it is."""
+        """Contexts, and the share of soft tokens."""
         rng = random.Random(f"{self.seed}-{step}")
         keep, facts = rng.choice(self.keeps), rng.choice(self.lengths)
         drawn = self.readings.draw(rng, self.batch_size, facts, copying)
-        answers = replace(drawn, learned=drawn.learned & (drawn.rest != self.readings.end))
-        return answers.to(self.model.device), keep
+        if not self.ends:
+            drawn = replace(drawn, learned=drawn.learned & (drawn.rest != self.end))
+        return drawn.to(self.model.device), keep
 
     def scored(self, logits: Tensor, wanted: Tensor) -> Tensor:
-        """Cross-entropy of the right tokens [N] under `logits` [N, V], which are counted for the log."""
-        self.right.note(logits.argmax(-1) == wanted)
+        """Cross-entropy of the right tokens [N] under `logits` [N, V], which are counted for the log; ends are not."""
+        answers = wanted != self.end
+        self.right.note(logits[answers].argmax(-1) == wanted[answers])
         return F.cross_entropy(logits, wanted)
 
     def progress(self) -> str:
@@ -134,6 +146,11 @@ class MemoryFit(ContextFit):
 @dataclass(kw_only=True)
 class PrefixFit(ContextFit):
     """A network that makes keys and values. A subclass gives `network`, a `PrefixCompressor`; it may change `loss`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.following < 2:
+            raise ValueError(f"{self.method}: following=1: the first token after a prefix is not learned; give 2 or more.")
 
     def loss(self, batch: tuple[Reading, float]) -> Tensor | Iterable[Tensor]:
         reading, keep = batch

@@ -52,7 +52,7 @@ def merge(network: M) -> M:
 
 
 def export(artifact: Artifact, folder: str | Path) -> None:
-    """Write the updates as a folder that peft loads on the model: ``PeftModel.from_pretrained(model, folder)``.
+    """Write the updates as a folder that peft loads on a plain language model: ``PeftModel.from_pretrained(model, folder)``.
 
     Raises:
         ArtifactError: it was trained without a rank, or holds several encoders.

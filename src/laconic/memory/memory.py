@@ -169,10 +169,18 @@ class Memory:
         """Memories one after another as one.
 
         Raises:
-            ConflictError: they belong to different models, tokenizers or artifacts, or are prefixes.
+            ConflictError: they belong to different models, tokenizers or artifacts, have different shares, or are prefixes.
+            ValueError: there are none.
         """
+        if not memories:
+            raise ValueError("there are no memories to join; give at least one.")
         first, *others = memories
         for other in others:
+            if other.method.keep != first.method.keep:
+                raise ConflictError(
+                    f"memories of keep={first.method.keep} and keep={other.method.keep} do not go into one; make them again "
+                    "with one share."
+                )
             if wrong := sorted(name for name in first.facts if other.facts[name] != first.facts[name]):
                 raise ConflictError(f"memories of different {wrong[0]} do not go into one prompt; make them again with one.")
         soft = torch.cat([memory.soft for memory in memories])

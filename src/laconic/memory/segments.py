@@ -51,7 +51,7 @@ def pieced(method: MemoryMethod, model: PreTrainedModel, ids: list[int], shape: 
     if not isinstance(network, Compressor) or not network.independent:
         raise ConflictError(
             f"{method.name}: what it makes of a segment depends on what came before it, so no segment is used again; leave "
-            "store out, or choose a method whose segments stand for themselves, such as compllm."
+            "store out, or choose a method whose segments stand for themselves."
         )
     assert method.keep is not None
     parameters = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "artifact"}

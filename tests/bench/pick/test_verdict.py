@@ -51,6 +51,13 @@ def test_where_nothing_was_asked_there_is_no_verdict():
     assert verdict({"a": "1" * 8}).questions == 8
 
 
+def test_a_control_alone_is_no_advice():
+    asked = {"random": "1" * 9, "kvzip": ""}
+    assert verdicts(contest(asked), "later") == []
+    assert verdicts(contest({"random": "1" * 9}), "later")[0].method == "random"  # nothing else was wanted
+    assert verdicts(contest({**asked, "kvzip": "0" * 9}), "later")[0].method == "random"
+
+
 @pytest.fixture
 def pick():
     one = verdict({"a": "1" * 10})

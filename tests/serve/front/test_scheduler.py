@@ -1,5 +1,7 @@
 """Whose turn it is: contexts that are waited for and answers, neither of which stops the other."""
 
+import asyncio
+
 import pytest
 
 from laconic.serve.config import Limits, Model
@@ -53,7 +55,31 @@ def test_without_answers_contexts_are_made_one_after_another():
 
 def test_a_key_has_so_many_requests_at_once():
     one = scheduler()
-    one._inflight["alice"] = 2
-    one.check("alice", 3)
+    one.count("alice", 2)
+    one.count("alice", 2)
     with pytest.raises(Refusal, match="2 requests at once already"):
-        one.check("alice", 2)
+        one.count("alice", 2)
+    one.release("alice")
+    one.count("alice", 2)
+    one.release("alice")
+    one.release("alice")
+    assert not one._inflight
+
+
+def test_a_request_that_is_left_while_it_is_prepared_is_forgotten_by_the_worker_too():
+    """Its prompt may have been prepared by then, although nobody has waited for the reply."""
+    one, sent = scheduler(), []
+
+    async def never(op, **fields):
+        await asyncio.sleep(60)
+
+    async def run():
+        one.backend.call, one.backend.send = never, sent.append
+        entering = asyncio.create_task(one.enter(Job(id="j", messages=[], seconds=60), "alice", 2, 0, lambda said: None))
+        await asyncio.sleep(0.01)
+        assert one._inflight == {"alice": 1}
+        entering.cancel()
+        await asyncio.gather(entering, return_exceptions=True)
+
+    asyncio.run(run())
+    assert not one._inflight and sent == [{"op": "cancel", "id": "j"}]

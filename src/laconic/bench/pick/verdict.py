@@ -17,6 +17,8 @@ from laconic.pretrained import cache_folder
 SCHEMA = 1
 ENOUGH = 0.95
 """Share of the uncompressed model's answers from which a budget is called safe."""
+CONTROL = "random"
+"""Says how little a method can be worth; where nothing else was asked enough, it is no advice."""
 
 
 class PickError(LaconicError, ValueError):
@@ -130,6 +132,9 @@ def _verdict(contest: Contest, mode: Mode, keep: float) -> Verdict | None:
     best, *others = ranked
     tally = contest.tallies[best, keep]
     if len(tally.same) < LEAST:
+        return None
+    asked = {method for method in ranked if len(contest.tallies[method, keep].same) >= LEAST}
+    if asked == {CONTROL} != set(contest.methods):
         return None
     interval = wilson(sum(tally.same.values()), len(tally.same))
     rivals = {

@@ -59,9 +59,12 @@ class Running:
         """
         shared = 0
         if self._find is not None:
-            self._scheduler.check(self._key, self._most)  # before a context is made for a request that is refused
+            self._scheduler.count(self._key, self._most)  # no context is made for a request that is refused
             began = time.monotonic()
-            found, new = await self._find()
+            try:
+                found, new = await self._find()
+            finally:
+                self._scheduler.release(self._key)
             left = max(self.job.seconds - (time.monotonic() - began), 0.001)
             self._found, self.job = found, replace(self.job, context=found.stored, seconds=left)
             shared = found.tokens["original"]
@@ -183,22 +186,15 @@ async def _streamed(request: Request, limits: Limits, running: Running, shape: S
         return shape.failed(refusal)
 
     stream = sse.Beginning(pieces(), told, limits.first_byte_s, limits.keep_alive_s)
+
+    async def over() -> None:
+        running.leave()
+        request.state.record["left"] = not stream.complete
+        await stream.close()
+
     try:
         await stream.begin()
     except BaseException:
-        running.leave()
+        await over()
         raise
-    return sse.response(_until_the_end(stream, running, request))
-
-
-async def _until_the_end(stream: sse.Beginning, running: Running, request: Request) -> AsyncIterator[bytes]:
-    complete = False
-    pieces = stream.rest()
-    try:
-        async for piece in pieces:
-            yield piece
-        complete = True
-    finally:
-        running.leave()
-        request.state.record["left"] = not complete
-        await pieces.aclose()  # type: ignore[attr-defined]
+    return sse.Streamed(stream.rest(), over)

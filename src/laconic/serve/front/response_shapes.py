@@ -81,9 +81,8 @@ class ResponseShape:
         async for _, piece in running.inbox.pieces():
             if not begun:
                 begun = True
-                empty = self.object("in_progress")
-                yield event("response.created", response=empty)
-                yield event("response.in_progress", response=empty)
+                for created in self._created_events():
+                    yield created
                 opened = {**self._message("", "in_progress"), "content": []}
                 yield event("response.output_item.added", output_index=0, item=opened)
                 yield event("response.content_part.added", **at, part=_part(""))
@@ -102,9 +101,14 @@ class ResponseShape:
         error = refusal.body["error"]
         failed = self.object("failed", error={"code": "server_error", "message": error["message"]})
         return [
+            *(() if self._events else self._created_events()),
             self._event("error", code=error["code"], message=error["message"], param=error["param"]),
             self._event("response.failed", response=failed),
         ]
+
+    def _created_events(self) -> list[bytes]:
+        empty = self.object("in_progress")
+        return [self._event(kind, response=empty) for kind in ("response.created", "response.in_progress")]
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         number, self._events = self._events, self._events + 1

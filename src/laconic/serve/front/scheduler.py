@@ -59,11 +59,9 @@ class Scheduler:
         Raises:
             Refusal: the worker refuses its prompt, or the queue is full.
         """
-        self.check(key, most)
         if len(self.waiting) >= self.model.max_queue:
             raise Refusal(429, "queue_full", "the queue is full.", headers=self._after(self.estimate()))
-        self._inflight[key] = self._inflight.get(key, 0) + 1
-        ticket: Ticket | None = None
+        self.count(key, most)
         now = self._clock()
         try:
             said = await self.backend.call("prepare", id=job.id, job=job.facts())
@@ -71,13 +69,12 @@ class Scheduler:
             self._admit(ticket)
             return ticket
         except BaseException:
-            self._released(key)
-            if ticket is not None:
-                self._tell(job.id)
+            self.release(key)
+            self._tell(job.id)  # it may have prepared the prompt, although nobody has waited for that
             raise
 
-    def check(self, key: str, most: int) -> None:
-        """Whether a key may have another request.
+    def count(self, key: str, most: int) -> None:
+        """Count one more request of a key, until `release`.
 
         Raises:
             Refusal: it has `most` already.
@@ -86,6 +83,7 @@ class Scheduler:
             raise Refusal(
                 429, "rate_limit_exceeded", f"this key has {most} requests at once already.", headers=self._after(1)
             )
+        self._inflight[key] = self._inflight.get(key, 0) + 1
 
     def _admit(self, ticket: Ticket) -> None:
         wait = self.estimate()
@@ -103,7 +101,7 @@ class Scheduler:
         if waited or ticket in self.running:
             self._tell(ticket.job.id)
         self.backend.forget(ticket.job.id)
-        self._released(ticket.key)
+        self.release(ticket.key)
 
     def _tell(self, request: str) -> None:
         """Let the worker drop a request; where there is no worker, there is nothing to drop."""
@@ -112,7 +110,8 @@ class Scheduler:
         except Refusal:
             return
 
-    def _released(self, key: str) -> None:
+    def release(self, key: str) -> None:
+        """A counted request of a key is over."""
         self._inflight[key] -= 1
         if not self._inflight[key]:
             del self._inflight[key]

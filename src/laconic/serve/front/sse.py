@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from laconic.serve.refusal import Refusal
 
@@ -36,6 +37,8 @@ class Beginning:
     ):
         self._source, self._told, self._patience, self._keep_alive = source, told, patience, keep_alive
         self._next: asyncio.Task[bytes | None] | None = None
+        self.complete = False
+        """Whether all pieces have been taken."""
 
     async def begin(self) -> None:
         """Wait for the first piece.
@@ -49,27 +52,30 @@ class Beginning:
             self._next.result()
 
     async def rest(self) -> AsyncIterator[bytes]:
-        """All pieces, with comments between those that take long; an error ends them. Leaving it early ends the source."""
-        task = self._next or self._ask()
+        """All pieces, with comments between those that take long; an error ends them."""
         try:
             while True:
-                done, _ = await asyncio.wait([task], timeout=self._keep_alive)
+                self._next = self._next or self._ask()
+                done, _ = await asyncio.wait([self._next], timeout=self._keep_alive)
                 if not done:
                     yield KEEP_ALIVE
                     continue
-                piece = task.result()
+                piece, self._next = self._next.result(), None
                 if piece is None:
-                    return
+                    break
                 yield piece
-                task = self._ask()
         except Refusal as refusal:
             for piece in self._told(refusal):
                 yield piece
-        finally:
-            task.cancel()
+        self.complete = True
+
+    async def close(self) -> None:
+        """End the source, wherever the stream is."""
+        if self._next is not None and not self._next.done():
+            self._next.cancel()
             with contextlib.suppress(BaseException):
-                await task
-            await self._source.aclose()  # type: ignore[attr-defined]
+                await self._next
+        await self._source.aclose()  # type: ignore[attr-defined]
 
     def _ask(self) -> asyncio.Task[bytes | None]:
         async def one() -> bytes | None:
@@ -78,6 +84,19 @@ class Beginning:
         return asyncio.create_task(one())
 
 
-def response(pieces: AsyncIterator[bytes], headers: dict[str, str] | None = None) -> StreamingResponse:
-    """The HTTP response of a stream."""
-    return StreamingResponse(pieces, media_type="text/event-stream; charset=utf-8", headers={**HEADERS, **(headers or {})})
+class Streamed(StreamingResponse):
+    """The HTTP response of a stream.
+
+    Args:
+        over: called at the end, also where the client has left before the first piece, and the pieces are never asked for.
+    """
+
+    def __init__(self, pieces: AsyncIterator[bytes], over: Callable[[], Awaitable[None]]):
+        super().__init__(pieces, media_type="text/event-stream; charset=utf-8", headers=HEADERS)
+        self._over = over
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._over()
