@@ -375,6 +375,26 @@ def test_a_stream_that_fails_before_it_begins_has_a_status_and_leaves_its_place(
     failed = error(ask, client, [{"role": "user", "content": QUESTIONS[0]}], model="plain", stream=True)
     assert failed.status_code == 504 and failed.code == "deadline_exceeded"
     assert not scheduler._inflight and not len(scheduler.waiting)
+    time.sleep(0.1)
+    assert made[2][-1]["status"] == 504  # not as a client that has left
+
+
+def test_the_making_of_a_context_is_part_of_the_deadline_and_its_tokens_are_shared(client, made, monkeypatch):
+    scheduler, seen = made[1].schedulers["tiny"], []
+    enter, build = scheduler.enter, scheduler.build
+
+    async def noted(job, key, most, shared, hear):
+        seen.append((job.seconds, shared))
+        return await enter(job, key, most, shared, hear)
+
+    def late(one):
+        scheduler.backend._loop.call_later(0.5, build, one)
+
+    monkeypatch.setattr(scheduler, "enter", noted)
+    monkeypatch.setattr(scheduler, "build", late)
+    got = ask(client, about(TEXT + "Late."), extra_body={"laconic": {"deadline_s": 30}})
+    ((left, shared),) = seen
+    assert 0 < left < 29.5 and shared == counts(got)[1] > 0
 
 
 @pytest.mark.parametrize("stream", [False, True])

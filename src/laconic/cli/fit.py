@@ -29,7 +29,7 @@ Data = Annotated[str | None, typer.Option(metavar="FILE", help="The same as --se
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of this training.")]
 Convert = Annotated[
     tuple[Path, Path] | None,
-    typer.Option("--convert", metavar="OLD NEW", help="Write a recipe or weights of laconic 0.1 as an artifact instead."),
+    typer.Option("--convert", metavar="OLD NEW", help="Write a recipe or weights from before there were artifacts as one."),
 ]
 
 

@@ -93,8 +93,8 @@ class Options:
         ),
     ] = None
     keep: Keep = None
-    tokens: Annotated[int | None, typer.Option("--tokens", help="Entries kept per layer and head instead.")] = None
-    nbytes: Annotated[int | None, typer.Option("--bytes", help="Bytes of keys and values instead.")] = None
+    tokens: Annotated[int | None, typer.Option("--tokens", help="Entries per layer and head, instead of --keep.")] = None
+    nbytes: Annotated[int | None, typer.Option("--bytes", help="Bytes of keys and values, instead of --keep.")] = None
     context: Annotated[str | None, typer.Option("--context", help="UTF-8 text file; - reads stdin.")] = None
     image: Annotated[
         list[str] | None, typer.Option("--image", help="JPEG, PNG, WebP or GIF, for a vision model; repeat to show several.")

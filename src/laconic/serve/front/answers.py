@@ -187,14 +187,19 @@ async def _streamed(request: Request, limits: Limits, running: Running, shape: S
 
     stream = sse.Beginning(pieces(), told, limits.first_byte_s, limits.keep_alive_s)
 
+    async def end() -> None:
+        try:
+            await stream.close()  # before it leaves: it may be entering
+        finally:
+            running.leave()
+
     async def over() -> None:
-        running.leave()
         request.state.record["left"] = not stream.complete
-        await stream.close()
+        await end()
 
     try:
         await stream.begin()
     except BaseException:
-        await over()
+        await end()
         raise
     return sse.Streamed(stream.rest(), over)
