@@ -5,9 +5,7 @@ Run: python -m tools.pages.leaderboard_memories [--check]
 
 from __future__ import annotations
 
-import sys
-
-from tools.pages.parts import DOCS, Row, results, table, write_or_check
+from tools.pages.parts import DOCS, Row, not_measured, percent, table, write_results
 
 PAGE = DOCS / "leaderboard-memories.md"
 INTRODUCTION = """# Leaderboard: learned memories
@@ -25,8 +23,8 @@ HEAD = ("method", "right, %", "95 %", "another's, %", "cache, KB", "FLOPs")
 
 def line(row: Row) -> list[str]:
     """One method at one rate."""
-    right, low, high = (f"{100 * row[name]:.1f}" for name in ("right", "low", "high"))
-    swapped = f"{100 * row['swapped']:.1f}" if "swapped" in row else ""
+    right, low, high = percent(row, "right", "low", "high")
+    (swapped,) = percent(row, "swapped") if "swapped" in row else [""]
     return [f"`{row['method']}`", right, f"{low} to {high}", swapped, f"{row['kv_bytes'] / 1000:.1f}", f"{row['flops']:.2f}"]
 
 
@@ -41,18 +39,13 @@ def page(rows: list[Row]) -> str:
             measured = sorted((row for row in own if "right" in row), key=lambda row: -row["right"])
             parts.append(f"## {1 / keep:g}x, {facts} facts\n\n{measured[0]['n']} contexts.\n")
             parts += [table(HEAD, [line(row) for row in measured]), ""]
-            refused = [f"* `{row['method']}`: {row['refused']}" for row in own if "refused" in row]
-            parts += ["Not measured:\n", *refused, ""] if refused else []
+            parts += not_measured(own, "method")
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
 def main() -> int:
     """The exit status."""
-    rows = results("memories")
-    if rows is None:
-        print("no results yet; run benchmarks/memories.py", file=sys.stderr)
-        return 1
-    return write_or_check(PAGE, page(rows), "leaderboard_memories")  # type: ignore[arg-type]
+    return write_results(PAGE, "memories", page)
 
 
 if __name__ == "__main__":

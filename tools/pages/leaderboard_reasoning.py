@@ -5,9 +5,7 @@ Run: python -m tools.pages.leaderboard_reasoning [--check]
 
 from __future__ import annotations
 
-import sys
-
-from tools.pages.parts import DOCS, Row, results, table, write_or_check
+from tools.pages.parts import DOCS, Row, percent, table, write_results
 
 PAGE = DOCS / "leaderboard-reasoning.md"
 INTRODUCTION = """# Leaderboard: thinking
@@ -24,7 +22,7 @@ HEAD = ("method", "right, %", "95 %", "problems", "steps in words", "without wor
 
 def line(row: Row) -> list[str]:
     """One method on one task."""
-    right, low, high, closed = (f"{100 * row[name]:.1f}" for name in ("right", "low", "high", "closed"))
+    right, low, high, closed = percent(row, "right", "low", "high", "closed")
     steps = (f"{row[name]:.1f}" for name in ("written", "latent"))
     return [f"`{row['method']}`", right, f"{low} to {high}", row["n"], *steps, closed]
 
@@ -40,11 +38,7 @@ def page(rows: list[Row]) -> str:
 
 def main() -> int:
     """The exit status."""
-    rows = results("reasoning")
-    if rows is None:
-        print("no results yet; run benchmarks/reasoning.py", file=sys.stderr)
-        return 1
-    return write_or_check(PAGE, page(rows), "leaderboard_reasoning")  # type: ignore[arg-type]
+    return write_results(PAGE, "reasoning", page)
 
 
 if __name__ == "__main__":

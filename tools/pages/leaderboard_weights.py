@@ -5,9 +5,7 @@ Run: python -m tools.pages.leaderboard_weights [--check]
 
 from __future__ import annotations
 
-import sys
-
-from tools.pages.parts import DOCS, Row, results, table, write_or_check
+from tools.pages.parts import DOCS, Row, not_measured, percent, results, table, write_results
 
 PAGE = DOCS / "leaderboard-weights.md"
 INTRODUCTION = """# Leaderboard: weights
@@ -26,7 +24,7 @@ HEAD = ("weights", "beside", "right, %", "95 %", "questions", "perplexity", "byt
 
 def line(row: Row) -> list[str]:
     """One method on one model, alone or beside a method for the cache."""
-    right, low, high = (f"{100 * row[name]:.1f}" for name in ("right", "low", "high"))
+    right, low, high = percent(row, "right", "low", "high")
     beside = f"`{row['cache']}`, {row['keep']:.0%}" if row["cache"] else ""
     seconds = "not timed" if row["seconds"] is None else f"{row['seconds']:.2f}"
     numbers = (f"{row['perplexity']:.2f}", f"{row['bytes'] / 1e6:.1f}")
@@ -44,7 +42,7 @@ MIXTURE = ("weights", "parameters, M", "surprise over entropy", "needles, %", "9
 
 def mixture(row: Row) -> list[str]:
     """One method on the mixture."""
-    right, low, high = (f"{100 * row[name]:.1f}" for name in ("right", "low", "high"))
+    right, low, high = percent(row, "right", "low", "high")
     numbers = (f"{row['parameters'] / 1e6:.2f}", f"{row['entropy']:.3f}")
     return [row["method"], *numbers, right, f"{low} to {high}", row["questions"]]
 
@@ -63,8 +61,7 @@ def page(rows: list[Row], mixtures: list[Row]) -> str:
             told = measured[0]
             parts.append(f"Questions of the task `{told['task']}`, documents of {told['tokens']} tokens, {told['data']}.\n")
             parts += [table(HEAD, [line(row) for row in (*alone, *beside)]), ""]
-        refused = [f"* `{row['weights']}`: {row['refused']}" for row in own if "refused" in row]
-        parts += ["Not measured:\n", *refused, ""] if refused else []
+        parts += not_measured(own, "weights")
     if mixtures:
         ordered = sorted(mixtures, key=lambda x: x["entropy"])
         parts += [MIXTURES, table(MIXTURE, [mixture(row) for row in ordered]), ""]
@@ -73,11 +70,7 @@ def page(rows: list[Row], mixtures: list[Row]) -> str:
 
 def main() -> int:
     """The exit status."""
-    rows = results("weights")
-    if rows is None:
-        print("no results yet; run benchmarks/weights.py", file=sys.stderr)
-        return 1
-    return write_or_check(PAGE, page(rows, results("mixtures") or []), "leaderboard_weights")  # type: ignore[arg-type]
+    return write_results(PAGE, "weights", lambda rows: page(rows, results("mixtures") or []))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,30 @@ def write_or_check(path: Path, text: str, module: str) -> int:
     path.write_text(text, encoding="utf-8")
     print(f"wrote {path}")
     return 0
+
+
+def write_results(path: Path, name: str, page: Callable[[Any], str]) -> int:
+    """Write the generated page of benchmarks/results/`name`.json, or check it; see `write_or_check`. The exit status.
+
+    Args:
+        page: the results as Markdown. The module is called leaderboard_`name`, the script benchmarks/`name`.py.
+    """
+    rows = results(name)
+    if rows is None:
+        print(f"no results yet; run benchmarks/{name}.py", file=sys.stderr)
+        return 1
+    return write_or_check(path, page(rows), f"leaderboard_{name}")
+
+
+def not_measured(rows: Sequence[Row], name: str) -> list[str]:
+    """Lines that say why some rows were refused, each after what the column `name` calls it; none where none was."""
+    refused = [f"* `{row[name]}`: {row['refused']}" for row in rows if "refused" in row]
+    return ["Not measured:\n", *refused, ""] if refused else []
+
+
+def percent(row: Row, *names: str) -> list[str]:
+    """Shares of a row in percent, with one decimal."""
+    return [f"{100 * row[name]:.1f}" for name in names]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
