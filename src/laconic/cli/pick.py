@@ -72,13 +72,12 @@ def pick(
 
 def _left_out(refused: Mapping[tuple[str, float | None], str]) -> list[str]:
     """One line for each reason, with all that it holds for."""
+    reasons: dict[str, dict[str, list[str]]] = {}
+    for (name, k), why in refused.items():
+        reasons.setdefault(why, {}).setdefault(name, []).append("all" if k is None else f"{k:g}")
     lines = []
-    for why in dict.fromkeys(refused.values()):
-        budgets: dict[str, list[str]] = {}
-        for (name, k), reason in refused.items():
-            if reason == why:
-                budgets.setdefault(name, []).append("all" if k is None else f"{k:g}")
-        told = "; ".join(f"{name} at keep {', '.join(keeps)}" for name, keeps in budgets.items())
+    for why, keeps in reasons.items():
+        told = "; ".join(f"{name} at keep {', '.join(budgets)}" for name, budgets in keeps.items())
         lines.append(f"left out: {told}: {why}")
     return lines
 

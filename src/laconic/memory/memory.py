@@ -154,8 +154,8 @@ class Memory:
         began, shape = time.perf_counter(), Shape.of(model, family_of(model).stack(model))
         if store is not None:
             whole = pieced(method, model, ids, shape, store)
-            seconds, counts = time.perf_counter() - began, (whole.segments, whole.made)
-            return Memory(whole.soft, tuple(ids), method, facts, seconds, whole.flops, (), 0, *counts)
+            seconds, pieces, new = time.perf_counter() - began, whole.segments, whole.made
+            return Memory(whole.soft, tuple(ids), method, facts, seconds, whole.flops, segments=pieces, made=new)
         found = method.compress(model, ids if shown is None else shown, opening)
         seconds = method.spent + time.perf_counter() - began
         flops = method.flops(shape, len(ids), len(opening))
