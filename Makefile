@@ -43,10 +43,10 @@ demo: $(READY)  ## the main job: answers from a compressed context, on a real mo
 	$(BIN)/laconic bench --preset demo --out demo
 
 test: $(READY)  ## everything but the slow tests, in two processes
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
 
 slow: $(READY)  ## the slow tests, in two processes
-	$(BIN)/pytest -m slow -n 2 --dist loadfile
+	$(BIN)/pytest -m slow -n 2 --dist loadfile --max-worker-restart 0
 
 processors: $(READY)  ## the real processors of all vision classes, with torchvision in a folder that only this run sees
 	test -d .processors/torchvision || $(BIN)/pip install --quiet --no-deps --target .processors torchvision==$(TORCHVISION)

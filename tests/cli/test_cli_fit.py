@@ -156,3 +156,13 @@ def test_the_old_names_go_on_for_one_release(laconic, tmp_path, verb):
     assert shown.exit_code == 0 and json.loads(shown.stdout)["method"] == "razorattention"
     assert f"laconic {verb} is deprecated" in shown.stderr and "use laconic fit" in shown.stderr
     assert f"│ {verb} " not in laconic("--help").stdout
+
+
+def test_settings_are_explained(laconic):
+    rows = laconic.json("fit", "icae", "--settings")
+    assert {row["setting"]: row["default"] for row in rows}["keeps"] == "0.5,0.25"
+    assert {row["setting"]: row["meaning"] for row in rows}["segment"] == "tokens of a segment"
+    shown = laconic("fit", "icae", "--settings")
+    assert shown.exit_code == 0 and "tokens of a segment" in shown.stdout
+    wrong = laconic("fit", "--settings")
+    assert wrong.exit_code == 2 and "of which method?" in wrong.output

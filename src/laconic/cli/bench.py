@@ -10,11 +10,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from laconic.budget import share
 from laconic.cli import common
 from laconic.cli.options import IMAGE_MODEL, LOCAL, model_for_own_documents, ray_address
+from laconic.cli.progress import rows_shown
 from laconic.method import check_name
 from laconic.specs import split_methods
 
@@ -201,7 +201,7 @@ def _name_of(model: str) -> str:
 
 
 def _run(made: Bench | Spread, store: Store, as_json: bool) -> None:
-    """Run what is left, with a bar on a terminal."""
+    """Run what is left, and show how far that is."""
     left = made.pending(store)
     total = made.total
     console = common.err()
@@ -212,17 +212,10 @@ def _run(made: Bench | Spread, store: Store, as_json: bool) -> None:
         common.out().print(f"{total} rows on {made.name}{there}; the chat template is always applied.")
     if not left:
         return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     shown = common.out().is_terminal and console.is_terminal
     began, before = time.perf_counter(), len(store)
-    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
-        bar = progress.add_task("warming up", total=len(left))
-        made.run(
-            store,
-            lambda cell: progress.update(
-                bar, advance=1, description=f"{cell.task} {made.grid.comparison.shown(cell.mode)} {cell.method[:24]:24}"
-            ),
-        )
+    with rows_shown(console, len(left), shown) as finished:
+        made.run(store, lambda cell: finished(f"{cell.task} {made.grid.comparison.shown(cell.mode)} {cell.method[:24]:24}"))
     if not as_json:
         common.out().print(f"{len(store) - before} rows in {time.perf_counter() - began:.1f} s")
 

@@ -25,6 +25,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting, as name=value; repeat it. One that does not exist lists them all."),
 ]
+Explain = Annotated[bool, typer.Option("--settings", help="Say what the settings of NAME mean, with their defaults.")]
 Data = Annotated[str | None, typer.Option(metavar="FILE", help="The same as --set data=FILE: what it is fitted to.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of this training.")]
 Convert = Annotated[
@@ -38,6 +39,7 @@ def fit(
     model: options.Model = "testbed/lm",
     out: Out = None,
     settings: Settings = None,
+    explain: Explain = False,
     data: Data = None,
     resume: Resume = False,
     convert: Convert = None,
@@ -55,9 +57,14 @@ def fit(
     if convert is not None:
         _convert(*convert, as_json)
     elif name is None:
+        if explain:
+            raise common.InputError("--settings: of which method? Give its name; without one, all are listed.")
         _list(as_json)
     else:
         check_name(name)
+        if explain:
+            _explain(name, as_json)
+            return
         settings = [*(settings or []), *([] if data is None else [f"data={data}"])]
         _fit(name, model, out, settings, resume, dtype, device, trust_remote_code, as_json)
 
@@ -108,7 +115,35 @@ def _list(as_json: bool) -> None:
         told = ", ".join(f"{key}={shown(value)}" for key, value in row["settings"].items())
         common.out().print(f"[bold cyan]{row['method']}[/] ({row['kind']}): {row['what']}", soft_wrap=True)
         common.out().print(f"  {told}", style="dim", markup=False, soft_wrap=True)
-    common.out().print("\nlaconic fit NAME --model MODEL --out FILE --set name=value", style="dim", soft_wrap=True)
+    console = common.out()
+    console.print("\nlaconic fit NAME --settings says what they mean", style="dim")
+    console.print("laconic fit NAME --model MODEL --out FILE --set name=value", style="dim", soft_wrap=True)
+
+
+def _explain(name: str, as_json: bool) -> None:
+    """The settings of one fit."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from laconic.fit.find import find_fit
+    from laconic.fit.meanings import meanings
+    from laconic.fit.settings import defaults, shown
+
+    cls = find_fit(name)
+    rows = [(key, shown(value), meanings(cls)[key].replace("`", "")) for key, value in defaults(cls).items()]
+    if as_json:
+        common.emit([dict(zip(("setting", "default", "meaning"), row, strict=True)) for row in rows])
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("setting", style="cyan", no_wrap=True)
+    table.add_column("default", overflow="fold")
+    table.add_column("what it means")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console = common.out()
+    if not console.is_terminal:
+        console.width = 120
+    console.print(table)
 
 
 def _convert(old: Path, new: Path, as_json: bool) -> None:

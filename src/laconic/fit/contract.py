@@ -39,6 +39,8 @@ class Fit:
     """Whether what is trained stands beside no model: `build` gets None for both, and the artifact belongs to no weights."""
     may_be_zero: ClassVar[tuple[str, ...]] = ("seed",)
     """Settings that may be 0; all other numbers must be positive."""
+    explained_in: ClassVar[tuple[type, ...]] = ()
+    """Classes whose docstrings explain those settings that describe the network."""
 
     def __post_init__(self) -> None:
         for name, value in self.settings().items():

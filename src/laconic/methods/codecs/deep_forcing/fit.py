@@ -38,6 +38,7 @@ class DeepForcingFit(CodecFit):
     heads: int = 4
 
     method: ClassVar[str] = "deep_forcing"
+    explained_in: ClassVar[tuple[type, ...]] = (Sizes,)
     may_be_zero: ClassVar[tuple[str, ...]] = ("seed", "history")
 
     def build(self, model: Any, tokenizer: Any) -> nn.Module:

@@ -21,7 +21,12 @@ RGB = 3
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the network is made of: pixels of a frame's side and of a patch's, width, depth and heads."""
+    """What the network is made of.
+
+    Attributes:
+        size, patch: pixels of a frame's side and of a patch's.
+        width, depth, heads: of the transformer.
+    """
 
     size: int = 32
     patch: int = 8

@@ -55,6 +55,7 @@ class DiCoDeFit(CodecFit):
     start: str | None = None
 
     method: ClassVar[str] = "dicode"
+    explained_in: ClassVar[tuple[type, ...]] = (Sizes,)
     may_be_zero: ClassVar[tuple[str, ...]] = (*CodecFit.may_be_zero, "dropped", "unsaid")
 
     def __post_init__(self) -> None:

@@ -24,6 +24,7 @@ class EMMDiTFit(CodecFit):
     """A generator of scenes with one shape from captions such as "red circle top left".
 
     Args:
+        size, patch: pixels of an image's side and of a patch's.
         ratios: of the compressor's paths; 2,4 is the paper's. Empty: all tokens in the middle.
         slices: subregions of attention; 1: full attention.
         dropped: share of the captions that are left out, for guidance.
@@ -48,6 +49,7 @@ class EMMDiTFit(CodecFit):
     dropped: float = 0.1
 
     method: ClassVar[str] = "e_mmdit"
+    explained_in: ClassVar[tuple[type, ...]] = (Sizes,)
     may_be_zero: ClassVar[tuple[str, ...]] = ("seed", "dropped")
 
     def build(self, model: Any, tokenizer: Any) -> nn.Module:

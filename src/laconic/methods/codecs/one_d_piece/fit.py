@@ -42,6 +42,7 @@ class OneDPieceFit(CodecFit):
     start: str | None = None
 
     method: ClassVar[str] = "one_d_piece"
+    explained_in: ClassVar[tuple[type, ...]] = (Sizes,)
 
     def build(self, model: Any, tokenizer: Any) -> nn.Module:
         if self.start is None:

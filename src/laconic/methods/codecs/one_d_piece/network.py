@@ -22,7 +22,7 @@ class Sizes:
     Attributes:
         size, patch: pixels of the image's side and of a patch's.
         tokens: latent tokens N. `width`, `depth`, `heads`: of both transformers.
-        levels: of the FSQ; empty: a VQ of `codes` vectors of `code_width` numbers, as in the paper.
+        levels: of the FSQ; empty: a VQ, as in the paper. `codes`, `code_width`: its vectors, and their numbers.
     """
 
     size: int = 32

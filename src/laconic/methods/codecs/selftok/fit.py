@@ -49,6 +49,7 @@ class SelfTokFit(CodecFit):
     start: str | None = None
 
     method: ClassVar[str] = "selftok"
+    explained_in: ClassVar[tuple[type, ...]] = (Sizes,)
     may_be_zero: ClassVar[tuple[str, ...]] = (*CodecFit.may_be_zero, "dropped")
 
     def build(self, model: Any, tokenizer: Any) -> nn.Module:

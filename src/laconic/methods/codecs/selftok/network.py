@@ -25,7 +25,8 @@ class Sizes:
 
     Attributes:
         size, patch: pixels of the image's side and of a patch's.
-        tokens: codes K. `levels`: of the FSQ; empty: `codes` unit vectors of `code_width` numbers, as in the paper.
+        tokens: codes K. `levels`: of the FSQ; empty: unit vectors, as in the paper. `codes`, `code_width`: how many those
+            are, and their numbers.
         schedule, ends, owned: see `Schedule`.
         image_width, query_width, encoder: widths of the encoder's two streams, and its depth.
         width, depth: of the decoder. `heads`: of all.

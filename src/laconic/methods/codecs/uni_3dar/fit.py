@@ -54,6 +54,7 @@ class Uni3DARFit(CodecFit):
     lr: float = 1e-3
 
     method: ClassVar[str] = "uni_3dar"
+    explained_in: ClassVar[tuple[type, ...]] = (Sizes,)
     may_be_zero: ClassVar[tuple[str, ...]] = ("seed", "jitter", "dropped", "warmup")
 
     def __post_init__(self) -> None:

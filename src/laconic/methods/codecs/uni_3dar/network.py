@@ -20,7 +20,15 @@ Past = list[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of grid and network. `doubled`: every node has a mask entry before it, as published."""
+    """What grid and network are made of.
+
+    Attributes:
+        levels: of the octree. `cell`: side of its smallest cells, in the unit of the points. `bins`: places along an axis
+            within a cell.
+        kinds: of points.
+        width, depth, heads: of the transformer.
+        doubled: whether every node has a mask entry before it, as published.
+    """
 
     levels: int = 5
     cell: float = 0.4

@@ -101,7 +101,7 @@ class ExplainabilityFit(TrainingFit):
     Args:
         samples: questions to label; those that the host answers wrongly are left out.
         new_tokens: longest answer; long ones make relevance flat.
-        steps: of the optimiser (Adam), `batch_size` pairs each, at the constant rate `lr`.
+        steps: of the optimiser (Adam) at the constant rate `lr`. `batch_size`: pairs of a step.
         kernel: of the network.
         file: lines of JSON ``{"image": FILE, "question": TEXT, "answer": TEXT}``, any number per image; empty
             for the testbed's scenes (only for its models).
