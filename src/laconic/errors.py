@@ -27,6 +27,10 @@ class EntryPointError(LaconicError, ImportError):
     """A method or task of another package is installed, but importing it fails."""
 
 
+class MissingPackageError(LaconicError, ImportError):
+    """A package that this needs is not installed; the message names the extra that brings it."""
+
+
 class UnsupportedModelError(LaconicError, TypeError):
     """The model's layers, attention or cache do not fit the seams."""
 

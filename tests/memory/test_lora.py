@@ -8,7 +8,7 @@ from transformers import LlamaForCausalLM
 
 import laconic
 from laconic.artifact import Artifact, numbers
-from laconic.errors import ArtifactError
+from laconic.errors import ArtifactError, MissingPackageError
 from laconic.fit import Trainer
 from laconic.fit.find import find_fit
 from laconic.fit.settings import parse
@@ -131,7 +131,7 @@ def test_without_peft_the_message_says_what_to_install(loaded, monkeypatch):
         return real(name, *args, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"rank=4 needs peft: pip install 'laconic-transformers\[lora\]'"):
+    with pytest.raises(MissingPackageError, match=r"rank=4 needs peft: pip install 'laconic-transformers\[lora\]'"):
         lora.adapt(Encoder(loaded[0]), 4)
 
 

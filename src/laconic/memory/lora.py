@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from laconic.artifact import Artifact
-from laconic.errors import ArtifactError
+from laconic.errors import ArtifactError, MissingPackageError
 from laconic.memory.encoder import Encoder
 
 M = TypeVar("M", bound=nn.Module)
@@ -22,15 +22,14 @@ def adapt(network: M, rank: int) -> M:
     frozen and not saved with the network. They begin at zero and are added with a factor of 1.
 
     Raises:
-        ImportError: peft is not installed. ValueError: there is no encoder.
+        MissingPackageError: peft is not installed. ValueError: there is no encoder.
     """
     encoders = [module for module in network.modules() if isinstance(module, Encoder)]
     if not encoders:
         raise ValueError(f"rank={rank}: {type(network).__name__} has no copy of the model's decoder to adapt; leave it out.")
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise ImportError(f"rank={rank} needs peft: pip install 'laconic-transformers[lora]'") from None
+    _check_installed(rank)
+    from peft import LoraConfig, inject_adapter_in_model
+
     for encoder in encoders:
         encoder.requires_grad_(False)
         config = LoraConfig(r=rank, lora_alpha=rank, target_modules=_projections(encoder))
@@ -55,10 +54,8 @@ def export(artifact: Artifact, folder: str | Path) -> None:
     """Write the updates as a folder that peft loads on a plain language model: ``PeftModel.from_pretrained(model, folder)``.
 
     Raises:
-        ArtifactError: it was trained without a rank, or holds several encoders.
+        ArtifactError: it was trained without a rank, or holds several encoders. MissingPackageError: peft is not installed.
     """
-    from peft import LoraConfig
-
     rank, tensors = artifact.data.get("rank"), dict[str, Tensor]()
     for name, x in artifact.tensors.items():
         around, found, own = name.rpartition("decoder.layers.")
@@ -69,12 +66,22 @@ def export(artifact: Artifact, folder: str | Path) -> None:
             tensors[key] = x.contiguous()
     if not rank or not tensors:
         raise ArtifactError(f"this artifact of {artifact.method} holds no LoRA; train it with --set rank=16.")
+    _check_installed(rank)
+    from peft import LoraConfig
+
     names = sorted({name.split(UPDATE)[0].rsplit(".", 1)[1] for name in tensors})
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=names, base_model_name_or_path=artifact.model)
     config.save_pretrained(str(folder))
     save_file(tensors, folder / "adapter_model.safetensors")
+
+
+def _check_installed(rank: int) -> None:
+    try:
+        import peft  # noqa: F401
+    except ImportError:
+        raise MissingPackageError(f"rank={rank} needs peft: pip install 'laconic-transformers[lora]'.") from None
 
 
 def _projections(encoder: Encoder) -> list[str]:
