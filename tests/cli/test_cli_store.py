@@ -1,5 +1,7 @@
 """`laconic store`."""
 
+import re
+
 import pytest
 from helpers.memory_files import key, writer
 
@@ -83,7 +85,7 @@ def test_run_takes_a_context_from_the_store(laconic, model, context, tmp_path, m
         "answer"
     ]
     assert first["kv_bytes"] == again["kv_bytes"] and laconic.json(*asked)["answer"] == again["answers"][0]["answer"]
-    assert "from the store" in laconic(*asked, "-q", "Wer?", "--store").stdout
+    assert re.search(r"taken from the store in \d+\.?\d* m?s, ", laconic(*asked, "-q", "Wer?", "--store").stdout)
     (entry,) = laconic.json("store", "ls")
     assert entry["facts"]["methods"] == "knorm:keep=0.25"
 

@@ -21,7 +21,7 @@ def test_it_prints_as_lines():
     found = {name: text.strip() for name, text in lines.items()}
     assert found["tokens"] == "1,024 in, 7 decoded" and found["budget"] == "asked 10.00%, achieved 9.96%"
     assert found["KV bytes"] == "3.0 MiB of 30.0 MiB" and "visual tokens" not in found
-    assert found["prefill"] == "1.25 s, 50.0 ms of it compressing"
+    assert found["prefill"] == "1.25 s, 50.0 ms of it the methods' own work"
     assert found["prefill FLOPs"] == "2.00 GFLOP, uncompressed 1.00 GFLOP"
     assert {line.index(found[name]) for name, line in zip(found, str(stats).splitlines(), strict=True)} == {15}
     assert "visual tokens" in str(Stats(visual_in=576)) and repr(stats).startswith("Stats(tokens_in=1024")

@@ -58,7 +58,8 @@ def _figures(question: Question, run: Run, stock: Run | None) -> Table:
     if run.visual is not None:
         row(f"{'sound' if question.sounds else 'vision'} encoder", lambda r: r.final.encoder_seconds, seconds)
     row("prefill", lambda r: r.prefill_seconds, seconds)
-    row("  of it compressing", lambda r: r.answer.prompt.compress_seconds or None, seconds)
+    if question.methods:
+        row("  of it the method's own work", lambda r: r.answer.prompt.compress_seconds or None, seconds)
     row("decode per token", lambda r: r.decode_seconds_per_token, seconds)
     row("prefill FLOPs", lambda r: r.final.prompt_flops, flops)
     row("  of it the method's own work", lambda r: r.final.method_flops or None, flops)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,8 +30,10 @@ def answer_all(
     """
     console, options = common.out(), question.options
     engine, request, tokens = question.engine, question.request, len(question.prompt.context)
+    began = time.perf_counter()
     with reading(engine.model, tokens):
         context = engine.read(request) if store is None else read_stored(engine, request, store)
+    took = time.perf_counter() - began
     full = None
     if compare:
         with reading(engine.model, tokens, "uncompressed: "):
@@ -50,11 +53,11 @@ def answer_all(
             )
     notes = dict.fromkeys([*options.warnings, *context.notes, *(note for answer in answers for note in answer.notes)])
     if as_json:
-        common.emit(_record(question, context, questions, answers, beside, list(notes)))
+        common.emit(_record(question, context, took, questions, answers, beside, list(notes)))
         return
-    stats, how = context.stats, "from the store" if context.stored else "read once"
+    stats, how = context.stats, "taken from the store" if context.stored else "read once"
     told = (
-        f"\n{stats.tokens_in:,.0f} tokens {how}, {size(stats.kv_bytes)} of {size(stats.kv_bytes_full)} kept; "
+        f"\n{stats.tokens_in:,.0f} tokens {how} in {seconds(took)}, {size(stats.kv_bytes)} of {size(stats.kv_bytes_full)} kept; "
         f"{seconds(_first(answers))} to the first token of an answer"
     )
     if beside:
@@ -82,6 +85,7 @@ def _first(answers: Sequence[Answer]) -> float:
 def _record(
     question: Question,
     context: Context,
+    took: float,
     questions: Sequence[str],
     answers: Sequence[Answer],
     beside: Sequence[Answer],
@@ -100,6 +104,7 @@ def _record(
         "kv_bytes": stats.kv_bytes,
         "kv_bytes_full": stats.kv_bytes_full,
         "stored": context.stored,
+        "context_seconds": took,
         "answers": rows,
         "warnings": notes,
     }

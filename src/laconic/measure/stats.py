@@ -87,7 +87,7 @@ class Stats:
             "budget": f"asked {self.asked:.2%}, achieved {self.achieved:.2%}",
             "KV bytes": f"{size(self.kv_bytes)} of {size(self.kv_bytes_full)}",
             "allocated": size(self.kv_bytes_allocated),
-            "prefill": f"{seconds(self.prefill_seconds)}, {seconds(self.compress_seconds)} of it compressing",
+            "prefill": f"{seconds(self.prefill_seconds)}, {seconds(self.compress_seconds)} of it the methods' own work",
             "prefill FLOPs": f"{flops(self.prefill_flops)}, uncompressed {flops(self.prefill_flops_full)}",
             "decoding": f"{seconds(self.decode_seconds)}, {flops(self.decode_flops)}",
         }
