@@ -42,11 +42,15 @@ demo: $(READY)  ## the main job: answers from a compressed context, on a real mo
 	$(BIN)/laconic run --audio examples/talk.flac --model whisper-tiny-en --method audio_pool --keep 0.25 --compare
 	$(BIN)/laconic bench --preset demo --out demo
 
+# three runs, so that no process has to hold the models and compiled code of all tests; all of them run, and any may fail
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
+IN_PARTS = failed=0; for part in '[a-l]' '[m-s]' '[t-z]'; do $(PYTEST) $(1) tests/$$part* || failed=1; done; exit $$failed
+
 test: $(READY)  ## everything but the slow tests, in two processes
-	$(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
+	$(call IN_PARTS,)
 
 slow: $(READY)  ## the slow tests, in two processes
-	$(BIN)/pytest -m slow -n 2 --dist loadfile --max-worker-restart 0
+	$(call IN_PARTS,-m slow)
 
 processors: $(READY)  ## the real processors of all vision classes, with torchvision in a folder that only this run sees
 	test -d .processors/torchvision || $(BIN)/pip install --quiet --no-deps --target .processors torchvision==$(TORCHVISION)
