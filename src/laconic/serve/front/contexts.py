@@ -197,8 +197,8 @@ class Contexts:
         scheduler.build(build)
 
     def _finished(self, record: Record, facts: Mapping[str, Any]) -> None:
-        record.status, record.last_used_at = "ready", self._clock()
-        record.expires_at = None if record.pinned else record.last_used_at + record.ttl
+        record.status = "ready"
+        record.lives_from(self._clock())
         record.tokens, record.bytes = dict(facts["tokens"]), dict(facts["bytes"])
         record.protected = facts["protected"]
         record.compression |= {"asked": facts["asked"], "achieved": facts["achieved"]}
@@ -325,9 +325,8 @@ class Contexts:
             self._schedulers[record.model].backend.send({"op": "drop", "id": record.id, "context": vars(record.stored)})
 
     def _used(self, record: Record) -> None:
-        record.last_used_at = self._clock()
         record.uses += 1
-        record.expires_at = None if record.pinned else record.last_used_at + record.ttl
+        record.lives_from(self._clock())
         with contextlib.suppress(StoreError):
             self._store(record.tenant).touch(record.id)
 

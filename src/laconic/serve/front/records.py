@@ -80,6 +80,11 @@ class Record:
         """Where it lies."""
         return Stored(self.tenant, self.id, self.form)
 
+    def lives_from(self, used: float) -> None:
+        """It was used at `used`, and lives as long as it is to from then on."""
+        self.last_used_at = used
+        self.expires_at = None if self.pinned else used + self.ttl
+
     def facts(self) -> dict[str, Any]:
         """For its file."""
         kept = {name: value for name, value in vars(self).items() if name not in OF_PROCESS}
