@@ -10,7 +10,7 @@ import laconic
 from laconic.fit import Trainer
 from laconic.fit.documents import REPEAT, DocumentReadings
 from laconic.fit.find import find_fit
-from laconic.fit.settings import parse
+from laconic.fit.settings import defaults, parse
 from laconic.prompts.text import PromptError, build
 from laconic.tasks.text import corpus
 
@@ -152,5 +152,15 @@ def test_memories_are_trained_with_a_users_own_documents(lm, book, name, tmp_pat
 
 @pytest.mark.parametrize("name", ["uniicl", "voco_llama", "crem"])
 def test_trainings_that_draw_their_own_contexts_take_no_documents(name):
-    with pytest.raises(ValueError, match=f"{name}: data=book.txt: its training draws its own contexts"):
+    with pytest.raises(ValueError, match=f"{name} has no setting 'data'"):
         parse(find_fit(name), {"data": "book.txt"})
+    with pytest.raises(ValueError, match=f"{name}: data has no part in this training; leave it out"):
+        find_fit(name)(data=("book.txt",))
+
+
+def test_what_has_no_part_in_a_training_about_images_is_refused():
+    fit = find_fit("crem")
+    assert not {"lengths", "segment", "data", "following", "ends"} & set(defaults(fit))
+    for given in ({"ends": True}, {"segment": 8}, {"lengths": (8,)}, {"following": 2}):
+        with pytest.raises(ValueError, match=f"crem: {next(iter(given))} has no part in this training"):
+            fit(**given)

@@ -57,7 +57,8 @@ def answer_all(
         return
     stats, how = context.stats, "taken from the store" if context.stored else "read once"
     told = (
-        f"\n{stats.tokens_in:,.0f} tokens {how} in {seconds(took)}, {size(stats.kv_bytes)} of {size(stats.kv_bytes_full)} kept; "
+        f"\n{stats.tokens_in:,.0f} tokens {how} in {seconds(took)}, "
+        f"{size(stats.kv_bytes)} of {size(stats.kv_bytes_full)} kept; "
         f"{seconds(_first(answers))} to the first token of an answer"
     )
     if beside:

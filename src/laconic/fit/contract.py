@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,10 +39,15 @@ class Fit:
     """Whether what is trained stands beside no model: `build` gets None for both, and the artifact belongs to no weights."""
     may_be_zero: ClassVar[tuple[str, ...]] = ("seed",)
     """Settings that may be 0; all other numbers must be positive."""
+    unused: ClassVar[tuple[str, ...]] = ()
+    """Settings of a class it inherits from that have no part in it; they are not listed, and refused."""
     explained_in: ClassVar[tuple[type, ...]] = ()
     """Classes whose docstrings explain those settings that describe the network."""
 
     def __post_init__(self) -> None:
+        for given in fields(self):
+            if given.name in self.unused and getattr(self, given.name) != given.default:
+                raise ValueError(f"{self.method}: {given.name} has no part in this training; leave it out.")
         for name, value in self.settings().items():
             for x in value if isinstance(value, (list, tuple)) else (value,):
                 if isinstance(x, (int, float)) and not isinstance(x, bool) and x <= 0:

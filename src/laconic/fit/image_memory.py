@@ -62,8 +62,7 @@ class ImageMemoryFit(PrefixFit):
     Args:
         keeps: shares of the visual tokens; every step draws one.
         batch_size: questions of a step, each about an image of its own.
-        file: lines of JSON with "image", "question" and "answer"; empty for the testbed's scenes. `lengths` and `segment`
-            have no part in it.
+        file: lines of JSON with "image", "question" and "answer"; empty for the testbed's scenes.
     """
 
     keeps: tuple[float, ...] = (0.25,)
@@ -71,7 +70,7 @@ class ImageMemoryFit(PrefixFit):
     lr: float = 1e-3
     file: str = ""
 
-    draws_its_own: ClassVar[bool] = True
+    unused: ClassVar[tuple[str, ...]] = ("lengths", "segment", "data", "following", "ends")
 
     def build(self, model: PreTrainedModel, tokenizer: Any) -> PrefixCompressor:
         self.model, self.tokenizer = model, tokenizer

@@ -55,14 +55,10 @@ class ContextFit(TrainingFit):
     ends: bool = False
     rank: int | None = None
 
-    draws_its_own: ClassVar[bool] = False
-    """Whether its contexts cannot be passages of documents."""
     stored: ClassVar[torch.dtype] = torch.float16
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.data and self.draws_its_own:
-            raise ValueError(f"{self.method}: data={self.data[0]}: its training draws its own contexts; leave data out.")
         self.end = -1
         """The token that ends a turn; -1: there is none."""
 
@@ -77,7 +73,7 @@ class ContextFit(TrainingFit):
         return self.compressor
 
     def _readings(self, tokenizer: Any) -> SlotReadings | DocumentReadings:
-        if self.draws_its_own or (not self.data and has_facts(tokenizer_of(tokenizer))):
+        if "data" in self.unused or (not self.data and has_facts(tokenizer_of(tokenizer))):
             return SlotReadings(tokenizer)
         if tokenizer_of(tokenizer) is not tokenizer:
             raise ValueError(f"{self.method} is trained beside models that read text alone; give one without a processor.")

@@ -18,7 +18,7 @@ _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 def defaults(cls: type[Fit]) -> dict[str, Any]:
     """Names of the settings of a fit, with their defaults."""
-    return cls().settings()
+    return {name: value for name, value in cls().settings().items() if name not in cls.unused}
 
 
 def parse(cls: type[F], given: Mapping[str, str]) -> F:
@@ -28,7 +28,8 @@ def parse(cls: type[F], given: Mapping[str, str]) -> F:
     Raises:
         UnknownNameError: no such setting; all are listed. ValueError: a value of another type, or out of range.
     """
-    types = {f.name: get_type_hints(cls)[f.name] for f in dataclasses.fields(cls)}
+    hints = get_type_hints(cls)
+    types = {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.name not in cls.unused}
     for name in given:
         if name not in types:
             known = ", ".join(f"{key}={shown(value)}" for key, value in defaults(cls).items())

@@ -35,7 +35,7 @@ class UniICLFit(MemoryFit):
 
     method: ClassVar[str] = "uniicl"
     may_be_zero: ClassVar[tuple[str, ...]] = ("seed", "contrast")
-    draws_its_own: ClassVar[bool] = True
+    unused: ClassVar[tuple[str, ...]] = ("data", "following")
 
     def __post_init__(self) -> None:
         super().__post_init__()
