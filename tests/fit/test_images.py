@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from laconic import MediaError
-from laconic.fit.images import from_file, numbered, scenes
+from laconic.fit.images import from_file, numbered, scene_number, scenes
+from laconic.tasks.task import EVALUATION_SEED
 
 
 def write(folder, lines):
@@ -56,6 +57,16 @@ def test_each_pass_over_a_file_shows_all_in_another_order(three):
 
 
 def test_scenes_by_number_are_those_of_the_seed():
-    assert numbered("", 2)(5).question == scenes(6, 200_000)[5].question
-    with pytest.raises(ValueError, match="reserved for evaluation"):
-        numbered("", 10)(0)
+    for seed, number in ((0, 7), (2, 5), (999_999, 3)):
+        assert numbered("", seed)(number).question == scenes(1, scene_number(seed, number))[0].question
+    assert scene_number(0, 7) == 7
+
+
+@pytest.mark.parametrize("seed", [0, 9, 10, 999_999])
+def test_no_training_draws_what_evaluation_does(seed):
+    drawn = [scene_number(seed, number) for number in range(0, 1_000_000, 999)]
+    assert min(drawn) >= 0 and max(drawn) < EVALUATION_SEED
+
+
+def test_no_two_seeds_begin_alike():
+    assert len({scene_number(seed, 0) for seed in range(5000)}) == 5000

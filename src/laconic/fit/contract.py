@@ -46,7 +46,9 @@ class Fit:
 
     def __post_init__(self) -> None:
         for given in fields(self):
-            if given.name in self.unused and getattr(self, given.name) != given.default:
+            value = getattr(self, given.name)
+            value = tuple(value) if isinstance(value, list) else value  # from an artifact's header
+            if given.name in self.unused and value != given.default:
                 raise ValueError(f"{self.method}: {given.name} has no part in this training; leave it out.")
         for name, value in self.settings().items():
             for x in value if isinstance(value, (list, tuple)) else (value,):

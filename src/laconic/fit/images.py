@@ -66,7 +66,7 @@ def numbered(file: str, seed: int) -> Callable[[int], Sample]:
     """Questions with answers by number, to train with: those of `file` over and over, each pass in another order; without a
     file, drawn scenes, each once."""
     if not file:
-        return lambda number: scenes(1, seed * 100_000 + number)[0]
+        return lambda number: scenes(1, scene_number(seed, number))[0]
     known = from_file(file, answers=True)
 
     @lru_cache(1)
@@ -74,6 +74,11 @@ def numbered(file: str, seed: int) -> Callable[[int], Sample]:
         return random.Random(f"{seed}-{turn}").sample(range(len(known)), len(known))
 
     return lambda number: known[order(number // len(known))[number % len(known)]]
+
+
+def scene_number(seed: int, number: int) -> int:
+    """Of the scene that a training with `seed` draws as its `number`-th; none is for evaluation."""
+    return (seed * 104_729 + number) % EVALUATION_SEED  # a prime, so that no two seeds begin alike
 
 
 def conversations(file: str, seed: int, questions: int) -> Callable[[int], list[Sample]]:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from laconic.errors import MediaError
 from laconic.fit.image_memory import ImageMemoryFit, shown
+from laconic.fit.images import scene_number
 from laconic.fit.memory import predicted_after
 from laconic.fit.slots import Reading
 from laconic.methods.memory.crem.network import Chorus, info_nce
@@ -56,7 +57,7 @@ class CREMFit(ImageMemoryFit):
     def batch(self, step: int) -> Batch:  # type: ignore[override]
         numbers = [step * self.batch_size + i for i in range(self.batch_size)]
         asked = [self.question(number) for number in numbers]
-        captions = [caption_of(self.seed * 100_000 + number) for number in numbers] if self.retrieval else []
+        captions = [caption_of(scene_number(self.seed, number)) for number in numbers] if self.retrieval else []
         keep = random.Random(f"{self.seed}-{step}").choice(self.keeps)
         return shown(self.model, self.tokenizer, asked), captions, keep
 
