@@ -105,8 +105,18 @@ def test_missing_folder():
 
 
 def test_unknown_testbed_model():
-    with pytest.raises(UnknownNameError, match=r"testbed/lm"):
+    with pytest.raises(UnknownNameError, match=r"^'testbed/ml' is not a testbed model; .*testbed/lm"):
         laconic.load("testbed/ml")
+
+
+def test_what_is_neither_here_nor_on_the_hub_is_named_beside_what_is_here(folder):
+    with pytest.raises(
+        UnknownNameError, match=r"^model 'nobody/nothing' is no folder here, .*there are smollm2, .*testbed/lm"
+    ):
+        laconic.load("nobody/nothing")
+    (folder / "config.json").unlink()
+    with pytest.raises(ValueError, match="Unrecognized model in"):  # a folder without a model is told as such
+        laconic.load(str(folder))
 
 
 @pytest.mark.skipif(not (model_path("testbed/lm") / "model.safetensors").exists(), reason="the testbed is in training")

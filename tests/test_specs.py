@@ -3,7 +3,7 @@
 import pytest
 
 import laconic
-from laconic.errors import UnknownNameError
+from laconic.errors import BudgetError, UnknownNameError
 from laconic.method import create_method
 from laconic.specs import create_methods, methods_of, split_methods
 
@@ -21,6 +21,13 @@ def test_a_budget_is_not_spent_twice():
     assert (chooser.keep, packer) == (0.2, create_method("gear"))
     assert create_methods(["gear"], keep=0.5) == [create_method("gear", keep=0.5)]
     assert create_methods(["snapkv", "gear:keep=0.5"], keep=0.2)[1] == create_method("gear", keep=0.5)
+
+
+def test_a_budget_for_none_of_the_methods_is_refused():
+    for specs in (["knorm:tokens=30"], ["knorm:tokens=30", "gear"]):
+        with pytest.raises(BudgetError, match=r"keep=0.5 is for no method: 'knorm:tokens=30' has a budget of its own"):
+            create_methods(specs, keep=0.5)
+    assert create_methods(["knorm:tokens=30"], keep=None) == [create_method("knorm", tokens=30)]
 
 
 def test_budgets_that_were_not_given_do_not_count():

@@ -29,6 +29,7 @@ from laconic.pretrained import pretrained_path
 from laconic.prompts.onevision import MODEL_TYPE as ONEVISION
 from laconic.prompts.onevision import load_onevision
 from laconic.prompts.reader import tokenizer_of as tokenizer_of
+from laconic.shipped import MODELS as SHIPPED
 from laconic.shipped import model_path
 
 
@@ -112,7 +113,7 @@ def _processor(path: str, trust_remote_code: bool) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         if find_spec("torchvision") is not None or not re.search("torchvision|VIDEO_PROCESSOR", str(error), re.IGNORECASE):
             raise
-        if AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code).model_type == ONEVISION:
+        if _config(path, trust_remote_code).model_type == ONEVISION:
             return load_onevision(path, trust_remote_code=trust_remote_code)
         raise ImportError(
             "its processor needs torchvision, which is not installed; pip install 'laconic-transformers[vision]', in the "
@@ -120,9 +121,27 @@ def _processor(path: str, trust_remote_code: bool) -> Any:
         ) from error
 
 
+def _config(path: str, trust_remote_code: bool) -> Any:
+    """What a model says of itself.
+
+    Raises:
+        UnknownNameError: there is no such folder, and no such model on the Hugging Face Hub, or no network.
+    """
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except OSError as error:
+        if Path(path).expanduser().exists():
+            raise
+        why = str(error).strip().splitlines()[0]
+        raise UnknownNameError(
+            f"model {path!r} is no folder here, and the Hugging Face Hub did not give it ({why}). Without a network there "
+            f"are {', '.join([*PRETRAINED, *SHIPPED])}."
+        ) from error
+
+
 def _auto_class(path: str, trust_remote_code: bool) -> Any:
     """The class of transformers that loads the model in `path`, by what it reads."""
-    kind = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code).model_type
+    kind = _config(path, trust_remote_code).model_type
     if kind == WHISPER:
         return AutoModelForSpeechSeq2Seq
     for families, loader in (

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from laconic.seams import Seam
 
 GROUP = "laconic.methods"
+BUDGETS = frozenset(("keep", "tokens", "bytes"))
 """Entry-point group of methods in other packages."""
 SITES = ("prompt", "encoder", "tokens", "cache", "memory", "reasoning", "weights", "codecs", "lens", "layers")
 PRINCIPLES = ("transformation", "similarity", "attention", "query")
@@ -309,12 +310,17 @@ def create_method(spec: str, **budget: Any) -> Method:
     for key in given:
         if key not in allowed:
             raise UnknownNameError(f"{spec!r}: {name} has no parameter {key!r}: {closest(key, allowed)}")
-    if {"keep", "tokens", "bytes"} & given.keys():
-        budget = {k: v for k, v in budget.items() if k not in ("keep", "tokens", "bytes")}
+    if BUDGETS & given.keys():
+        budget = {k: v for k, v in budget.items() if k not in BUDGETS}
     try:
         return entry.cls(**{k: v for k, v in budget.items() if v is not None} | given)
     except TypeError as error:
         raise BudgetError(f"{spec!r}: {error}") from error
+
+
+def has_budget(spec: str) -> bool:
+    """Whether a text such as ``"NAME:keep=0.2"`` names a budget."""
+    return bool(BUDGETS & parameters_of(spec, spec.partition(":")[2]).keys())
 
 
 def parameters_of(spec: str, text: str) -> dict[str, Any]:

@@ -23,5 +23,5 @@ def model_path(name: str) -> Path:
     """
     if name not in MODELS:
         near = get_close_matches(name, MODELS, cutoff=0.3) or MODELS
-        raise ValueError(f"name={name!r} is not a testbed model; did you mean {' or '.join(near)}?")
+        raise ValueError(f"{name!r} is not a testbed model; did you mean {' or '.join(near)}?")
     return Path(__file__).parent / name

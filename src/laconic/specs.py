@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from laconic.method import Method, create_method, find
+from laconic.errors import BudgetError
+from laconic.method import Method, create_method, find, has_budget
 
 
 def create_methods(specs: Sequence[str], **budget: Any) -> list[Method]:
@@ -14,9 +15,16 @@ def create_methods(specs: Sequence[str], **budget: Any) -> list[Method]:
     Args:
         budget: keep=, tokens= or bytes=, for methods whose own text names none. What packs the entries that another method
             chooses, such as a quantiser, does not get it: one budget is not spent twice.
+
+    Raises:
+        BudgetError: a budget for methods that all have one of their own; see `create_method` for the others.
     """
     classes = [find(spec.partition(":")[0].strip()).cls for spec in specs]
     given = budgeted(classes)
+    takers = [spec for spec, cls in zip(specs, classes, strict=True) if cls in given]
+    if any(value is not None for value in budget.values()) and takers and all(map(has_budget, takers)):
+        (name, value), *_ = ((name, value) for name, value in budget.items() if value is not None)
+        raise BudgetError(f"{name}={value} is for no method: {takers[0]!r} has a budget of its own; give one of the two.")
     return [create_method(spec, **(budget if cls in given else {})) for spec, cls in zip(specs, classes, strict=True)]
 
 

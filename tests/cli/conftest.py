@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from laconic.cli import app
+from laconic.cli import app, common
 
 SPECIALS = ("<pad>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>")
 TEMPLATE = (
@@ -76,6 +76,12 @@ def plain_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def short_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_model(tmp_path_factory.mktemp("short"), positions=128)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """On a busy machine everything takes long enough to be told."""
+    monkeypatch.setattr(common, "SILENCE", 600.0)
 
 
 @pytest.fixture

@@ -94,11 +94,13 @@ def test_later_compresses_the_context_and_keeps_the_question_whole(laconic, mode
     assert chunked["entries"] == found["entries"]
 
 
-def test_budget_of_a_spec_wins_over_the_common_one(laconic, model, context):
-    found = laconic.json(
-        "run", "--model", model, "--method", "knorm:tokens=30", "--keep", 0.5, "--context", context, "--max-new-tokens", 1
-    )
+def test_a_common_budget_that_no_method_takes_is_refused(laconic, model, context):
+    """A sweep over --keep would otherwise measure the same thing again and again."""
+    own = ("run", "--model", model, "--method", "knorm:tokens=30", "--context", context, "--max-new-tokens", 1)
+    found = laconic.json(*own)
     assert found["entries"][0]["max"] == 30 and found["decode_seconds_per_token"] is None
+    message = laconic.bad(2, *own, "--keep", 0.5)
+    assert "keep=0.5 is for no method: 'knorm:tokens=30' has a budget of its own; give one of the two" in message
 
 
 def test_bytes_are_met(laconic, model, context):
@@ -216,7 +218,7 @@ def test_process_speaks_utf8_and_only_json(model, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.decode("utf-8"))["answer_prefix"] == "日本"
-    assert done.stderr == b""
+    assert not [line for line in done.stderr.splitlines() if not line.endswith(b" ...")]  # what takes long is told
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -242,3 +244,9 @@ def test_layers_left_alone_are_named_and_figures_compare_like_with_like(laconic,
     for key in ("kv_bytes", "kv_bytes_end", "prefill_flops", "decode_flops"):
         assert found["compared"][key] == found[key]
     assert "layers 0, 2" in laconic(*args).stdout
+
+
+def test_a_second_reading_is_told(laconic, model, context):
+    run = ("run", "--model", model, "--context", context, "-q", "?", "--max-new-tokens", 1, "--keep", 0.5, "--method")
+    assert "twice: the model repeats what it has read" in " ".join(laconic(*run, "kvzip").stdout.replace("│", " ").split())
+    assert "twice" not in laconic(*run, "knorm").stdout

@@ -259,7 +259,7 @@ def test_text_alone_on_a_vision_model(laconic, vlm):
         (("--image", "good.png", "--cache", "file"), ("--cache holds texts",)),
         (("--image", "good.png", "-q", "<image> or <image>?"), ("2 places for images", "1 was given")),
         (("-q", "<image>?"), ("1 place for images", "0 were given")),
-        (("--image", "good.png", "--context", "empty.txt", "-q", ""), ("empty.txt is empty",)),
+        (("--image", "good.png", "--context", "empty.txt", "-q", ""), ("the question is empty",)),
     ],
 )
 def test_bad_input(laconic, vlm, tmp_path, monkeypatch, args, words):

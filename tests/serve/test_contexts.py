@@ -300,11 +300,18 @@ def test_a_file_is_a_text(alice):
         ({"text": "word " * 4000}, "context_length_exceeded"),
         ({"messages": [{"role": "user", "content": "x"}], "system": "s"}, "invalid_value"),
         ({"text": "a", "colour": 1}, "unknown_parameter"),
+        ({"txt": "a"}, "unknown_parameter"),
     ],
 )
 def test_what_cannot_be_made_is_refused(alice, body, code):
     response = alice.post("/v1/contexts", json={"model": "tiny", **body})
     assert response.status_code == 400 and response.json()["error"]["code"] == code
+
+
+def test_an_empty_question_to_a_context_is_refused(alice):
+    name = create(alice, text=TEXT).json()["id"]
+    response = ask(alice, " ", laconic={"context": name})
+    assert response.status_code == 400 and "asks the context nothing" in response.json()["error"]["message"]
 
 
 def test_a_query_aware_method_is_warned_about(alice):

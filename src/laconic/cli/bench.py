@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from laconic.budget import share
+from laconic.budget import Budget, share
 from laconic.cli import common
 from laconic.cli.options import IMAGE_MODEL, LOCAL, model_for_own_documents, ray_address
 from laconic.cli.progress import rows_shown
@@ -85,6 +85,10 @@ def bench(
     for spec in split_methods(methods or ()):
         if "*" not in spec and spec not in ("all", "none"):
             check_name(spec.partition(":")[0].strip())
+    keeps = _many(keep, share, "--keep")
+    for one in keeps or ():
+        Budget(one)  # refused before anything is imported
+    folders = _folders(data)
     from laconic.bench.outputs import RESULTS, write_outputs
     from laconic.bench.store import Store, read
 
@@ -92,11 +96,11 @@ def bench(
         rows = read(out / RESULTS)
         _show(write_outputs(rows, out, rows[0]["grid_seed"] if rows else 0), out, as_json)
         return
-    names, folders = _many(tasks, str, "--tasks"), _folders(data)
+    names = _many(tasks, str, "--tasks")
     grid = _grid(model, preset, names, folders).changed(
         tasks=names,
         methods=split_methods(methods) if methods else None,
-        keeps=_many(keep, share, "--keep"),
+        keeps=keeps,
         lengths=_many(lengths, int, "--lengths"),
         modes=_many(modes, str, "--modes"),
         samples=samples,
@@ -141,7 +145,10 @@ def _folders(data: Iterable[str] | None) -> tuple[tuple[str, Path], ...]:
     found: list[tuple[str, Path]] = []
     for text in data or ():
         name, _, folder = text.partition("=")
-        if Path(text).expanduser().is_file() or text.endswith((".jsonl", ".json")):
+        file = Path(text).expanduser()
+        if text.endswith((".jsonl", ".json")) and not file.exists():
+            raise common.InputError(f"--data {text}: no such file.")
+        if file.is_file():
             found.append((OWN, Path(text)))
         elif folder:
             found.append((name, Path(folder)))
@@ -217,7 +224,8 @@ def _run(made: Bench | Spread, store: Store, as_json: bool) -> None:
     with rows_shown(console, len(left), shown) as finished:
         made.run(store, lambda cell: finished(f"{cell.task} {made.grid.comparison.shown(cell.mode)} {cell.method[:24]:24}"))
     if not as_json:
-        common.out().print(f"{len(store) - before} rows in {time.perf_counter() - began:.1f} s")
+        done = len(store) - before
+        common.out().print(f"{done} row{'s' if done != 1 else ''} in {time.perf_counter() - began:.1f} s")
 
 
 def _show(

@@ -34,7 +34,8 @@ def chat(
     tokens: Annotated[int | None, typer.Option("--tokens", help="Entries kept per layer and head instead.")] = None,
     nbytes: Annotated[int | None, typer.Option("--bytes", help="Bytes of keys and values instead.")] = None,
     context: Annotated[
-        str | None, typer.Option("--context", help="UTF-8 text file that is read and compressed with the first question.")
+        str | None,
+        typer.Option("--context", help="UTF-8 text file that is read and compressed before the first question is known."),
     ] = None,
     compress_turns: Annotated[
         bool,

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ from laconic.errors import (
     UnsupportedModelError,
 )
 
+SILENCE = 5.0
+"""Seconds after which a command without a terminal says what it is doing."""
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _CLICK_ERROR: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
@@ -97,11 +100,24 @@ def emit(value: Any) -> None:
 
 
 @contextmanager
+def told_late(message: str) -> Iterator[None]:
+    """A line on stderr if something has run for `SILENCE`; for where nothing can move on a terminal."""
+    timer = threading.Timer(SILENCE, err().print, [f"{message} ..."], {"markup": False, "soft_wrap": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
 def spinner(message: str) -> Iterator[None]:
-    """A spinner on stderr, with the time since, while something runs; nothing at all when stderr is no terminal."""
+    """A spinner on stderr, with the time since, while something runs; elsewhere than on a terminal a line, if it is long."""
     console = err()
     if not console.is_terminal:
-        yield
+        with told_late(message):
+            yield
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

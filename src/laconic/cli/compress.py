@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from laconic.budget import Budget
 from laconic.cli import common
 from laconic.cli.options import Json, share_of
 from laconic.measure.units import seconds
@@ -24,7 +25,8 @@ def compress(
         list[str] | None, typer.Argument(metavar="FILE...", help="UTF-8 text files, each a document; - or none is stdin.")
     ] = None,
     keep: Annotated[
-        float | None, typer.Option("--keep", parser=share_of, help="Share of the tokens that stays: 0.3 or 30%.")
+        float | None,
+        typer.Option("--keep", parser=share_of, metavar="SHARE", help="Share of the tokens that stays: 0.3 or 30%."),
     ] = None,
     tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Tokens that stay instead.")] = None,
     method: Annotated[
@@ -62,6 +64,8 @@ def compress(
     """
     if keep is not None and tokens is not None:
         raise common.InputError("--keep and --tokens exclude each other; give one budget.")
+    if keep is not None or tokens is not None:
+        Budget(keep, tokens)
     if method is not None:
         check_name(method.partition(":")[0].strip())
     target = None if out is None else _target(out)

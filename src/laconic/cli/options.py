@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from laconic.budget import share
+from laconic.budget import Budget, share
 from laconic.cli.common import InputError, err, quiet, read_text, spinner
 from laconic.method import check_name
 
@@ -168,6 +168,8 @@ class Options:
             raise InputError(f"{' and '.join(budget)} exclude each other; give one budget.")
         if budget and not self.method:
             raise InputError(f"{budget[0]} needs a --method; `laconic methods` lists them.")
+        if budget:
+            Budget(self.keep, self.tokens, self.nbytes)  # refused before anything is imported or loaded
 
     def set_keep(self, keep: float | None) -> None:
         """Set `keep` as if it had been given."""

@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from laconic.cache.replay import ReplayMethod
 from laconic.cli.answering import Run
 from laconic.cli.common import clean
 from laconic.cli.compress import figures as shortened
@@ -135,7 +136,9 @@ def _head(question: Question, run: Run) -> Table:
     prompt, final = question.prompt, run.final
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_row("model", clean(question.options.model_name))
-    grid.add_row("method", "; ".join(str(m) for m in question.methods) or "none: everything is stored")
+    memory = question.request.memory
+    methods = [str(method) for method in question.methods] + ([] if memory is None else [f"{memory.method}, from a file"])
+    grid.add_row("method", "; ".join(methods) or "none: everything is stored")
     grid.add_row("question", in_words(question))
     grid.add_row(
         "prompt", "chat template applied" if prompt.templated else "plain text: this tokenizer has no chat template"
@@ -150,7 +153,9 @@ def _head(question: Question, run: Run) -> Table:
         if isinstance(method, PromptMethod) and method.done is not None:
             grid.add_row("text", f"{shortened(method.done)} before the model read it")
     grid.add_row("tokens in", f"{prompt.tokens:,} (context {len(prompt.context):,}, question {len(prompt.question):,})")
-    if question.methods:
+    if any(isinstance(method, ReplayMethod) for method in question.methods):
+        grid.add_row("read", "twice: the model repeats what it has read; prefill, below, has both")
+    if methods:
         grid.add_row("kept", kept(question, run))
     grid.add_row("entries per layer", entries(run.entries, prompt.tokens))
     ran = sorted(set(final.stream.values()))
@@ -174,6 +179,11 @@ def kept(question: Question, run: Run) -> str:
     what = "of the context" if question.later or text else "of the prompt"
     achieved = f"achieved {budget.achieved:.2%} {what} ({budget.tokens_in:,.0f} tokens)"
     lines = []
+    memory = question.request.memory
+    for maker in (m for m in question.methods if CATALOGUE[m.name].site == "memory"):
+        lines.append(f"asked {asked(maker)} of the context, {achieved}")
+    if memory is not None:
+        lines.append(f"asked {100 * memory.keep:.6g}% of the context, {achieved}")
     cutters = [m for m in question.methods if m.in_visual_tokens]
     if cutters and run.visual is not None:
         ran = run.visual.by_layer(run.session)

@@ -9,13 +9,13 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from transformers import PreTrainedModel
 
-from laconic.cli.common import err
+from laconic.cli.common import err, told_late
 from laconic.families import family_of
 
 
 @contextmanager
 def reading(model: PreTrainedModel, tokens: int, what: str = "") -> Iterator[Callable[[], None]]:
-    """Show on stderr how far the model has read; nothing where that is no terminal.
+    """Show on stderr how far the model has read; where that is no terminal, that it reads, if it takes long.
 
     Args:
         tokens: of the prompt. Each counts once per decoder layer, so the bar moves while a prompt is read in one pass.
@@ -26,7 +26,8 @@ def reading(model: PreTrainedModel, tokens: int, what: str = "") -> Iterator[Cal
     """
     console = err()
     if not console.is_terminal:
-        yield lambda: None
+        with told_late(f"{what}reading {tokens:,} tokens"):
+            yield lambda: None
         return
     layers = family_of(model).stack(model).layers
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()

@@ -59,6 +59,8 @@ def run(
         raise common.InputError("--cache holds texts; drop --image, --video and --audio, or --cache.")
     if store and (cache is not None or memory is not None or compare or not options.later):
         raise common.InputError("--store goes with --later, and without --cache, --memory and --compare.")
+    if question is not None and not all(text.strip() for text in question):
+        raise common.InputError("--question: the question is empty; ask something, or leave it out.")
     questions = question or [""]
     options.question = questions[0]
     several = len(questions) > 1

@@ -121,8 +121,10 @@ def _settings(
 
     try:
         given: dict[str, Any] = {} if file is None else from_toml(file.expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read --config {file}: {error}.") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read --config {file}: {error.strerror or error}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"--config {file} is not UTF-8.") from None
     named: dict[str, Compression] = {} if method is None else {PRESET: _preset(method, keep)}
     for one in presets:
         name, eq, spec = one.partition("=")

@@ -101,7 +101,10 @@ def shorten(
     if not any(document.strip() for document in documents):
         raise PromptError("the text is empty: there is nothing to shorten.")
     if method.needs_question and not question.strip():
-        raise PromptError(f"{method.name} needs the question that will be asked about the text; give question=.")
+        raise PromptError(
+            f"{method.name} needs the question that will be asked about the text; give question= (--question on the "
+            "command line)."
+        )
     check_text("question", question)
     if method.tags and len(documents) > 1:
         raise PromptError(f"tags={method.tags!r} go with one text; join the {len(documents)} documents, or leave tags= out.")

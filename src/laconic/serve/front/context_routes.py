@@ -25,6 +25,7 @@ from laconic.serve.refusal import Refusal, invalid
 router = APIRouter()
 MAX_WAIT = 30
 MAX_FILES = 64
+OF_TEXT = ("text", "messages", "system", "protect")
 STATUSES = ("queued", "running", "ready", "failed")
 
 
@@ -42,11 +43,13 @@ async def create(request: Request) -> Response:
     named = fields.text("parent", 64)
     parent = None if named is None else await house.contexts.parent(key, named, target.model.name, wait)
     compression, preset = _compression(house, fields, target, parent)
-    wanted = _wanted(fields, compression)
     about = _about(
         house, fields, {"ttl": float(house.config.store.default_ttl), "pinned": False, "metadata": {}, "name": None}
     )
-    fields.rest(house.config.server.lenient)
+    for field in OF_TEXT:
+        fields.raw(field)
+    fields.rest(house.config.server.lenient)  # before anything is missed: its name may be misspelled
+    wanted = _wanted(fields, compression)
     record, new = await house.contexts.create(key, target.model.name, wanted, about, parent)
     request.state.record |= {"model": record.model, "context": record.id, "preset": preset}
     if wait and not record.done.is_set():
