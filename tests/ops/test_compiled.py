@@ -1,6 +1,8 @@
 """The compiled loop over dense entries against the softmax in fp64, in place and wherever the entries lie."""
 
 import math
+import threading
+from concurrent.futures import Future
 
 import pytest
 import torch
@@ -122,3 +124,37 @@ def test_few_entries_are_left_to_torch(monkeypatch):
     k, v = normal(1, 2, longer, D, seed=1), normal(1, 2, longer, D, seed=2)
     assert compiled.serves(q, k, v)
     assert not compiled.serves(q, k[:, :, :-1], v[:, :, :-1])
+
+
+def test_a_new_kernel_is_compiled_in_one_thread(monkeypatch):
+    """Its first share runs before any other thread is given one; later calls share from the beginning."""
+    ran = []
+
+    class Kernel:
+        signatures = []
+
+        def __call__(self, share, *arguments):
+            ran.append((share, threading.current_thread() is threading.main_thread()))
+            self.signatures = ["known"]
+
+    class Loops:
+        @staticmethod
+        def combine(*arguments):
+            pass
+
+    class Pool:
+        @staticmethod
+        def submit(work, share):
+            done = Future()
+            thread = threading.Thread(target=lambda: done.set_result(work(share)))
+            thread.start()
+            thread.join()
+            return done
+
+    monkeypatch.setattr(compiled, "loops", lambda: Loops)
+    monkeypatch.setattr(compiled, "_pool", lambda: Pool)
+    kernel = Kernel()
+    for first in (0, 1):
+        ran.clear()
+        compiled.launch(kernel, [], 2, 1, 8, 1 << 20)
+        assert ran[0] == (first, first == 0) and sorted(ran) == [(0, True), (1, False), (2, False)]
