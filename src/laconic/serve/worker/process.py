@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
+from laconic.errors import LaconicError
 from laconic.serve.refusal import Refusal
 from laconic.serve.wire import Wire
 
@@ -36,7 +37,8 @@ def run(connection: Connection, settings: Mapping[str, Any]) -> None:
         logging.disable_progress_bar()
         desk = Desk(wire, settings)
     except Exception as error:
-        wire.send({"event": "unfit", "message": f"{type(error).__name__}: {error}"})
+        kind = "" if isinstance(error, LaconicError) else f"{type(error).__name__}: "  # ours say what to do by themselves
+        wire.send({"event": "unfit", "message": f"{kind}{error}"})
         return
     gc.collect()
     gc.freeze()  # what was loaded stays; else full collections, which free dropped contexts, wait for a quarter more of it
