@@ -170,7 +170,9 @@ def test_the_schedule_and_the_seeds(model, processor):
     rates = [fit.rate(step) for step in range(100)]
     assert rates[:3] == pytest.approx([0.1, 0.2, 0.3]) and max(rates) == 1.0 and rates[-1] < 0.01
     with pytest.raises(ValueError, match="reserved for evaluation"):
-        built(model, processor, seed=10).batch(0)
+        DyVTEFit(seed=1_000_000)
+    some, others = (built(model, processor, seed=seed, batch_size=2).examples(0)[0]["input_ids"] for seed in (0, 10))
+    assert some.shape != others.shape or not torch.equal(some, others)  # a seed of its own, samples of its own
     for wrong in ({"width": 0}, {"warmup": 1.0}, {"seed": -1}):
         with pytest.raises(ValueError, match="must be"):
             DyVTEFit(**wrong)
