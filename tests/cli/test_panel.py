@@ -94,10 +94,13 @@ def test_own_passes_of_a_method_are_a_cost():
 
 
 def test_the_mode_is_told_in_words():
-    def told(later, *names):
-        return in_words(SimpleNamespace(later=later, methods=[create_method(name) for name in names]))
+    def told(later, *names, memory=None):
+        methods = [create_method(name) for name in names]
+        return in_words(SimpleNamespace(later=later, methods=methods, request=SimpleNamespace(memory=memory)))
 
     assert told(True, "snapkv") == "the context was compressed before the question was known"
     assert told(False, "snapkv", "kivi").endswith("; the method looks at the question")
     assert told(False, "keydiff").endswith("; the method does not look at the question")
     assert told(False) == "context and question were read together"
+    apart = "the context was compressed by itself; the question was read after what stands for it"
+    assert told(False, memory="from a file") == told(False, "icae") == told(False, "snapkv", memory="from a file") == apart

@@ -35,7 +35,8 @@ def test_a_memory_is_written_and_asked(laconic, spec, facts, tmp_path):
     assert asked["prefill_flops"] < plain["prefill_flops"]  # the memory was not made again
     for given in (("--memory", file), ("--context", facts, "--method", f"{spec},keep=0.5")):
         shown = " ".join(laconic("run", *options, *given).stdout.replace("│", " ").split())
-        assert "asked 50% of the context, achieved" in shown and spec.partition(":")[0] in shown
+        assert "asked 50% of the context, achieved" in shown and "of the prompt" in shown and spec.partition(":")[0] in shown
+        assert "the context was compressed by itself" in shown
 
 
 def test_segments_come_from_the_store_and_are_counted(laconic, spec, facts, tmp_path, monkeypatch):

@@ -114,10 +114,11 @@ def in_words(question: Question) -> str:
     """When the question came, and whether the methods looked at it."""
     if question.later:
         return "the context was compressed before the question was known"
+    memory = question.request.memory is not None
+    if memory or any(CATALOGUE[method.name].site == "memory" for method in question.methods):
+        return "the context was compressed by itself; the question was read after what stands for it"
     if not question.methods:
         return "context and question were read together"
-    if any(CATALOGUE[method.name].site == "memory" for method in question.methods):
-        return "the context was compressed by itself; the question was read after what stands for it"
     looks = any(CATALOGUE[method.name].query_aware for method in question.methods)
     return (
         f"context and question were compressed together; the method {'looks' if looks else 'does not look'} at the question"
@@ -175,7 +176,7 @@ def _head(question: Question, run: Run) -> Table:
 def kept(question: Question, run: Run) -> str:
     """What was asked for and achieved, and of what: what shortens the stream is compared with the visual tokens."""
     budget = run.answer.compressed
-    text = all(isinstance(method, PromptMethod) for method in question.methods)
+    text = bool(question.methods) and all(isinstance(method, PromptMethod) for method in question.methods)
     what = "of the context" if question.later or text else "of the prompt"
     achieved = f"achieved {budget.achieved:.2%} {what} ({budget.tokens_in:,.0f} tokens)"
     lines = []
