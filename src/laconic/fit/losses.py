@@ -58,7 +58,9 @@ class RightAnswers:
         self._noted.append(right.detach().flatten().to(torch.float32))
 
     def told(self) -> str:
-        """The share; counting begins anew."""
+        """The share, and counting begins anew; nothing where no answer was asked for."""
+        if not self._noted:
+            return ""
         share, self._noted = float(torch.cat(self._noted).mean()), []
         return f"right {100 * share:.1f} %"
 

@@ -8,6 +8,7 @@ from helpers.memory_tools import artifact_of
 
 import laconic
 from laconic.errors import MediaError
+from laconic.fit import Trainer
 from laconic.fit.find import find_fit
 from laconic.fit.settings import parse
 from laconic.memory.compressor import embedded
@@ -112,6 +113,14 @@ def test_the_training_lowers_both_losses(loaded):
         optimizer.step()
         seen.append(terms)
     assert seen[-1][0] < seen[0][0] and seen[-1][1] < seen[0][1]
+
+
+@pytest.mark.parametrize("left_out", ["retrieval", "generation"])
+def test_a_training_with_one_of_the_losses(loaded, tmp_path, left_out):
+    given = {"batch_size": "4", "steps": "1", "log_every": "1", left_out: "0"}
+    lines = []
+    Trainer(parse(find_fit("crem"), given), *loaded, tmp_path, lines.append).run()
+    assert any(line.startswith("step 1 loss") and ("right" in line) == (left_out == "retrieval") for line in lines)
 
 
 def test_captions_say_what_is_where():
