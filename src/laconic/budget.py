@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from laconic.errors import BudgetError
 
+BUDGETS = ("keep", "tokens", "bytes")
+"""Names under which one is given."""
+
 
 @dataclass(frozen=True)
 class Budget:

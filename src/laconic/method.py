@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from laconic import shelf
-from laconic.budget import Budget, share
+from laconic.budget import BUDGETS, Budget, share
 from laconic.errors import BudgetError, UnknownNameError, closest
 from laconic.plugins import Plugins, any_plugins, load_plugins
 from laconic.shelf import Line
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from laconic.seams import Seam
 
 GROUP = "laconic.methods"
-BUDGETS = frozenset(("keep", "tokens", "bytes"))
 """Entry-point group of methods in other packages."""
 SITES = ("prompt", "encoder", "tokens", "cache", "memory", "reasoning", "weights", "codecs", "lens", "layers")
 PRINCIPLES = ("transformation", "similarity", "attention", "query")
@@ -310,7 +309,7 @@ def create_method(spec: str, **budget: Any) -> Method:
     for key in given:
         if key not in allowed:
             raise UnknownNameError(f"{spec!r}: {name} has no parameter {key!r}: {closest(key, allowed)}")
-    if BUDGETS & given.keys():
+    if has_budget(spec):
         budget = {k: v for k, v in budget.items() if k not in BUDGETS}
     try:
         return entry.cls(**{k: v for k, v in budget.items() if v is not None} | given)
@@ -320,7 +319,7 @@ def create_method(spec: str, **budget: Any) -> Method:
 
 def has_budget(spec: str) -> bool:
     """Whether a text such as ``"NAME:keep=0.2"`` names a budget."""
-    return bool(BUDGETS & parameters_of(spec, spec.partition(":")[2]).keys())
+    return any(pair.partition("=")[0].strip() in BUDGETS for pair in spec.partition(":")[2].split(","))
 
 
 def parameters_of(spec: str, text: str) -> dict[str, Any]:

@@ -22,8 +22,9 @@ def create_methods(specs: Sequence[str], **budget: Any) -> list[Method]:
     classes = [find(spec.partition(":")[0].strip()).cls for spec in specs]
     given = budgeted(classes)
     takers = [spec for spec, cls in zip(specs, classes, strict=True) if cls in given]
-    if any(value is not None for value in budget.values()) and takers and all(map(has_budget, takers)):
-        (name, value), *_ = ((name, value) for name, value in budget.items() if value is not None)
+    asked = {name: value for name, value in budget.items() if value is not None}
+    if asked and takers and all(map(has_budget, takers)):
+        (name, value), *_ = asked.items()
         raise BudgetError(f"{name}={value} is for no method: {takers[0]!r} has a budget of its own; give one of the two.")
     return [create_method(spec, **(budget if cls in given else {})) for spec, cls in zip(specs, classes, strict=True)]
 

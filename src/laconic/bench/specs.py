@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from laconic.bench.comparison import Comparison
 from laconic.errors import BudgetError, LaconicError, UnknownNameError, closest
-from laconic.method import CATALOGUE, Method, create_method, find, list_methods
+from laconic.method import CATALOGUE, Method, create_method, find, has_budget, list_methods
 from laconic.shelf import LISTED_BY
 
 NONE = "none"
@@ -32,9 +32,7 @@ def check_spec(spec: str, keep: float) -> None:
 
 def budget_from_parameters(spec: str) -> bool:
     """True when the spec names keep, tokens or bytes itself, or its method has one budget only (`Method.fixed_budget`)."""
-    name, _, rest = spec.partition(":")
-    pairs = (pair.partition("=")[0].strip() for pair in rest.split(","))
-    return bool({"keep", "tokens", "bytes"} & set(pairs)) or (spec != NONE and find(name.strip()).cls.fixed_budget)
+    return has_budget(spec) or (spec != NONE and find(spec.partition(":")[0].strip()).cls.fixed_budget)
 
 
 def resolve(spec: str, comparison: Comparison) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from laconic.budget import BUDGETS
 from laconic.cli import common
 from laconic.cli.options import LOCAL, Json, Keep, ray_address
 from laconic.method import check_name
@@ -153,7 +154,7 @@ def _preset(spec: str, keep: float | None) -> Compression:
     name, _, rest = spec.partition(":")
     check_name(name.strip())
     given = parameters_of(spec, rest)
-    budget: dict[str, Any] = {one: given.pop(one) for one in ("keep", "tokens", "bytes") if one in given}
+    budget: dict[str, Any] = {one: given.pop(one) for one in BUDGETS if one in given}
     protect = given.pop("protect", ())
     if not budget and keep is not None:
         budget = {"keep": keep}

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from laconic.budget import Budget
+from laconic.budget import BUDGETS, Budget
 from laconic.errors import BudgetError, ConflictError, LaconicError, UnknownNameError, closest
 from laconic.serve.refusal import Refusal, invalid
 
 if TYPE_CHECKING:
     from laconic.method import Method
 
-BUDGETS = ("keep", "tokens", "bytes")
 FILES = ("artifact", "recipe", "weights")
 """Parameters that name files: only the operator's presets may set them."""
 

@@ -109,9 +109,10 @@ def extension(fields: Fields, config: Config, ask: Ask, key_limit: float) -> Ask
         ask.wait = inner.flag("wait", True)
         seconds = inner.number("deadline_s", 0.001, key_limit, key_limit)
         ask.ignored += inner.rest(config.server.lenient)
-    last = ask.job.messages[-1]["content"] if ask.job.messages else ""
-    if context is not None and ask.job.messages and isinstance(last, str) and not last.strip():
-        raise invalid("messages", "the last message asks the context nothing; write a question into it.")
+    if context is not None and ask.job.messages:
+        last = ask.job.messages[-1]["content"]
+        if isinstance(last, str) and not last.strip():
+            raise invalid("messages", "the last message asks the context nothing; write a question into it.")
     found = compression_of(config, target.model, compress, preset, "laconic.compress")
     ask.context, ask.preset = context, preset
     ask.job = Job(
